@@ -1,0 +1,23 @@
+"""Reading, making and batching data: SCAN's precomp layout, vocabularies, tokenizers, generated sets."""
+
+from itm_fast.data.collate import Batch, CaptionTokens, Collator
+from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, PrecompDataset
+from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
+from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
+from itm_fast.data.vocabulary import Vocabulary
+
+__all__ = [
+    "CAPTIONS_PER_IMAGE",
+    "Batch",
+    "CaptionTokenizer",
+    "CaptionTokens",
+    "Collator",
+    "MadeData",
+    "PrecompDataset",
+    "Tokenizer",
+    "Vocabulary",
+    "estimate_bytes",
+    "make_data",
+    "resolve_tokenizer",
+    "tokenize",
+]

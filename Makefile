@@ -1,0 +1,74 @@
+# Everything from a fresh clone with Python >= 3.10 and g++ or clang++:
+#   make demo     a small data set, training, evaluation, a report (no download)
+#   make test     the tests
+# Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides).
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+BENCH ?= $(filter-out bench/_%,$(wildcard bench/*.py))
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build bench lint format sanitize lock clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@echo "Targets: demo test build bench lint format sanitize lock clean"
+
+# Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
+# The torch of an extra index wins over the plain one's because its version has a suffix (2.13.0+cpu).
+$(VENV)/.requirements: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "itm-fast needs Python 3.10 or newer: make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing requirements/dev.txt into $(VENV)"
+	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/dev.txt
+	@touch $@
+
+# -v because pip would hide the line that says what is built, and the compiler's messages.
+$(VENV)/.built: $(VENV)/.requirements setup.py pyproject.toml $(SOURCES)
+	@$(BIN)/python -m pip install -v --no-build-isolation --no-deps -e . >build.log 2>&1 || { cat build.log; exit 1; }
+	@grep -h '^ *itm-fast [0-9]' build.log || true
+	@touch $@
+
+build: $(VENV)/.built
+
+demo: build
+	$(BIN)/itm-fast demo
+
+test: build
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: build
+	-$(PIP) install -r requirements/bench.txt
+	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
+
+lint: $(VENV)/.requirements
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+
+format: $(VENV)/.requirements
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(SOURCES)
+
+sanitize: $(VENV)/.requirements
+	VENV=$(VENV) scripts/sanitize.sh $(PYTEST_ARGS)
+
+# The lock leaves out what torch's CUDA wheels pull in: which torch (CPU or CUDA) is the index's choice, and pip adds its needs.
+lock:
+	uv pip compile --universal --python-version 3.10 --no-header --no-annotate -q requirements/dev.in \
+	  | grep -vE '^(nvidia|cuda|triton)\b' \
+	  | { echo "# Lock of dev.in, made by \`make lock\`. torch brings its own CUDA packages where it is a CUDA build."; cat; } \
+	  > requirements/dev.txt.new && mv requirements/dev.txt.new requirements/dev.txt
+
+clean:
+	rm -rf build dist *.egg-info build.log itm_fast/*.so $(VENV)/.built
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+// A padded batch of vector groups (images of regions, captions of words), its valid vectors numbered without padding, and
+// the packing of their numbers into the operands of the tile products.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
+#include <vector>
+
+#include "gemm.h"
+#include "parallel.h"
+#include "tile.h"
+
+namespace itm {
+
+inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+struct Batch {
+  at::Tensor vectors;           // (n_groups, max, dim), last dimension contiguous
+  int64_t n_groups, max, dim;
+  std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
+  bool dense;                   // contiguous and no padding at all
+
+  // counts: int64 (n_groups,) or undefined = all valid. `what` ("words") and `unit` name the argument in errors.
+  Batch(const at::Tensor& vectors, const std::optional<at::Tensor>& counts, const char* what);
+
+  int64_t count(int64_t group) const { return offset[group + 1] - offset[group]; }
+  int64_t total() const { return offset.back(); }
+
+  template <class In>
+  const In* vector(int64_t group, int64_t index) const {
+    return vectors.const_data_ptr<In>() + group * vectors.stride(0) + index * vectors.stride(1);
+  }
+};
+
+// A run of whole groups, and where its vectors lie in the packed operand.
+struct Block {
+  int64_t begin, end;  // groups
+  int64_t vectors;     // valid vectors
+  int64_t padded;      // vectors including padding
+  int64_t start;       // first vector in the packed operand
+};
+
+// Cuts groups [begin, end) into blocks of at most `limit` vectors (at least one group each); every block is padded to
+// `multiple` vectors.
+std::vector<Block> cut_blocks(const Batch& batch, int64_t begin, int64_t end, int64_t limit, int64_t multiple);
+
+// First group after `begin` such that groups [begin, result) hold at most `limit` vectors; at least one group.
+int64_t take_groups(const Batch& batch, int64_t begin, int64_t limit);
+
+template <class Op, class In>
+inline Op number_as(In x) {
+  if constexpr (std::is_same_v<Op, In>)
+    return x;
+  else
+    return static_cast<Op>(static_cast<float>(x));
+}
+
+// Sixteen partial sums: the compiler can vectorise, and the error stays that of dim / 16 additions.
+template <class T, class In>
+T squared_length(const In* x, int64_t dim) {
+  T partial[16] = {};
+  int64_t d = 0;
+  for (; d + 16 <= dim; d += 16)
+    for (int64_t j = 0; j < 16; j++) partial[j] += number_as<T>(x[d + j]) * number_as<T>(x[d + j]);
+  for (; d < dim; d++) partial[d % 16] += number_as<T>(x[d]) * number_as<T>(x[d]);
+  return std::accumulate(partial, partial + 16, T(0));
+}
+
+// Rows of one product operand: [padded vectors of all blocks, k]; zero where there is no vector.
+template <class Op, class In>
+void pack_rows(const Batch& batch, const Block& block, int64_t k, Op* out) {
+  Op* row = out + block.start * k;
+  for (int64_t g = block.begin; g < block.end; g++)
+    for (int64_t i = 0; i < batch.count(g); i++, row += k) {
+      const In* from = batch.vector<In>(g, i);
+      for (int64_t d = 0; d < batch.dim; d++) row[d] = number_as<Op>(from[d]);
+      std::fill(row + batch.dim, row + k, Op(0));
+    }
+  std::memset(static_cast<void*>(row), 0, sizeof(Op) * (block.padded - block.vectors) * k);
+}
+
+// The same rows cut into panels of kPanelColumns numbers, [total, columns] each: the right operand of a sum over vectors.
+template <class Op, class In>
+void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* out) {
+  for (int64_t first = 0; first < batch.dim; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, batch.dim - first);
+    Op* row = out + first * total + block.start * columns;
+    for (int64_t g = block.begin; g < block.end; g++)
+      for (int64_t i = 0; i < batch.count(g); i++, row += columns) {
+        const In* from = batch.vector<In>(g, i) + first;
+        for (int64_t d = 0; d < columns; d++) row[d] = number_as<Op>(from[d]);
+      }
+    std::fill(row, row + (block.padded - block.vectors) * columns, Op(0));
+  }
+}
+
+// Transposed panels of kPanelColumns vectors, [k, columns] each (bfloat16: [k / 2, columns, 2]); a block's last panel is
+// narrower. norm[v] receives |vector| when given.
+template <class Op, class In, class T>
+void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm) {
+  std::vector<const In*> from;
+  from.reserve(block.padded);
+  for (int64_t g = block.begin; g < block.end; g++)
+    for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
+  constexpr int64_t pair = std::is_same_v<Op, at::BFloat16> ? 2 : 1;
+  for (int64_t first = 0; first < block.padded; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, block.padded - first);
+    const int64_t valid = std::min(columns, block.vectors - first);
+    Op* panel = out + (block.start + first) * k;
+    if (valid < columns || batch.dim < k) std::memset(static_cast<void*>(panel), 0, sizeof(Op) * columns * k);
+    constexpr int64_t run = 32;  // of one vector at a time: two cache lines read, `columns` written side by side
+    for (int64_t d0 = 0; d0 < batch.dim; d0 += run)
+      for (int64_t c = 0; c < valid; c++) {
+        const In* x = from[first + c];
+        const int64_t d1 = std::min(batch.dim, d0 + run);
+        for (int64_t d = d0; d < d1; d++) panel[(d / pair * columns + c) * pair + d % pair] = number_as<Op>(x[d]);
+      }
+    if (norm == nullptr) continue;
+    for (int64_t c = 0; c < valid; c++) {
+      norm[block.start + first + c] = std::sqrt(squared_length<T>(from[first + c], batch.dim));
+    }
+  }
+  if (norm != nullptr) std::fill(norm + block.start + block.vectors, norm + block.start + block.padded, T(0));
+}
+
+}  // namespace itm

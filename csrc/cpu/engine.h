@@ -1,0 +1,208 @@
+// The tile engine all similarities share: packs the two batches, makes tiles of S = context . query^T that stay in the cache,
+// and hands each to the similarity's epilogue. S is never written for the whole problem, padding is never computed.
+//
+//   query superblock (packed panels, bounded memory)
+//     context superblock (rows, packed only where they have padding or another type)
+//       parallel over row block x column block: S tile by micro-kernel -> epilogue per context group
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "batch.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "tile.h"
+
+namespace itm {
+
+// One similarity as the engine sees it.
+template <class T>
+struct Similarity {
+  std::function<void(const Tile<T>&)> forward, backward;
+  std::function<int64_t(int64_t n_context, int64_t stride, int64_t n_groups)> scratch;
+  bool needs_gram;  // Gram matrices of the context and norms of the queries
+};
+
+constexpr int64_t kRowLimit = 144;             // context vectors of a row block: four images of 36 regions
+constexpr int64_t kColumnLimit = 256;          // query vectors of a column block
+constexpr int64_t kTileNumbers = 48 * 1024;    // of S per tile: with the operands' panels it stays in a 1 MB L2 cache
+constexpr int64_t kOperandBytes = 16 << 20;    // of packed operand at a time
+constexpr int64_t kGradNumbers = 4 << 20;      // of dS at a time in the backward pass
+
+template <class T>
+class Buffer {  // 64-byte aligned, uninitialised unless asked for
+ public:
+  explicit Buffer(int64_t n = 0, bool zero = false)
+      : tensor_(zero ? at::zeros({n}, c10::CppTypeToScalarType<T>::value) : at::empty({n}, c10::CppTypeToScalarType<T>::value)),
+        data_(tensor_.mutable_data_ptr<T>()) {}
+  T* data() const { return data_; }
+  T* operator+(int64_t i) const { return data_ + i; }
+
+ private:
+  at::Tensor tensor_;
+  T* data_;
+};
+
+inline int64_t total_padded(const std::vector<Block>& blocks) {
+  return blocks.empty() ? 0 : blocks.back().start + blocks.back().padded;
+}
+inline int64_t largest(const Batch& batch) {
+  int64_t most = 0;
+  for (int64_t g = 0; g < batch.n_groups; g++) most = std::max(most, batch.count(g));
+  return most;
+}
+inline int64_t column_limit(const Batch& context) {
+  const int64_t rows = std::max(kRowLimit, largest(context));
+  return std::clamp(kTileNumbers / rows / kPanelColumns * kPanelColumns, kPanelColumns, kColumnLimit);
+}
+
+// The query side: column blocks, their panels and norms.
+template <class In, class Op, class T>
+struct Columns {
+  int64_t k;
+  std::vector<Block> blocks;
+  std::vector<std::vector<int32_t>> starts;  // per block, the first column of each group
+  Buffer<Op> panels;
+  Buffer<T> norm;
+  int64_t stride = 0, groups = 0;  // the largest of any block
+
+  Columns(const Batch& query, int64_t begin, int64_t end, int64_t limit, int64_t k, bool norms)
+      : k(k),
+        blocks(cut_blocks(query, begin, end, limit, kColumnMultiple)),
+        starts(blocks.size()),
+        panels(total_padded(blocks) * k),
+        norm(norms ? total_padded(blocks) + kColumnSlack : 0, true) {
+    for (size_t b = 0; b < blocks.size(); b++) {
+      for (int64_t g = blocks[b].begin; g <= blocks[b].end; g++)
+        starts[b].push_back(int32_t(query.offset[g] - query.offset[blocks[b].begin]));
+      stride = std::max(stride, blocks[b].padded + kColumnSlack);
+      groups = std::max(groups, blocks[b].end - blocks[b].begin);
+    }
+    parallel_items(blocks.size(), [&](int64_t b) {
+      pack_panels<Op, In, T>(query, blocks[b], k, panels.data(), norms ? norm.data() : static_cast<T*>(nullptr));
+    });
+  }
+};
+
+// The context side: row blocks, their rows (in place when they already lie as needed) and Gram matrices.
+template <class In, class Op, class T>
+struct Rows {
+  int64_t k;
+  std::vector<Block> blocks;
+  Buffer<Op> packed;
+  const Op* data;
+  std::vector<int64_t> gram_offset;  // per group from the first one
+  Buffer<T> gram;
+  int64_t begin, largest_block = 0, largest_group = 0;
+
+  Rows(const Batch& context, int64_t begin, int64_t end, int64_t k, bool grams, Gemm<Op, T> gemm)
+      : k(k), blocks(cut_blocks(context, begin, end, kRowLimit, in_place(context, k) ? 1 : 4)), gram_offset(1, 0), begin(begin) {
+    for (const Block& block : blocks) largest_block = std::max(largest_block, block.padded);
+    for (int64_t g = begin; g < end; g++) {
+      largest_group = std::max(largest_group, context.count(g));
+      gram_offset.push_back(gram_offset.back() + (grams ? gram_stride(context, g) * gram_stride(context, g) : 0));
+    }
+    if constexpr (std::is_same_v<In, Op>)
+      if (in_place(context, k)) data = context.vector<In>(begin, 0);
+    if (!in_place(context, k)) {
+      packed = Buffer<Op>(total_padded(blocks) * k);
+      data = packed.data();
+      parallel_items(blocks.size(), [&](int64_t b) { pack_rows<Op, In>(context, blocks[b], k, packed.data()); });
+    }
+    if (grams) compute_grams(context, end, gemm);
+  }
+
+  static bool in_place(const Batch& context, int64_t k) {
+    return std::is_same_v<In, Op> && context.dense && context.dim == k;
+  }
+  static int64_t gram_stride(const Batch& context, int64_t g) { return round_up(context.count(g), 4); }
+  T* gram_of(int64_t g) const { return gram + gram_offset[g - begin]; }
+
+ private:
+  void compute_grams(const Batch& context, int64_t end, Gemm<Op, T> gemm) {
+    gram = Buffer<T>(gram_offset.back(), true);
+    const int64_t widest = round_up(largest_group, kColumnMultiple);
+    parallel_workers(end - begin, [&](auto next) {
+      Buffer<Op> panels(widest * k);
+      Buffer<T> product(largest_group * widest);
+      for (int64_t i = next(); i >= 0; i = next()) {
+        const int64_t g = begin + i, n = context.count(g), padded = round_up(n, kColumnMultiple);
+        pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr);
+        const Op* rows = data + row_of(context, g) * k;
+        for (int64_t first = 0; first < padded; first += kPanelColumns) {
+          const int64_t columns = std::min(kPanelColumns, padded - first);
+          gemm(n, columns, k, rows, k, panels + first * k, columns, product + first, padded);
+        }
+        for (int64_t r = 0; r < n; r++) std::copy_n(product + r * padded, n, gram_of(g) + r * gram_stride(context, g));
+      }
+      gemm_release(gemm.brgemm, std::is_same_v<Op, at::BFloat16>);
+    });
+  }
+
+ public:
+  // First packed row of a group.
+  int64_t row_of(const Batch& context, int64_t g) const {
+    auto block = std::upper_bound(blocks.begin(), blocks.end(), g, [](int64_t x, const Block& b) { return x < b.end; });
+    return block->start + context.offset[g] - context.offset[block->begin];
+  }
+};
+
+// S of one row block against one column block, [rows.padded, stride].
+template <class Op, class T>
+void similarity_tile(Gemm<Op, T> gemm, int64_t k, const Op* rows, const Block& row, const Op* panels, const Block& column,
+                     T* sims, int64_t stride) {
+  for (int64_t first = 0; first < column.padded; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, column.padded - first);
+    gemm(row.padded, columns, k, rows + row.start * k, k, panels + (column.start + first) * k, columns, sims + first, stride);
+  }
+}
+
+// scores[c * context_stride + q * query_stride] for every context group c and query group q.
+template <class In, class Op, class T>
+void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm, T* scores,
+                   int64_t context_stride, int64_t query_stride) {
+  const Gemm<Op, T> gemm{brgemm};
+  const int64_t k = round_up(context.dim, std::is_same_v<Op, at::BFloat16> ? 2 : 1);
+  const int64_t operand_limit = std::max<int64_t>(kOperandBytes / (k * sizeof(Op)), 1);
+  const int64_t columns_per_block = column_limit(context);
+  for (int64_t q0 = 0, q1; q0 < query.n_groups; q0 = q1) {
+    q1 = take_groups(query, q0, operand_limit);
+    const Columns<In, Op, T> columns(query, q0, q1, columns_per_block, k, similarity.needs_gram);
+    for (int64_t c0 = 0, c1; c0 < context.n_groups; c0 = c1) {
+      c1 = take_groups(context, c0, operand_limit);
+      const Rows<In, Op, T> rows(context, c0, c1, k, similarity.needs_gram, gemm);
+      const int64_t n_columns = columns.blocks.size();
+      parallel_workers(rows.blocks.size() * n_columns, [&](auto next) {
+        Buffer<T> sims(rows.largest_block * columns.stride, true);
+        Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
+        for (int64_t item = next(); item >= 0; item = next()) {
+          const Block& row = rows.blocks[item / n_columns];
+          const Block& column = columns.blocks[item % n_columns];
+          const auto& starts = columns.starts[item % n_columns];
+          Tile<T> tile{};
+          tile.n_columns = column.vectors;
+          tile.n_groups = column.end - column.begin;
+          tile.columns = starts.data();
+          tile.stride = column.padded + kColumnSlack;
+          tile.query_norm = similarity.needs_gram ? columns.norm + column.start : nullptr;
+          tile.score_stride = query_stride;
+          tile.scratch = scratch.data();
+          similarity_tile<Op, T>(gemm, k, rows.data, row, columns.panels.data(), column, sims.data(), tile.stride);
+          const T* group_sims = sims.data();
+          for (int64_t c = row.begin; c < row.end; c++) {
+            tile.n_context = context.count(c);
+            tile.sims = group_sims;
+            if (similarity.needs_gram) tile.gram = rows.gram_of(c), tile.gram_stride = Rows<In, Op, T>::gram_stride(context, c);
+            tile.scores = scores + c * context_stride + column.begin * query_stride;
+            similarity.forward(tile);
+            group_sims += tile.n_context * tile.stride;
+          }
+        }
+        gemm_release(brgemm, std::is_same_v<Op, at::BFloat16>);
+      });
+    }
+  }
+}
+
+}  // namespace itm

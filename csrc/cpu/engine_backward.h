@@ -1,0 +1,179 @@
+// The backward pass of the tile engine. S is made again tile by tile; dS of a bounded number of context rows is kept in both
+// orders, and the two gradients are one sum of products each:
+//   d context = dS . query + (dG + dG^T) . context        d query = dS^T . context + kappa query
+// Sums run in a fixed order, whatever the number of threads.
+#pragma once
+
+#include "engine.h"
+
+namespace itm {
+
+// Gradient rows in the dtype and layout of the input; a row of the padding stays 0.
+template <class In, class T>
+void store_gradient(const Batch& batch, int64_t group, int64_t index, const T* from, bool zero, In* out) {
+  In* row = out + (group * batch.max + index) * batch.dim;
+  for (int64_t d = 0; d < batch.dim; d++) row[d] = zero ? In(0) : static_cast<In>(from[d]);
+}
+
+// dS of one row block against all columns, in both orders, with the block's dG and kappa.
+template <class In, class T>
+struct GradTiles {
+  const Batch& context;
+  const Similarity<T>& similarity;
+  Gemm<T, T> gemm;
+  const Rows<In, T, T>& rows;
+  const Columns<In, T, T>& columns;
+  const T* grad_scores;
+  int64_t context_stride, query_stride;
+  T *grad_sims, *grad_sims_transposed, *grad_gram, *kappa;  // [rows, n_columns], [n_columns, rows], as rows.gram, [blocks, n_columns]
+  int64_t n_rows, n_columns;
+
+  void compute(int64_t row_block, Buffer<T>& sims, Buffer<T>& grad, Buffer<T>& scratch) const {
+    const Block& row = rows.blocks[row_block];
+    for (size_t b = 0; b < columns.blocks.size(); b++) {
+      const Block& column = columns.blocks[b];
+      Tile<T> tile{};
+      tile.n_columns = column.vectors;
+      tile.n_groups = column.end - column.begin;
+      tile.columns = columns.starts[b].data();
+      tile.stride = column.padded + kColumnSlack;
+      tile.score_stride = query_stride;
+      tile.grad_sims = grad.data();
+      tile.scratch = scratch.data();
+      if (similarity.needs_gram) {
+        tile.query_norm = columns.norm + column.start;
+        tile.grad_query = kappa + row_block * n_columns + column.start;
+      }
+      similarity_tile<T, T>(gemm, rows.k, rows.data, row, columns.panels.data(), column, sims.data(), tile.stride);
+      const T* group_sims = sims.data();
+      int64_t first_row = row.start;
+      for (int64_t c = row.begin; c < row.end; c++) {
+        tile.n_context = context.count(c);
+        tile.sims = group_sims;
+        if (similarity.needs_gram) {
+          tile.gram = rows.gram_of(c);
+          tile.gram_stride = Rows<In, T, T>::gram_stride(context, c);
+          tile.grad_gram = grad_gram + rows.gram_offset[c - rows.begin];
+        }
+        tile.grad_scores = grad_scores + c * context_stride + column.begin * query_stride;
+        similarity.backward(tile);
+        keep(tile, first_row, column.start);
+        group_sims += tile.n_context * tile.stride;
+        first_row += tile.n_context;
+      }
+    }
+  }
+
+ private:
+  void keep(const Tile<T>& tile, int64_t first_row, int64_t first_column) const {
+    for (int64_t r = 0; r < tile.n_context; r++)
+      std::copy_n(tile.grad_sims + r * tile.stride, tile.n_columns, grad_sims + (first_row + r) * n_columns + first_column);
+    constexpr int64_t side = 16;
+    for (int64_t q0 = 0; q0 < tile.n_columns; q0 += side)
+      for (int64_t r0 = 0; r0 < tile.n_context; r0 += side)
+        for (int64_t q = q0; q < std::min(tile.n_columns, q0 + side); q++)
+          for (int64_t r = r0; r < std::min(tile.n_context, r0 + side); r++)
+            grad_sims_transposed[(first_column + q) * n_rows + first_row + r] = tile.grad_sims[r * tile.stride + q];
+  }
+};
+
+// out [m, dim] (+)= left [m, inner] . panels, cut as pack_row_panels cuts them.
+template <class T>
+void times_row_panels(Gemm<T, T> gemm, int64_t m, int64_t inner, int64_t dim, const T* left, const T* panels, T* out,
+                      bool accumulate) {
+  for (int64_t first = 0; first < dim; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, dim - first);
+    gemm(m, columns, inner, left, inner, panels + first * inner, columns, out + first, dim, accumulate);
+  }
+}
+
+// Null outputs are not computed. A vector that is all zero gets gradient 0 from a similarity with norms (the originals: NaN).
+template <class In, class T>
+void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm,
+                    const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context, In* grad_query) {
+  const Gemm<T, T> gemm{brgemm};
+  const int64_t dim = context.dim;
+  const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram);
+  const int64_t n_columns = total_padded(columns.blocks), n_column_blocks = columns.blocks.size();
+  Buffer<T> query_panels(grad_context != nullptr ? n_columns * dim : 0);
+  if (grad_context != nullptr)
+    parallel_items(n_column_blocks,
+                   [&](int64_t b) { pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data()); });
+  Buffer<T> query_sum(grad_query != nullptr ? n_columns * dim : 0), kappa_sum(n_columns, true);
+
+  const int64_t row_limit = std::max<int64_t>(kGradNumbers / std::max<int64_t>(n_columns, dim), 1);
+  for (int64_t c0 = 0, c1; c0 < context.n_groups; c0 = c1) {
+    c1 = take_groups(context, c0, row_limit);
+    const Rows<In, T, T> rows(context, c0, c1, dim, similarity.needs_gram, gemm);
+    const int64_t n_rows = total_padded(rows.blocks), n_row_blocks = rows.blocks.size();
+    const Buffer<T> grad_sims(n_rows * n_columns, true), grad_sims_transposed(n_rows * n_columns, true);
+    const Buffer<T> grad_gram(rows.gram_offset.back(), true);
+    const Buffer<T> kappa(similarity.needs_gram ? n_row_blocks * n_columns : 0, true);
+    const GradTiles<In, T> tiles{context, similarity, gemm, rows, columns, grad_scores, context_stride, query_stride,
+                                 grad_sims.data(), grad_sims_transposed.data(), grad_gram.data(), kappa.data(), n_rows,
+                                 n_columns};
+    parallel_workers(n_row_blocks, [&](auto next) {
+      Buffer<T> sims(rows.largest_block * columns.stride, true), grad(rows.largest_group * columns.stride, true);
+      Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
+      for (int64_t b = next(); b >= 0; b = next()) tiles.compute(b, sims, grad, scratch);
+    });
+    if (similarity.needs_gram)
+      for (int64_t b = 0; b < n_row_blocks; b++)
+        for (int64_t q = 0; q < n_columns; q++) kappa_sum.data()[q] += kappa.data()[b * n_columns + q];
+
+    if (grad_context != nullptr)
+      parallel_workers(n_row_blocks, [&](auto next) {
+        Buffer<T> sum(rows.largest_block * dim);
+        for (int64_t b = next(); b >= 0; b = next()) {
+          const Block& row = rows.blocks[b];
+          times_row_panels<T>(gemm, row.padded, n_columns, dim, grad_sims + row.start * n_columns, query_panels.data(),
+                              sum.data(), false);
+          const T* source = rows.data + row.start * dim;
+          T* group_sum = sum.data();
+          for (int64_t c = row.begin; c < row.end; c++) {
+            const int64_t n = context.count(c), stride = Rows<In, T, T>::gram_stride(context, c);
+            if (similarity.needs_gram)
+              gemm_wide(gemm, n, dim, tiles.grad_gram + rows.gram_offset[c - c0], stride, source, group_sum);
+            for (int64_t i = 0; i < n; i++)
+              store_gradient<In, T>(context, c, i, group_sum + i * dim,
+                                    similarity.needs_gram && rows.gram_of(c)[i * stride + i] == T(0), grad_context);
+            source += n * dim;
+            group_sum += n * dim;
+          }
+        }
+      });
+
+    if (grad_query != nullptr) {
+      Buffer<T> context_panels(n_rows * dim);
+      parallel_items(n_row_blocks,
+                     [&](int64_t b) { pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data()); });
+      parallel_items(n_column_blocks, [&](int64_t b) {
+        const Block& column = columns.blocks[b];
+        times_row_panels<T>(gemm, column.padded, n_rows, dim, grad_sims_transposed + column.start * n_rows,
+                            context_panels.data(), query_sum + column.start * dim, c0 > 0);
+      });
+    }
+  }
+  if (grad_query != nullptr)
+    parallel_items(n_column_blocks, [&](int64_t b) {
+      const Block& column = columns.blocks[b];
+      int64_t v = column.start;
+      for (int64_t g = column.begin; g < column.end; g++)
+        for (int64_t i = 0; i < query.count(g); i++, v++) {
+          T* sum = query_sum + v * dim;
+          const In* vector = query.vector<In>(g, i);
+          const T kappa = kappa_sum.data()[v];
+          for (int64_t d = 0; d < dim && similarity.needs_gram; d++) sum[d] += kappa * number_as<T>(vector[d]);
+          store_gradient<In, T>(query, g, i, sum, similarity.needs_gram && columns.norm.data()[v] == T(0), grad_query);
+        }
+    });
+}
+
+// out [n, dim] += square [n, n] . rows [n, dim]
+template <class T>
+void gemm_wide(Gemm<T, T> gemm, int64_t n, int64_t dim, const T* square, int64_t stride, const T* rows, T* out) {
+  for (int64_t first = 0; first < dim; first += kPanelColumns)
+    gemm(n, std::min(kPanelColumns, dim - first), n, square, stride, rows + first, dim, out + first, dim, true);
+}
+
+}  // namespace itm

@@ -1,0 +1,37 @@
+// Tile products C = A . B: oneDNN's micro-kernel as torch exports it (brgemm), or torch's BLAS where that is absent.
+// ITM_FAST_GEMM=brgemm|blas forces one, so that tests run both.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+
+namespace itm {
+
+struct GemmChoice {
+  bool brgemm;
+  std::string reason;
+};
+
+// How products of this operand type run now; asked once per operator call (torch.backends.mkldnn.flags may change it).
+// For bfloat16, `brgemm == false` means that operands are widened to float32 first.
+GemmChoice gemm_choice(at::ScalarType operands);
+
+// Widest panel of B: the micro-kernel is at its best from 32 to 64 columns, and B's panel then stays in the L2 cache.
+constexpr int64_t kPanelColumns = 64;
+// Rows of A per call; bounds the number of kernel shapes that are generated.
+constexpr int64_t kChunkRows = 64;
+
+// C [m, n] (+)= A [m, k] . B [k, n], row major. bfloat16: k is even and B holds pairs of rows interleaved, [k / 2, ldb, 2].
+template <class Op, class T>
+struct Gemm {
+  bool brgemm;
+  void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c, int64_t ldc,
+                  bool accumulate = false) const;
+};
+
+// Gives the matrix unit back (AMX) at the end of a worker's tiles.
+void gemm_release(bool brgemm, bool bfloat16);
+
+}  // namespace itm

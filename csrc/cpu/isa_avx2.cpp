@@ -1,0 +1,27 @@
+// Kernels for processors with AVX2 and FMA.
+// Standard headers come before the target pragma: nothing of theirs may be compiled for a set the processor lacks.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "cross_attention.h"
+#include "max_similarity.h"
+#include "tile.h"
+
+#if ITM_X86
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC target("avx2,fma")
+#endif
+
+#define VEC_BYTES 32
+namespace itm::avx2 {
+#include "kernels.inl"
+}  // namespace itm::avx2
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#endif

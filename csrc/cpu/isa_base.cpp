@@ -1,0 +1,15 @@
+// Portable kernels: 16-byte vectors, the compiler's default target.
+// Standard headers come before the target pragma: nothing of theirs may be compiled for a set the processor lacks.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <type_traits>
+
+#include "cross_attention.h"
+#include "max_similarity.h"
+#include "tile.h"
+
+#define VEC_BYTES 16
+namespace itm::base {
+#include "kernels.inl"
+}  // namespace itm::base

@@ -1,0 +1,8 @@
+// Every kernel, in order of use; each instruction set compiles this list in a namespace of its own.
+// clang-format off
+#include "vec.inl"
+#include "groups.inl"
+#include "gram_form.inl"
+#include "cross_attention.inl"
+#include "max_similarity.inl"
+// clang-format on

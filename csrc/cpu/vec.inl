@@ -1,0 +1,114 @@
+// Vectors of VEC_BYTES bytes on the compiler's own vector extension. Included once per instruction set, inside its namespace.
+
+template <class T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(VEC_BYTES)));
+  typedef int32_t mask __attribute__((vector_size(VEC_BYTES)));
+  typedef float unaligned __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(VEC_BYTES)));
+  typedef int64_t mask __attribute__((vector_size(VEC_BYTES)));
+  typedef double unaligned __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+using Mask = typename VecOf<T>::mask;
+template <class T>
+constexpr int64_t kLanes = VEC_BYTES / int64_t(sizeof(T));
+
+#define ITM_INLINE inline __attribute__((always_inline))
+
+template <class T>
+ITM_INLINE Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename VecOf<T>::unaligned*>(p);
+}
+template <class T>
+ITM_INLINE void store(T* p, Vec<T> x) {
+  *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = x;
+}
+template <class T>
+ITM_INLINE Vec<T> splat(T x) {
+  return x - Vec<T>{};
+}
+// The larger of the two; a NaN in the first place is passed over, in the second it stays.
+template <class T>
+ITM_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
+  return a > b ? a : b;
+}
+
+template <class T>
+ITM_INLINE Mask<T> lane_numbers() {
+  Mask<T> lanes{};
+  for (int64_t i = 0; i < kLanes<T>; i++) lanes[i] = i;
+  return lanes;
+}
+// x in the first n lanes, `otherwise` in the rest.
+template <class T>
+ITM_INLINE Vec<T> first_lanes(Vec<T> x, int64_t n, Vec<T> otherwise) {
+  using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  return lane_numbers<T>() < Lane(n) ? x : otherwise;
+}
+
+template <class T>
+ITM_INLINE Vec<T> upper_half_down(Vec<T> x, int width) {
+#if defined(__clang__)
+  Vec<T> moved;
+  for (int64_t i = 0; i < kLanes<T>; i++) moved[i] = x[(i + width) & (kLanes<T> - 1)];
+  return moved;
+#else
+  using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  return __builtin_shuffle(x, (lane_numbers<T>() + Lane(width)) & Lane(kLanes<T> - 1));
+#endif
+}
+template <class T>
+ITM_INLINE T sum_of_lanes(Vec<T> x) {
+  for (int width = int(kLanes<T>) / 2; width > 0; width /= 2) x += upper_half_down<T>(x, width);
+  return x[0];
+}
+template <class T>
+ITM_INLINE T largest_of_lanes(Vec<T> x) {
+  for (int width = int(kLanes<T>) / 2; width > 0; width /= 2) x = larger<T>(x, upper_half_down<T>(x, width));
+  return x[0];
+}
+
+// exp by range reduction to |f| <= ln 2 / 2 and a Taylor polynomial: relative error below 2 ulp for float and double (a test
+// measures it). Arguments are clamped to where 2^n stays a normal number; NaN stays NaN, since 2^n is multiplied in.
+template <class T>
+ITM_INLINE Vec<T> exp(Vec<T> x);
+template <>
+ITM_INLINE Vec<float> exp<float>(Vec<float> x) {
+  x = x < -87.0f ? splat(-87.0f) : x;
+  x = x > 88.0f ? splat(88.0f) : x;
+  const Vec<float> shifted = x * 1.44269504089f + 12582912.0f;  // 1.5 * 2^23: the integer ends up in the low bits
+  const Vec<float> n = shifted - 12582912.0f;
+  const Vec<float> f = (x - n * 0.693145751953125f) - n * 1.42860682030941723212e-6f;
+  Vec<float> p = f * 1.9841270e-4f + 1.3888889e-3f;
+  p = p * f + 8.3333333e-3f;
+  p = p * f + 4.1666667e-2f;
+  p = p * f + 1.6666667e-1f;
+  p = p * f + 0.5f;
+  p = p * f + 1.0f;
+  p = p * f + 1.0f;
+  const Mask<float> bits = ((Mask<float>)shifted << 23) + (127 << 23);
+  return p * (Vec<float>)bits;
+}
+template <>
+ITM_INLINE Vec<double> exp<double>(Vec<double> x) {
+  x = x < -708.0 ? splat(-708.0) : x;
+  x = x > 709.0 ? splat(709.0) : x;
+  const Vec<double> shifted = x * 1.4426950408889634074 + 6755399441055744.0;  // 1.5 * 2^52
+  const Vec<double> n = shifted - 6755399441055744.0;
+  const Vec<double> f = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
+  constexpr double inverse_factorials[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
+                                           1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
+                                           1.0 / 6,          0.5,             1.0,            1.0};
+  Vec<double> p = splat(inverse_factorials[0]);
+  for (int i = 1; i < 14; i++) p = p * f + inverse_factorials[i];
+  const Mask<double> bits = ((Mask<double>)shifted << 52) + (int64_t(1023) << 52);
+  return p * (Vec<double>)bits;
+}

@@ -1,0 +1,84 @@
+// torch.ops.itm_fast.cross_attention: schema and CPU registration. Contract: itm_fast/ops/cross_attention.py.
+#include "../cpu/cross_attention.h"
+
+#include <torch/library.h>
+
+#include <array>
+#include <utility>
+
+#include "operands.h"
+
+namespace itm {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{{{"clipped_l2norm", FeatureNorm::kClippedL2},
+                                                                                {"l2norm", FeatureNorm::kL2},
+                                                                                {"clipped_l1norm", FeatureNorm::kClippedL1},
+                                                                                {"l1norm", FeatureNorm::kL1},
+                                                                                {"clipped", FeatureNorm::kClipped},
+                                                                                {"no_norm", FeatureNorm::kNone},
+                                                                                {"softmax", FeatureNorm::kSoftmax}}};
+constexpr std::array<std::pair<std::string_view, Aggregation>, 4> kAggregations{{{"LogSumExp", Aggregation::kLogSumExp},
+                                                                                {"Mean", Aggregation::kMean},
+                                                                                {"Sum", Aggregation::kSum},
+                                                                                {"Max", Aggregation::kMax}}};
+
+CrossAttention options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+                          double lambda_lse) {
+  for (const auto& [name, norm] : kFeatureNorms)
+    if (name == raw_feature_norm) return {norm, aggregation_named(agg_func, kAggregations), lambda_softmax, lambda_lse};
+  TORCH_CHECK_VALUE(false, "raw_feature_norm ", std::string(raw_feature_norm), " is not known");
+}
+
+auto similarity_of(const CrossAttention& options) {
+  return [options](auto number) {
+    using T = decltype(number);
+    Similarity<T> similarity;
+    similarity.forward = [options, kernel = ITM_PICK(cross_attention_forward<T>)](const Tile<T>& tile) { kernel(tile, options); };
+    similarity.backward = [options, kernel = ITM_PICK(cross_attention_backward<T>)](const Tile<T>& tile) {
+      kernel(tile, options);
+    };
+    similarity.scratch = cross_attention_scratch;
+    similarity.needs_gram = true;
+    return similarity;
+  };
+}
+
+at::Tensor cross_attention_cpu(const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+                               const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
+                               std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+                               double lambda_lse) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
+  const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
+  return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
+}
+
+std::tuple<at::Tensor, at::Tensor> cross_attention_backward_cpu(
+    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+    const std::optional<at::Tensor>& region_counts, std::string_view cross_attn, std::string_view raw_feature_norm,
+    std::string_view agg_func, double lambda_softmax, double lambda_lse, bool need_regions, bool need_words) {
+  check_operands(regions, words);
+  const bool regions_query = queries_are_regions(cross_attn);
+  const Roles roles(regions, words, word_counts, region_counts, regions_query);
+  const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
+  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions, need_words);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+  m.def(
+      "cross_attention(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, str cross_attn, "
+      "str raw_feature_norm, str agg_func, float lambda_softmax, float lambda_lse) -> Tensor");
+  m.def(
+      "cross_attention_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
+      "str cross_attn, str raw_feature_norm, str agg_func, float lambda_softmax, float lambda_lse, bool need_regions, "
+      "bool need_words) -> (Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("cross_attention", &cross_attention_cpu);
+  m.impl("cross_attention_backward", &cross_attention_backward_cpu);
+}
+
+}  // namespace itm

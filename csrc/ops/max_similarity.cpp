@@ -1,0 +1,66 @@
+// torch.ops.itm_fast.max_similarity: schema and CPU registration. Contract: itm_fast/ops/max_similarity.py.
+#include "../cpu/max_similarity.h"
+
+#include <torch/library.h>
+
+#include <array>
+#include <utility>
+
+#include "operands.h"
+
+namespace itm {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, Aggregation>, 3> kAggregations{
+    {{"Sum", Aggregation::kSum}, {"Mean", Aggregation::kMean}, {"Max", Aggregation::kMax}}};
+
+auto similarity_of(const MaxSimilarity& options) {
+  return [options](auto number) {
+    using T = decltype(number);
+    Similarity<T> similarity;
+    similarity.forward = [options, kernel = ITM_PICK(max_similarity_forward<T>)](const Tile<T>& tile) { kernel(tile, options); };
+    similarity.backward = [options, kernel = ITM_PICK(max_similarity_backward<T>)](const Tile<T>& tile) {
+      kernel(tile, options);
+    };
+    similarity.scratch = max_similarity_scratch;
+    similarity.needs_gram = false;
+    return similarity;
+  };
+}
+
+at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+                              const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
+                              std::string_view agg_func) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
+  const MaxSimilarity options{aggregation_named(agg_func, kAggregations)};
+  return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
+}
+
+std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(
+    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+    const std::optional<at::Tensor>& region_counts, std::string_view cross_attn, std::string_view agg_func, bool need_regions,
+    bool need_words) {
+  check_operands(regions, words);
+  const bool regions_query = queries_are_regions(cross_attn);
+  const Roles roles(regions, words, word_counts, region_counts, regions_query);
+  const MaxSimilarity options{aggregation_named(agg_func, kAggregations)};
+  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions, need_words);
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+  m.def(
+      "max_similarity(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, str cross_attn, "
+      "str agg_func) -> Tensor");
+  m.def(
+      "max_similarity_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
+      "str cross_attn, str agg_func, bool need_regions, bool need_words) -> (Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("max_similarity", &max_similarity_cpu);
+  m.impl("max_similarity_backward", &max_similarity_backward_cpu);
+}
+
+}  // namespace itm

@@ -1,0 +1,142 @@
+"""``itm-fast evaluate``: recall, median and mean rank and rsum of scores, embeddings or a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from itm_fast.cli.console import print_json, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from itm_fast.metrics.scorers import TileScorer
+
+_SOURCES = "expected --sims, or --images with --captions, or --model with --data"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate image-text retrieval in both directions.
+
+    Similarities come from --sims, from --images with --captions, or from --model with --data.
+    """
+
+    sims: Path | None = None
+    """Similarities, .npy of (n_images, n_captions): rows are images, higher is better."""
+
+    images: Path | None = None
+    """Image embeddings, .npy of (n_images, dim); compared with --captions by dot product."""
+
+    captions: Path | None = None
+    """Caption embeddings, .npy of (n_captions, dim)."""
+
+    model: Path | None = None
+    """Folder of a trained model; needs --data."""
+
+    data: Path | None = None
+    """Folder of a data set in SCAN's layout, for --model."""
+
+    split: str = "test"
+    """Split of --data."""
+
+    tokenizer: Literal["nltk", "split"] = "nltk"
+    """Tokenizer of the captions of --data: the one the model's vocabulary was made with."""
+
+    protocol: Literal["flickr30k-1k", "coco-1k", "coco-5k"] | None = None
+    """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images."""
+
+    folds: int | None = None
+    """Folds in file order whose mean is quoted; protocols set this themselves."""
+
+    ks: tuple[int, ...] = (1, 5, 10)
+    """Cut-offs k of R@k, in items."""
+
+    captions_per_image: int | None = None
+    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
+
+    caption_to_image: Path | None = None
+    """Row of each caption's image, .npy of (n_captions,) integers, for a varying number of captions."""
+
+    json: bool = False
+    """Print the report as JSON instead of a table."""
+
+    output: Path | None = None
+    """Also write the report as JSON to this file."""
+
+
+def run(args: Evaluate) -> int:
+    """Evaluate, print the report, and return the exit code."""
+    from itm_fast.evaluation import evaluate
+
+    scorer = _scorer(args)
+    caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
+    with progress_bar("evaluate") as progress:
+        report = evaluate(
+            scorer,
+            ks=args.ks,
+            captions_per_image=args.captions_per_image,
+            caption_to_image=caption_to_image,
+            folds=args.folds,
+            protocol=args.protocol,
+            progress=progress,
+        )
+    if args.output is not None:
+        report.to_json(args.output)
+    if args.json:
+        print_json(report.to_dict())
+    else:
+        print(report)
+    return 0
+
+
+def _scorer(args: Evaluate) -> TileScorer:
+    """The one source of similarities that the flags name."""
+    from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
+
+    embeddings = _both("--images", args.images, "--captions", args.captions)
+    trained = _both("--model", args.model, "--data", args.data)
+    if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
+        raise ValueError(f"more than one source of similarities given: {_SOURCES}")
+    if args.sims is not None:
+        return MatrixScorer(_load(args.sims))
+    if embeddings is not None:
+        return DotProductScorer(*map(_load, embeddings))
+    if trained is not None:
+        return _model_scorer(*trained, args)
+    raise ValueError(f"no source of similarities given: {_SOURCES}")
+
+
+def _both(first: str, first_path: Path | None, second: str, second_path: Path | None) -> tuple[Path, Path] | None:
+    """Two flags that go together, or None if neither is given."""
+    if first_path is not None and second_path is not None:
+        return first_path, second_path
+    if first_path is not None or second_path is not None:
+        raise ValueError(f"{first} and {second} go together, but {second if first_path else first} is missing")
+    return None
+
+
+def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
+    from itm_fast.data import PrecompDataset
+    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.models import load_model
+
+    return ModelScorer(load_model(model), PrecompDataset(data, args.split), tokenizer=args.tokenizer)
+
+
+def _load(path: Path) -> npt.NDArray[np.generic]:
+    """One array, memory-mapped; pickles are refused."""
+    import numpy as np
+
+    from itm_fast.errors import DataError
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
+    return array

@@ -1,0 +1,131 @@
+"""The command line ``itm-fast``: finds the command, parses its flags, and turns errors into one line and a code.
+
+A command is a module with a frozen dataclass (its fields are the flags) and ``run(args) -> int``, the exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from itm_fast.cli.console import print_error
+
+_BAD_INPUT, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+
+
+class Command(NamedTuple):
+    """Where a command lives, imported only when it is called: torch takes seconds, ``--help`` should not."""
+
+    module: str
+    arguments: str
+    summary: str
+
+
+COMMANDS = {
+    "demo": Command("itm_fast.cli.demo", "Demo", "make a small data set, train, evaluate, compare with the reference"),
+    "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
+    "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and rsum of scores, embeddings or a model"),
+    "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        Exit code: 0, 2 on bad input, 130 on Ctrl-C, 141 if the reader of stdout has left. With ITM_FAST_DEBUG=1 errors
+        are raised instead.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else _BAD_INPUT
+    name = arguments[0].replace("_", "-")
+    if name not in COMMANDS:
+        print_error(f"no command {arguments[0]!r}; commands: {', '.join(COMMANDS)} (see itm-fast --help)")
+        return _BAD_INPUT
+    try:
+        exit_code = _run(name, arguments[1:])
+        sys.stdout.flush()  # so that a closed pipe shows here
+        return exit_code
+    except KeyboardInterrupt:
+        print_error("interrupted")
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader (head, less) has seen enough; keep Python's last flush quiet
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except (ValueError, TypeError, OSError) as error:  # DataError is a ValueError
+        if os.environ.get("ITM_FAST_DEBUG") == "1":
+            raise
+        print_error(_message(error))
+        return _BAD_INPUT
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    module = importlib.import_module(command.module)
+    parsed = _parse(getattr(module, command.arguments), name, arguments)
+    if isinstance(parsed, int):
+        return parsed
+    exit_code: int = module.run(parsed)
+    return exit_code
+
+
+def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
+    """The parsed flags, or an exit code after ``--help`` or a bad flag."""
+    import tyro
+
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(
+                arguments_class, prog=f"itm-fast {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else _BAD_INPUT
+        if code:
+            print_error(f"{_flatten(stderr.getvalue())} (see itm-fast {name} --help)")
+        return code
+
+
+def _flatten(panel: str) -> str:
+    """The message of tyro's error panel and the flags it suggests, without its frame of lines (or of ASCII)."""
+    sections: list[list[str]] = [[]]
+    for framed in panel.splitlines():
+        line = framed.strip("│ ")
+        if framed.startswith("╭") or (line and set(line) <= {"─", "-"}):  # below a title, or between sections
+            sections.append([])
+        elif not framed.startswith("╰"):
+            sections[-1].append(line)
+    if len(sections) < 2:
+        return panel
+    paragraph = itertools.takewhile(bool, sections[1])  # what follows a blank line repeats the reason type by type
+    message = " ".join(paragraph)
+    for first, *others in filter(None, sections[2:]):
+        flags = [line.split()[0] for line in others if line.startswith("--")]
+        if first.startswith("Perhaps you meant") and flags:
+            message += f"; perhaps you meant {', '.join(flags)}"
+    return message
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    commands = (f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items())
+    lines = ["usage: itm-fast COMMAND [FLAGS]", "", "Image-text matching: fused operators, training, evaluation."]
+    lines += ["", "commands:", *commands, "", "itm-fast COMMAND --help lists the flags with their defaults and units."]
+    return "\n".join(lines)

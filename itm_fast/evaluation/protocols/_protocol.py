@@ -1,0 +1,39 @@
+"""What a protocol fixes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Headline: TypeAlias = Literal["full", "fold_mean"]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A test set and how its figures are formed.
+
+    Attributes:
+        name: as on the command line.
+        n_images: images the set must have.
+        n_captions: captions the set must have.
+        folds: folds, in file order, or None.
+        headline: whether the quoted figures are those of the whole gallery or the mean of the folds.
+        wrong_size: what a wrong size usually means, by number of images given.
+    """
+
+    name: str
+    n_images: int
+    n_captions: int
+    folds: int | None
+    headline: Headline
+    wrong_size: dict[int, str]
+
+    def check(self, n_images: int, n_captions: int) -> None:
+        """Raise ValueError unless the set has the sizes of the protocol."""
+        if (n_images, n_captions) == (self.n_images, self.n_captions):
+            return
+        reason = f": {self.wrong_size[n_images]}" if n_images in self.wrong_size else ""
+        raise ValueError(
+            f"protocol {self.name} expects {self.n_images} images x {self.n_captions} captions, given {n_images} x "
+            f"{n_captions}{reason}"
+        )

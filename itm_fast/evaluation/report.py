@@ -1,0 +1,142 @@
+"""The result of an evaluation: a mapping that prints as a table and saves as JSON; computes no ranks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_DIRECTIONS = {"i2t": "image -> caption", "t2i": "caption -> image"}
+_DEFINITION = (
+    "R@k: % of queries with at least one positive among the first k (R^V).  "
+    "R_all@k: % of a query's positives among the first k, mean.\n"
+    "medr, meanr: median and mean rank of the best positive, first = 1.  "
+    "rsum: R@1 + R@5 + R@10 of both directions.\n"
+    "Equal scores: lower index first."
+)
+_WIDE_BOUNDS = 0.1  # points of R@k between the tie bounds from which the figures should not be trusted
+
+
+class Report(Mapping[str, Any]):
+    """Figures of an evaluation; percentages are 0 to 100, ranks start at 1.
+
+    Keys:
+        i2t, t2i: the figures of image and of caption queries, as ``headline`` says: "R@1", ... (any positive),
+            "R_all@1", ... (share of the positives), "medr", "meanr"; "optimistic" and "pessimistic" with "R@1", ...
+            under the best and the worst order of equal scores; "n_queries"; "n_tied", the queries whose best positive
+            has the score of a non-positive.
+        rsum: R@1 + R@5 + R@10 of both directions.
+        headline: "full" or "fold_mean".
+        full: {"i2t", "t2i", "rsum"} over the whole gallery.
+        fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
+        conditions: n_images, n_captions, protocol, folds, ks, dtype, seconds.
+    """
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        """Keep the figures; ``evaluate`` makes them."""
+        self._results = dict(results)
+
+    def __getitem__(self, key: str) -> Any:
+        """One of the keys above."""
+        return self._results[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys."""
+        return iter(self._results)
+
+    def __len__(self) -> int:
+        """How many keys there are."""
+        return len(self._results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A copy of everything as plain dictionaries, lists, numbers and strings."""
+        copy: dict[str, Any] = json.loads(json.dumps(self._results))
+        return copy
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything as JSON; a file of that name is replaced only once the new one is complete.
+
+        Args:
+            path: the file to write.
+
+        Raises:
+            OSError: the folder does not exist or can not be written.
+        """
+        target = Path(path)
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"{target.parent}: no such folder to write {target.name} into")
+        aside = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            aside.write_text(json.dumps(self._results, indent=2) + "\n", encoding="utf-8")
+            aside.replace(target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def __str__(self) -> str:
+        """A table, its definitions, and the conditions."""
+        parts = [self._title(), *_table(self._rows())]
+        parts += [*self._tie_lines(), _DEFINITION, self._conditions()]
+        return "\n".join(parts)
+
+    def __repr__(self) -> str:
+        """The headline in one line."""
+        return f"Report(rsum={self['rsum']:.2f}, i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
+
+    def _title(self) -> str:
+        conditions = self["conditions"]
+        what = "whole gallery" if self["headline"] == "full" else f"mean of {conditions['folds']} folds"
+        return f"{conditions['protocol'] or 'retrieval'}: {what}, rsum {self['rsum']:.1f}"
+
+    def _rows(self) -> list[list[str]]:
+        ks = self["conditions"]["ks"]
+        columns = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
+        rows = [["", *columns, "rsum"]]
+        sections = [("whole gallery", self["full"])]
+        if "folds" in self:
+            sections += [(f"fold {number}", fold) for number, fold in enumerate(self["folds"], start=1)]
+            sections.append(("mean of folds", self["fold_mean"]))
+        for name, section in sections:
+            for direction in _DIRECTIONS:
+                figures = [_number(column, section[direction][column]) for column in columns]
+                rows.append([f"{name} {direction}", *figures, f"{section['rsum']:.1f}" if direction == "i2t" else ""])
+        return rows
+
+    def _tie_lines(self) -> list[str]:
+        lines = []
+        for direction, words in _DIRECTIONS.items():
+            figures = self[direction]
+            if not figures["n_tied"]:
+                continue
+            low, high = figures["pessimistic"], figures["optimistic"]
+            bounds = ", ".join(f"{key} {low[key]:.1f} to {high[key]:.1f}" for key in low)
+            wide = any(high[key] - low[key] > _WIDE_BOUNDS for key in low)
+            warning = "WARNING: the order of equal scores decides. " if wide else ""
+            queries = f"{figures['n_tied']} of {figures['n_queries']} queries"
+            lines.append(
+                f"{warning}ties, {words}: {queries} have a non-positive equal to their best positive; {bounds}"
+            )
+        return lines
+
+    def _conditions(self) -> str:
+        conditions = self["conditions"]
+        return (
+            f"{conditions['n_images']} images x {conditions['n_captions']} captions, "
+            f"{self['full']['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
+            f"{conditions['seconds']:.2f} s"
+        )
+
+
+def _number(column: str, value: float) -> str:
+    return f"{value:.2f}" if column == "meanr" else f"{value:.1f}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Columns padded to their widest entry: the first to the left, numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return lines

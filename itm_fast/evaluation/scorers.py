@@ -1,0 +1,138 @@
+"""A trained model as a source of similarities: encoded in batches, kept while it fits, scored tile by tile."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from itm_fast.data.collate import CaptionTokens
+from itm_fast.data.precomp import PrecompDataset
+from itm_fast.data.tokenizers import Tokenizer
+from itm_fast.data.vocabulary import Vocabulary
+
+
+class RetrievalModel(Protocol):
+    """What a model has to offer to be evaluated."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The vocabulary it was trained with."""
+        ...
+
+    def encode_images(self, images: Tensor, /) -> Tensor:
+        """(n, max_regions, dim_in) float32 -> regions (n, max_regions, dim)."""
+        ...
+
+    def encode_captions(self, tokens: Tensor, word_counts: Tensor, /) -> Tensor:
+        """Tokens (n, max_words) int64, word_counts (n,) int64 -> words (n, max_words, dim)."""
+        ...
+
+    def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, /) -> Tensor:
+        """Regions of n images, words of m captions -> (n, m)."""
+        ...
+
+
+Encoded = tuple[Tensor, ...]
+
+
+class ModelScorer:
+    """Tiles of the similarity matrix of a model and a data set.
+
+    Encoded batches are kept, least recently used dropped first; ``cache_bytes`` should hold the images and captions of
+    one tile at least, or they are encoded again within it. Nothing of size n_images x n_captions is made.
+    """
+
+    def __init__(
+        self,
+        model: RetrievalModel,
+        dataset: PrecompDataset,
+        *,
+        tokenizer: Tokenizer = "nltk",
+        batch_size: int = 128,
+        cache_bytes: int = 2 << 30,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Tokenise the captions; nothing is encoded yet.
+
+        Args:
+            model: a model in evaluation mode, on ``device``.
+            dataset: the split to score.
+            tokenizer: the one the model's vocabulary was made with.
+            batch_size: images, and captions, encoded and scored at a time.
+            cache_bytes: bound of the encoded batches kept.
+            device: where the model is.
+
+        Raises:
+            ValueError: a model in training mode (drop-out would make the scores random), a batch_size below 1.
+        """
+        if isinstance(model, torch.nn.Module) and model.training:
+            raise ValueError("model is in training mode, expected evaluation mode: call model.eval() first")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
+        self._model, self._dataset, self._device = model, dataset, torch.device(device)
+        self._tokens = CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
+        self._batch_size = batch_size
+        self._cache = _Cache(cache_bytes)
+
+    @torch.inference_mode()
+    def __call__(self, rows: slice, columns: slice, /) -> Tensor:
+        """The similarities of a tile, (rows.stop - rows.start, columns.stop - columns.start)."""
+        bands = []
+        for image_batch, image_part in self._batches(rows):
+            (regions,) = self._cache.get(("image", image_batch), self._encode_images)
+            tiles = []
+            for caption_batch, caption_part in self._batches(columns):
+                words, word_counts = self._cache.get(("caption", caption_batch), self._encode_captions)
+                tiles.append(
+                    self._model.similarity(regions[image_part], words[caption_part], word_counts[caption_part])
+                )
+            bands.append(torch.cat(tiles, dim=1))
+        return torch.cat(bands)
+
+    def _batches(self, items: slice) -> Iterator[tuple[int, slice]]:
+        """The fixed batches that meet a slice, and the part of each that lies in it."""
+        size = self._batch_size
+        for batch in range(items.start // size, -(-items.stop // size)):
+            start = batch * size
+            yield batch, slice(max(items.start - start, 0), min(items.stop - start, size))
+
+    def _indices(self, batch: int, n_items: int) -> range:
+        start = batch * self._batch_size
+        return range(start, min(start + self._batch_size, n_items))
+
+    def _encode_images(self, batch: int) -> Encoded:
+        images = self._dataset.regions(self._indices(batch, self.n_images))
+        return (self._model.encode_images(images.to(self._device)),)
+
+    def _encode_captions(self, batch: int) -> Encoded:
+        tokens, word_counts = self._tokens.pad(self._indices(batch, self.n_captions))
+        tokens, word_counts = tokens.to(self._device), word_counts.to(self._device)
+        return self._model.encode_captions(tokens, word_counts), word_counts
+
+
+class _Cache:
+    """Encoded batches by (kind, number), bounded in bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes, self._bytes = max_bytes, 0
+        self._batches: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
+
+    def get(self, key: tuple[str, int], encode: Callable[[int], Encoded]) -> Encoded:
+        if key in self._batches:
+            self._batches.move_to_end(key)
+            return self._batches[key]
+        encoded = encode(key[1])
+        self._batches[key] = encoded
+        self._bytes += _n_bytes(encoded)
+        while self._bytes > self._max_bytes and len(self._batches) > 1:
+            self._bytes -= _n_bytes(self._batches.popitem(last=False)[1])
+        return encoded
+
+
+def _n_bytes(encoded: Encoded) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in encoded)

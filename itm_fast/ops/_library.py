@@ -1,0 +1,92 @@
+"""Loads the compiled operators, `itm_fast._C`, once; says how they were built and what this processor runs, and why.
+
+A binary is bound to the torch it was compiled against. Loaded under another one it fails with an undefined symbol or,
+worse, works by chance; so the version is read from the file and compared before anything is loaded.
+"""
+
+import functools
+import importlib
+import importlib.machinery
+import mmap
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_MARKER = re.compile(rb"itm_fast_built_for_torch=([\w.+]+)")  # a string in csrc/module.cpp
+
+
+@functools.cache
+def load() -> ModuleType:
+    """Loads `itm_fast._C`, and with it the operators under `torch.ops.itm_fast`.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: It isn't built for this Python, or built for another torch; the message holds the remedy.
+    """
+    path = _binary()
+    if path is None:
+        others = ", ".join(sorted(p.name for p in _PACKAGE.glob("_C.*.so"))) or "none"
+        name = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
+        raise ImportError(
+            f"the compiled operators of itm_fast are missing: no {name} in {_PACKAGE} (others there: {others}). "
+            f"Build them in a copy of the repository: {REBUILD}"
+        )
+    built, found = _built_for(path), str(torch.__version__)
+    if built is not None and _minor(built) != _minor(found):
+        raise ImportError(_message(built, found))
+    try:
+        return importlib.import_module("itm_fast._C")
+    except ImportError as error:
+        raise ImportError(f"{_message(built, found)} The loader says: {error}") from error
+
+
+def build_info() -> dict[str, Any]:
+    """How the operators were built and what runs here: the content of `itm-fast info`.
+
+    Returns:
+        What `itm_fast._C` reports (`version`, `built_for_torch`, `compiler`, `cpu_isas`: the instruction sets compiled,
+        `cpu_isa` and `cpu_isa_reason`: the one chosen, `gemm_float32` and `gemm_bfloat16`, each with its `_reason`);
+        `torch`: the version at hand; `cpu_features`: names of the processor's features that torch detects.
+
+    Raises:
+        ImportError: As in `load`.
+    """
+    return {**load().build_info(), "torch": str(torch.__version__), "cpu_features": _cpu_features()}
+
+
+def _binary() -> Path | None:
+    candidates = (_PACKAGE / f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _built_for(path: Path) -> str | None:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        match = _MARKER.search(content)
+        return match[1].decode() if match else None
+
+
+def _minor(version: str) -> list[str]:
+    """PyTorch keeps its C++ ABI within a minor version: 2.13.1+cu130 loads what was built for 2.13.0+cpu."""
+    return re.findall(r"\d+", version)[:2]
+
+
+def _message(built: str | None, found: str) -> str:
+    return (
+        f"the compiled operators of itm_fast do not fit this torch: built for torch {built or '(unknown)'}, "
+        f"found torch {found}. Rebuild them in a copy of the repository: {REBUILD}"
+    )
+
+
+def _cpu_features() -> list[str]:
+    """Those features that a kernel here or in torch's GEMM can use; nothing where this torch does not tell."""
+    detected: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    names = ("avx2", "fma3", "avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16", "amx_bf16")
+    return [name for name in names if detected.get(name) is True]

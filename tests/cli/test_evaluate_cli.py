@@ -1,0 +1,200 @@
+"""itm-fast evaluate: flags, output, exit codes and error lines."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from itm_fast.cli import main as cli
+from itm_fast.cli.console import print_table, progress_bar
+from itm_fast.data import Vocabulary
+from itm_fast.evaluation import evaluate
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    images, captions = (rng.standard_normal((n, 8), dtype=np.float32) for n in (10, 50))
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "captions.npy", captions)
+    np.save(tmp_path / "sims.npy", images @ captions.T)
+    np.save(tmp_path / "map.npy", np.arange(50) // 5)
+    np.save(tmp_path / "pickled.npy", np.array([{"sims": 1}], dtype=object), allow_pickle=True)
+    np.savez(tmp_path / "archive.npz", sims=images)
+    (tmp_path / "text.npy").write_text("no array")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *argv):
+    code = cli.main(["evaluate", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_table(folder, capsys):
+    code, out, err = run(capsys, "--sims", "sims.npy")
+    assert (code, err) == (0, "")
+    assert out.startswith("retrieval: whole gallery, rsum ")
+    assert "whole gallery t2i" in out
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--sims", "sims.npy"],
+        ["--images", "images.npy", "--captions", "captions.npy"],
+        ["--sims", "sims.npy", "--captions_per_image", "5"],
+        ["--sims", "sims.npy", "--caption_to_image", "map.npy"],
+    ],
+)
+def test_json(folder, capsys, flags):
+    code, out, _ = run(capsys, *flags, "--json", "--output", "report.json")
+    expected = evaluate(np.load(folder / "sims.npy")).to_dict()
+    assert code == 0
+    found = json.loads(out)
+    assert found["i2t"] == expected["i2t"]
+    assert found["rsum"] == expected["rsum"]
+    assert json.loads((folder / "report.json").read_text()) == found
+
+
+def test_folds_and_ks(folder, capsys):
+    _, out, _ = run(capsys, "--sims", "sims.npy", "--folds", "2", "--ks", "3", "--json")
+    assert len(json.loads(out)["folds"]) == 2
+    assert "R@3" in json.loads(out)["i2t"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        ([], "no source of similarities given: expected --sims"),
+        (["--sims", "sims.npy", "--images", "images.npy", "--captions", "captions.npy"], "more than one source"),
+        (["--images", "images.npy"], "--captions is missing"),
+        (["--data", "."], "--model is missing"),
+        (["--sims", "none.npy"], "none.npy: No such file"),
+        (["--sims", "pickled.npy"], "pickles are never read"),
+        (["--sims", "text.npy"], "text.npy: not a plain .npy array"),
+        (["--sims", "archive.npz"], "an .npz archive"),
+        (["--sims", "images.npy"], "captions_per_image = 5 expects 50 captions"),
+        (["--images", "captions.npy", "--captions", "images.npy"], "looks transposed"),
+        (["--sims", "sims.npy", "--protocol", "coco-1k"], "coco-1k expects 5000 images"),
+        (["--sims", "sims.npy", "--folds", "3"], "is not a multiple"),
+        (["--sims", "sims.npy", "--output", "missing/report.json"], "no such folder"),
+        (["--protocol", "coco"], "invalid choice 'coco' for argument '--protocol'"),
+        (["--folds", "x"], "Error parsing --folds"),
+        (["--protcol", "coco-1k"], "perhaps you meant --protocol"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(folder, capsys, flags, fragment):
+    code, out, err = run(capsys, *flags)
+    assert (code, out) == (2, "")
+    assert fragment in err
+    assert err.startswith("itm-fast: error: ")
+    assert err.count("\n") == 1
+
+
+class MeanModel:
+    """Mean of words times mean of regions."""
+
+    vocabulary = Vocabulary.build([["a", "dog"], ["a", "cat"]], threshold=1)
+
+    def encode_images(self, images):
+        return images
+
+    def encode_captions(self, tokens, word_counts):
+        return tokens[:, :, None].float() * torch.ones(6)
+
+    def similarity(self, regions, words, word_counts):
+        return regions.mean(1) @ words.sum(1).T
+
+
+def test_model(folder, capsys, monkeypatch):
+    rng = np.random.default_rng(0)
+    np.save(folder / "dev2_ims.npy", rng.standard_normal((4, 3, 6), dtype=np.float32))
+    (folder / "dev2_caps.txt").write_text("a dog\na cat\n" * 10)
+    monkeypatch.setattr("itm_fast.models.load_model", lambda path: MeanModel(), raising=False)
+    flags = ["--model", "model", "--data", ".", "--tokenizer", "split", "--json"]
+    code, out, _ = run(capsys, *flags, "--split", "dev2")
+    assert code == 0
+    assert json.loads(out)["conditions"]["n_captions"] == 20
+    code, _, err = run(capsys, *flags)
+    assert code == 2
+    assert "test_ims.npy: no such file" in err
+
+
+def test_a_reader_that_leaves_is_no_error(folder):
+    command = f"{sys.executable} -m itm_fast evaluate --sims {folder / 'sims.npy'} --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=_checkout())
+    assert done.stderr == ""
+
+
+def test_debug_raises(folder, monkeypatch):
+    monkeypatch.setenv("ITM_FAST_DEBUG", "1")
+    with pytest.raises(ValueError, match="no source of similarities"):
+        cli.main(["evaluate"])
+
+
+def test_interrupt_is_130(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert cli.main(["evaluate"]) == 130
+    assert capsys.readouterr().err == "itm-fast: error: interrupted\n"
+
+
+def test_help_and_unknown_command(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "evaluate   recall, ranks and rsum" in capsys.readouterr().out
+    assert cli.main([]) == 2
+    assert cli.main(["evalute"]) == 2
+    assert "no command 'evalute'; commands: demo, make-data, evaluate, info" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--help"]) == 0
+    assert "Caption embeddings" in capsys.readouterr().out
+
+
+def test_help_of_the_command_does_not_import_torch():
+    code = (
+        "import sys, itm_fast.cli.main as m; before = 'torch' in sys.modules; m.main(['evaluate', '--help']);"
+        "assert before or 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_as_a_module(folder):
+    done = subprocess.run(
+        [sys.executable, "-m", "itm_fast", "evaluate", "--sims", str(folder / "sims.npy"), "--json"],
+        capture_output=True,
+        text=True,
+        cwd=_checkout(),
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["conditions"]["n_images"] == 10
+
+
+def _checkout():
+    return Path(__file__).parents[2]
+
+
+def test_plain_progress_lines(capsys, monkeypatch):
+    clock = iter([0.0, 1.0, 6.0, 7.0, 20.0])
+    monkeypatch.setattr("itm_fast.cli.console.time.monotonic", lambda: next(clock))
+    with progress_bar("score") as progress:
+        for done in (1, 2, 3, 4):
+            progress(done, 4)
+    assert capsys.readouterr().err == "score: 50 %, about 6 s left\nscore: 100 %, about 0 s left\n"
+
+
+def test_progress_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with progress_bar("score") as progress:
+        progress(1, 2)
+        progress(2, 2)
+
+
+def test_print_table(capsys):
+    print_table(["name", "value"], [["a", 1.5], ["b", 20]], title="numbers")
+    out = capsys.readouterr().out
+    assert "numbers" in out
+    assert "1.5" in out

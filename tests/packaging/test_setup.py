@@ -1,0 +1,121 @@
+"""What stops a build ends in one line that says what to do. No compiler runs here, nor the real torch: stand-ins do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ("setup.py", "build_ext", "--inplace")
+PIPS_FIRST_STEP = ("-c", "import setuptools.build_meta as backend; backend.prepare_metadata_for_build_wheel('nowhere')")
+
+
+class Machine:
+    """A place to build on: a torch that is only a version, and programs that only print."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        ours = ("CXX", "FORCE_CUDA", "ITM_FAST_CUDA", "ITM_FAST_SANITIZE")
+        self.environment = {name: value for name, value in os.environ.items() if name not in ours}
+        self.environment |= {"PYTHONPATH": str(folder), "PATH": str(folder / "bin")}
+        (folder / "bin").mkdir()
+        self.torch('__version__ = "2.13.0"')
+
+    def torch(self, code: str) -> None:
+        (self.folder / "torch.py").write_text(code)
+
+    def program(self, name: str, output: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\necho '{output}'\n")
+        path.chmod(0o755)
+
+    def without_ninja(self) -> None:
+        """setup.py also looks beside the interpreter, where a development environment has it."""
+        self.program("c++", "g++ (GCC) 12.2.0")
+        code = (
+            "import shutil; which = shutil.which; shutil.which = lambda name: None if name == 'ninja' else which(name)"
+        )
+        (self.folder / "sitecustomize.py").write_text(code)
+
+    def build(self, command: tuple[str, ...] = BUILD) -> str:
+        """What the failing build says on stderr."""
+        done = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+def last_line(stderr: str) -> str:
+    line = stderr.rstrip().splitlines()[-1]
+    assert line.startswith("itm-fast: ")
+    return line
+
+
+@pytest.mark.parametrize("command", [BUILD, PIPS_FIRST_STEP], ids=["setup.py", "pip"])
+def test_no_torch(machine: Machine, command: tuple[str, ...]):
+    machine.torch('raise ModuleNotFoundError("No module named torch")')
+    line = last_line(machine.build(command))
+    assert "cannot import torch" in line
+    assert "pip install --no-build-isolation ." in line
+
+
+def test_old_torch(machine: Machine):
+    machine.torch('__version__ = "2.9.1+cpu"')
+    line = last_line(machine.build())
+    assert "torch 2.9.1+cpu is too old" in line
+    assert ">= 2.11" in line
+
+
+def test_no_compiler(machine: Machine):
+    line = last_line(machine.build())
+    assert "no C++ compiler found (tried c++, g++, clang++)" in line
+    assert "or set CXX" in line
+
+
+def test_cxx_names_no_program(machine: Machine):
+    machine.program("g++", "g++ (GCC) 12.2.0")  # what the user asked for isn't replaced silently
+    machine.environment["CXX"] = "g++-99"
+    assert "no C++ compiler found (tried g++-99)" in last_line(machine.build())
+
+
+@pytest.mark.parametrize(
+    ("shown", "fragment"),
+    [
+        ("g++ (Ubuntu 7.5.0-3ubuntu1~18.04) 7.5.0", "g++ 7.5.0 (g++) is too old. C++20 needs g++ >= 10"),
+        ("g++ (GCC) 9.4.1 20200101 (Red Hat 9.4.1-2)", "g++ 9.4.1 (g++) is too old"),
+        ("Debian clang version 11.0.1-2", "clang++ 11.0.1 (g++) is too old. C++20 needs clang++ >= 12"),
+    ],
+)
+def test_old_compiler(machine: Machine, shown: str, fragment: str):
+    machine.program("g++", shown)
+    assert fragment in last_line(machine.build())
+
+
+def test_no_ninja(machine: Machine):
+    machine.without_ninja()
+    assert last_line(machine.build()).endswith("no ninja found. Run: pip install ninja")
+
+
+@pytest.mark.parametrize("variable", ["ITM_FAST_CUDA", "FORCE_CUDA"])
+def test_cuda_kernels_are_refused_not_left_out(machine: Machine, variable: str):
+    machine.environment[variable] = "1"
+    assert "this version has no CUDA kernels" in last_line(machine.build())
+
+
+def test_unknown_value_of_the_cuda_switch(machine: Machine):
+    machine.environment["ITM_FAST_CUDA"] = "yes"
+    assert "ITM_FAST_CUDA is 'yes'. Use auto, 1" in last_line(machine.build())
+
+
+def test_our_cuda_switch_wins_over_the_alias(machine: Machine):
+    machine.environment |= {"ITM_FAST_CUDA": "0", "FORCE_CUDA": "1"}
+    assert "no C++ compiler found" in last_line(machine.build())
