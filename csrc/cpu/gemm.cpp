@@ -52,13 +52,9 @@ GemmChoice choose(at::ScalarType operands) {
                        : "this torch or processor offers no micro-kernel: torch's BLAS, tile by tile"};
 }
 
-}  // namespace
-
-GemmChoice gemm_choice(at::ScalarType operands) { return choose(operands); }
-
 template <class Op, class T>
-void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
-                             int64_t ldc, bool accumulate) const {
+void product(bool brgemm, int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
+             int64_t ldc, bool accumulate) {
   if constexpr (std::is_same_v<Op, float>) {
 #ifdef CPUBLAS_BRGEMM_F32F32F32
     if (brgemm) {
@@ -85,6 +81,19 @@ void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64
     else
       at::mm_out(out, left, right);
   }
+}
+
+}  // namespace
+
+GemmChoice gemm_choice(at::ScalarType operands) { return choose(operands); }
+
+template <class Op, class T>
+void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
+                             int64_t ldc, bool accumulate) const {
+  const int64_t run = std::is_same_v<Op, float> ? std::min(kSumRun, std::max<int64_t>(k / 2, 16)) : k;
+  for (int64_t first = 0; first < k; first += run)
+    product<Op, T>(brgemm, m, n, std::min(run, k - first), a + first, lda, b + first * ldb, ldb, c, ldc,
+                   accumulate || first > 0);
 }
 
 template struct Gemm<float, float>;

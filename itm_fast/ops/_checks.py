@@ -1,0 +1,88 @@
+"""Every argument check of the operators, and its message: which argument, what was given, what was expected.
+
+Only metadata is read here, so that the checks neither break a compiled graph nor wait for a device. Values of counts are
+checked by the operator itself, which has to read them anyway.
+"""
+
+import math
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def check_choice(name: str, value: object, alias: object) -> None:
+    """Raises ValueError unless `value` is one of the strings of the Literal `alias`."""
+    options = get_args(alias)
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def check_finite(name: str, value: float, *, positive: bool) -> float:
+    """Returns `value` as a float; raises TypeError for what is no number, ValueError for one out of range."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{name} must be a finite number{' above 0' if positive else ''}, got {value}")
+    return float(value)
+
+
+def check_vectors(regions: Tensor, words: Tensor) -> None:
+    """Raises unless both are floating tensors of three dimensions that agree in dim, dtype and device."""
+    for name, shape, given in (
+        ("regions", "(n_images, max_regions, dim)", regions),
+        ("words", "(n_captions, max_words, dim)", words),
+    ):
+        if not isinstance(given, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
+        if given.layout != torch.strided:
+            raise TypeError(f"{name} must be a dense tensor, got layout {given.layout}")
+        if given.ndim != 3:
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}")
+        if given.dtype not in FLOAT_DTYPES:
+            raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, got {given.dtype}")
+    if regions.shape[2] != words.shape[2]:
+        raise ValueError(f"regions and words must have the same dim, got {regions.shape[2]} and {words.shape[2]}")
+    if regions.shape[2] == 0:
+        raise ValueError("regions and words have dim 0; vectors need at least one number")
+    if regions.dtype != words.dtype:
+        raise TypeError(f"regions and words must have the same dtype, got {regions.dtype} and {words.dtype}")
+    if regions.device != words.device:
+        raise ValueError(f"regions and words must be on the same device, got {regions.device} and {words.device}")
+
+
+def check_counts(name: str, counts: object, of: str, vectors: Tensor) -> None:
+    """Raises unless `counts` is None or int64 (len(vectors),) on the device of `vectors`."""
+    if counts is None:
+        return
+    if not isinstance(counts, Tensor):
+        raise TypeError(f"{name} must be an int64 tensor or None, got {type(counts).__name__}; use torch.as_tensor")
+    if counts.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {counts.dtype}")
+    if counts.ndim != 1 or counts.shape[0] != vectors.shape[0]:
+        raise ValueError(
+            f"{name} must have shape ({vectors.shape[0]},), one count per row of {of}, got {tuple(counts.shape)}"
+        )
+    if counts.device != vectors.device:
+        raise ValueError(f"{name} must be on the device of {of}, {vectors.device}, got {counts.device}")
+
+
+def check_device(operator: str, device: torch.device) -> None:
+    """Raises unless this version has kernels for the device."""
+    if device.type not in ("cpu", "meta"):
+        raise ValueError(
+            f"{operator} has no {device.type} kernels in this version, got tensors on {device}; move them with .cpu()"
+        )
+
+
+def autocast(regions: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
+    """Both tensors in the autocast dtype where autocast is on, as torch does for matmul; float64 is left alone."""
+    device = regions.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return regions, words
+    dtype = torch.get_autocast_dtype(device)
+    if torch.float64 in (regions.dtype, words.dtype):
+        return regions, words
+    return regions.to(dtype), words.to(dtype)
