@@ -1,7 +1,7 @@
 """Every argument check of the operators, and its message: which argument, what was given, what was expected.
 
-Only metadata is read here, so that the checks neither break a compiled graph nor wait for a device. Values of counts are
-checked by the operator itself, which has to read them anyway.
+Only metadata is read here, so that the checks neither break a compiled graph nor wait for a device. Values of counts
+are checked by the operator itself, which has to read them anyway.
 """
 
 import math

@@ -88,13 +88,13 @@ def cross_attention_similarity(
     return scores
 
 
-@torch.library.register_fake("itm_fast::cross_attention")
+@torch.library.register_fake("itm_fast::cross_attention")  # type: ignore[untyped-decorator]
 def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
     dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
     return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
 
 
-@torch.library.register_fake("itm_fast::cross_attention_backward")
+@torch.library.register_fake("itm_fast::cross_attention_backward")  # type: ignore[untyped-decorator]
 def _fake_backward(_grad: Tensor, regions: Tensor, words: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     need_regions, need_words = options[-2:]
     return (

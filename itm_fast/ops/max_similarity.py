@@ -60,19 +60,17 @@ def max_similarity(
     _checks.check_counts("word_counts", word_counts, "words", words)
     _checks.check_counts("region_counts", region_counts, "regions", regions)
     _checks.check_device("max_similarity", regions.device)
-    scores: Tensor = torch.ops.itm_fast.max_similarity(
-        regions, words, word_counts, region_counts, cross_attn, agg_func
-    )
+    scores: Tensor = torch.ops.itm_fast.max_similarity(regions, words, word_counts, region_counts, cross_attn, agg_func)
     return scores
 
 
-@torch.library.register_fake("itm_fast::max_similarity")
+@torch.library.register_fake("itm_fast::max_similarity")  # type: ignore[untyped-decorator]
 def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
     dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
     return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
 
 
-@torch.library.register_fake("itm_fast::max_similarity_backward")
+@torch.library.register_fake("itm_fast::max_similarity_backward")  # type: ignore[untyped-decorator]
 def _fake_backward(_grad: Tensor, regions: Tensor, words: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
     need_regions, need_words = options[-2:]
     return (

@@ -61,7 +61,8 @@ def _attended_cosines(query: Tensor, context: Tensor, raw_feature_norm: str, lam
     attention = torch.softmax(lambda_softmax * normalise_features(sims, raw_feature_norm), dim=1)
     attended = attention.transpose(1, 2) @ context  # (n, n_query, dim)
     norms = torch.linalg.vector_norm(query, dim=2) * torch.linalg.vector_norm(attended, dim=2)
-    return (query * attended).sum(2) / norms.clamp(min=1e-8)
+    cosines: Tensor = (query * attended).sum(2) / norms.clamp(min=1e-8)
+    return cosines
 
 
 def normalise_features(sims: Tensor, raw_feature_norm: str) -> Tensor:
@@ -79,10 +80,13 @@ def normalise_features(sims: Tensor, raw_feature_norm: str) -> Tensor:
         return sims
     sims = _flat_at_zero(sims, 2)
     if kind.endswith("l2norm"):
-        return sims / (torch.linalg.vector_norm(sims, dim=2, keepdim=True) + 1e-8)
-    if kind.endswith("l1norm"):
-        return sims / (sims.abs().sum(dim=2, keepdim=True) + 1e-8)
-    raise ValueError(f"raw_feature_norm {raw_feature_norm!r} is unknown")
+        size = torch.linalg.vector_norm(sims, dim=2, keepdim=True)
+    elif kind.endswith("l1norm"):
+        size = sims.abs().sum(dim=2, keepdim=True)
+    else:
+        raise ValueError(f"raw_feature_norm {raw_feature_norm!r} is unknown")
+    normalised: Tensor = sims / (size + 1e-8)
+    return normalised
 
 
 def aggregate(cosines: Tensor, agg_func: str, lambda_lse: float) -> Tensor:

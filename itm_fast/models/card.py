@@ -1,0 +1,81 @@
+"""A trained model as a folder: weights in safetensors, its configuration in JSON, its vocabulary."""
+
+import dataclasses
+import json
+import os
+import uuid
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.errors import DataError
+from itm_fast.models.scan import SCAN, SCANConfig
+
+_WEIGHTS, _CARD, _VOCABULARY = "model.safetensors", "config.json", "vocab.json"
+
+
+def save_model(model: SCAN, folder: str | Path) -> None:
+    """Writes weights, card and vocabulary; each file aside and then renamed, the card last.
+
+    Args:
+        model: The model.
+        folder: Made if it does not exist; files of an earlier save are replaced.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{_WEIGHTS}.{uuid.uuid4().hex}"
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, aside)
+        os.replace(aside, folder / _WEIGHTS)
+        model.vocabulary.save(folder / _VOCABULARY)
+        card = {"format": "itm-fast model 1", "model": "scan", "config": dataclasses.asdict(model.config)}
+        aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        os.replace(aside, folder / _CARD)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def load_model(folder: str | Path) -> SCAN:
+    """Reads what `save_model` wrote; nothing is unpickled.
+
+    Args:
+        folder: With model.safetensors, config.json and vocab.json.
+
+    Returns:
+        The model in evaluation mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        DataError: A file is damaged, or weights and card do not fit each other.
+    """
+    folder = Path(folder)
+    for name in (_CARD, _WEIGHTS, _VOCABULARY):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
+            )
+    model = SCAN(_read_config(folder / _CARD), Vocabulary.load(folder / _VOCABULARY))
+    try:
+        weights = load_file(folder / _WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{folder / _WEIGHTS}: not a safetensors file: {error}") from error
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise DataError(f"{folder / _WEIGHTS}: does not fit {_CARD} and {_VOCABULARY} beside it: {error}") from error
+    return model.eval()
+
+
+def _read_config(path: Path) -> SCANConfig:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+    if not isinstance(card, dict) or card.get("model") != "scan" or not isinstance(card.get("config"), dict):
+        raise DataError(f'{path}: expected {{"model": "scan", "config": {{...}}}}')
+    try:
+        return SCANConfig(**card["config"])
+    except TypeError as error:
+        raise DataError(f"{path}: {error}") from error

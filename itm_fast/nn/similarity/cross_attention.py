@@ -1,0 +1,47 @@
+"""SCAN's similarity as a module: the flags in one place, the fused operator behind them."""
+
+from torch import Tensor, nn
+
+from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm, cross_attention_similarity
+
+
+class CrossAttention(nn.Module):
+    """`cross_attention_similarity` with fixed flags; see there for their meaning."""
+
+    def __init__(
+        self,
+        cross_attn: CrossAttn = "t2i",
+        raw_feature_norm: RawFeatureNorm = "clipped_l2norm",
+        agg_func: AggFunc = "LogSumExp",
+        lambda_softmax: float = 9.0,
+        lambda_lse: float = 6.0,
+    ) -> None:
+        super().__init__()
+        self.cross_attn: CrossAttn = cross_attn
+        self.raw_feature_norm: RawFeatureNorm = raw_feature_norm
+        self.agg_func: AggFunc = agg_func
+        self.lambda_softmax = lambda_softmax
+        self.lambda_lse = lambda_lse
+
+    def forward(
+        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+    ) -> Tensor:
+        """Regions (n, max_regions, dim), words (m, max_words, dim) -> sims (n, m)."""
+        return cross_attention_similarity(
+            regions,
+            words,
+            word_counts,
+            region_counts,
+            cross_attn=self.cross_attn,
+            raw_feature_norm=self.raw_feature_norm,
+            agg_func=self.agg_func,
+            lambda_softmax=self.lambda_softmax,
+            lambda_lse=self.lambda_lse,
+        )
+
+    def extra_repr(self) -> str:
+        """The flags, for print(model)."""
+        return (
+            f"{self.cross_attn}, {self.raw_feature_norm}, {self.agg_func}, "
+            f"lambda_softmax={self.lambda_softmax}, lambda_lse={self.lambda_lse}"
+        )
