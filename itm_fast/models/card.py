@@ -77,5 +77,5 @@ def _read_config(path: Path) -> SCANConfig:
         raise DataError(f'{path}: expected {{"model": "scan", "config": {{...}}}}')
     try:
         return SCANConfig(**card["config"])
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # an unknown name, or a value out of range
         raise DataError(f"{path}: {error}") from error

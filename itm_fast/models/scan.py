@@ -6,15 +6,28 @@ from torch import Tensor, nn
 
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.nn.encoders.gru import GRUEncoder
-from itm_fast.nn.encoders.regions import RegionEncoder
+from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.nn.similarity.cross_attention import CrossAttention
+from itm_fast.ops import _checks
 from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm
+
+_OPTIONS = {
+    "precomp_enc_type": PrecompEncType,
+    "cross_attn": CrossAttn,
+    "raw_feature_norm": RawFeatureNorm,
+    "agg_func": AggFunc,
+}
 
 
 @dataclass(frozen=True)
 class SCANConfig:
-    """SCAN's flags with its defaults; names as in kuanghuei/SCAN, train.py."""
+    """SCAN's flags with its defaults; names as in kuanghuei/SCAN, train.py.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
 
     img_dim: int = 2048
     """Numbers per precomputed region feature."""
@@ -30,7 +43,7 @@ class SCANConfig:
     """Leave region embeddings at their own length."""
     no_txtnorm: bool = False
     """Leave word embeddings at their own length."""
-    precomp_enc_type: str = "basic"
+    precomp_enc_type: PrecompEncType = "basic"
     """Region encoder: "basic" or "weight_norm"."""
     cross_attn: CrossAttn = "t2i"
     """Who attends: "t2i" words to regions, "i2t" regions to words."""
@@ -46,6 +59,17 @@ class SCANConfig:
     """Margin of the hinge loss, in units of the similarities."""
     max_violation: bool = False
     """Only the hardest negatives count."""
+
+    def __post_init__(self) -> None:
+        for name in ("img_dim", "word_dim", "embed_size", "num_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        for name, options in _OPTIONS.items():
+            _checks.check_choice(name, getattr(self, name), options)
+        _checks.check_finite("lambda_softmax", self.lambda_softmax, positive=False)
+        _checks.check_finite("lambda_lse", self.lambda_lse, positive=True)
+        _checks.check_finite("margin", self.margin, positive=False)
 
 
 # The four rows of the paper's Flickr30K table; all of them with --max_violation --bi_gru.

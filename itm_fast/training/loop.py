@@ -43,11 +43,15 @@ def train(
         The loss of every step, per pair.
 
     Raises:
-        ValueError: Fewer pairs than `batch_size`.
+        ValueError: A number is below 1, or there are fewer pairs than `batch_size`.
 
     Source:
-        kuanghuei/SCAN, train.py; the warm-up is that of woodfrog/vse_infty.
+        kuanghuei/SCAN, train.py; the warm-up is that of woodfrog/vse_infty. Unlike there, two captions of one image
+        are no negatives of each other.
     """
+    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size), ("lr_update", lr_update)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; expected at least 1")
     if dataset.n_captions < batch_size:
         raise ValueError(f"batch_size is {batch_size}, but the training split has only {dataset.n_captions} captions")
     loader: DataLoader[Batch] = DataLoader(

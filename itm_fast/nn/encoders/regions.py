@@ -1,9 +1,12 @@
 """Region features to embeddings: one linear map, optionally weight-normalised, and unit length."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+PrecompEncType = Literal["basic", "weight_norm"]
 
 
 def l2_normalise(x: Tensor) -> Tensor:
@@ -23,7 +26,7 @@ class RegionEncoder(nn.Module):
     """
 
     def __init__(
-        self, img_dim: int, embed_size: int, *, precomp_enc_type: str = "basic", no_imgnorm: bool = False
+        self, img_dim: int, embed_size: int, *, precomp_enc_type: PrecompEncType = "basic", no_imgnorm: bool = False
     ) -> None:
         """Initialise as SCAN does.
 
@@ -37,7 +40,7 @@ class RegionEncoder(nn.Module):
             ValueError: `precomp_enc_type` is unknown.
         """
         super().__init__()
-        if precomp_enc_type not in ("basic", "weight_norm"):
+        if precomp_enc_type not in get_args(PrecompEncType):
             raise ValueError(f"precomp_enc_type must be 'basic' or 'weight_norm', got {precomp_enc_type!r}")
         self.no_imgnorm = no_imgnorm
         self.fc: nn.Module = nn.Linear(img_dim, embed_size)

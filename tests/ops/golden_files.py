@@ -1,0 +1,18 @@
+"""Where golden vectors are: the copies in tests/golden, or the whole set beside the checkout."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HERE = Path(__file__).parent / "golden"
+SHARED = Path(os.environ.get("ITM_FAST_SHARED", Path(__file__).parents[2] / "shared")) / "golden" / "models"
+
+
+def golden(name):
+    """The arrays of a golden file; the test is skipped where only the copies are and this is none of them."""
+    for folder in (HERE, SHARED):
+        if (folder / name).is_file():
+            return np.load(folder / name, allow_pickle=False)
+    pytest.skip(f"{name} is not among the copies in tests/golden, and there is no folder {SHARED}")

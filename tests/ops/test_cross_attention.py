@@ -1,0 +1,344 @@
+import numpy as np
+import pytest
+import torch
+from golden_files import golden
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import AGG_FUNCS, LAMBDAS, RAW_FEATURE_NORMS, random_batch, relative_error, scores_and_gradients, truth
+
+from itm_fast import cross_attention_similarity, reference
+
+# (scores, gradients) relative to the largest entry; float32: above the noise of the original's own float32.
+GOLDEN_TOLERANCE = {torch.float64: (1e-12, 1e-7), torch.float32: (2e-6, 1e-4)}
+
+
+def golden_cases():
+    for name in ("scan_xattn_d1024.npz", "scan_xattn_small.npz"):
+        for dtype in GOLDEN_TOLERANCE:
+            yield pytest.param(name, dtype, id=f"{name.removesuffix('.npz')}-{str(dtype).removeprefix('torch.')}")
+
+
+@pytest.mark.parametrize(
+    "similarity", [cross_attention_similarity, reference.cross_attention_similarity], ids=["fused", "reference"]
+)
+@pytest.mark.parametrize(("name", "dtype"), list(golden_cases()))
+def test_golden_vectors_of_the_original(name, dtype, similarity):
+    arrays = golden(name)
+    lens = torch.from_numpy(arrays["lens"])
+    checked = 0
+    for key in (k for k in arrays.files if k.endswith(".scores")):
+        *prefix, cross_attn, raw_feature_norm, agg_func, _ = key.split(".")
+        inputs = {"raw": ("raw.images", "raw.captions"), "zero": ("images", "zero.captions")}
+        images, captions = inputs.get(prefix[0] if prefix else "", ("images", "captions"))
+        regions = torch.from_numpy(arrays[images]).to(dtype).requires_grad_()
+        words = torch.from_numpy(arrays[captions]).to(dtype).requires_grad_()
+        flags = {"cross_attn": cross_attn, "raw_feature_norm": raw_feature_norm, "agg_func": agg_func}
+        scores = similarity(regions, words, lens, **flags, **LAMBDAS[cross_attn])
+        tolerance, gradient_tolerance = GOLDEN_TOLERANCE[dtype]
+        want = arrays[key]
+        assert np.abs(scores.detach().numpy() - want).max() <= tolerance * max(1, np.abs(want).max()), key
+        if prefix != ["zero"]:
+            (scores * torch.from_numpy(arrays["cot"]).to(dtype)).sum().backward()
+            for got, kind in ((regions.grad, "dimages"), (words.grad, "dcaptions")):
+                stored = torch.from_numpy(arrays[key.replace("scores", kind)])
+                assert relative_error(got, stored) <= gradient_tolerance, (key, kind)
+        checked += 1
+    assert checked >= 2
+
+
+@pytest.mark.parametrize("ragged_regions", [False, True], ids=["all_regions", "ragged_regions"])
+@pytest.mark.parametrize("agg_func", AGG_FUNCS)
+@pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_scores_and_gradients_equal_the_reference(cross_attn, raw_feature_norm, agg_func, ragged_regions):
+    batch = random_batch(3, 17, 5, 19, 20, ragged_regions=ragged_regions)
+    flags = {
+        "cross_attn": cross_attn,
+        "raw_feature_norm": raw_feature_norm,
+        "agg_func": agg_func,
+        **LAMBDAS[cross_attn],
+    }
+    got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
+    for result, want in zip(got, truth("cross_attention_similarity", *batch, **flags), strict=True):
+        assert relative_error(result, want) < 1e-9
+
+
+# Sizes straddle the vector (16), the Gram form's four rows, the panel (64), the column (256) and the row block (144).
+@pytest.mark.parametrize("max_regions", [1, 2, 15, 16, 37, 150])
+@pytest.mark.parametrize(("n_captions", "max_words"), [(1, 1), (3, 2), (40, 17), (2, 65), (1, 300)])
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_sizes_across_every_tile_edge(cross_attn, n_captions, max_words, max_regions):
+    batch = random_batch(5, max_regions, n_captions, max_words, 7, dtype=torch.float32, ragged_regions=max_regions > 2)
+    flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
+    got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
+    want = truth("cross_attention_similarity", *batch, **flags)
+    plain = scores_and_gradients(reference.cross_attention_similarity, *map(clean, batch), **flags)
+    for result, exact, same_dtype in zip(got, want, plain, strict=True):
+        # twice the error of plain torch in float32, above a floor of a few roundings magnified by 1 / |row of S|
+        assert relative_error(result, exact) <= 2 * relative_error(same_dtype, exact) + 2e-5
+
+
+def clean(x):
+    return torch.nan_to_num(x) if x is not None and x.is_floating_point() else x
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 6), st.integers(1, 40), st.integers(1, 9), st.integers(1, 33), st.integers(1, 70),
+    st.sampled_from(["t2i", "i2t"]), st.sampled_from(RAW_FEATURE_NORMS), st.integers(0, 1000),
+)  # fmt: skip
+def test_ragged_batches(n_images, max_regions, n_captions, max_words, dim, cross_attn, raw_feature_norm, seed):
+    batch = random_batch(n_images, max_regions, n_captions, max_words, dim, seed=seed, ragged_regions=True)
+    flags = {"cross_attn": cross_attn, "raw_feature_norm": raw_feature_norm, "lambda_softmax": 3.0}
+    got = cross_attention_similarity(*batch, **flags)
+    want, _, _ = truth("cross_attention_similarity", *batch, **flags)
+    assert relative_error(got, want) < 1e-7  # l1 and l2 of nearly orthogonal vectors magnify roundings of 1e-16
+
+
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn):
+    regions, words, word_counts, _ = map(clean, random_batch(20, 36, 30, 25, 512, dtype=dtype))
+    flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
+    batch = (regions, words, word_counts, None)
+    got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
+    exact = truth("cross_attention_similarity", *batch, **flags)
+    plain = scores_and_gradients(reference.cross_attention_similarity, *batch, **flags)
+    for result, want, same_dtype in zip(got, exact, plain, strict=True):
+        assert relative_error(result, want) <= 2 * relative_error(same_dtype, want) + 1e-6
+    assert got[0].dtype == torch.float32
+    assert got[1].dtype == got[2].dtype == dtype
+
+
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_float16_rounds_only_its_inputs_and_gradients(cross_attn):
+    # Plain torch gives NaN in float16 (1e-8 is 0 there), so the bound is the rounding of the gradients, 2^-11 each.
+    regions, words, word_counts, _ = map(clean, random_batch(20, 36, 30, 25, 512, dtype=torch.float16))
+    flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
+    batch = (regions, words, word_counts, None)
+    scores, *gradients = scores_and_gradients(cross_attention_similarity, *batch, **flags)
+    exact, *exact_gradients = truth("cross_attention_similarity", *batch, **flags)
+    assert relative_error(scores, exact) < 2e-6
+    for got, want in zip(gradients, exact_gradients, strict=True):
+        assert got.dtype == torch.float16
+        assert relative_error(got, want) <= 2**-11 + 1e-4
+
+
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_gradcheck(cross_attn):
+    regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    regions.requires_grad_()
+    words.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda r, w: cross_attention_similarity(r, w, word_counts, region_counts, cross_attn=cross_attn),
+        (regions, words),
+    )
+
+
+def test_only_the_gradient_that_is_needed():
+    regions, words, word_counts, _ = map(clean, random_batch(2, 5, 3, 4, 8))
+    for needed in (regions, words):
+        for x in (regions, words):
+            x.requires_grad_(x is needed)
+            x.grad = None
+        cross_attention_similarity(regions, words, word_counts).sum().backward()
+        assert needed.grad is not None
+        assert (regions if needed is words else words).grad is None
+
+
+def test_a_second_derivative_is_refused():
+    regions, words, _, _ = map(clean, random_batch(2, 3, 2, 3, 4))
+    regions.requires_grad_()
+    (grad,) = torch.autograd.grad(cross_attention_similarity(regions, words).sum(), regions, create_graph=True)
+    with pytest.raises(RuntimeError, match="cross_attention_backward"):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_zero_rows_have_similarity_0_and_gradient_0(cross_attn, raw_feature_norm):
+    regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 5, 8))
+    regions[1, 2] = 0
+    words[2, 0] = 0
+    words[3] = 0
+    flags = {"cross_attn": cross_attn, "raw_feature_norm": raw_feature_norm}
+    got = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None, **flags)
+    want = truth("cross_attention_similarity", regions, words, word_counts, None, **flags)
+    for result, exact in zip(got, want, strict=True):
+        assert torch.isfinite(result).all()
+        assert relative_error(result, exact) < 1e-9
+    assert (got[1][1, 2] == 0).all()
+    assert (got[2][2, 0] == 0).all()
+    assert (got[2][3] == 0).all()
+
+
+def test_nan_reaches_its_image_and_caption_and_no_other():
+    regions, words, word_counts, _ = map(clean, random_batch(4, 6, 5, 7, 8, dtype=torch.float32))
+    whole = cross_attention_similarity(regions, words, word_counts)
+    regions[1, 0, 3] = float("nan")
+    words[2, 0, 0] = float("nan")
+    for raw_feature_norm in RAW_FEATURE_NORMS:
+        for agg_func in AGG_FUNCS:
+            for cross_attn in ("t2i", "i2t"):
+                scores = cross_attention_similarity(
+                    regions,
+                    words,
+                    word_counts,
+                    cross_attn=cross_attn,
+                    raw_feature_norm=raw_feature_norm,
+                    agg_func=agg_func,
+                )
+                hit = torch.zeros(4, 5, dtype=torch.bool)
+                hit[1], hit[:, 2] = True, True
+                assert torch.equal(scores.isnan(), hit), (raw_feature_norm, agg_func, cross_attn)
+    scores = cross_attention_similarity(regions, words, word_counts)
+    assert torch.equal(scores[~scores.isnan()], whole[~scores.isnan()])
+
+
+def test_large_temperatures_stay_finite():
+    regions, words, word_counts, _ = map(clean, random_batch(3, 9, 4, 8, 16, dtype=torch.float32))
+    for flags in ({"lambda_lse": 1e4}, {"lambda_softmax": 1e4}, {"lambda_softmax": -1e4}, {"lambda_lse": 1e-4}):
+        got = scores_and_gradients(cross_attention_similarity, 30 * regions, words, word_counts, None, **flags)
+        assert all(torch.isfinite(x).all() for x in got), flags
+
+
+def test_non_contiguous_inputs():
+    regions, words, word_counts, _ = map(clean, random_batch(4, 6, 5, 7, 8))
+    want = cross_attention_similarity(regions, words, word_counts)
+    strided = torch.zeros(4, 12, 16, dtype=torch.float64)[:, ::2, ::2]
+    strided.copy_(regions)
+    assert torch.equal(
+        cross_attention_similarity(strided, words.transpose(1, 2).contiguous().transpose(1, 2), word_counts), want
+    )
+    assert torch.equal(
+        cross_attention_similarity(regions[:1].expand(4, -1, -1), words, word_counts), want[:1].expand(4, -1)
+    )
+
+
+def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads():
+    regions, words, word_counts, _ = map(clean, random_batch(9, 36, 60, 20, 64, dtype=torch.float32))
+    whole = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(whole, alone, strict=True))
+    tile = cross_attention_similarity(regions[3:5], words[40:41], word_counts[40:41])
+    assert torch.allclose(tile, whole[0][3:5, 40:41], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n_images", "n_captions"), [(0, 3), (3, 0), (0, 0)])
+def test_empty_batches(n_images, n_captions):
+    regions = torch.randn(n_images, 4, 8, requires_grad=True)
+    words = torch.randn(n_captions, 5, 8, requires_grad=True)
+    scores = cross_attention_similarity(regions, words)
+    assert scores.shape == (n_images, n_captions)
+    scores.sum().backward()
+    assert regions.grad.shape == regions.shape
+
+
+def test_opcheck():
+    regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    for counts in ((word_counts, region_counts), (None, None)):
+        inputs = (
+            regions.requires_grad_(),
+            words.requires_grad_(),
+            *counts,
+            "t2i",
+            "clipped_l2norm",
+            "LogSumExp",
+            9.0,
+            6.0,
+        )
+        torch.library.opcheck(torch.ops.itm_fast.cross_attention.default, inputs)
+    grad = torch.randn(2, 3, dtype=torch.float64)
+    inputs = (grad, regions.detach(), words.detach(), None, None, "i2t", "l2norm", "Mean", 4.0, 5.0, True, False)
+    torch.library.opcheck(torch.ops.itm_fast.cross_attention_backward.default, inputs)
+
+
+def test_compiled_without_graph_breaks_or_needless_recompilation():
+    batches = [map(clean, random_batch(n, 6, n + 1, 7, 8, dtype=torch.float32, seed=n)) for n in (2, 3, 4, 5)]
+    n_compiled = 0
+
+    def count(graph, _inputs):
+        nonlocal n_compiled
+        n_compiled += 1
+        return graph.forward
+
+    compiled = torch.compile(cross_attention_similarity, fullgraph=True, backend=count)
+    for regions, words, word_counts, _ in batches:
+        got = compiled(regions, words, word_counts)
+        assert torch.equal(got, cross_attention_similarity(regions, words, word_counts))
+    assert n_compiled <= 2  # once with fixed sizes, once with open ones
+
+
+def test_autocast_scores_in_the_autocast_dtype():
+    regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = cross_attention_similarity(regions, words.bfloat16(), word_counts)
+    want = cross_attention_similarity(regions.bfloat16(), words.bfloat16(), word_counts)
+    assert torch.equal(scores, want)
+    assert scores.dtype == torch.float32
+
+
+R, W = torch.randn(2, 4, 8), torch.randn(3, 5, 8)
+COUNTS = torch.tensor([5, 2, 1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags", "error", "message"),
+    [
+        ((R[0], W), {}, ValueError, r"regions must have shape \(n_images, max_regions, dim\), got \(4, 8\)"),
+        ((R, W[0]), {}, ValueError, "words must have shape"),
+        ((R, W[..., :7]), {}, ValueError, "same dim, got 8 and 7"),
+        ((R[..., :0], W[..., :0]), {}, ValueError, "dim 0"),
+        ((R.double(), W), {}, TypeError, "same dtype, got torch.float64 and torch.float32"),
+        ((R.int(), W.int()), {}, TypeError, "regions must be float32"),
+        ((R.numpy(), W), {}, TypeError, "regions must be a torch.Tensor, got ndarray"),
+        ((R, W.to("meta")), {}, ValueError, "same device, got cpu and meta"),
+        ((R, W, COUNTS.tolist()), {}, TypeError, "word_counts must be an int64 tensor"),
+        ((R, W, COUNTS.int()), {}, TypeError, "word_counts must be int64, got torch.int32"),
+        ((R, W, COUNTS[:2]), {}, ValueError, r"word_counts must have shape \(3,\)"),
+        ((R, W, torch.tensor([5, 0, 1])), {}, ValueError, r"word_counts\[1\] is 0; every count must be at least 1"),
+        ((R, W, torch.tensor([5, 2, -1])), {}, ValueError, r"word_counts\[2\] is -1"),
+        ((R, W, torch.tensor([6, 2, 1])), {}, ValueError, r"word_counts\[0\] is 6, but words has max_words = 5"),
+        (
+            (R, W, None, torch.tensor([4, 5])),
+            {},
+            ValueError,
+            r"region_counts\[1\] is 5, but regions has max_regions = 4",
+        ),
+        ((R[:, :0], W), {}, ValueError, "max_regions = 0"),
+        ((R, W), {"cross_attn": "t2t"}, ValueError, "cross_attn must be one of 't2i', 'i2t', got 't2t'"),
+        ((R, W), {"raw_feature_norm": "l3norm"}, ValueError, "raw_feature_norm must be one of"),
+        ((R, W), {"agg_func": "Median"}, ValueError, "agg_func must be one of"),
+        ((R, W), {"lambda_lse": 0.0}, ValueError, "lambda_lse must be a finite number above 0"),
+        ((R, W), {"lambda_softmax": float("nan")}, ValueError, "lambda_softmax must be a finite number"),
+        ((R, W), {"lambda_softmax": "9"}, TypeError, "lambda_softmax must be a number, got str"),
+    ],
+)
+def test_bad_input_is_named(arguments, flags, error, message):
+    with pytest.raises(error, match=message):
+        cross_attention_similarity(*arguments, **flags)
+
+
+def test_the_operator_itself_refuses_what_would_be_unsafe():
+    operator, flags = torch.ops.itm_fast.cross_attention, ("t2i", "clipped_l2norm", "LogSumExp", 9.0, 6.0)
+    for arguments in (
+        (R[0], W, None, None),
+        (R, W[..., :7], None, None),
+        (R, W.double(), None, None),
+        (R, W, COUNTS[:2], None),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            operator(*arguments, *flags)
+
+
+def test_closed_form_of_the_reference():
+    for cross_attn in ("t2i", "i2t"):
+        regions, words, word_counts, _ = map(clean, random_batch(3, 7, 4, 9, 16))
+        want = reference.cross_attention_similarity(regions, words, word_counts, cross_attn=cross_attn)
+        got = reference.cross_attention_closed_form(regions, words, word_counts, cross_attn=cross_attn)
+        assert relative_error(got, want) < 1e-12
