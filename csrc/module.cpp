@@ -1,5 +1,5 @@
-// itm_fast._C: loading it registers the operators (their static registrations live in this library); what Python asks of it
-// directly is only how it was built and what it runs here.
+// itm_fast._C: loading it registers the operators (their static registrations live in this library); what Python asks
+// of it directly is only how it was built and what it runs here.
 #include <pybind11/pybind11.h>
 
 #include "cpu/gemm.h"
@@ -24,7 +24,7 @@ py::dict build_info() {
   py::dict info;
   info["version"] = ITM_FAST_VERSION;
   info["built_for_torch"] = ITM_FAST_BUILD_TORCH;
-  #if defined(__clang__)
+#if defined(__clang__)
   info["compiler"] = __VERSION__;
 #else
   info["compiler"] = "g++ " __VERSION__;

@@ -8,7 +8,8 @@ Batch::Batch(const at::Tensor& given, const std::optional<at::Tensor>& counts, c
   dense = vectors.is_contiguous();
   if (!counts.has_value()) {
     for (int64_t g = 0; g < n_groups; g++) offset[g + 1] = offset[g] + max;
-    TORCH_CHECK_VALUE(n_groups == 0 || max > 0, what, "s has max_", what, "s = 0; every group needs at least one ", what);
+    TORCH_CHECK_VALUE(n_groups == 0 || max > 0, what, "s has max_", what, "s = 0; every group needs at least one ",
+                      what);
     return;
   }
   TORCH_CHECK_VALUE(counts->dim() == 1 && counts->size(0) == n_groups, what, "_counts must have shape (", n_groups,

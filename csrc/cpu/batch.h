@@ -1,5 +1,5 @@
-// A padded batch of vector groups (images of regions, captions of words), its valid vectors numbered without padding, and
-// the packing of their numbers into the operands of the tile products.
+// A padded batch of vector groups (images of regions, captions of words), its valid vectors numbered without padding,
+// and the packing of their numbers into the operands of the tile products.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -20,7 +20,7 @@ namespace itm {
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 struct Batch {
-  at::Tensor vectors;           // (n_groups, max, dim), last dimension contiguous
+  at::Tensor vectors;  // (n_groups, max, dim), last dimension contiguous
   int64_t n_groups, max, dim;
   std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
   bool dense;                   // contiguous and no padding at all
@@ -84,7 +84,8 @@ void pack_rows(const Batch& batch, const Block& block, int64_t k, Op* out) {
   std::memset(static_cast<void*>(row), 0, sizeof(Op) * (block.padded - block.vectors) * k);
 }
 
-// The same rows cut into panels of kPanelColumns numbers, [total, columns] each: the right operand of a sum over vectors.
+// The same rows cut into panels of kPanelColumns numbers, [total, columns] each: the right operand of a sum over
+// vectors.
 template <class Op, class In>
 void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* out) {
   for (int64_t first = 0; first < batch.dim; first += kPanelColumns) {
@@ -99,8 +100,8 @@ void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* 
   }
 }
 
-// Transposed panels of kPanelColumns vectors, [k, columns] each (bfloat16: [k / 2, columns, 2]); a block's last panel is
-// narrower. norm[v] receives |vector| when given.
+// Transposed panels of kPanelColumns vectors, [k, columns] each (bfloat16: [k / 2, columns, 2]); a block's last panel
+// is narrower. norm[v] receives |vector| when given.
 template <class Op, class In, class T>
 void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm) {
   std::vector<const In*> from;

@@ -1,4 +1,5 @@
-// SCAN's cross attention in its closed form (Lee et al., ECCV 2018; kuanghuei/SCAN, model.py): options and entry points.
+// SCAN's cross attention in its closed form (Lee et al., ECCV 2018; kuanghuei/SCAN, model.py): options and entry
+// points.
 #pragma once
 
 #include "isa.h"
@@ -22,12 +23,12 @@ inline int64_t cross_attention_scratch(int64_t n_context, int64_t stride, int64_
   return 3 * context * stride + 8 * stride + 2 * context * (n_groups + kColumnSlack);
 }
 
-#define ITM_DECLARE_CROSS_ATTENTION(isa)                                  \
-  namespace isa {                                                         \
-  template <class T>                                                      \
-  void cross_attention_forward(const Tile<T>&, const CrossAttention&);    \
-  template <class T>                                                      \
-  void cross_attention_backward(const Tile<T>&, const CrossAttention&);   \
+#define ITM_DECLARE_CROSS_ATTENTION(isa)                                \
+  namespace isa {                                                       \
+  template <class T>                                                    \
+  void cross_attention_forward(const Tile<T>&, const CrossAttention&);  \
+  template <class T>                                                    \
+  void cross_attention_backward(const Tile<T>&, const CrossAttention&); \
   }
 ITM_FOR_EACH_ISA(ITM_DECLARE_CROSS_ATTENTION)
 #undef ITM_DECLARE_CROSS_ATTENTION

@@ -1,5 +1,5 @@
-// SCAN's cross attention without the attended context: everything follows from S, the Gram matrix of the context and the
-// norms of the queries. With A the attention over the context rows of one query column,
+// SCAN's cross attention without the attended context: everything follows from S, the Gram matrix of the context and
+// the norms of the queries. With A the attention over the context rows of one query column,
 //   <query, attended> = sum A S,   |attended|^2 = A^T G A.
 // Cost per column: one exp and about n_context / 2 multiply-adds per row; all passes run down the columns but the first
 // normalisation, which sums along the columns of a query group.
@@ -36,10 +36,12 @@ struct Scratch {
   int64_t context, groups;
   T *attention, *gram_attention;
   T *sum, *dot, *quadratic, *cosine, *work, *grad, *grad_dot, *grad_quadratic;
-  T *inverse, *size;  // of each context row within each query group: 1 / (norm + epsilon), and the norm (softmax: the maximum)
+  T *inverse,
+      *size;  // of each context row within each query group: 1 / (norm + epsilon), and the norm (softmax: the maximum)
 
   explicit Scratch(const Tile<T>& tile)
-      : context((tile.n_context + 3) / 4 * 4), groups((tile.n_groups + kColumnSlack - 1) / kColumnSlack * kColumnSlack) {
+      : context((tile.n_context + 3) / 4 * 4),
+        groups((tile.n_groups + kColumnSlack - 1) / kColumnSlack * kColumnSlack) {
     T* next = tile.scratch;
     auto take = [&](int64_t n) { return (next += n) - n; };
     attention = take(context * tile.stride);
@@ -146,8 +148,9 @@ void forward(const Tile<T>& tile, const CrossAttention& options) {
   aggregate<T>(tile, options.aggregation, T(options.lambda_lse), x.cosine, x.work);
 }
 
-// Per column: grad_dot = d/d<query, attended>, grad_quadratic = 2 d/d|attended|^2, and kappa; `work` receives what the softmax
-// over the context subtracts, which is 0 unless the clamp is active: the cosine does not change with the length of A.
+// Per column: grad_dot = d/d<query, attended>, grad_quadratic = 2 d/d|attended|^2, and kappa; `work` receives what the
+// softmax over the context subtracts, which is 0 unless the clamp is active: the cosine does not change with the length
+// of A.
 template <class T>
 void cosines_backward(const Tile<T>& tile, const Scratch<T>& x) {
   for (int64_t q = 0; q < tile.n_columns; q++) {
@@ -174,7 +177,8 @@ void attend_backward(const Tile<T>& tile, T lambda, const Scratch<T>& x) {
       const Vec<T> inverse = load(x.sum + q), grad_dot = load(x.grad_dot + q);
       const Vec<T> a = load(x.attention + at + q) * inverse;
       const Vec<T> gram_a = load(x.gram_attention + at + q) * inverse;
-      const Vec<T> grad_a = grad_dot * load(tile.sims + at + q) + load(x.grad_quadratic + q) * gram_a - load(x.work + q);
+      const Vec<T> grad_a =
+          grad_dot * load(tile.sims + at + q) + load(x.grad_quadratic + q) * gram_a - load(x.work + q);
       store(x.attention + at + q, a);
       store(x.gram_attention + at + q, lambda * a * grad_a);
       store(tile.grad_sims + at + q, grad_dot * a);
@@ -182,8 +186,8 @@ void attend_backward(const Tile<T>& tile, T lambda, const Scratch<T>& x) {
   }
 }
 
-// grad_sims += transpose of the first normalisation applied to gram_attention. A row without any similarity gets nothing:
-// the original divides by its norm, 0.
+// grad_sims += transpose of the first normalisation applied to gram_attention. A row without any similarity gets
+// nothing: the original divides by its norm, 0.
 template <class T, FeatureNorm norm>
 void normalise_features_backward(const Tile<T>& tile, const Scratch<T>& x) {
   for (int64_t row = 0; row < tile.n_context; row++) {
@@ -206,8 +210,8 @@ void normalise_features_backward(const Tile<T>& tile, const Scratch<T>& x) {
       } else {
         if (size == T(0)) continue;
         const T product = inverse * inverse * sum_over_group<T>(begin, end, [&](int64_t q) {
-          return clip<T, norm>(load(s + q)) * load(t + q);
-        });
+                            return clip<T, norm>(load(s + q)) * load(t + q);
+                          });
         for (int64_t q = begin; q < end; q += kLanes<T>) {
           const Vec<T> k = clip<T, norm>(load(s + q));
           const Vec<T> direction =
@@ -237,15 +241,22 @@ void backward(const Tile<T>& tile, const CrossAttention& options) {
 
 }  // namespace cross_attention_impl
 
-#define ITM_BY_FEATURE_NORM(function)                                                                    \
-  switch (options.feature_norm) {                                                                        \
-    case FeatureNorm::kClippedL2: return cross_attention_impl::function<T, FeatureNorm::kClippedL2>(tile, options); \
-    case FeatureNorm::kL2: return cross_attention_impl::function<T, FeatureNorm::kL2>(tile, options);     \
-    case FeatureNorm::kClippedL1: return cross_attention_impl::function<T, FeatureNorm::kClippedL1>(tile, options); \
-    case FeatureNorm::kL1: return cross_attention_impl::function<T, FeatureNorm::kL1>(tile, options);     \
-    case FeatureNorm::kClipped: return cross_attention_impl::function<T, FeatureNorm::kClipped>(tile, options); \
-    case FeatureNorm::kNone: return cross_attention_impl::function<T, FeatureNorm::kNone>(tile, options); \
-    case FeatureNorm::kSoftmax: return cross_attention_impl::function<T, FeatureNorm::kSoftmax>(tile, options); \
+#define ITM_BY_FEATURE_NORM(function)                                                   \
+  switch (options.feature_norm) {                                                       \
+    case FeatureNorm::kClippedL2:                                                       \
+      return cross_attention_impl::function<T, FeatureNorm::kClippedL2>(tile, options); \
+    case FeatureNorm::kL2:                                                              \
+      return cross_attention_impl::function<T, FeatureNorm::kL2>(tile, options);        \
+    case FeatureNorm::kClippedL1:                                                       \
+      return cross_attention_impl::function<T, FeatureNorm::kClippedL1>(tile, options); \
+    case FeatureNorm::kL1:                                                              \
+      return cross_attention_impl::function<T, FeatureNorm::kL1>(tile, options);        \
+    case FeatureNorm::kClipped:                                                         \
+      return cross_attention_impl::function<T, FeatureNorm::kClipped>(tile, options);   \
+    case FeatureNorm::kNone:                                                            \
+      return cross_attention_impl::function<T, FeatureNorm::kNone>(tile, options);      \
+    case FeatureNorm::kSoftmax:                                                         \
+      return cross_attention_impl::function<T, FeatureNorm::kSoftmax>(tile, options);   \
   }
 
 template <class T>

@@ -1,5 +1,6 @@
-// The tile engine all similarities share: packs the two batches, makes tiles of S = context . query^T that stay in the cache,
-// and hands each to the similarity's epilogue. S is never written for the whole problem, padding is never computed.
+// The tile engine all similarities share: packs the two batches, makes tiles of S = context . query^T that stay in the
+// cache, and hands each to the similarity's epilogue. S is never written for the whole problem, padding is never
+// computed.
 //
 //   query superblock (packed panels, bounded memory)
 //     context superblock (rows, packed only where they have padding or another type)
@@ -24,17 +25,18 @@ struct Similarity {
   bool needs_gram;  // Gram matrices of the context and norms of the queries
 };
 
-constexpr int64_t kRowLimit = 144;             // context vectors of a row block: four images of 36 regions
-constexpr int64_t kColumnLimit = 256;          // query vectors of a column block
-constexpr int64_t kTileNumbers = 48 * 1024;    // of S per tile: with the operands' panels it stays in a 1 MB L2 cache
-constexpr int64_t kOperandBytes = 16 << 20;    // of packed operand at a time
-constexpr int64_t kGradNumbers = 4 << 20;      // of dS at a time in the backward pass
+constexpr int64_t kRowLimit = 144;           // context vectors of a row block: four images of 36 regions
+constexpr int64_t kColumnLimit = 256;        // query vectors of a column block
+constexpr int64_t kTileNumbers = 48 * 1024;  // of S per tile: with the operands' panels it stays in a 1 MB L2 cache
+constexpr int64_t kOperandBytes = 16 << 20;  // of packed operand at a time
+constexpr int64_t kGradNumbers = 4 << 20;    // of dS at a time in the backward pass
 
 template <class T>
 class Buffer {  // 64-byte aligned, uninitialised unless asked for
  public:
   explicit Buffer(int64_t n = 0, bool zero = false)
-      : tensor_(zero ? at::zeros({n}, c10::CppTypeToScalarType<T>::value) : at::empty({n}, c10::CppTypeToScalarType<T>::value)),
+      : tensor_(zero ? at::zeros({n}, c10::CppTypeToScalarType<T>::value)
+                     : at::empty({n}, c10::CppTypeToScalarType<T>::value)),
         data_(tensor_.mutable_data_ptr<T>()) {}
   T* data() const { return data_; }
   T* operator+(int64_t i) const { return data_ + i; }
@@ -97,7 +99,10 @@ struct Rows {
   int64_t begin, largest_block = 0, largest_group = 0;
 
   Rows(const Batch& context, int64_t begin, int64_t end, int64_t k, bool grams, Gemm<Op, T> gemm)
-      : k(k), blocks(cut_blocks(context, begin, end, kRowLimit, in_place(context, k) ? 1 : 4)), gram_offset(1, 0), begin(begin) {
+      : k(k),
+        blocks(cut_blocks(context, begin, end, kRowLimit, in_place(context, k) ? 1 : 4)),
+        gram_offset(1, 0),
+        begin(begin) {
     for (const Block& block : blocks) largest_block = std::max(largest_block, block.padded);
     for (int64_t g = begin; g < end; g++) {
       largest_group = std::max(largest_group, context.count(g));
@@ -150,11 +155,12 @@ struct Rows {
 
 // S of one row block against one column block, [rows.padded, stride].
 template <class Op, class T>
-void similarity_tile(Gemm<Op, T> gemm, int64_t k, const Op* rows, const Block& row, const Op* panels, const Block& column,
-                     T* sims, int64_t stride) {
+void similarity_tile(Gemm<Op, T> gemm, int64_t k, const Op* rows, const Block& row, const Op* panels,
+                     const Block& column, T* sims, int64_t stride) {
   for (int64_t first = 0; first < column.padded; first += kPanelColumns) {
     const int64_t columns = std::min(kPanelColumns, column.padded - first);
-    gemm(row.padded, columns, k, rows + row.start * k, k, panels + (column.start + first) * k, columns, sims + first, stride);
+    gemm(row.padded, columns, k, rows + row.start * k, k, panels + (column.start + first) * k, columns, sims + first,
+         stride);
   }
 }
 
@@ -193,7 +199,8 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
           for (int64_t c = row.begin; c < row.end; c++) {
             tile.n_context = context.count(c);
             tile.sims = group_sims;
-            if (similarity.needs_gram) tile.gram = rows.gram_of(c), tile.gram_stride = Rows<In, Op, T>::gram_stride(context, c);
+            if (similarity.needs_gram)
+              tile.gram = rows.gram_of(c), tile.gram_stride = Rows<In, Op, T>::gram_stride(context, c);
             tile.scores = scores + c * context_stride + column.begin * query_stride;
             similarity.forward(tile);
             group_sims += tile.n_context * tile.stride;

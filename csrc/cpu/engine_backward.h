@@ -1,5 +1,5 @@
-// The backward pass of the tile engine. S is made again tile by tile; dS of a bounded number of context rows is kept in both
-// orders, and the two gradients are one sum of products each:
+// The backward pass of the tile engine. S is made again tile by tile; dS of a bounded number of context rows is kept in
+// both orders, and the two gradients are one sum of products each:
 //   d context = dS . query + (dG + dG^T) . context        d query = dS^T . context + kappa query
 // Sums run in a fixed order, whatever the number of threads.
 #pragma once
@@ -25,7 +25,8 @@ struct GradTiles {
   const Columns<In, T, T>& columns;
   const T* grad_scores;
   int64_t context_stride, query_stride;
-  T *grad_sims, *grad_sims_transposed, *grad_gram, *kappa;  // [rows, n_columns], [n_columns, rows], as rows.gram, [blocks, n_columns]
+  T *grad_sims, *grad_sims_transposed, *grad_gram,
+      *kappa;  // [rows, n_columns], [n_columns, rows], as rows.gram, [blocks, n_columns]
   int64_t n_rows, n_columns;
 
   void compute(int64_t row_block, Buffer<T>& sims, Buffer<T>& grad, Buffer<T>& scratch) const {
@@ -67,7 +68,8 @@ struct GradTiles {
  private:
   void keep(const Tile<T>& tile, int64_t first_row, int64_t first_column) const {
     for (int64_t r = 0; r < tile.n_context; r++)
-      std::copy_n(tile.grad_sims + r * tile.stride, tile.n_columns, grad_sims + (first_row + r) * n_columns + first_column);
+      std::copy_n(tile.grad_sims + r * tile.stride, tile.n_columns,
+                  grad_sims + (first_row + r) * n_columns + first_column);
     constexpr int64_t side = 16;
     for (int64_t q0 = 0; q0 < tile.n_columns; q0 += side)
       for (int64_t r0 = 0; r0 < tile.n_context; r0 += side)
@@ -87,18 +89,21 @@ void times_row_panels(Gemm<T, T> gemm, int64_t m, int64_t inner, int64_t dim, co
   }
 }
 
-// Null outputs are not computed. A vector that is all zero gets gradient 0 from a similarity with norms (the originals: NaN).
+// Null outputs are not computed. A vector that is all zero gets gradient 0 from a similarity with norms (the originals:
+// NaN).
 template <class In, class T>
 void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm,
-                    const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context, In* grad_query) {
+                    const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context,
+                    In* grad_query) {
   const Gemm<T, T> gemm{brgemm};
   const int64_t dim = context.dim;
   const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram);
   const int64_t n_columns = total_padded(columns.blocks), n_column_blocks = columns.blocks.size();
   Buffer<T> query_panels(grad_context != nullptr ? n_columns * dim : 0);
   if (grad_context != nullptr)
-    parallel_items(n_column_blocks,
-                   [&](int64_t b) { pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data()); });
+    parallel_items(n_column_blocks, [&](int64_t b) {
+      pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data());
+    });
   Buffer<T> query_sum(grad_query != nullptr ? n_columns * dim : 0), kappa_sum(n_columns, true);
 
   const int64_t row_limit = std::max<int64_t>(kGradNumbers / std::max<int64_t>(n_columns, dim), 1);
@@ -109,8 +114,19 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
     const Buffer<T> grad_sims(n_rows * n_columns, true), grad_sims_transposed(n_rows * n_columns, true);
     const Buffer<T> grad_gram(rows.gram_offset.back(), true);
     const Buffer<T> kappa(similarity.needs_gram ? n_row_blocks * n_columns : 0, true);
-    const GradTiles<In, T> tiles{context, similarity, gemm, rows, columns, grad_scores, context_stride, query_stride,
-                                 grad_sims.data(), grad_sims_transposed.data(), grad_gram.data(), kappa.data(), n_rows,
+    const GradTiles<In, T> tiles{context,
+                                 similarity,
+                                 gemm,
+                                 rows,
+                                 columns,
+                                 grad_scores,
+                                 context_stride,
+                                 query_stride,
+                                 grad_sims.data(),
+                                 grad_sims_transposed.data(),
+                                 grad_gram.data(),
+                                 kappa.data(),
+                                 n_rows,
                                  n_columns};
     parallel_workers(n_row_blocks, [&](auto next) {
       Buffer<T> sims(rows.largest_block * columns.stride, true), grad(rows.largest_group * columns.stride, true);
@@ -145,8 +161,9 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
 
     if (grad_query != nullptr) {
       Buffer<T> context_panels(n_rows * dim);
-      parallel_items(n_row_blocks,
-                     [&](int64_t b) { pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data()); });
+      parallel_items(n_row_blocks, [&](int64_t b) {
+        pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data());
+      });
       parallel_items(n_column_blocks, [&](int64_t b) {
         const Block& column = columns.blocks[b];
         times_row_panels<T>(gemm, column.padded, n_rows, dim, grad_sims_transposed + column.start * n_rows,

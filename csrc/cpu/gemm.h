@@ -23,16 +23,18 @@ constexpr int64_t kPanelColumns = 64;
 // Rows of A per call; bounds the number of kernel shapes that are generated.
 constexpr int64_t kChunkRows = 64;
 
-// float32 products are summed over k in at least two runs of at most this many numbers, each from zero: the rounding error of S
-// falls to about a third at k = 1024, for 3 % of the time. SCAN's l1norm needs it: it magnifies errors of S a hundredfold.
+// float32 products are summed over k in at least two runs of at most this many numbers, each from zero: the rounding
+// error of S falls to about a third at k = 1024, for 3 % of the time. SCAN's l1norm needs it: it magnifies errors of S
+// a hundredfold.
 constexpr int64_t kSumRun = 128;
 
-// C [m, n] (+)= A [m, k] . B [k, n], row major. bfloat16: k is even and B holds pairs of rows interleaved, [k / 2, ldb, 2].
+// C [m, n] (+)= A [m, k] . B [k, n], row major. bfloat16: k is even and B holds pairs of rows interleaved, [k / 2, ldb,
+// 2].
 template <class Op, class T>
 struct Gemm {
   bool brgemm;
-  void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c, int64_t ldc,
-                  bool accumulate = false) const;
+  void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
+                  int64_t ldc, bool accumulate = false) const;
 };
 
 // Gives the matrix unit back (AMX) at the end of a worker's tiles.

@@ -1,4 +1,5 @@
-// The Gram matrix against a block of attention columns: a^T G a, G a, and the sum of w a a^T; four context rows at a time.
+// The Gram matrix against a block of attention columns: a^T G a, G a, and the sum of w a a^T; four context rows at a
+// time.
 
 // Vectors of columns held in registers beside four rows: as many as the register file takes.
 constexpr int kGramVectors = VEC_BYTES == 64 ? 4 : 2;
@@ -22,7 +23,8 @@ ITM_INLINE void quadratic_columns(const Tile<T>& tile, const T* a, int64_t conte
     const T* gram = tile.gram + row * tile.gram_stride;
     gram_rows<T, vectors>(gram, tile.gram_stride, 0, row, a, tile.stride, sum);
     for (int i = 0; i < 4; i++)
-      for (int v = 0; v < vectors; v++) sum[i][v] *= T(2);  // G is symmetric: the blocks left of the diagonal count twice
+      for (int v = 0; v < vectors; v++)
+        sum[i][v] *= T(2);  // G is symmetric: the blocks left of the diagonal count twice
     gram_rows<T, vectors>(gram, tile.gram_stride, row, row + 4, a, tile.stride, sum);
     for (int i = 0; i < 4; i++)
       for (int v = 0; v < vectors; v++) total[v] += sum[i][v] * load(a + (row + i) * tile.stride + v * kLanes<T>);

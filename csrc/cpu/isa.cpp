@@ -24,7 +24,8 @@ IsaChoice choose() {
     for (Isa isa : {Isa::kBase, Isa::kAvx2, Isa::kAvx512}) {
       if (forced != std::string(isa_name(isa))) continue;
       if (!available(isa))
-        throw std::invalid_argument(std::string("ITM_FAST_CPU=") + forced + ": this processor does not have it; unset the variable");
+        throw std::invalid_argument(std::string("ITM_FAST_CPU=") + forced +
+                                    ": this processor does not have it; unset the variable");
       return {isa, std::string("forced by ITM_FAST_CPU=") + forced};
     }
     throw std::invalid_argument(std::string("ITM_FAST_CPU must be base, avx2 or avx512, got ") + forced);
@@ -41,8 +42,6 @@ const IsaChoice& isa_choice() {
   return choice;
 }
 
-const char* isa_name(Isa isa) {
-  return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "base";
-}
+const char* isa_name(Isa isa) { return isa == Isa::kAvx512 ? "avx512" : isa == Isa::kAvx2 ? "avx2" : "base"; }
 
 }  // namespace itm

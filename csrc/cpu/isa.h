@@ -1,5 +1,5 @@
-// Run-time choice of instruction set. The kernels (*.inl) are compiled once per set, each in a namespace of its own, without
-// any -m flag: one binary runs everywhere. ITM_FAST_CPU=base|avx2|avx512 forces a set, so that tests run each.
+// Run-time choice of instruction set. The kernels (*.inl) are compiled once per set, each in a namespace of its own,
+// without any -m flag: one binary runs everywhere. ITM_FAST_CPU=base|avx2|avx512 forces a set, so that tests run each.
 #pragma once
 
 #include <string>
@@ -26,9 +26,9 @@ const IsaChoice& isa_choice();
 const char* isa_name(Isa isa);
 
 #if ITM_X86
-#define ITM_PICK(...)                                                               \
-  (::itm::isa_choice().isa == ::itm::Isa::kAvx512 ? &::itm::avx512::__VA_ARGS__     \
-   : ::itm::isa_choice().isa == ::itm::Isa::kAvx2 ? &::itm::avx2::__VA_ARGS__       \
+#define ITM_PICK(...)                                                           \
+  (::itm::isa_choice().isa == ::itm::Isa::kAvx512 ? &::itm::avx512::__VA_ARGS__ \
+   : ::itm::isa_choice().isa == ::itm::Isa::kAvx2 ? &::itm::avx2::__VA_ARGS__   \
                                                   : &::itm::base::__VA_ARGS__)
 #else
 #define ITM_PICK(...) (&::itm::base::__VA_ARGS__)

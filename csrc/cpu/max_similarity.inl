@@ -11,7 +11,8 @@ void max_similarity_forward(const Tile<T>& tile, const MaxSimilarity& options) {
   T* best = tile.scratch;
   for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) {
     Vec<T> max = load(tile.sims + q);
-    for (int64_t row = 1; row < tile.n_context; row++) max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
+    for (int64_t row = 1; row < tile.n_context; row++)
+      max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
     store(best + q, max);
   }
   aggregate<T>(tile, options.aggregation, T(1), best, tile.scratch + tile.stride);
@@ -24,7 +25,8 @@ void max_similarity_backward(const Tile<T>& tile, const MaxSimilarity& options) 
   T* pending = tile.scratch + 2 * tile.stride;  // the cotangent until its row is found, then 0
   for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) {
     Vec<T> max = load(tile.sims + q);
-    for (int64_t row = 1; row < tile.n_context; row++) max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
+    for (int64_t row = 1; row < tile.n_context; row++)
+      max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
     store(best + q, max);
   }
   aggregate_backward<T>(tile, options.aggregation, T(1), best, grad, pending);

@@ -1,5 +1,5 @@
-// Work items on torch's own threads. Items are handed out one by one, so that a slow or disturbed core takes fewer of them;
-// results do not depend on who computes what.
+// Work items on torch's own threads. Items are handed out one by one, so that a slow or disturbed core takes fewer of
+// them; results do not depend on who computes what.
 #pragma once
 
 #include <ATen/Parallel.h>

@@ -1,4 +1,5 @@
-// Vectors of VEC_BYTES bytes on the compiler's own vector extension. Included once per instruction set, inside its namespace.
+// Vectors of VEC_BYTES bytes on the compiler's own vector extension. Included once per instruction set, inside its
+// namespace.
 
 template <class T>
 struct VecOf;
@@ -76,8 +77,9 @@ ITM_INLINE T largest_of_lanes(Vec<T> x) {
   return x[0];
 }
 
-// exp by range reduction to |f| <= ln 2 / 2 and a Taylor polynomial: relative error below 2 ulp for float and double (a test
-// measures it). Arguments are clamped to where 2^n stays a normal number; NaN stays NaN, since 2^n is multiplied in.
+// exp by range reduction to |f| <= ln 2 / 2 and a Taylor polynomial: relative error below 2 ulp for float and double (a
+// test measures it). Arguments are clamped to where 2^n stays a normal number; NaN stays NaN, since 2^n is multiplied
+// in.
 template <class T>
 ITM_INLINE Vec<T> exp(Vec<T> x);
 template <>
@@ -104,9 +106,9 @@ ITM_INLINE Vec<double> exp<double>(Vec<double> x) {
   const Vec<double> shifted = x * 1.4426950408889634074 + 6755399441055744.0;  // 1.5 * 2^52
   const Vec<double> n = shifted - 6755399441055744.0;
   const Vec<double> f = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-  constexpr double inverse_factorials[] = {1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880,
-                                           1.0 / 40320,      1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,
-                                           1.0 / 6,          0.5,             1.0,            1.0};
+  constexpr double inverse_factorials[] = {
+      1.0 / 6227020800, 1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320, 1.0 / 5040,
+      1.0 / 720,        1.0 / 120,       1.0 / 24,       1.0 / 6,       0.5,          1.0,         1.0};
   Vec<double> p = splat(inverse_factorials[0]);
   for (int i = 1; i < 14; i++) p = p * f + inverse_factorials[i];
   const Mask<double> bits = ((Mask<double>)shifted << 52) + (int64_t(1023) << 52);

@@ -11,17 +11,18 @@
 namespace itm {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{{{"clipped_l2norm", FeatureNorm::kClippedL2},
-                                                                                {"l2norm", FeatureNorm::kL2},
-                                                                                {"clipped_l1norm", FeatureNorm::kClippedL1},
-                                                                                {"l1norm", FeatureNorm::kL1},
-                                                                                {"clipped", FeatureNorm::kClipped},
-                                                                                {"no_norm", FeatureNorm::kNone},
-                                                                                {"softmax", FeatureNorm::kSoftmax}}};
+constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{
+    {{"clipped_l2norm", FeatureNorm::kClippedL2},
+     {"l2norm", FeatureNorm::kL2},
+     {"clipped_l1norm", FeatureNorm::kClippedL1},
+     {"l1norm", FeatureNorm::kL1},
+     {"clipped", FeatureNorm::kClipped},
+     {"no_norm", FeatureNorm::kNone},
+     {"softmax", FeatureNorm::kSoftmax}}};
 constexpr std::array<std::pair<std::string_view, Aggregation>, 4> kAggregations{{{"LogSumExp", Aggregation::kLogSumExp},
-                                                                                {"Mean", Aggregation::kMean},
-                                                                                {"Sum", Aggregation::kSum},
-                                                                                {"Max", Aggregation::kMax}}};
+                                                                                 {"Mean", Aggregation::kMean},
+                                                                                 {"Sum", Aggregation::kSum},
+                                                                                 {"Max", Aggregation::kMax}}};
 
 CrossAttention options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
                           double lambda_lse) {
@@ -34,7 +35,9 @@ auto similarity_of(const CrossAttention& options) {
   return [options](auto number) {
     using T = decltype(number);
     Similarity<T> similarity;
-    similarity.forward = [options, kernel = ITM_PICK(cross_attention_forward<T>)](const Tile<T>& tile) { kernel(tile, options); };
+    similarity.forward = [options, kernel = ITM_PICK(cross_attention_forward<T>)](const Tile<T>& tile) {
+      kernel(tile, options);
+    };
     similarity.backward = [options, kernel = ITM_PICK(cross_attention_backward<T>)](const Tile<T>& tile) {
       kernel(tile, options);
     };
@@ -44,7 +47,8 @@ auto similarity_of(const CrossAttention& options) {
   };
 }
 
-at::Tensor cross_attention_cpu(const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+at::Tensor cross_attention_cpu(const at::Tensor& regions, const at::Tensor& words,
+                               const std::optional<at::Tensor>& word_counts,
                                const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
                                std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
                                double lambda_lse) {
@@ -55,14 +59,16 @@ at::Tensor cross_attention_cpu(const at::Tensor& regions, const at::Tensor& word
 }
 
 std::tuple<at::Tensor, at::Tensor> cross_attention_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
-    const std::optional<at::Tensor>& region_counts, std::string_view cross_attn, std::string_view raw_feature_norm,
-    std::string_view agg_func, double lambda_softmax, double lambda_lse, bool need_regions, bool need_words) {
+    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words,
+    const std::optional<at::Tensor>& word_counts, const std::optional<at::Tensor>& region_counts,
+    std::string_view cross_attn, std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+    double lambda_lse, bool need_regions, bool need_words) {
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
   const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
-  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions, need_words);
+  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions,
+                             need_words);
 }
 
 }  // namespace

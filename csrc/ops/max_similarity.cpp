@@ -18,7 +18,9 @@ auto similarity_of(const MaxSimilarity& options) {
   return [options](auto number) {
     using T = decltype(number);
     Similarity<T> similarity;
-    similarity.forward = [options, kernel = ITM_PICK(max_similarity_forward<T>)](const Tile<T>& tile) { kernel(tile, options); };
+    similarity.forward = [options, kernel = ITM_PICK(max_similarity_forward<T>)](const Tile<T>& tile) {
+      kernel(tile, options);
+    };
     similarity.backward = [options, kernel = ITM_PICK(max_similarity_backward<T>)](const Tile<T>& tile) {
       kernel(tile, options);
     };
@@ -28,7 +30,8 @@ auto similarity_of(const MaxSimilarity& options) {
   };
 }
 
-at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
+at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words,
+                              const std::optional<at::Tensor>& word_counts,
                               const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
                               std::string_view agg_func) {
   check_operands(regions, words);
@@ -37,15 +40,18 @@ at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words
   return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
 }
 
-std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
-    const std::optional<at::Tensor>& region_counts, std::string_view cross_attn, std::string_view agg_func, bool need_regions,
-    bool need_words) {
+std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor& grad, const at::Tensor& regions,
+                                                               const at::Tensor& words,
+                                                               const std::optional<at::Tensor>& word_counts,
+                                                               const std::optional<at::Tensor>& region_counts,
+                                                               std::string_view cross_attn, std::string_view agg_func,
+                                                               bool need_regions, bool need_words) {
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
   const MaxSimilarity options{aggregation_named(agg_func, kAggregations)};
-  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions, need_words);
+  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions,
+                             need_words);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// What every similarity operator does with its tensors before the engine: last-resort checks (the Python front has checked
-// with better words), choice of the operand type, the two roles.
+// What every similarity operator does with its tensors before the engine: last-resort checks (the Python front has
+// checked with better words), choice of the operand type, the two roles.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -26,7 +26,8 @@ inline void check_operands(const at::Tensor& regions, const at::Tensor& words) {
 inline at::ScalarType score_type(at::ScalarType input) { return input == at::kDouble ? at::kDouble : at::kFloat; }
 
 inline bool queries_are_regions(std::string_view cross_attn) {
-  TORCH_CHECK_VALUE(cross_attn == "t2i" || cross_attn == "i2t", "cross_attn must be t2i or i2t, got ", std::string(cross_attn));
+  TORCH_CHECK_VALUE(cross_attn == "t2i" || cross_attn == "i2t", "cross_attn must be t2i or i2t, got ",
+                    std::string(cross_attn));
   return cross_attn == "i2t";
 }
 
@@ -51,8 +52,9 @@ at::Tensor similarity_forward(const Roles& roles, const Make& make, at::IntArray
   if (scores.numel() == 0) return scores;
   auto run = [&](auto in, auto op, auto accumulator, bool brgemm) {
     using T = decltype(accumulator);
-    score_forward<decltype(in), decltype(op), T>(roles.context, roles.query, make(T()), brgemm, scores.mutable_data_ptr<T>(),
-                                                 roles.context_stride, roles.query_stride);
+    score_forward<decltype(in), decltype(op), T>(roles.context, roles.query, make(T()), brgemm,
+                                                 scores.mutable_data_ptr<T>(), roles.context_stride,
+                                                 roles.query_stride);
   };
   const bool brgemm = gemm_choice(at::kFloat).brgemm;
   if (type == at::kDouble) run(double(), double(), double(), false);

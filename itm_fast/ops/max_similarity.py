@@ -95,3 +95,10 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd("itm_fast::max_similarity", _backward, setup_context=_setup_context)
+
+
+def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
+    raise RuntimeError("max_similarity can be differentiated once only; a second derivative was asked for (create_graph=True)")
+
+
+torch.library.register_autograd("itm_fast::max_similarity_backward", _refuse_second_derivative)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-HERE = Path(__file__).parent / "golden"
-SHARED = Path(os.environ.get("ITM_FAST_SHARED", Path(__file__).parents[2] / "shared")) / "golden" / "models"
+TESTS = Path(__file__).parents[1]
+HERE = TESTS / "golden"
+SHARED = Path(os.environ.get("ITM_FAST_SHARED", TESTS.parents[1] / "shared")) / "golden" / "models"
 
 
 def golden(name):

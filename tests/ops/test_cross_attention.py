@@ -150,7 +150,7 @@ def test_a_second_derivative_is_refused():
     regions, words, _, _ = map(clean, random_batch(2, 3, 2, 3, 4))
     regions.requires_grad_()
     (grad,) = torch.autograd.grad(cross_attention_similarity(regions, words).sum(), regions, create_graph=True)
-    with pytest.raises(RuntimeError, match="cross_attention_backward"):
+    with pytest.raises(RuntimeError, match="can be differentiated once only"):
         grad.sum().backward()
 
 
