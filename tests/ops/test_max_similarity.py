@@ -1,0 +1,79 @@
+import pytest
+import torch
+from operators import random_batch, relative_error, scores_and_gradients, truth
+from test_cross_attention import clean
+
+from itm_fast import max_similarity, reference
+
+
+@pytest.mark.parametrize("ragged_regions", [False, True], ids=["all_regions", "ragged_regions"])
+@pytest.mark.parametrize("agg_func", ["Sum", "Mean", "Max"])
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+@pytest.mark.parametrize("sizes", [(3, 17, 5, 19, 20), (1, 1, 1, 1, 1), (2, 150, 3, 70, 5), (7, 36, 2, 300, 9)])
+def test_scores_and_gradients_equal_the_reference(sizes, cross_attn, agg_func, ragged_regions):
+    batch = random_batch(*sizes, ragged_regions=ragged_regions)
+    flags = {"cross_attn": cross_attn, "agg_func": agg_func}
+    got = scores_and_gradients(max_similarity, *batch, **flags)
+    for result, want in zip(got, truth("max_similarity", *batch, **flags), strict=True):
+        assert relative_error(result, want) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_sums_run_in_float32(dtype):
+    batch = random_batch(20, 36, 30, 25, 512, dtype=dtype)
+    scores, *gradients = scores_and_gradients(max_similarity, *batch)
+    exact, *exact_gradients = truth("max_similarity", *batch)
+    assert scores.dtype == torch.float32
+    assert relative_error(scores, exact) < 2e-6
+    for got, want in zip(gradients, exact_gradients, strict=True):
+        assert relative_error(got, want) <= torch.finfo(dtype).eps + 1e-5
+
+
+def test_ties_go_to_the_first_and_nan_wins():
+    regions = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
+    words = torch.tensor([[[1.0, 0.0]]])
+    max_similarity(regions, words).sum().backward()
+    assert regions.grad.tolist() == [[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]]
+    regions = torch.tensor([[[5.0, 0.0], [float("nan"), 0.0], [0.0, 1.0]]])
+    assert max_similarity(regions, words).isnan().all()
+
+
+def test_gradcheck_and_opcheck():
+    regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    regions.requires_grad_()
+    words.requires_grad_()
+    assert torch.autograd.gradcheck(lambda r, w: max_similarity(r, w, word_counts, region_counts), (regions, words))
+    inputs = (regions, words, word_counts, region_counts, "i2t", "Mean")
+    torch.library.opcheck(torch.ops.itm_fast.max_similarity.default, inputs)
+    grad = torch.randn(2, 3, dtype=torch.float64)
+    inputs = (grad, regions.detach(), words.detach(), None, None, "t2i", "Sum", False, True)
+    torch.library.opcheck(torch.ops.itm_fast.max_similarity_backward.default, inputs)
+
+
+def test_compiled_under_autocast_and_empty():
+    regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))
+    compiled = torch.compile(max_similarity, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(regions, words, word_counts), max_similarity(regions, words, word_counts))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = max_similarity(regions, words, word_counts)
+    assert torch.equal(scores, max_similarity(regions.bfloat16(), words.bfloat16(), word_counts))
+    assert max_similarity(regions[:0], words).shape == (0, 4)
+
+
+def test_reads_what_late_interaction_writes_in_one_line():
+    documents, query = torch.randn(5, 512, 128), torch.randn(1, 32, 128)
+    want = (documents @ query[0].T).max(dim=1).values.sum(dim=1)
+    assert torch.allclose(max_similarity(documents, query)[:, 0], want, rtol=1e-5)
+    assert torch.allclose(reference.max_similarity(documents, query)[:, 0], want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"agg_func": "LogSumExp"}, "agg_func must be one of 'Sum', 'Mean', 'Max'"),
+        ({"cross_attn": "i2i"}, "cross_attn"),
+    ],
+)
+def test_bad_input_is_named(flags, message):
+    with pytest.raises(ValueError, match=message):
+        max_similarity(torch.randn(1, 2, 3), torch.randn(1, 2, 3), **flags)

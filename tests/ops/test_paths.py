@@ -1,0 +1,59 @@
+"""Every instruction set and both kinds of product, each in a process of its own: the choice is made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from itm_fast import build_info
+
+HERE = Path(__file__).parent
+RUN = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+SOME_TESTS = [
+    f"{HERE / 'test_cross_attention.py'}::{name}"
+    for name in (
+        "test_scores_and_gradients_equal_the_reference",
+        "test_golden_vectors_of_the_original",
+        "test_nan_reaches_its_image_and_caption_and_no_other",
+        "test_error_is_at_most_twice_that_of_plain_torch",
+    )
+] + [str(HERE / "test_max_similarity.py")]
+
+
+def available(isa):
+    features = build_info()["cpu_features"]
+    return isa == "base" or isa in " ".join(str(feature).lower() for feature in features)
+
+
+@pytest.mark.parametrize(
+    "forced",
+    [{"ITM_FAST_CPU": "base"}, {"ITM_FAST_CPU": "avx2"}, {"ITM_FAST_CPU": "avx512"}, {"ITM_FAST_GEMM": "blas"}],
+    ids=lambda forced: "-".join(forced.values()),
+)
+def test_the_operator_tests_pass_on_every_path(forced):
+    if "ITM_FAST_CPU" in forced and forced["ITM_FAST_CPU"] not in build_info()["cpu_isas"]:
+        pytest.skip("this binary is for another kind of processor")
+    if "ITM_FAST_CPU" in forced and not available(forced["ITM_FAST_CPU"]):
+        pytest.skip(f"this processor has no {forced['ITM_FAST_CPU']}")
+    result = subprocess.run(
+        [*RUN, *SOME_TESTS], env={**os.environ, **forced}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("forced", "message"),
+    [
+        ({"ITM_FAST_CPU": "sse9"}, "ITM_FAST_CPU must be base, avx2 or avx512, got sse9"),
+        ({"ITM_FAST_GEMM": "fast"}, "ITM_FAST_GEMM must be brgemm or blas, got fast"),
+    ],
+)
+def test_an_unknown_path_is_an_error(forced, message):
+    code = "import itm_fast, torch; itm_fast.cross_attention_similarity(torch.ones(1, 1, 1), torch.ones(1, 1, 1))"
+    result = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **forced}, capture_output=True, text=True, check=False
+    )
+    assert "ValueError" in result.stderr
+    assert message in result.stderr
