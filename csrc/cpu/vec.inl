@@ -77,9 +77,9 @@ ITM_INLINE T largest_of_lanes(Vec<T> x) {
   return x[0];
 }
 
-// exp by range reduction to |f| <= ln 2 / 2 and a Taylor polynomial whose remainder there is 5e-9 (float) and 4e-18 (double)
-// of the value, below the rounding. Arguments are clamped to where 2^n is a normal number; NaN stays NaN, since 2^n is
-// multiplied in.
+// exp by range reduction to |f| <= ln 2 / 2 and a Taylor polynomial whose remainder there is 5e-9 (float) and 4e-18
+// (double) of the value, below the rounding. Arguments are clamped to where 2^n is a normal number; NaN stays NaN,
+// since 2^n is multiplied in.
 template <class T>
 ITM_INLINE Vec<T> exp(Vec<T> x);
 template <>

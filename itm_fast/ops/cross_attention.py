@@ -122,7 +122,7 @@ torch.library.register_autograd("itm_fast::cross_attention", _backward, setup_co
 
 
 def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("cross_attention can be differentiated once only; a second derivative was asked for (create_graph=True)")
+    raise RuntimeError("cross_attention can be differentiated once only, and create_graph=True asks for more")
 
 
 torch.library.register_autograd("itm_fast::cross_attention_backward", _refuse_second_derivative)

@@ -98,7 +98,7 @@ torch.library.register_autograd("itm_fast::max_similarity", _backward, setup_con
 
 
 def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("max_similarity can be differentiated once only; a second derivative was asked for (create_graph=True)")
+    raise RuntimeError("max_similarity can be differentiated once only, and create_graph=True asks for more")
 
 
 torch.library.register_autograd("itm_fast::max_similarity_backward", _refuse_second_derivative)
