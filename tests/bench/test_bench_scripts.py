@@ -1,0 +1,23 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.mark.parametrize("script", ["cross_attention", "train_step", "max_similarity"])
+def test_runs_and_writes_its_figures(script, tmp_path):
+    output = tmp_path / "run.json"
+    command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "2", "--json", str(output)]
+    result = subprocess.run([*command, "--label", "tiny"], capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    record = json.loads(output.read_text(encoding="utf-8"))
+    assert record["label"] == "tiny"
+    assert all(min(case["milliseconds"].values()) > 0 for case in record["cases"])
+    again = subprocess.run(
+        [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "faster than tiny" in again.stdout
