@@ -38,7 +38,7 @@ def cross_attention_similarity(
     """
 
     def score(regions: Tensor, caption: Tensor) -> Tensor:
-        captions = caption.expand(regions.shape[0], -1, -1)  # (n, n_words, dim), as SCAN repeats it
+        captions = caption.repeat(regions.shape[0], 1, 1)  # (n, n_words, dim); SCAN copies it for every image too
         query, context = (captions, regions) if cross_attn == "t2i" else (regions, captions)
         cosines = _attended_cosines(query, context, raw_feature_norm, lambda_softmax)
         return aggregate(cosines, agg_func, lambda_lse)
