@@ -100,6 +100,38 @@ void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* 
   }
 }
 
+// out[u * stride + v] = unit u of vector v, four by four through 16- or 32-byte vectors.
+template <class Unit>
+void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, int64_t stride, Unit* out) {
+  typedef Unit Four __attribute__((vector_size(4 * sizeof(Unit))));
+  auto unit = [&](int64_t v, int64_t u) {
+    Unit x;
+    std::memcpy(&x, vectors[v] + u * sizeof(Unit), sizeof(Unit));
+    return x;
+  };
+  constexpr int64_t run =
+      64;  // units of each vector at a time: long enough for the prefetcher, short enough for the first cache
+  for (int64_t u0 = 0; u0 < n_units; u0 += run) {
+    const int64_t u1 = std::min(n_units, u0 + run);
+    int64_t v = 0;
+    for (; v + 4 <= n_vectors; v += 4) {
+      int64_t u = u0;
+      for (; u + 4 <= u1; u += 4) {
+        Four x[4];
+        for (int i = 0; i < 4; i++) std::memcpy(&x[i], vectors[v + i] + u * sizeof(Unit), sizeof(Four));
+        for (int i = 0; i < 4; i++) {
+          const Four column = {x[0][i], x[1][i], x[2][i], x[3][i]};
+          std::memcpy(out + (u + i) * stride + v, &column, sizeof(Four));
+        }
+      }
+      for (; u < u1; u++)
+        for (int i = 0; i < 4; i++) out[u * stride + v + i] = unit(v + i, u);
+    }
+    for (; v < n_vectors; v++)
+      for (int64_t u = u0; u < u1; u++) out[u * stride + v] = unit(v, u);
+  }
+}
+
 // Transposed panels of kPanelColumns vectors, [k, columns] each (bfloat16: [k / 2, columns, 2]); a block's last panel
 // is narrower. norm[v] receives |vector| when given.
 template <class Op, class In, class T>
@@ -114,13 +146,21 @@ void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* 
     const int64_t valid = std::min(columns, block.vectors - first);
     Op* panel = out + (block.start + first) * k;
     if (valid < columns || batch.dim < k) std::memset(static_cast<void*>(panel), 0, sizeof(Op) * columns * k);
-    constexpr int64_t run = 32;  // of one vector at a time: two cache lines read, `columns` written side by side
-    for (int64_t d0 = 0; d0 < batch.dim; d0 += run)
-      for (int64_t c = 0; c < valid; c++) {
-        const In* x = from[first + c];
-        const int64_t d1 = std::min(batch.dim, d0 + run);
-        for (int64_t d = d0; d < d1; d++) panel[(d / pair * columns + c) * pair + d % pair] = number_as<Op>(x[d]);
-      }
+    if constexpr (std::is_same_v<Op, In>) {
+      // Numbers (bfloat16: pairs of them) are moved as they are.
+      using Unit = std::conditional_t<pair == 2, uint32_t, Op>;
+      const int64_t units = batch.dim / pair;
+      transpose(reinterpret_cast<const char* const*>(from.data() + first), valid, units, columns,
+                reinterpret_cast<Unit*>(panel));
+      for (int64_t d = units * pair; d < batch.dim; d++)
+        for (int64_t c = 0; c < valid; c++) panel[(d / pair * columns + c) * pair] = from[first + c][d];
+    } else {
+      constexpr int64_t run = 32;  // of one vector at a time: what is read and what is written stays in the first cache
+      for (int64_t d0 = 0; d0 < batch.dim; d0 += run)
+        for (int64_t c = 0; c < valid; c++)
+          for (int64_t d = d0; d < std::min(batch.dim, d0 + run); d++)
+            panel[(d / pair * columns + c) * pair + d % pair] = number_as<Op>(from[first + c][d]);
+    }
     if (norm == nullptr) continue;
     for (int64_t c = 0; c < valid; c++) {
       norm[block.start + first + c] = std::sqrt(squared_length<T>(from[first + c], batch.dim));

@@ -21,7 +21,7 @@ GemmChoice gemm_choice(at::ScalarType operands);
 // Widest panel of B: the micro-kernel is at its best from 32 to 64 columns, and B's panel then stays in the L2 cache.
 constexpr int64_t kPanelColumns = 64;
 // Rows of A per call; bounds the number of kernel shapes that are generated.
-constexpr int64_t kChunkRows = 64;
+constexpr int64_t kChunkRows = 72;
 
 // float32 products are summed over k in at least two runs of at most this many numbers, each from zero: the rounding
 // error of S falls to about a third at k = 1024, for 3 % of the time. SCAN's l1norm needs it: it magnifies errors of S

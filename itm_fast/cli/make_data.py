@@ -2,17 +2,14 @@
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from itm_fast.cli.console import progress_bar
+
 if TYPE_CHECKING:
     from itm_fast.data.synthetic import MadeData
-
-_LINE_INTERVAL = 5.0  # seconds between progress lines where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def run(args: MakeData) -> int:
     from itm_fast.data.synthetic import make_data
 
     try:
-        with _progress(args) as progress:
+        with progress_bar("make-data") as progress:
             made = make_data(
                 args.folder,
                 n_train=args.n_train,
@@ -104,41 +101,3 @@ def _size(n_bytes: int) -> str:
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
     return f"{n_bytes} B"
-
-
-@contextmanager
-def _progress(args: MakeData) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; both open with the disk space that will be taken."""
-    if not sys.stderr.isatty():
-        yield _progress_lines(args)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("images", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, description=f"images ({_estimate(args, total)})")
-
-        yield show
-
-
-def _progress_lines(args: MakeData) -> Callable[[int, int], None]:
-    last = float("-inf")
-
-    def show(done: int, total: int) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last < _LINE_INTERVAL:
-            return
-        last = time.monotonic()
-        print(f"make-data: {done} of {total} images ({_estimate(args, total)})", file=sys.stderr, flush=True)
-
-    return show
-
-
-def _estimate(args: MakeData, n_images: int) -> str:
-    from itm_fast.data.synthetic import estimate_bytes
-
-    return "about " + _size(estimate_bytes(n_images, max_regions=args.max_regions, dim=args.dim))

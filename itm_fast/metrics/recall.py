@@ -26,6 +26,7 @@ def recall_at_k(
     positives: PositivesKind = "any",
     captions_per_image: int | None = None,
     caption_to_image: npt.ArrayLike | Tensor | None = None,
+    remove_gt: bool = False,
 ) -> Tensor:
     """Recall at k in percent, mean over the queries.
 
@@ -39,12 +40,13 @@ def recall_at_k(
         positives: "any" or "all".
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
         caption_to_image: (n_captions,) integers, instead of that rule. Images without captions are no queries.
+        remove_gt: must be False. It is here because the metrics that read a relevance matrix have it.
 
     Returns:
         (len(ks),) float64, percent; NaN if there is no query. Equal scores: lower index first.
 
     Raises:
-        ValueError: NaN in sims, sizes that do not fit, a cut-off below 1, unknown query or positives.
+        ValueError: NaN in sims, sizes that do not fit, a cut-off below 1, unknown query or positives, remove_gt.
         TypeError: unsupported types.
 
     Source: R^V: fartashf/vsepp and kuanghuei/SCAN evaluation.py; R and R^V: Eq. 1 and 2 of the SAM/NCS paper.
@@ -56,6 +58,11 @@ def recall_at_k(
         >>> recall_at_k(sims, (1, 2, 3), positives="all", captions_per_image=2)
         tensor([25., 50., 75.], dtype=torch.float64)
     """
+    if remove_gt:
+        raise ValueError(
+            "remove_gt=True leaves recall_at_k no positives to find: a query's own captions or image are all it has. "
+            "Use semantic_recall_at_k, which takes its positives from a relevance matrix"
+        )
     check_positives(positives)
     ks = checked_ks(ks)
     found = ranks(sims, query=query, captions_per_image=captions_per_image, caption_to_image=caption_to_image)

@@ -86,6 +86,8 @@ def test_median_and_mean_rank():
         (lambda sims: recall_at_k(sims, (True,)), TypeError, "ks holds True"),
         (lambda sims: recall_at_k(sims, (1,), positives="best"), ValueError, "positives is 'best'"),
         (lambda sims: recall_at_k(sims, (1,), query="i2t"), ValueError, "query is 'i2t'"),
+        (lambda sims: recall_at_k(sims, (1,), remove_gt=True), ValueError, "no positives to find"),
+        (lambda sims: recall_at_k(sims, (1,), remove_gt=True), ValueError, "semantic_recall_at_k"),
     ],
 )
 def test_errors(call, exception, fragment):
