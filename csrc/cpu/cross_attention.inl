@@ -100,6 +100,7 @@ void normalise_features(const Tile<T>& tile, T lambda, const Scratch<T>& x) {
           store(z + q, norm == FeatureNorm::kSoftmax ? first_lanes<T>(scaled, end - q, old) : scaled);
         }
       }
+      store(z + tile.n_columns, Vec<T>{});  // what another tile left there may be NaN, and 0 * NaN is not 0
     } else {
       for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) store(z + q, lambda * clip<T, norm>(load(s + q)));
     }

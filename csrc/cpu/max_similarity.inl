@@ -3,7 +3,7 @@
 // NaN wins, as in torch.
 template <class T>
 ITM_INLINE Vec<T> larger_or_nan(Vec<T> x, Vec<T> max) {
-  return (x > max) | (x != x) ? x : max;
+  return ((x > max) | (x != x)) ? x : max;
 }
 
 template <class T>
@@ -22,14 +22,14 @@ template <class T>
 void max_similarity_backward(const Tile<T>& tile, const MaxSimilarity& options) {
   T* best = tile.scratch;
   T* grad = tile.scratch + tile.stride;
-  T* pending = tile.scratch + 2 * tile.stride;  // the cotangent until its row is found, then 0
+  T* maxima = tile.scratch + 2 * tile.stride;
   for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) {
     Vec<T> max = load(tile.sims + q);
     for (int64_t row = 1; row < tile.n_context; row++)
       max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
     store(best + q, max);
   }
-  aggregate_backward<T>(tile, options.aggregation, T(1), best, grad, pending);
+  aggregate_backward<T>(tile, options.aggregation, T(1), best, grad, maxima);
   for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) {
     Vec<T> left = load(grad + q);
     const Vec<T> max = load(best + q);

@@ -16,6 +16,7 @@ inline void check_operands(const at::Tensor& regions, const at::Tensor& words) {
   TORCH_CHECK_VALUE(words.dim() == 3, "words must have shape (n_captions, max_words, dim), got ", words.sizes());
   TORCH_CHECK_VALUE(regions.size(2) == words.size(2), "regions and words must have the same dim, got ", regions.size(2),
                     " and ", words.size(2));
+  TORCH_CHECK_VALUE(regions.size(2) > 0, "regions and words have dim 0; vectors need at least one number");
   TORCH_CHECK_TYPE(regions.scalar_type() == words.scalar_type(), "regions and words must have the same dtype, got ",
                    regions.scalar_type(), " and ", words.scalar_type());
   const auto type = regions.scalar_type();

@@ -51,10 +51,17 @@ def run(args: MakeData) -> int:
     Returns:
         0, or 2 after a message where the arguments, a file or the disk did not allow it.
     """
-    from itm_fast.data.synthetic import make_data
+    from itm_fast.data.synthetic import estimate_bytes, make_data
 
     try:
-        with progress_bar("make-data") as progress:
+        with progress_bar("make-data") as bar:
+
+            def progress(done: int, total: int) -> None:
+                if not done:
+                    size = _size(estimate_bytes(total, max_regions=args.max_regions, dim=args.dim))
+                    print(f"make-data: {total} images, about {size}", file=sys.stderr, flush=True)
+                bar(done, total)
+
             made = make_data(
                 args.folder,
                 n_train=args.n_train,

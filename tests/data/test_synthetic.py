@@ -269,8 +269,7 @@ def test_command_prints_json(tmp_path, capsys):
     assert set(report["files"]) == FILES
     assert report["n_images"] == {"train": 7, "dev": 3, "test": 4}
     assert report["bytes"] == sum((tmp_path / "made" / name).stat().st_size for name in FILES)
-    assert "0 of 14 images (about" in printed.err
-    assert "14 of 14 images" in printed.err
+    assert "make-data: 14 images, about" in printed.err
 
 
 def test_command_prints_the_files(tmp_path, capsys):
@@ -285,7 +284,8 @@ def test_command_on_a_terminal_draws_to_standard_error(tmp_path, capsys, monkeyp
     assert run(MakeData(tmp_path / "made", **SMALL, json=True)) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)
-    assert "14/14" in printed.err
+    assert "14 images, about" in printed.err
+    assert "100 %" in printed.err
 
 
 def test_command_says_what_is_wrong_without_a_traceback(tmp_path, capsys):

@@ -195,6 +195,20 @@ def test_nan_reaches_its_image_and_caption_and_no_other():
     assert torch.equal(scores[~scores.isnan()], whole[~scores.isnan()])
 
 
+@pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
+def test_nan_of_an_image_does_not_reach_the_gradients_of_others(raw_feature_norm):
+    # A wide column block, then a narrow one: what the first leaves in a worker's scratch must not count in the second.
+    regions = torch.nn.functional.normalize(torch.randn(3, 5, 8), dim=-1)
+    regions[2] = float("nan")
+    words = torch.nn.functional.normalize(torch.randn(18, 16, 8), dim=-1)
+    word_counts = torch.tensor([16] * 16 + [5, 16])
+    _, grad, _ = scores_and_gradients(
+        cross_attention_similarity, regions, words, word_counts, None, raw_feature_norm=raw_feature_norm
+    )
+    assert torch.isfinite(grad[:2]).all()
+    assert grad[2].isnan().all()
+
+
 def test_large_temperatures_stay_finite():
     regions, words, word_counts, _ = map(clean, random_batch(3, 9, 4, 8, 16, dtype=torch.float32))
     for flags in ({"lambda_lse": 1e4}, {"lambda_softmax": 1e4}, {"lambda_softmax": -1e4}, {"lambda_lse": 1e-4}):
