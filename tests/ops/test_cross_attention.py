@@ -73,9 +73,22 @@ def test_sizes_across_every_tile_edge(cross_attn, n_captions, max_words, max_reg
     got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
     want = truth("cross_attention_similarity", *batch, **flags)
     plain = scores_and_gradients(reference.cross_attention_similarity, *map(clean, batch), **flags)
-    for result, exact, same_dtype in zip(got, want, plain, strict=True):
-        # twice the error of plain torch in float32, above a floor of a few roundings magnified by 1 / |row of S|
-        assert relative_error(result, exact) <= 2 * relative_error(same_dtype, exact) + 2e-5
+    sensitivity = change_under_rounding(want, *batch, **flags)
+    for result, exact, same_dtype, change in zip(got, want, plain, sensitivity, strict=True):
+        # Twice the error of plain torch in float32, and what roundings of the inputs alone may do (a lucky plain torch
+        # is no bound, and a change that cancels exactly in the truth is none either: so the sum of both).
+        assert relative_error(result, exact) <= 2 * relative_error(same_dtype, exact) + 8 * change + 1e-6
+
+
+def change_under_rounding(want, regions, words, *counts, **flags):
+    """How far the truth itself moves when every input moves by a rounding of float32 or so: small S are magnified."""
+    changes = []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        moved = [x.double() * (1 + 2**-23 * torch.randn(x.shape, generator=generator)) for x in (regions, words)]
+        result = truth("cross_attention_similarity", *moved, *counts, **flags)
+        changes.append([relative_error(*pair) for pair in zip(result, want, strict=True)])
+    return [max(of_one) for of_one in zip(*changes, strict=True)]
 
 
 def clean(x):
