@@ -4,6 +4,7 @@
 
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
+#include "host/bindings.h"
 
 #ifndef ITM_FAST_VERSION
 #define ITM_FAST_VERSION "unknown"
@@ -49,4 +50,5 @@ py::dict build_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Operators of itm_fast (registered with torch on import) and what they run on this machine.";
   m.def("build_info", &build_info, "How this binary was built and what it runs on this processor, with the reasons.");
+  itm::bind_ngrams(m);
 }

@@ -8,18 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from itm_fast.evaluation.evaluate import evaluate
+    from itm_fast.metrics.retrieval import ranks, topk
     from itm_fast.ops._library import build_info
     from itm_fast.ops.cross_attention import cross_attention_similarity
     from itm_fast.ops.max_similarity import max_similarity
+    from itm_fast.relevance.cider import Cider
 
 _HOMES = {
+    "Cider": "itm_fast.relevance.cider",
     "build_info": "itm_fast.ops._library",
     "cross_attention_similarity": "itm_fast.ops.cross_attention",
     "evaluate": "itm_fast.evaluation.evaluate",
     "max_similarity": "itm_fast.ops.max_similarity",
+    "ranks": "itm_fast.metrics.retrieval",
+    "topk": "itm_fast.metrics.retrieval",
 }
 
-__all__ = ["build_info", "cross_attention_similarity", "evaluate", "max_similarity"]
+__all__ = [
+    "Cider",
+    "build_info",
+    "cross_attention_similarity",
+    "evaluate",
+    "max_similarity",
+    "ranks",
+    "topk",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,6 @@ ldd itm_fast/_C*.so | grep -q libasan || { echo "sanitize: the build carries no 
 # Leaks: Python and torch keep memory until the end. capture=sys: a report must reach the terminal although the process dies.
 export LD_PRELOAD="${runtimes[*]}" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONDONTWRITEBYTECODE=1
 folders=()
-for folder in tests/ops tests/csrc; do if [ -d "$folder" ]; then folders+=("$folder"); fi; done
-((${#folders[@]})) || { echo "sanitize: neither tests/ops nor tests/csrc is there" >&2; exit 1; }
+for folder in tests/ops tests/metrics tests/relevance; do if [ -d "$folder" ]; then folders+=("$folder"); fi; done
+((${#folders[@]})) || { echo "sanitize: no tests of the operators are there" >&2; exit 1; }
 exec "$python" -m pytest --capture=sys -p no:xdist -p no:cacheprovider "${folders[@]}" "$@"

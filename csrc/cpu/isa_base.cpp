@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cider.h"
 #include "cross_attention.h"
 #include "max_similarity.h"
+#include "ranking.h"
 #include "tile.h"
 
 #define VEC_BYTES 16

@@ -5,4 +5,6 @@
 #include "gram_form.inl"
 #include "cross_attention.inl"
 #include "max_similarity.inl"
+#include "cider.inl"
+#include "ranking.inl"
 // clang-format on

@@ -8,12 +8,14 @@ struct VecOf<float> {
   typedef float type __attribute__((vector_size(VEC_BYTES)));
   typedef int32_t mask __attribute__((vector_size(VEC_BYTES)));
   typedef float unaligned __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
+  typedef int32_t unaligned_mask __attribute__((vector_size(VEC_BYTES), aligned(4), may_alias));
 };
 template <>
 struct VecOf<double> {
   typedef double type __attribute__((vector_size(VEC_BYTES)));
   typedef int64_t mask __attribute__((vector_size(VEC_BYTES)));
   typedef double unaligned __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
+  typedef int64_t unaligned_mask __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
 };
 template <class T>
 using Vec = typename VecOf<T>::type;
@@ -31,6 +33,17 @@ ITM_INLINE Vec<T> load(const T* p) {
 template <class T>
 ITM_INLINE void store(T* p, Vec<T> x) {
   *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = x;
+}
+// As wide as T: int32 for float, int64 for double.
+template <class T>
+using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <class T>
+ITM_INLINE Mask<T> load_mask(const Lane<T>* p) {
+  return *reinterpret_cast<const typename VecOf<T>::unaligned_mask*>(p);
+}
+template <class T>
+ITM_INLINE void store_mask(Lane<T>* p, Mask<T> x) {
+  *reinterpret_cast<typename VecOf<T>::unaligned_mask*>(p) = x;
 }
 template <class T>
 ITM_INLINE Vec<T> splat(T x) {
@@ -51,8 +64,7 @@ ITM_INLINE Mask<T> lane_numbers() {
 // x in the first n lanes, `otherwise` in the rest.
 template <class T>
 ITM_INLINE Vec<T> first_lanes(Vec<T> x, int64_t n, Vec<T> otherwise) {
-  using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  return lane_numbers<T>() < Lane(n) ? x : otherwise;
+  return lane_numbers<T>() < Lane<T>(n) ? x : otherwise;
 }
 
 template <class T>
@@ -62,8 +74,7 @@ ITM_INLINE Vec<T> upper_half_down(Vec<T> x, int width) {
   for (int64_t i = 0; i < kLanes<T>; i++) moved[i] = x[(i + width) & (kLanes<T> - 1)];
   return moved;
 #else
-  using Lane = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
-  return __builtin_shuffle(x, (lane_numbers<T>() + Lane(width)) & Lane(kLanes<T> - 1));
+  return __builtin_shuffle(x, (lane_numbers<T>() + Lane<T>(width)) & Lane<T>(kLanes<T> - 1));
 #endif
 }
 template <class T>

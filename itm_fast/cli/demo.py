@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from itm_fast.cli.console import print_error, print_json, progress_bar
 from itm_fast.cli.demo_report import DIRECTIONS, KS, markdown, show
+from itm_fast.files import written_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -341,9 +341,5 @@ def _recalls(sims: Tensor) -> dict[str, dict[str, float]]:
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

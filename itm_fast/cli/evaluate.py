@@ -1,4 +1,4 @@
-"""``itm-fast evaluate``: recall, median and mean rank and rsum of scores, embeddings or a trained model."""
+"""``itm-fast evaluate``: recall, ranks, rsum, and with φ NCS, of scores, embeddings or a trained model."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from itm_fast.metrics.scorers import TileScorer
+    from itm_fast.metrics.semantic_lists import Relevance
 
 _SOURCES = "expected --sims, or --images with --captions, or --model with --data"
 
@@ -45,6 +46,16 @@ class Evaluate:
     tokenizer: Literal["nltk", "split"] = "nltk"
     """Tokenizer of the captions of --data: the one the model's vocabulary was made with."""
 
+    ncs: bool = False
+    """Also report NCS and nsum. φ comes from --relevance, or is CIDEr-D of the captions of --data."""
+
+    relevance: Path | None = None
+    """φ: .npy of (n_images, n_captions) (or turned, as the NCS repository's), the authors' SPICE .csv; or the captions
+    of the images (.json, or .txt with --captions-per-image lines an image): CIDEr-D is computed. Implies --ncs."""
+
+    m: int | None = None
+    """Also report Semantic Recall with the m most relevant captions (or images) of a query; needs φ."""
+
     protocol: Literal["flickr30k-1k", "coco-1k", "coco-5k"] | None = None
     """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images."""
 
@@ -73,10 +84,13 @@ def run(args: Evaluate) -> int:
 
     scorer = _scorer(args)
     caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
+    relevance = _relevance(args, scorer)
     with progress_bar("evaluate") as progress:
         report = evaluate(
             scorer,
+            relevance,
             ks=args.ks,
+            m=args.m,
             captions_per_image=args.captions_per_image,
             caption_to_image=caption_to_image,
             folds=args.folds,
@@ -124,6 +138,30 @@ def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
     from itm_fast.models import load_model
 
     return ModelScorer(load_model(model), PrecompDataset(data, args.split), tokenizer=args.tokenizer)
+
+
+def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
+    """φ as the flags say, or None."""
+    from itm_fast.data.reference_captions import read_references
+    from itm_fast.data.relevance_matrix import read_relevance
+    from itm_fast.relevance import Cider
+
+    if args.relevance is not None and args.relevance.suffix in (".npy", ".csv"):
+        return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
+    if args.relevance is not None:
+        references = read_references(args.relevance, args.captions_per_image or 5)
+    elif args.ncs and args.data is not None:
+        from itm_fast.data import PrecompDataset
+
+        dataset = PrecompDataset(args.data, args.split)
+        step = dataset.captions_per_image
+        references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
+    elif args.ncs:
+        raise ValueError("--ncs needs --relevance (a matrix, or the captions of the images), or the captions of --data")
+    else:
+        return None
+    with progress_bar("cider") as progress:
+        return Cider().fit(references).encode(references, progress=progress)
 
 
 def _load(path: Path) -> npt.NDArray[np.generic]:

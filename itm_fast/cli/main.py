@@ -30,7 +30,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("itm_fast.cli.demo", "Demo", "make a small data set, train, evaluate, compare with the reference"),
     "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
-    "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and rsum of scores, embeddings or a model"),
+    "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
+    "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
+    "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
 }
 
@@ -88,7 +90,10 @@ def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
     try:
         with contextlib.redirect_stderr(stderr):
             return tyro.cli(
-                arguments_class, prog=f"itm-fast {name}", args=arguments, config=(tyro.conf.FlagCreatePairsOff,)
+                arguments_class,
+                prog=f"itm-fast {name}",
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
             )
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else _BAD_INPUT

@@ -8,12 +8,11 @@ import errno
 import hashlib
 import itertools
 import math
-import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from itm_fast.data.scenes import Words, draw_scene, pick, scene_captions
 from itm_fast.data.tokenizers import Tokenizer, resolve_tokenizer
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
+from itm_fast.files import written_aside
 
 SPLITS = ("train", "dev", "test")
 
@@ -273,17 +273,6 @@ def _prepared(folder: Path, n_bytes: int, overwrite: bool) -> Path:
     return folder
 
 
-@contextmanager
-def _aside(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, renamed to `path` only if all went well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_split(
     folder: Path, split: int, counts: Sequence[int], draw: Draw, features: _Features, chunk_images: int
 ) -> Iterator[int]:
@@ -291,7 +280,8 @@ def _write_split(
     n_images, first_id, name = counts[split], sum(counts[:split]), SPLITS[split]
     with ExitStack() as stack:
         ims, caps, ids = (
-            stack.enter_context(_aside(folder / f"{name}_{suffix}")) for suffix in ("ims.npy", "caps.txt", "ids.txt")
+            stack.enter_context(written_aside(folder / f"{name}_{suffix}"))
+            for suffix in ("ims.npy", "caps.txt", "ids.txt")
         )
         shape = (n_images, features.max_regions, features.dim)
         images = np.lib.format.open_memmap(ims, mode="w+", dtype=np.float32, shape=shape)
@@ -324,5 +314,5 @@ def _write_readme(folder: Path, counts: Sequence[int], made_from: str, tokenizer
         "Layout: SCAN's. {split}_ims.npy float32 (images, regions, dim), {split}_caps.txt, {split}_ids.txt.\n"
         f'vocab.json: words of the train and dev captions, tokenizer "{tokenizer_name}".\n'
     )
-    with _aside(folder / "README.txt") as temporary:
+    with written_aside(folder / "README.txt") as temporary:
         temporary.write_text(text, encoding="utf-8")

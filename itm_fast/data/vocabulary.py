@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import pickle
 import pickletools
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from itm_fast.errors import DataError
+from itm_fast.files import written_aside
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
 SPECIALS = (PAD, START, END, UNK)
@@ -163,14 +163,9 @@ class Vocabulary:
         Args:
             path: The file; its folder must exist.
         """
-        path = Path(path)
         fields = {"word2idx": self.word2idx, "idx2word": self.idx2word, "idx": len(self)}  # json makes the keys str
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with written_aside(path) as aside:
             aside.write_text(json.dumps(fields), encoding="ascii")
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
 
 
 def _read_json(content: bytes, path: Path) -> dict[str, Any]:

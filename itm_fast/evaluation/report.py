@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from itm_fast.files import written_aside
 
 _DIRECTIONS = {"i2t": "image -> caption", "t2i": "caption -> image"}
 _DEFINITION = (
@@ -15,6 +16,10 @@ _DEFINITION = (
     "medr, meanr: median and mean rank of the best positive, first = 1.  "
     "rsum: R@1 + R@5 + R@10 of both directions.\n"
     "Equal scores: lower index first."
+)
+_SEMANTIC_DEFINITION = (
+    "NCS@k: % of the largest sum of relevance that k items could have.  SR@k: % of the most relevant items among the "
+    "first k.\n(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions."
 )
 _WIDE_BOUNDS = 0.1  # points of R@k between the tie bounds from which the figures should not be trusted
 
@@ -28,10 +33,12 @@ class Report(Mapping[str, Any]):
             under the best and the worst order of equal scores; "n_queries"; "n_tied", the queries whose best positive
             has the score of a non-positive.
         rsum: R@1 + R@5 + R@10 of both directions.
+        nsum, nsum(N): likewise of NCS and NCS(N); only with φ. Then i2t and t2i also hold "NCS@1", "NCS(N)@1", ... and,
+            where m is given, "SR@1", "SR(N)@1", ...
         headline: "full" or "fold_mean".
         full: {"i2t", "t2i", "rsum"} over the whole gallery.
         fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
-        conditions: n_images, n_captions, protocol, folds, ks, dtype, seconds.
+        conditions: n_images, n_captions, protocol, folds, ks, m, dtype, seconds.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -64,19 +71,18 @@ class Report(Mapping[str, Any]):
         Raises:
             OSError: the folder does not exist or can not be written.
         """
-        target = Path(path)
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"{target.parent}: no such folder to write {target.name} into")
-        aside = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
+        with written_aside(path) as aside:
             aside.write_text(json.dumps(self._results, indent=2) + "\n", encoding="utf-8")
-            aside.replace(target)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def __str__(self) -> str:
         """A table, its definitions, and the conditions."""
-        parts = [self._title(), *_table(self._rows())]
+        ks = self["conditions"]["ks"]
+        recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
+        parts = [self._title(), *_table(self._rows(recall, ["rsum"]))]
+        if "nsum" in self:
+            names = [*(f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks)]
+            parts += ["", *_table(self._rows([n for n in names if n in self["i2t"]], ["nsum", "nsum(N)"])), ""]
+            parts.append(_SEMANTIC_DEFINITION)
         parts += [*self._tie_lines(), _DEFINITION, self._conditions()]
         return "\n".join(parts)
 
@@ -87,12 +93,11 @@ class Report(Mapping[str, Any]):
     def _title(self) -> str:
         conditions = self["conditions"]
         what = "whole gallery" if self["headline"] == "full" else f"mean of {conditions['folds']} folds"
-        return f"{conditions['protocol'] or 'retrieval'}: {what}, rsum {self['rsum']:.1f}"
+        nsum = f", nsum {self['nsum']:.1f}" if "nsum" in self else ""
+        return f"{conditions['protocol'] or 'retrieval'}: {what}, rsum {self['rsum']:.1f}{nsum}"
 
-    def _rows(self) -> list[list[str]]:
-        ks = self["conditions"]["ks"]
-        columns = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
-        rows = [["", *columns, "rsum"]]
+    def _rows(self, columns: list[str], sums: list[str]) -> list[list[str]]:
+        rows = [["", *columns, *sums]]
         sections = [("whole gallery", self["full"])]
         if "folds" in self:
             sections += [(f"fold {number}", fold) for number, fold in enumerate(self["folds"], start=1)]
@@ -100,7 +105,8 @@ class Report(Mapping[str, Any]):
         for name, section in sections:
             for direction in _DIRECTIONS:
                 figures = [_number(column, section[direction][column]) for column in columns]
-                rows.append([f"{name} {direction}", *figures, f"{section['rsum']:.1f}" if direction == "i2t" else ""])
+                both = [f"{section[total]:.1f}" if direction == "i2t" else "" for total in sums]
+                rows.append([f"{name} {direction}", *figures, *both])
         return rows
 
     def _tie_lines(self) -> list[str]:

@@ -1,8 +1,7 @@
-"""Which captions belong to which image, and the tiles that hold these pairs; no similarities here."""
+"""Which captions belong to which image; no similarities here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 IntArray = npt.NDArray[np.int64]
 
 CAPTIONS_PER_IMAGE = 5
-_MAX_GAP = 8  # columns between two positives that are cheaper scored along than split into two tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,23 +46,6 @@ class Positives:
         rows = self.caption_to_image[self.by_image]
         padded[rows, np.arange(self.n_captions) - self.offsets[rows]] = self.by_image
         return padded
-
-    def tiles(self, max_rows: int, max_columns: int) -> Iterator[tuple[slice, slice, IntArray]]:
-        """Tiles that cover every positive pair once.
-
-        Args:
-            max_rows: most images of a tile.
-            max_columns: most captions of a tile.
-
-        Yields:
-            Rows, columns, and the captions whose pairs are to be read from that tile.
-        """
-        for start in range(0, self.n_images, max_rows):
-            stop = min(start + max_rows, self.n_images)
-            captions = np.sort(self.by_image[self.offsets[start] : self.offsets[stop]])
-            for run in _runs(captions, max_columns):
-                images = self.caption_to_image[run]
-                yield slice(int(images.min()), int(images.max()) + 1), slice(int(run[0]), int(run[-1]) + 1), run
 
     def fold_bounds(self, folds: int) -> tuple[IntArray, IntArray]:
         """First row and first column of each fold, and the end of the last: two (folds + 1,) int64 arrays.
@@ -171,12 +152,3 @@ def _checked_map(caption_to_image: npt.ArrayLike | torch.Tensor, n_images: int, 
         caption = int(np.argmax(outside))
         raise ValueError(f"caption_to_image[{caption}] is {owners[caption]}, but sims has n_images = {n_images} rows")
     return owners.astype(np.int64)
-
-
-def _runs(captions: IntArray, max_columns: int) -> Iterator[IntArray]:
-    """Split ascending captions where a gap is wide or the span would exceed max_columns."""
-    for run in np.split(captions, np.flatnonzero(np.diff(captions) > _MAX_GAP) + 1):
-        while run.size:
-            length = int(np.searchsorted(run, run[0] + max_columns))
-            yield run[:length]
-            run = run[length:]

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from itm_fast.metrics.counting import Ranks
-from itm_fast.metrics.ranks import Query, ranks
+from itm_fast.metrics.ranks import ranks
 from itm_fast.metrics.scorers import Sims
+from itm_fast.metrics.tiles import Query
 
 PositivesKind: TypeAlias = Literal["any", "all"]
 

@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from itm_fast.ops.ranking import dot_products
+
 Array: TypeAlias = torch.Tensor | npt.NDArray[np.generic]
 
 
@@ -84,7 +86,7 @@ class DotProductScorer:
         dtype = torch.promote_types(images.dtype, captions.dtype)
         captions = captions.to(device=images.device, dtype=dtype)
         with torch.autocast(images.device.type, enabled=False):
-            return images.to(dtype) @ captions.T
+            return dot_products(images.to(dtype), captions)
 
 
 class _SizedTile:

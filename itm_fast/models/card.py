@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import uuid
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
+from itm_fast.files import written_aside
 from itm_fast.models.scan import SCAN, SCANConfig
 
 _WEIGHTS, _CARD, _VOCABULARY = "model.safetensors", "config.json", "vocab.json"
@@ -25,16 +24,12 @@ def save_model(model: SCAN, folder: str | Path) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / f".{_WEIGHTS}.{uuid.uuid4().hex}"
-    try:
+    with written_aside(folder / _WEIGHTS) as aside:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, aside)
-        os.replace(aside, folder / _WEIGHTS)
-        model.vocabulary.save(folder / _VOCABULARY)
-        card = {"format": "itm-fast model 1", "model": "scan", "config": dataclasses.asdict(model.config)}
+    model.vocabulary.save(folder / _VOCABULARY)
+    card = {"format": "itm-fast model 1", "model": "scan", "config": dataclasses.asdict(model.config)}
+    with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, folder / _CARD)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_model(folder: str | Path) -> SCAN:

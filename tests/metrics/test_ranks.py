@@ -1,7 +1,5 @@
 """Streaming ranks against a full sort, on matrices with and without ties."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itm_fast.metrics import make_positives, ranks
+from itm_fast.metrics.counting import positive_scores
 from itm_fast.metrics.ranks import stream_ranks
 from itm_fast.metrics.scorers import as_scorer
+from itm_fast.metrics.tiles import Tiles
 
 
 def full_sort(scores, positives):
@@ -241,17 +241,20 @@ def test_errors(call, exception, fragment):
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-@pytest.mark.parametrize(("max_rows", "max_columns"), list(itertools.product([1, 3, 50], [1, 4, 500])))
-def test_positive_tiles_cover_every_pair_once(shuffled, max_rows, max_columns):
+@pytest.mark.parametrize("n_sims", [1, 7, 60, 500, 10_000])
+def test_positive_scores_come_from_bounded_tiles(shuffled, n_sims):
     rng = np.random.default_rng(0)
     owners = rng.integers(0, 30, 170)
     positives = make_positives(30, 170, caption_to_image=owners if shuffled else np.sort(owners))
-    captions = []
-    for rows, columns, run in positives.tiles(max_rows, max_columns):
-        assert rows.stop - rows.start <= max_rows
-        assert columns.stop - columns.start <= max_columns
-        images = positives.caption_to_image[run]
-        assert ((images >= rows.start) & (images < rows.stop)).all()
-        assert ((run >= columns.start) & (run < columns.stop)).all()
-        captions += run.tolist()
-    assert sorted(captions) == list(range(170))
+    sims, seen = torch.rand(30, 170), []
+
+    def tile(rows, columns):
+        seen.append((rows.stop - rows.start) * (columns.stop - columns.start))
+        return sims[rows, columns]
+
+    captions = torch.from_numpy(positives.padded())
+    scores = positive_scores(Tiles(as_scorer(tile, 30, 170)), captions, n_sims)
+    images, slots = (captions >= 0).nonzero(as_tuple=True)
+    assert len(images) == 170
+    assert torch.equal(scores[images, slots], sims[images, captions[images, slots]])
+    assert max(seen) <= n_sims

@@ -1,0 +1,211 @@
+// Ranks by counting, top-k lists by a threshold that few scores pass. Reads every score once or twice; neither sorts.
+
+template <class T>
+ITM_INLINE bool any_lane(Mask<T> mask) {
+  typedef int64_t Wide __attribute__((vector_size(VEC_BYTES)));
+  const Wide wide = (Wide)mask;
+  int64_t any = 0;
+  for (int64_t i = 0; i < VEC_BYTES / 8; i++) any |= wide[i];
+  return any != 0;
+}
+
+template <class T>
+ITM_INLINE int64_t sum_of_mask(Mask<T> counts) {
+  int64_t sum = 0;
+  for (int64_t i = 0; i < kLanes<T>; i++) sum += counts[i];
+  return sum;
+}
+
+// How many of n scores are above a threshold, and how many at least it.
+struct Passed {
+  int64_t above, at_least;
+};
+template <class T>
+ITM_INLINE Passed count_passed(const T* scores, int64_t n, T threshold) {
+  const Vec<T> limit = splat(threshold);
+  Mask<T> above{}, at_least{};
+  int64_t i = 0;
+  for (; i + kLanes<T> <= n; i += kLanes<T>) {
+    const Vec<T> x = load(scores + i);
+    above -= x > limit;
+    at_least -= x >= limit;
+  }
+  Passed passed{sum_of_mask<T>(above), sum_of_mask<T>(at_least)};
+  for (; i < n; i++) {
+    passed.above += scores[i] > threshold;
+    passed.at_least += scores[i] >= threshold;
+  }
+  return passed;
+}
+
+template <class T>
+ITM_INLINE bool comes_before(T score, int64_t item, T other_score, int64_t other_item) {
+  return score > other_score || (score == other_score && item < other_item);
+}
+
+// Takes back what a query's own positives were counted for.
+template <class T>
+ITM_INLINE void discount_positives(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t query, int64_t n_items,
+                                   const T* scores, int64_t step) {
+  const int64_t* index = ranks.index + query * ranks.slots;
+  const T* limits = ranks.scores + query * ranks.slots;
+  const int64_t slots = ranks.n_slots[query];
+  for (int64_t own = 0; own < slots; own++) {
+    const int64_t at = index[own] - tile.first_item;
+    if (at < 0 || at >= n_items) continue;
+    const T score = scores[at * step];
+    ranks.n_above[query] -= score > limits[0];
+    ranks.n_at_least[query] -= score >= limits[0];
+    for (int64_t p = 0; p < slots; p++)
+      ranks.n_before[query * ranks.slots + p] -= comes_before(score, index[own], limits[p], index[p]);
+  }
+}
+
+template <class T>
+void count_rows(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t query = tile.first_query + row, slots = ranks.n_slots[query];
+    const T* scores = tile.scores + row * tile.stride;
+    constexpr int64_t run = 4096;  // of a row at a time: it stays in the first cache while all positives look at it
+    for (int64_t left = 0; left < tile.columns; left += run) {
+      const int64_t width = tile.columns - left < run ? tile.columns - left : run;
+      for (int64_t p = 0; p < slots; p++) {
+        const T limit = ranks.scores[query * ranks.slots + p];
+        const int64_t at = ranks.index[query * ranks.slots + p] - tile.first_item - left;
+        const int64_t lower = at < 0 ? 0 : at > width ? width : at;  // items of lower index than the positive
+        const Passed low = count_passed(scores + left, lower, limit);
+        const Passed high = count_passed(scores + left + lower, width - lower, limit);
+        ranks.n_before[query * ranks.slots + p] += low.at_least + high.above;
+        if (p > 0) continue;
+        ranks.n_above[query] += low.above + high.above;
+        ranks.n_at_least[query] += low.at_least + high.at_least;
+      }
+    }
+    if (slots > 0) discount_positives(tile, ranks, query, tile.columns, scores, 1);
+  }
+}
+
+template <class T>
+void count_columns(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t end) {
+  constexpr int64_t lanes = kLanes<T>;
+  const int64_t n = end - begin;
+  int64_t most = 0;
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t slots = ranks.n_slots[tile.first_query + begin + i];
+    most = slots > most ? slots : most;
+  }
+  for (int64_t p = 0; p < most; p++) {
+    T limit[kColumnQueries];
+    Lane<T> lower[kColumnQueries];  // rows below this one have a lower index than the positive
+    Lane<T> above[kColumnQueries], at_least[kColumnQueries], before[kColumnQueries];
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t query = tile.first_query + begin + i;
+      const bool used = p < ranks.n_slots[query];
+      const int64_t at = used ? ranks.index[query * ranks.slots + p] - tile.first_item : 0;
+      limit[i] = used ? ranks.scores[query * ranks.slots + p] : T(0);
+      lower[i] = Lane<T>(at < 0 ? 0 : at > tile.rows ? tile.rows : at);
+      above[i] = at_least[i] = before[i] = 0;
+    }
+    const int64_t whole = n / lanes * lanes;
+    for (int64_t row = 0; row < tile.rows; row++) {
+      const T* scores = tile.scores + row * tile.stride + begin;
+      const Mask<T> here = Mask<T>{} + Lane<T>(row);
+      for (int64_t i = 0; i < whole; i += lanes) {
+        const Vec<T> x = load(scores + i), t = load(limit + i);
+        const Mask<T> is_above = x > t, is_at_least = x >= t;
+        store_mask<T>(above + i, load_mask<T>(above + i) - is_above);
+        store_mask<T>(at_least + i, load_mask<T>(at_least + i) - is_at_least);
+        const Mask<T> is_before = is_above | (is_at_least & (here < load_mask<T>(lower + i)));
+        store_mask<T>(before + i, load_mask<T>(before + i) - is_before);
+      }
+      for (int64_t i = whole; i < n; i++) {
+        above[i] += scores[i] > limit[i];
+        at_least[i] += scores[i] >= limit[i];
+        before[i] += scores[i] > limit[i] || (scores[i] == limit[i] && row < lower[i]);
+      }
+    }
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t query = tile.first_query + begin + i;
+      if (p >= ranks.n_slots[query]) continue;
+      ranks.n_before[query * ranks.slots + p] += before[i];
+      if (p > 0) continue;
+      ranks.n_above[query] += above[i];
+      ranks.n_at_least[query] += at_least[i];
+    }
+  }
+  for (int64_t i = begin; i < end; i++)
+    discount_positives(tile, ranks, tile.first_query + i, tile.rows, tile.scores + i, tile.stride);
+}
+
+// Replaces the worst of k by (score, item) if that comes before it.
+template <class T>
+ITM_INLINE void offer(T* values, int64_t* indices, int64_t k, T score, int64_t item) {
+  if (!comes_before(score, item, values[0], indices[0])) return;
+  int64_t at = 0;
+  while (true) {
+    int64_t child = 2 * at + 1;
+    if (child >= k) break;
+    if (child + 1 < k && comes_before(values[child], indices[child], values[child + 1], indices[child + 1])) child++;
+    if (!comes_before(score, item, values[child], indices[child])) break;  // the child is better: stop above it
+    values[at] = values[child];
+    indices[at] = indices[child];
+    at = child;
+  }
+  values[at] = score;
+  indices[at] = item;
+}
+
+template <class T>
+void keep_rows(const ScoreTile<T>& tile, const TopK<T>& top, int64_t begin, int64_t end) {
+  constexpr int64_t step = 4 * kLanes<T>;
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t query = tile.first_query + row;
+    T* values = top.values + query * top.k;
+    int64_t* indices = top.indices + query * top.k;
+    const T* scores = tile.scores + row * tile.stride;
+    auto offer_from = [&](int64_t i) { offer(values, indices, top.k, scores[i], tile.first_item + i); };
+    int64_t i = 0;
+    for (; i + step <= tile.columns; i += step) {
+      const Vec<T> worst = splat(values[0]);
+      const Mask<T> passed = (load(scores + i) >= worst) | (load(scores + i + kLanes<T>) >= worst) |
+                             (load(scores + i + 2 * kLanes<T>) >= worst) | (load(scores + i + 3 * kLanes<T>) >= worst);
+      if (!any_lane<T>(passed)) continue;
+      for (int64_t j = i; j < i + step; j++) offer_from(j);
+    }
+    for (; i < tile.columns; i++) offer_from(i);
+  }
+}
+
+template <class T>
+void keep_columns(const ScoreTile<T>& tile, const TopK<T>& top, int64_t begin, int64_t end) {
+  constexpr int64_t step = 4 * kLanes<T>;
+  const int64_t n = end - begin;
+  T worst[kColumnQueries];
+  for (int64_t i = 0; i < n; i++) worst[i] = top.values[(tile.first_query + begin + i) * top.k];
+  for (int64_t row = 0; row < tile.rows; row++) {
+    const T* scores = tile.scores + row * tile.stride + begin;
+    auto offer_to = [&](int64_t i) {
+      if (!(scores[i] >= worst[i])) return;
+      const int64_t query = tile.first_query + begin + i;
+      offer(top.values + query * top.k, top.indices + query * top.k, top.k, scores[i], tile.first_item + row);
+      worst[i] = top.values[query * top.k];
+    };
+    int64_t i = 0;
+    for (; i + step <= n; i += step) {
+      Mask<T> passed{};
+      for (int64_t j = i; j < i + step; j += kLanes<T>) passed |= load(scores + j) >= load(worst + j);
+      if (!any_lane<T>(passed)) continue;
+      for (int64_t j = i; j < i + step; j++) offer_to(j);
+    }
+    for (; i < n; i++) offer_to(i);
+  }
+}
+
+#define ITM_INSTANTIATE_RANKING(T)                                                             \
+  template void count_rows<T>(const ScoreTile<T>&, const RankCounts<T>&, int64_t, int64_t);    \
+  template void count_columns<T>(const ScoreTile<T>&, const RankCounts<T>&, int64_t, int64_t); \
+  template void keep_rows<T>(const ScoreTile<T>&, const TopK<T>&, int64_t, int64_t);           \
+  template void keep_columns<T>(const ScoreTile<T>&, const TopK<T>&, int64_t, int64_t);
+ITM_INSTANTIATE_RANKING(float)
+ITM_INSTANTIATE_RANKING(double)
+#undef ITM_INSTANTIATE_RANKING

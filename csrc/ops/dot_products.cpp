@@ -1,0 +1,64 @@
+// torch.ops.itm_fast.dot_products: scores of two sets of embeddings, images . captions^T, on the tile product. torch's
+// own mm leaves half of some processors unused (csrc/README.md).
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <array>
+
+#include "../cpu/batch.h"
+#include "../cpu/engine.h"
+#include "../cpu/gemm.h"
+#include "../cpu/parallel.h"
+
+namespace itm {
+namespace {
+
+constexpr int64_t kGroupColumns = 2 * kPanelColumns;  // two panels of 1024 numbers and a chunk of rows stay in 1 MB
+constexpr int64_t kFewRows = 256;                     // below, packing would cost more than the faster product gains
+
+at::Tensor dot_products_cpu(const at::Tensor& images, const at::Tensor& captions) {
+  TORCH_CHECK_VALUE(images.dim() == 2 && captions.dim() == 2 && images.size(1) == captions.size(1),
+                    "embeddings must have shapes (n_images, dim) and (n_captions, dim), got ", images.sizes(), " and ",
+                    captions.sizes());
+  TORCH_CHECK_TYPE(images.scalar_type() == captions.scalar_type(), "embeddings must have the same dtype, got ",
+                   images.scalar_type(), " and ", captions.scalar_type());
+  const int64_t n = images.size(0), m = captions.size(0), dim = images.size(1);
+  if (images.scalar_type() != at::kFloat || !gemm_choice(at::kFloat).brgemm || n < kFewRows || dim == 0)
+    return at::mm(images, captions.t());
+  const at::Tensor left = images.stride(1) == 1 ? images : images.contiguous();
+  const at::Tensor right = captions.stride(1) == 1 ? captions : captions.contiguous();
+  at::Tensor sims = at::empty({n, m}, images.options());
+  float* out = sims.mutable_data_ptr<float>();
+  const float* rows = left.const_data_ptr<float>();
+  const float* columns = right.const_data_ptr<float>();
+  const int64_t row_stride = left.stride(0), column_stride = right.stride(0);
+  const Gemm<float, float> gemm{true};
+  parallel_workers((m + kGroupColumns - 1) / kGroupColumns, [&](auto next) {
+    const Buffer<float> panels(kGroupColumns * dim);
+    std::array<const char*, kPanelColumns> vectors{};
+    for (int64_t item = next(); item >= 0; item = next()) {
+      const int64_t begin = item * kGroupColumns, end = std::min(m, begin + kGroupColumns);
+      for (int64_t first = begin; first < end; first += kPanelColumns) {
+        const int64_t width = std::min(kPanelColumns, end - first);
+        for (int64_t i = 0; i < width; i++)
+          vectors[i] = reinterpret_cast<const char*>(columns + (first + i) * column_stride);
+        transpose(vectors.data(), width, dim, width, reinterpret_cast<uint32_t*>(panels + (first - begin) * dim));
+      }
+      for (int64_t top = 0; top < n; top += kChunkRows)
+        for (int64_t first = begin; first < end; first += kPanelColumns) {
+          const int64_t width = std::min(kPanelColumns, end - first);
+          gemm(std::min(kChunkRows, n - top), width, dim, rows + top * row_stride, row_stride,
+               panels + (first - begin) * dim, width, out + top * m + first, m);
+        }
+    }
+    gemm_release(true, false);
+  });
+  return sims;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(itm_fast, m) { m.def("dot_products(Tensor images, Tensor captions) -> Tensor"); }
+TORCH_LIBRARY_IMPL(itm_fast, CPU, m) { m.impl("dot_products", &dot_products_cpu); }
+
+}  // namespace itm

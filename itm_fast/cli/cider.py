@@ -1,0 +1,105 @@
+"""``itm-fast cider``: relevance φ of every image and every caption, written as .npy."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from itm_fast.cli.console import print_json, progress_bar
+
+if TYPE_CHECKING:
+    from itm_fast.relevance import Cider, Corpus
+
+_ROWS = 128  # images of φ computed and written at a time
+
+
+@dataclass(frozen=True)
+class CiderMatrix:
+    """Write φ, (n_images, n_captions) .npy: the CIDEr of every caption against the captions of every image."""
+
+    references: Path
+    """Captions of the images: .json, {image: [captions]}; or text, --captions-per-image lines an image."""
+
+    output: Path
+    """The .npy file to write; replaced once it is complete."""
+
+    candidates: Path | None = None
+    """Captions to score, a line each; by default the references themselves."""
+
+    frequencies: Path | None = None
+    """Document frequencies written with --save-frequencies; by default counted on the references."""
+
+    save_frequencies: Path | None = None
+    """Also write the document frequencies (safetensors)."""
+
+    variant: Literal["cider_d", "cider"] = "cider_d"
+    """cider_d is what the codes of NCS, SAM and pycocoevalcap compute; cider has no clipping and no length penalty."""
+
+    n: int = 4
+    """Longest n-gram, in words."""
+
+    sigma: float = 6.0
+    """Of the length penalty of cider_d, in bigrams."""
+
+    tokenizer: Literal["split", "ptb"] = "split"
+    """split: lower-case, then white space; ptb: as pycocoevalcap's PTBTokenizer."""
+
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of the file; sums are float64 in either case."""
+
+    captions_per_image: int = 5
+    """Lines an image in a text file of references."""
+
+    json: bool = False
+    """Print what was done as JSON."""
+
+
+def run(args: CiderMatrix) -> int:
+    """Compute, write, say what was written, and return the exit code."""
+    from itm_fast.data.precomp import read_lines
+    from itm_fast.data.reference_captions import read_references
+
+    started = time.perf_counter()
+    references = read_references(args.references, args.captions_per_image)
+    candidates = None if args.candidates is None else read_lines(args.candidates, "caption")
+    with progress_bar("read captions") as progress:
+        cider = _cider(args, references)
+        corpus = cider.encode(references, candidates, progress=progress)
+    if args.save_frequencies is not None:
+        cider.save(args.save_frequencies)
+    _write(args, corpus)
+    seconds = time.perf_counter() - started
+    if args.json:
+        figures = {"n_images": corpus.n_images, "n_captions": corpus.n_captions, "dtype": args.dtype}
+        print_json({"output": str(args.output), **figures, "cider": repr(cider), "seconds": seconds})
+    else:
+        print(f"{args.output}: {corpus.n_images} images x {corpus.n_captions} captions, {args.dtype}, {seconds:.2f} s")
+        print(cider)
+    return 0
+
+
+def _cider(args: CiderMatrix, references: list[list[str]]) -> Cider:
+    from itm_fast.relevance import Cider
+
+    if args.frequencies is not None:
+        return Cider.load(args.frequencies, variant=args.variant, tokenizer=args.tokenizer, n=args.n, sigma=args.sigma)
+    return Cider(args.variant, args.n, args.sigma, args.tokenizer).fit(references)
+
+
+def _write(args: CiderMatrix, corpus: Corpus) -> None:
+    import numpy as np
+    import torch
+
+    from itm_fast.files import written_aside
+
+    dtype = torch.float32 if args.dtype == "float32" else torch.float64
+    with written_aside(args.output) as aside, progress_bar("cider") as progress:
+        shape = (corpus.n_images, corpus.n_captions)
+        phi = np.lib.format.open_memmap(aside, mode="w+", dtype=args.dtype, shape=shape)
+        for start in range(0, corpus.n_images, _ROWS):
+            stop = min(start + _ROWS, corpus.n_images)
+            phi[start:stop] = corpus.relevance(range(start, stop), dtype=dtype).numpy()
+            progress(stop, corpus.n_images)
+        phi.flush()

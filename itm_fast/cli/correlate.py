@@ -1,0 +1,43 @@
+"""``itm-fast correlate``: Pearson's r of relevance and human judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from itm_fast.cli.console import print_json, print_table
+
+
+@dataclass(frozen=True)
+class Correlate:
+    """Correlate binary relevance, and CIDEr-D where the captions are given, with Crisscrossed Captions' judgements."""
+
+    judgements: Path
+    """sits_test.csv or sits_val.csv (.gz) of Crisscrossed Captions."""
+
+    captions: Path | None = None
+    """Karpathy's dataset_coco.json: then CIDEr-D is correlated too, fitted on the judged images."""
+
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def run(args: Correlate) -> int:
+    """Correlate, print, and return the exit code."""
+    from itm_fast.evaluation.human_judgement import cider_of_pairs, correlation, read_judgements
+
+    judged = read_judgements(args.judgements)
+    found = {"binary": correlation(judged.original, judged)}
+    if args.captions is not None:
+        found["cider_d"] = correlation(cider_of_pairs(judged, args.captions), judged)
+    if args.json:
+        # NaN is no JSON: binary relevance does not vary among pairs that are all non-original
+        plain = {name: {key: None if r != r else r for key, r in rs.items()} for name, rs in found.items()}
+        print_json({"n_pairs": len(judged.scores), "n_original": int(judged.original.sum()), "pearson": plain})
+        return 0
+    rows = [[name, *("-" if r != r else f"{r:.4f}" for r in rs.values())] for name, rs in found.items()]
+    n_others = int((~judged.original).sum())
+    print_table(
+        ["Pearson's r", f"all {len(judged.scores)} pairs", f"{n_others} non-GT pairs"], rows, str(args.judgements)
+    )
+    return 0

@@ -1,0 +1,72 @@
+"""A matrix of relevance φ from a file: .npy, or the authors' SPICE CSV."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from itm_fast.errors import DataError
+
+_ROWS = 500  # of a CSV file parsed at a time
+
+
+def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDArray[np.generic]:
+    """Read φ, images as rows.
+
+    Args:
+        path: .npy of (n_images, n_captions), memory-mapped, or of (n_captions, n_images), which is how the NCS
+            repository stores CIDEr: turned. Or .csv with a caption a line, as it stores SPICE; numbers of a line beyond
+            n_images are left out, as there.
+        n_images: images of the similarities.
+        n_captions: captions of the similarities.
+
+    Returns:
+        (n_images, n_captions) of the file's dtype (float64 for CSV).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: another shape, not numbers, a damaged or truncated file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected relevance, .npy or .csv")
+    if path.suffix == ".csv":
+        return _read_csv(path, n_images, n_captions)
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
+    if not isinstance(matrix, np.ndarray):
+        matrix.close()
+        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
+    if matrix.shape not in ((n_images, n_captions), (n_captions, n_images)) or matrix.dtype.kind not in "fiu":
+        raise DataError(
+            f"{path}: {matrix.dtype} of shape {matrix.shape}, expected numbers of shape ({n_images}, {n_captions}), or "
+            f"({n_captions}, {n_images}) with captions as rows"
+        )
+    phi: npt.NDArray[np.generic] = matrix if matrix.shape == (n_images, n_captions) else matrix.T
+    return phi
+
+
+def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.generic]:
+    phi = np.empty((n_captions, n_images))
+    with path.open(encoding="utf-8") as file:
+        for start in range(0, n_captions, _ROWS):
+            lines = list(islice(file, min(_ROWS, n_captions - start)))
+            if not lines:
+                raise DataError(f"{path}: {start} lines, expected one a caption: {n_captions}")
+            try:
+                rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
+            except (ValueError, IndexError) as error:
+                place = f"lines {start + 1} ... {start + len(lines)}"
+                raise DataError(f"{path}: {place}: expected {n_images} numbers a line: {error}") from error
+            if len(rows) != min(_ROWS, n_captions - start):
+                raise DataError(f"{path}: {start + len(rows)} lines, expected one a caption: {n_captions}")
+            phi[start : start + len(rows)] = rows
+        if file.readline().strip():
+            raise DataError(f"{path}: more than {n_captions} lines, expected one a caption")
+    turned: npt.NDArray[np.float64] = phi.T
+    return turned

@@ -1,0 +1,155 @@
+"""Relevance against what people said: Crisscrossed Captions' image-caption judgements (SITS), Pearson's r."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from itm_fast.errors import DataError
+from itm_fast.relevance import Cider
+
+_COLUMNS = ("caption", "image", "agg_score", "sampling_method")
+_ORIGINAL = "c2i_original"  # the caption was written for the image
+
+
+@dataclass(frozen=True, eq=False)
+class Judgements:
+    """Judged pairs.
+
+    Attributes:
+        captions: (n,) ids of captions.
+        images: (n,) file names of images.
+        scores: (n,) float64, mean of the raters, 0 ... 5.
+        original: (n,) bool, whether the caption was written for the image.
+    """
+
+    captions: list[str]
+    images: list[str]
+    scores: npt.NDArray[np.float64]
+    original: npt.NDArray[np.bool_]
+
+
+def read_judgements(path: str | Path) -> Judgements:
+    """Read a SITS file of Crisscrossed Captions.
+
+    Args:
+        path: .csv or .csv.gz with the columns caption, image, agg_score, sampling_method.
+
+    Returns:
+        All its rows.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: another header, a row that does not fit; with file and line.
+
+    Source: google-research-datasets/Crisscrossed-Captions, data/sits_{val,test}.csv.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
+    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a UTF-8 CSV file: {error}") from error
+    rows = csv.reader(io.StringIO(text))
+    header = next(rows, [])
+    if tuple(header) != _COLUMNS:
+        raise DataError(f"{path}: begins with {','.join(header)!r:.80}, expected the columns {','.join(_COLUMNS)}")
+    captions, images, scores, original = [], [], [], []
+    for number, row in enumerate(rows, start=2):
+        score = _number(row[2]) if len(row) == len(_COLUMNS) else math.nan
+        if not math.isfinite(score):
+            raise DataError(
+                f"{path}:{number}: {','.join(row)!r:.80}, expected a caption, an image, a number and a method"
+            )
+        captions.append(row[0])
+        images.append(row[1])
+        scores.append(score)
+        original.append(row[3] == _ORIGINAL)
+    return Judgements(captions, images, np.array(scores), np.array(original, dtype=bool))
+
+
+def correlation(relevance: npt.ArrayLike, judgements: Judgements) -> dict[str, float]:
+    """Pearson's r between the relevance of each pair and its judgement.
+
+    Args:
+        relevance: (n,) of every judged pair; ``judgements.original`` for binary relevance.
+        judgements: the pairs.
+
+    Returns:
+        {"all": r over all pairs, "non-gt": r over those whose caption was written for another image}; NaN where one
+        side does not vary.
+
+    Raises:
+        ValueError: not one number a pair.
+
+    Source: protocol of the WACV 2022 paper's correlation table, pooled over pairs (binary relevance: 0.711 there).
+
+    Example:
+        >>> judged = Judgements(["a", "b"], ["x", "y"], np.array([5.0, 1.0]), np.array([True, False]))
+        >>> round(correlation([1.0, 0.0], judged)["all"], 6)
+        1.0
+    """
+    x = np.asarray(relevance, dtype=np.float64)
+    if x.shape != judgements.scores.shape:
+        raise ValueError(f"relevance has shape {x.shape}, expected one number a judged pair: {judgements.scores.shape}")
+    others = ~judgements.original
+    return {"all": _pearson(x, judgements.scores), "non-gt": _pearson(x[others], judgements.scores[others])}
+
+
+def cider_of_pairs(judgements: Judgements, karpathy: str | Path, cider: Cider | None = None) -> npt.NDArray[np.float64]:
+    """φ of every judged pair, from the captions of Karpathy's dataset_coco.json.
+
+    Args:
+        judgements: the pairs.
+        karpathy: the JSON file, {"images": [{"filename", "split", "sentences": [{"sentid", "raw"}]}]}.
+        cider: options; fitted here on the images of the pairs. None: CIDEr-D, lower-case, split.
+
+    Returns:
+        (n,) float64. A caption written for its image is among the image's references.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the file does not hold that, or lacks a judged image or caption.
+    """
+    path = Path(karpathy)
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        images = {entry["filename"]: {s["sentid"]: s["raw"] for s in entry["sentences"]} for entry in entries}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not Karpathy's dataset_coco.json: {type(error).__name__} {error}") from error
+    missing = next((name for name in judgements.images if name not in images), None)
+    if missing is not None:
+        raise DataError(f"{path}: has no image {missing!r}, which was judged")
+    names = list(dict.fromkeys(judgements.images))
+    texts = {sentid: raw for sentences in images.values() for sentid, raw in sentences.items()}
+    ids = [int(caption.rpartition(":")[2]) for caption in judgements.captions]
+    unknown = next((sentid for sentid in ids if sentid not in texts), None)
+    if unknown is not None:
+        raise DataError(f"{path}: has no sentence {unknown}, which was judged")
+    references = [[*images[name].values()] for name in names]
+    distinct = list(dict.fromkeys(ids))
+    corpus = (cider or Cider()).fit(references).encode(references, [texts[sentid] for sentid in distinct])
+    row, column = ({key: place for place, key in enumerate(keys)} for keys in (names, distinct))
+    pairs = corpus.pairs([row[name] for name in judgements.images], [column[sentid] for sentid in ids])
+    return pairs.double().numpy()
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _pearson(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    if len(x) < 2 or x.std() == 0 or y.std() == 0:
+        return math.nan
+    return float(np.corrcoef(x, y)[0, 1])

@@ -1,0 +1,117 @@
+"""One pass over the tiles of a similarity matrix, each handed to whatever collects from it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from itm_fast.metrics.positives import IntArray
+from itm_fast.metrics.scorers import Array, TileScorer, as_float_tensor
+
+Query: TypeAlias = Literal["image", "caption"]
+Progress: TypeAlias = Callable[[int, int], None]
+
+CHUNK_BYTES = 64 << 20
+_BYTES_PER_SIM = 8  # float64, or float32 and one temporary of the scorer
+# Tall tiles: what a product of embeddings prepares for a tile's captions serves many images.
+_TILE_COLUMNS = 2048
+
+
+class Collector(Protocol):
+    """Whatever collects from tiles."""
+
+    def add(self, tile: Tensor, rows: slice, columns: slice, /) -> None:
+        """Take the scores (n_rows, n_columns) of some images and captions."""
+        ...
+
+
+class Tiles:
+    """Checked tiles of a scorer, and how far the pass has come."""
+
+    def __init__(self, scorer: TileScorer, progress: Progress | None = None, what: str = "sims") -> None:
+        """Nothing is scored yet.
+
+        Args:
+            scorer: similarities, or relevance, by tile.
+            progress: called with (pairs done, pairs in all), first with (0, pairs in all).
+            what: the name of the argument in errors.
+        """
+        self.scorer, self._progress, self._what = scorer, progress, what
+        self._done, self._total = 0, scorer.n_images * scorer.n_captions
+        if progress is not None:
+            progress(0, self._total)
+
+    def score(self, rows: slice, columns: slice) -> Tensor:
+        """One tile on the CPU, float32 or float64, without NaN."""
+        scored: Array = self.scorer(rows, columns)
+        expected = (rows.stop - rows.start, columns.stop - columns.start)
+        if tuple(scored.shape) != expected:
+            raise ValueError(
+                f"the tile scorer returned shape {tuple(scored.shape)} for rows {rows.start}:{rows.stop} and columns "
+                f"{columns.start}:{columns.stop}, expected {expected}"
+            )
+        tile = as_float_tensor(scored).cpu()
+        # The sum is NaN if anything is (or if inf meets -inf): 20 times as fast as asking every number.
+        if torch.isnan(tile.sum()):
+            nans = torch.nonzero(torch.isnan(tile))
+            if len(nans):
+                row, column = (nans[0] + torch.tensor([rows.start, columns.start])).tolist()
+                raise ValueError(
+                    f"{self._what} is NaN at row (image) {row}, column (caption) {column}; NaN has no rank"
+                )
+        return tile
+
+    def dtype(self) -> torch.dtype:
+        """float32 or float64: the type in which the tiles are compared."""
+        return self.score(slice(0, min(1, self.scorer.n_images)), slice(0, min(1, self.scorer.n_captions))).dtype
+
+    def collect(
+        self,
+        bounds: tuple[IntArray, IntArray],
+        n_sims: int,
+        everywhere: Iterable[Collector],
+        in_folds: Iterable[Collector],
+    ) -> None:
+        """Score every pair once.
+
+        Args:
+            bounds: first row and column of each fold and the end of the last, as ``Positives.fold_bounds`` has them.
+            n_sims: bound of one tile, in pairs.
+            everywhere: get every tile.
+            in_folds: get the tiles inside one fold; no tile lies across a border.
+        """
+        everywhere, in_folds = list(everywhere), list(in_folds)
+        for rows, columns, inside in _grid(*bounds, n_sims):
+            tile = self.score(rows, columns)
+            for collector in (*everywhere, *(in_folds if inside else ())):
+                collector.add(tile, rows, columns)
+            self._done += tile.numel()
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+
+def tile_sims(chunk_bytes: int) -> int:
+    """Similarities of a tile; ValueError unless there is room for one."""
+    if chunk_bytes < _BYTES_PER_SIM:
+        raise ValueError(f"chunk_bytes is {chunk_bytes}, expected at least {_BYTES_PER_SIM}")
+    return chunk_bytes // _BYTES_PER_SIM
+
+
+def _grid(row_bounds: IntArray, column_bounds: IntArray, n_sims: int) -> Iterator[tuple[slice, slice, bool]]:
+    """Tiles of at most n_sims pairs that cover the matrix, never across a fold's border; and if inside a fold."""
+    height = max(1, math.isqrt(n_sims), n_sims // _TILE_COLUMNS)
+    for row_fold, rows in _steps(row_bounds, height):
+        width = max(1, n_sims // (rows.stop - rows.start))
+        for column_fold, columns in _steps(column_bounds, width):
+            yield rows, columns, row_fold == column_fold
+
+
+def _steps(bounds: IntArray, step: int) -> Iterator[tuple[int, slice]]:
+    for fold, (start, stop) in enumerate(itertools.pairwise(bounds.tolist())):
+        for first in range(start, stop, step):
+            yield fold, slice(first, min(first + step, stop))

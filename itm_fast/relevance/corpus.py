@@ -1,0 +1,116 @@
+"""Captions encoded once, and their relevance to the images of the set: blocks, pairs, tiles. No text is here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from itm_fast.ops.cider import EncodedText, cider_pairs, cider_relevance
+
+Ids = Tensor | npt.NDArray[np.integer] | list[int] | range
+
+
+class Corpus:
+    """Relevance φ of the captions of a set to its images, computed when it is asked for; made by ``Cider.encode``.
+
+    It is a tile scorer: ``itm_fast.evaluate(sims, corpus)`` and every metric take it in place of the matrix.
+
+    Attributes:
+        n_images: images, each with its references.
+        n_captions: captions that are scored: the references in order, or the candidates that were given.
+        captions_per_image: (n_images,) int64, references of each image.
+    """
+
+    def __init__(self, text: EncodedText, n_candidates: int | None, *, unary: bool, sigma: float) -> None:
+        """Keep the encoded text; ``Cider.encode`` makes it.
+
+        Args:
+            text: references image by image, then the candidates.
+            n_candidates: candidates behind the references; None: the references are the candidates.
+            unary: whether counts are unary (CIDEr-D).
+            sigma: of the length penalty, in bigrams; 0: no penalty.
+        """
+        n_texts, n_references = len(text.bigrams), int(text.references[-1])
+        self._text, self._unary, self._sigma = text, unary, sigma
+        self._first_candidate = 0 if n_candidates is None else n_references
+        self.n_images = len(text.references) - 1
+        self.n_captions = n_texts if n_candidates is None else n_candidates
+        self.captions_per_image = text.references.diff()
+
+    def __repr__(self) -> str:
+        return f"Corpus({self.n_images} images, {self.n_captions} captions)"
+
+    def relevance(
+        self, image_ids: Ids | None = None, caption_ids: Ids | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """φ of every image and every caption asked for.
+
+        Args:
+            image_ids: (n,) integers, images by number; None: all.
+            caption_ids: (m,) integers, captions by number; None: all.
+            dtype: float32 or float64 of the result. Sums are float64 in either case.
+
+        Returns:
+            (n, m) φ, 0 ... 10.
+
+        Raises:
+            ValueError: an id out of range, a wrong dtype.
+            TypeError: ids that are not integers.
+        """
+        images = _ids("image_ids", image_ids, self.n_images)
+        captions = _ids("caption_ids", caption_ids, self.n_captions)
+        return cider_relevance(self._text, images, captions + self._first_candidate, **self._options(dtype))
+
+    def pairs(self, image_ids: Ids, caption_ids: Ids, dtype: torch.dtype = torch.float32) -> Tensor:
+        """φ of image image_ids[i] and caption caption_ids[i], for all i.
+
+        Args:
+            image_ids: (n,) integers.
+            caption_ids: (n,) integers.
+            dtype: float32 or float64 of the result.
+
+        Returns:
+            (n,) φ, 0 ... 10.
+
+        Raises:
+            ValueError: an id out of range, lengths that differ, a wrong dtype.
+            TypeError: ids that are not integers.
+        """
+        images = _ids("image_ids", image_ids, self.n_images)
+        captions = _ids("caption_ids", caption_ids, self.n_captions)
+        if len(images) != len(captions):
+            raise ValueError(f"image_ids has {len(images)} entries and caption_ids {len(captions)}, expected as many")
+        return cider_pairs(self._text, images, captions + self._first_candidate, **self._options(dtype))
+
+    def __call__(self, rows: slice, columns: slice, /) -> Tensor:
+        """φ of a tile, float64 (rows.stop - rows.start, columns.stop - columns.start)."""
+        return self.relevance(range(rows.start, rows.stop), range(columns.start, columns.stop), torch.float64)
+
+    def _options(self, dtype: torch.dtype) -> dict[str, Any]:
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype is {dtype}, expected torch.float32 or torch.float64")
+        return {"unary": self._unary, "sigma": self._sigma, "dtype": dtype}
+
+
+def _ids(name: str, ids: Ids | None, limit: int) -> Tensor:
+    """The ids as an int64 tensor on the CPU, all of them inside 0 ... limit - 1."""
+    if ids is None:
+        return torch.arange(limit)
+    if isinstance(ids, range) and ids.step == 1:
+        checked = torch.arange(ids.start, ids.stop)
+    else:
+        checked = torch.as_tensor(ids, device="cpu")
+    if not len(checked):
+        return checked.reshape(-1).long()
+    if checked.is_floating_point() or checked.dtype == torch.bool or checked.is_complex():
+        raise TypeError(f"{name} has dtype {checked.dtype}, expected integers")
+    if checked.ndim != 1:
+        raise ValueError(f"{name} has shape {tuple(checked.shape)}, expected one dimension")
+    low, high = (int(bound) for bound in checked.aminmax())
+    if low < 0 or high >= limit:
+        raise ValueError(f"{name} holds {low if low < 0 else high}, expected 0 ... {limit - 1}")
+    return checked.long()
