@@ -14,8 +14,8 @@ import itm_fast
 from itm_fast.cli.console import print_table
 
 
-def arguments(argv, description):
-    """The flags every bench has; sets the number of threads."""
+def arguments(argv, description, add=lambda parser: None):
+    """The flags every bench has, and those that `add` adds to the parser; sets the number of threads."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7, help="timed calls of each function")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of torch")
@@ -23,6 +23,7 @@ def arguments(argv, description):
     parser.add_argument("--json", type=Path, help="write the results to this file")
     parser.add_argument("--label", default="", help="name of this run in the file")
     parser.add_argument("--compare", type=Path, help="a file of --json: print how much faster this run is")
+    add(parser)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     return args
@@ -61,6 +62,22 @@ def machine():
 def peak_mb():
     """Peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def extra_mb(call):
+    """Peak resident memory during the first call of a function, above what was resident before; None off Linux."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+
+    def read(name):
+        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name))
+        return int(line.split()[1]) / 1024
+
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
+    before = read("VmRSS")
+    call()
+    return read("VmHWM") - before
 
 
 def report(args, title, shape, results, bars=()):

@@ -42,6 +42,8 @@ constexpr int64_t kColumnQueries = 256;
 #define ITM_DECLARE_RANKING(isa)                                                             \
   namespace isa {                                                                            \
   template <class T>                                                                         \
+  bool nan_in_rows(const ScoreTile<T>&, int64_t begin, int64_t end);                         \
+  template <class T>                                                                         \
   void count_rows(const ScoreTile<T>&, const RankCounts<T>&, int64_t begin, int64_t end);    \
   template <class T>                                                                         \
   void count_columns(const ScoreTile<T>&, const RankCounts<T>&, int64_t begin, int64_t end); \

@@ -10,6 +10,23 @@ ITM_INLINE bool any_lane(Mask<T> mask) {
 }
 
 template <class T>
+bool nan_in_rows(const ScoreTile<T>& tile, int64_t begin, int64_t end) {
+  for (int64_t row = begin; row < end; row++) {
+    const T* scores = tile.scores + row * tile.stride;
+    Mask<T> nan{};
+    int64_t i = 0;
+    for (; i + kLanes<T> <= tile.columns; i += kLanes<T>) {
+      const Vec<T> x = load(scores + i);
+      nan |= x != x;
+    }
+    bool found = any_lane<T>(nan);
+    for (; i < tile.columns; i++) found |= scores[i] != scores[i];
+    if (found) return true;
+  }
+  return false;
+}
+
+template <class T>
 ITM_INLINE int64_t sum_of_mask(Mask<T> counts) {
   int64_t sum = 0;
   for (int64_t i = 0; i < kLanes<T>; i++) sum += counts[i];
@@ -202,6 +219,7 @@ void keep_columns(const ScoreTile<T>& tile, const TopK<T>& top, int64_t begin, i
 }
 
 #define ITM_INSTANTIATE_RANKING(T)                                                             \
+  template bool nan_in_rows<T>(const ScoreTile<T>&, int64_t, int64_t);                         \
   template void count_rows<T>(const ScoreTile<T>&, const RankCounts<T>&, int64_t, int64_t);    \
   template void count_columns<T>(const ScoreTile<T>&, const RankCounts<T>&, int64_t, int64_t); \
   template void keep_rows<T>(const ScoreTile<T>&, const TopK<T>&, int64_t, int64_t);           \

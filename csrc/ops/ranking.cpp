@@ -6,6 +6,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "../cpu/parallel.h"
@@ -46,6 +47,21 @@ void over_queries(const at::Tensor& tile, bool queries_are_rows, Rows&& rows, Co
     const int64_t begin = item * piece, end = std::min(n, begin + piece);
     queries_are_rows ? rows(begin, end) : columns(begin, end);
   });
+}
+
+bool has_nan_cpu(const at::Tensor& tile) {
+  const at::Tensor dense = checked_tile(tile, 0, 0, true, tile.size(0));
+  std::atomic<bool> found{false};
+  auto run = [&](auto number) {
+    using T = decltype(number);
+    const auto at_tile = score_tile<T>(dense, 0, 0);
+    parallel_items((dense.size(0) + kRowQueries - 1) / kRowQueries, [&](int64_t item) {
+      const int64_t end = std::min(dense.size(0), (item + 1) * kRowQueries);
+      if (!found && ITM_PICK(nan_in_rows<T>)(at_tile, item * kRowQueries, end)) found = true;
+    });
+  };
+  tile.scalar_type() == at::kDouble ? run(double()) : run(float());
+  return found;
 }
 
 void count_ranks_cpu(const at::Tensor& tile, int64_t first_query, int64_t first_item, bool queries_are_rows,
@@ -131,11 +147,13 @@ TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "keep_topk_(Tensor tile, int first_query, int first_item, bool queries_are_rows, Tensor(a!) values, "
       "Tensor(b!) indices) -> ()");
+  m.def("has_nan(Tensor tile) -> bool");
   m.def("sort_topk_(Tensor(a!) values, Tensor(b!) indices) -> ()");
 }
 TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("count_ranks_", &count_ranks_cpu);
   m.impl("keep_topk_", &keep_topk_cpu);
+  m.impl("has_nan", &has_nan_cpu);
   m.impl("sort_topk_", &sort_topk_cpu);
 }
 

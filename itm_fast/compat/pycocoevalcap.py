@@ -21,7 +21,7 @@ class Cider:
         >>> gts = {7: ["a dog runs", "the dog is running"], 8: ["a red bus", "one red bus on a street"]}
         >>> mean, scores = Cider().compute_score(gts, {7: ["a dog runs"], 8: ["the red bus"]})
         >>> round(mean, 4), scores.round(4)
-        (2.2795, array([4.5099, 0.049 ]))
+        (3.375, array([4.1858, 2.5641]))
     """
 
     def __init__(self, test: object = None, refs: object = None, n: int = 4, sigma: float = 6.0) -> None:

@@ -31,6 +31,11 @@ def dot_products(images: Tensor, captions: Tensor) -> Tensor:
     return sims
 
 
+def has_nan(tile: Tensor) -> bool:
+    """Whether any of the scores (rows, columns), float32 or float64, is NaN."""
+    return bool(torch.ops.itm_fast.has_nan(tile))
+
+
 def count_ranks_(
     tile: Tensor,
     first_query: int,

@@ -55,8 +55,8 @@ class Cider:
         >>> references = [["a dog runs on the grass", "a brown dog outside"], ["a red bus in the city", "the red bus"]]
         >>> cider = Cider().fit(references)
         >>> cider.relevance(references, ["a dog runs on the grass", "the red bus"])
-        tensor([[5.2189, 0.0000],
-                [0.0000, 5.0155]])
+        tensor([[5.3413, 0.0000],
+                [0.0000, 4.8789]])
     """
 
     def __init__(

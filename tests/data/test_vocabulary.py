@@ -130,7 +130,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     def no_room(*names):
         raise OSError("no room")
 
-    monkeypatch.setattr(vocabulary_module.os, "replace", no_room)
+    monkeypatch.setattr("itm_fast.files.os.replace", no_room)
     with pytest.raises(OSError, match="no room"):
         Vocabulary(SPECIALS).save(path)
     assert path.read_bytes() == old
