@@ -11,15 +11,26 @@ if TYPE_CHECKING:
     from itm_fast.ops._library import build_info
     from itm_fast.ops.cross_attention import cross_attention_similarity
     from itm_fast.ops.max_similarity import max_similarity
+    from itm_fast.ops.semantic_margin import semantic_margin_loss
+    from itm_fast.ops.triplet import triplet_loss
 
 _HOMES = {
     "build_info": "itm_fast.ops._library",
     "cross_attention_similarity": "itm_fast.ops.cross_attention",
     "evaluate": "itm_fast.evaluation.evaluate",
     "max_similarity": "itm_fast.ops.max_similarity",
+    "semantic_margin_loss": "itm_fast.ops.semantic_margin",
+    "triplet_loss": "itm_fast.ops.triplet",
 }
 
-__all__ = ["build_info", "cross_attention_similarity", "evaluate", "max_similarity"]
+__all__ = [
+    "build_info",
+    "cross_attention_similarity",
+    "evaluate",
+    "max_similarity",
+    "semantic_margin_loss",
+    "triplet_loss",
+]
 
 
 def __getattr__(name: str) -> Any:
