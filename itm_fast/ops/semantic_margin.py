@@ -133,7 +133,7 @@ def semantic_margin_loss(
     if not callable(relevance):
         _checks.check_relevance(relevance, (n, n), "relevance", sims)
     temperature = _checks.check_finite("temperature", temperature, positive=True)
-    _check_options(sampling, variant, t2i_margin, sampled=negatives is None)
+    check_options(sampling, variant, t2i_margin, sampled=negatives is None)
     _checks.check_choice("reduction", reduction, Reduction)
     if margin_max is not None:
         margin_max = _checks.check_finite("margin_max", margin_max, positive=False)
@@ -185,7 +185,8 @@ def semantic_margin_loss(
     return (loss, (chosen[0], chosen[1])) if return_negatives else loss
 
 
-def _check_options(sampling: str, variant: str, t2i_margin: str, *, sampled: bool) -> None:
+def check_options(sampling: str, variant: str, t2i_margin: str, *, sampled: bool = True) -> None:
+    """Raises ValueError unless the options are known and fit each other; `sampling` counts where it is used only."""
     _checks.check_choice("sampling", sampling, Sampling)
     _checks.check_choice("variant", variant, Variant)
     _checks.check_choice("t2i_margin", t2i_margin, T2IMargin)
