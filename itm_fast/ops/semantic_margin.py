@@ -130,17 +130,13 @@ def semantic_margin_loss(
     """
     _checks.check_sims(sims)
     n = sims.shape[0]
+    if not isinstance(relevance, Tensor) and not callable(relevance):
+        raise TypeError(f"relevance must be a torch.Tensor or a callable, got {type(relevance).__name__}")
     if not callable(relevance):
         _checks.check_relevance(relevance, (n, n), "relevance", sims)
-    temperature = _checks.check_finite("temperature", temperature, positive=True)
+    check_margins(temperature, margin_max, margin_min)
     check_options(sampling, variant, t2i_margin, sampled=negatives is None)
     _checks.check_choice("reduction", reduction, Reduction)
-    if margin_max is not None:
-        margin_max = _checks.check_finite("margin_max", margin_max, positive=False)
-    if margin_min is not None:
-        margin_min = _checks.check_finite("margin_min", margin_min, positive=False)
-        if margin_max is not None and margin_min > margin_max:
-            raise ValueError(f"margin_min must be at most margin_max, got {margin_min} and {margin_max}")
     if image_ids is not None:
         _checks.check_pair_indices("image_ids", image_ids, sims)
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -185,6 +181,16 @@ def semantic_margin_loss(
     return (loss, (chosen[0], chosen[1])) if return_negatives else loss
 
 
+def check_margins(temperature: float, margin_max: float | None, margin_min: float | None) -> None:
+    """Raises TypeError for what is no number, ValueError for one out of range or bounds in the wrong order."""
+    _checks.check_finite("temperature", temperature, positive=True)
+    for name, bound in (("margin_max", margin_max), ("margin_min", margin_min)):
+        if bound is not None:
+            _checks.check_finite(name, bound, positive=False)
+    if margin_max is not None and margin_min is not None and margin_min > margin_max:
+        raise ValueError(f"margin_min must be at most margin_max, got {margin_min} and {margin_max}")
+
+
 def check_options(sampling: str, variant: str, t2i_margin: str, *, sampled: bool = True) -> None:
     """Raises ValueError unless the options are known and fit each other; `sampling` counts where it is used only."""
     _checks.check_choice("sampling", sampling, Sampling)
@@ -222,7 +228,8 @@ def _called(relevance: Callable[[Tensor, Tensor], Tensor], chosen: Tensor | None
     if chosen is None:
         rows, columns, shape = own.repeat_interleave(n), own.repeat(n), (n, n)
     else:
-        captions, images = torch.where(chosen < 0, own, chosen)
+        # The operator refuses given negatives out of range, with the place; until then they only have to be harmless.
+        captions, images = torch.where(chosen < 0, own, chosen.clamp(max=n - 1))
         rows = torch.cat([own, own, images if column else own])
         columns = torch.cat([own, captions, own if column else images])
         shape = (3, n)

@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.ops import _checks
-from itm_fast.ops.semantic_margin import Sampling, T2IMargin, Variant, check_options, semantic_margin_loss
+from itm_fast.ops.semantic_margin import (
+    Sampling,
+    T2IMargin,
+    Variant,
+    check_margins,
+    check_options,
+    semantic_margin_loss,
+)
 from itm_fast.ops.triplet import Reduction, triplet_loss
 
 
@@ -17,7 +24,7 @@ class ScoredCorpus(Protocol):
         """phi(references of image_ids[k], caption caption_ids[k]): int64 (n,) each -> (n,) float32 or float64."""
 
     def relevance(self, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
-        """phi of all pairs: int64 (n,) and (m,) -> (n, m) float32 or float64."""
+        """Phi of all pairs: int64 (n,) and (m,) -> (n, m) float32 or float64."""
 
 
 class SemanticMarginLoss(nn.Module):
@@ -75,11 +82,11 @@ class SemanticMarginLoss(nn.Module):
         """
         super().__init__()
         check_options(sampling, variant, t2i_margin)
+        check_margins(temperature, margin_max, margin_min)
         _checks.check_choice("reduction", reduction, Reduction)
         for name, value in (("weight", weight), ("triplet_weight", triplet_weight), ("margin", margin)):
             _checks.check_finite(name, value, positive=False)
-        self.corpus = relevance
-        self.temperature = _checks.check_finite("temperature", temperature, positive=True)
+        self.corpus, self.temperature = relevance, temperature
         self.sampling, self.variant, self.t2i_margin = sampling, variant, t2i_margin
         self.margin_max, self.margin_min = margin_max, margin_min
         self.weight, self.triplet_weight = weight, triplet_weight
