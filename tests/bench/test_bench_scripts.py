@@ -8,7 +8,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-@pytest.mark.parametrize("script", ["cross_attention", "train_step", "max_similarity"])
+@pytest.mark.parametrize("script", ["cross_attention", "train_step", "max_similarity", "losses"])
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"
     command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "2", "--json", str(output)]
