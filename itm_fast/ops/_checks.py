@@ -24,7 +24,8 @@ def check_finite(name: str, value: float, *, positive: bool) -> float:
     """Returns `value` as a float; raises TypeError for what is no number, ValueError for one out of range."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or (positive and value <= 0):
+    # Not math.isfinite: torch.compile may have made a symbol of the number, which has comparisons only.
+    if not -math.inf < value < math.inf or (positive and value <= 0):
         raise ValueError(f"{name} must be a finite number{' above 0' if positive else ''}, got {value}")
     return float(value)
 

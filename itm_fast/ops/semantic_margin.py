@@ -121,7 +121,7 @@ def semantic_margin_loss(
         TypeError: An argument has the wrong type or dtype.
 
     Source:
-        Biten et al., Is An Image Worth Five Sentences?, WACV 2022, section 3.3; AndresPMD/semantic_adaptive_margin.
+        Biten et al., Is An Image Worth Five Sentences?, WACV 2022, equation 7; AndresPMD/semantic_adaptive_margin.
 
     Example:
         >>> sims = torch.tensor([[0.5, 0.75], [0.0, 0.5]])
@@ -212,8 +212,9 @@ def _stacked(negatives: object, sims: Tensor) -> Tensor:
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator | None, sims: Tensor) -> Tensor:
-    device = sims.device if generator is None else generator.device
-    return torch.rand(shape, dtype=torch.float64, generator=generator, device=device).to(sims.device)
+    if generator is None:  # not passed on: torch.compile would refuse it where shapes are symbols
+        return torch.rand(shape, dtype=torch.float64, device=sims.device)
+    return torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device).to(sims.device)
 
 
 def _choose(sims: Tensor, image_ids: Tensor | None, uniform: Tensor | None, sampling: str, variant: str) -> Tensor:

@@ -39,7 +39,7 @@ def semantic_margin_loss(
         Scalar of the dtype of `sims`.
 
     Source:
-        Biten et al., Is An Image Worth Five Sentences?, WACV 2022, section 3.3; AndresPMD/semantic_adaptive_margin.
+        Biten et al., Is An Image Worth Five Sentences?, WACV 2022, equation 7; AndresPMD/semantic_adaptive_margin.
     """
     n = len(sims)
     phi, positive, own = relevance.double(), sims.diagonal(), torch.arange(n, device=sims.device)

@@ -464,3 +464,19 @@ def test_random_draws_outside_their_range_stay_in_the_batch():
     uniform = torch.tensor([[NAN, -1.0, 1.0], [float("inf"), 1e300, -float("inf")]], dtype=torch.float64)
     chosen = torch.ops.itm_fast.semantic_negatives(SIMS, None, uniform, "random", "fixed")
     assert chosen.tolist() == [[1, 0, 1], [2, 2, 0]]
+
+
+def test_one_graph_serves_every_size_and_number():
+    torch.compiler.reset()
+    sam, triplet = (
+        torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+        for function in (semantic_margin_loss, triplet_loss)
+    )
+    for n in (4, 7):
+        sims, relevance = random_batch(n)
+        for sampling in ("hardest", "random"):
+            torch.manual_seed(0)
+            found = sam(sims, relevance, sampling=sampling, temperature=n / 2)
+            torch.manual_seed(0)
+            assert torch.equal(found, semantic_margin_loss(sims, relevance, sampling=sampling, temperature=n / 2))
+        assert torch.equal(triplet(sims, margin=n / 10), triplet_loss(sims, margin=n / 10))
