@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from itm_fast.ops._library import build_info
     from itm_fast.ops.cross_attention import cross_attention_similarity
     from itm_fast.ops.max_similarity import max_similarity
+    from itm_fast.ops.semantic_margin import semantic_margin_loss
+    from itm_fast.ops.triplet import triplet_loss
     from itm_fast.relevance.cider import Cider
 
 _HOMES = {
@@ -21,7 +23,9 @@ _HOMES = {
     "evaluate": "itm_fast.evaluation.evaluate",
     "max_similarity": "itm_fast.ops.max_similarity",
     "ranks": "itm_fast.metrics.retrieval",
+    "semantic_margin_loss": "itm_fast.ops.semantic_margin",
     "topk": "itm_fast.metrics.retrieval",
+    "triplet_loss": "itm_fast.ops.triplet",
 }
 
 __all__ = [
@@ -31,7 +35,9 @@ __all__ = [
     "evaluate",
     "max_similarity",
     "ranks",
+    "semantic_margin_loss",
     "topk",
+    "triplet_loss",
 ]
 
 

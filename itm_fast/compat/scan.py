@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.ops.cross_attention import CrossAttn, cross_attention_similarity
-from itm_fast.reference.triplet import triplet_loss
+from itm_fast.ops.triplet import triplet_loss
 
 
 def xattn_score_t2i(images: Tensor, captions: Tensor, cap_lens: Sequence[int] | Tensor, opt: Any) -> Tensor:

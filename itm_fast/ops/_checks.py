@@ -24,7 +24,8 @@ def check_finite(name: str, value: float, *, positive: bool) -> float:
     """Returns `value` as a float; raises TypeError for what is no number, ValueError for one out of range."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value) or (positive and value <= 0):
+    # Not math.isfinite: torch.compile may have made a symbol of the number, which has comparisons only.
+    if not -math.inf < value < math.inf or (positive and value <= 0):
         raise ValueError(f"{name} must be a finite number{' above 0' if positive else ''}, got {value}")
     return float(value)
 
@@ -67,6 +68,42 @@ def check_counts(name: str, counts: object, of: str, vectors: Tensor) -> None:
         )
     if counts.device != vectors.device:
         raise ValueError(f"{name} must be on the device of {of}, {vectors.device}, got {counts.device}")
+
+
+def check_sims(sims: Tensor) -> None:
+    """Raises unless `sims` is a dense floating (n, n)."""
+    if not isinstance(sims, Tensor):
+        raise TypeError(f"sims must be a torch.Tensor, got {type(sims).__name__}")
+    if sims.layout != torch.strided:
+        raise TypeError(f"sims must be a dense tensor, got layout {sims.layout}")
+    if sims.ndim != 2 or sims.shape[0] != sims.shape[1]:
+        raise ValueError(f"sims must be a square matrix (n, n) with the pairs on its diagonal, got {tuple(sims.shape)}")
+    if sims.dtype not in FLOAT_DTYPES:
+        raise TypeError(f"sims must be float32, float64, bfloat16 or float16, got {sims.dtype}")
+
+
+def check_pair_indices(name: str, indices: object, sims: Tensor) -> None:
+    """Raises unless `indices` is int64 (n,), one per pair of `sims` and on its device."""
+    if not isinstance(indices, Tensor):
+        raise TypeError(f"{name} must be an int64 tensor, got {type(indices).__name__}; use torch.as_tensor")
+    if indices.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {indices.dtype}")
+    if indices.ndim != 1 or indices.shape[0] != sims.shape[0]:
+        raise ValueError(f"{name} must have shape ({sims.shape[0]},), one per pair, got {tuple(indices.shape)}")
+    if indices.device != sims.device:
+        raise ValueError(f"{name} must be on the device of sims, {sims.device}, got {indices.device}")
+
+
+def check_relevance(relevance: Tensor, shape: tuple[int, ...], of: str, sims: Tensor) -> None:
+    """Raises unless `relevance` is float32 or float64 of this shape on the device of `sims`."""
+    if not isinstance(relevance, Tensor):
+        raise TypeError(f"{of} must be a torch.Tensor, got {type(relevance).__name__}")
+    if relevance.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{of} must be float32 or float64, got {relevance.dtype}")
+    if tuple(relevance.shape) != shape:
+        raise ValueError(f"{of} must have shape {shape}, got {tuple(relevance.shape)}")
+    if relevance.device != sims.device:
+        raise ValueError(f"{of} must be on the device of sims, {sims.device}, got {relevance.device}")
 
 
 def check_device(operator: str, device: torch.device) -> None:

@@ -41,8 +41,8 @@ def triplet_loss(
     if image_ids is not None:
         own = own | (image_ids[:, None] == image_ids[None, :])
     positive = sims.diagonal()
-    cost_captions = (margin + sims - positive[:, None]).clamp(min=0).masked_fill(own, 0)
-    cost_images = (margin + sims - positive[None, :]).clamp(min=0).masked_fill(own, 0)
+    cost_captions = (margin + sims - positive[:, None]).relu().masked_fill(own, 0)
+    cost_images = (margin + sims - positive[None, :]).relu().masked_fill(own, 0)
     if max_violation and n > 0:
         loss = cost_captions.max(dim=1).values.sum() + cost_images.max(dim=0).values.sum()
     else:

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from itm_fast.reference.triplet import triplet_loss
+from itm_fast.ops.triplet import triplet_loss
 
 
 class TripletLoss(nn.Module):
-    """Bidirectional hinge over a batch's score matrix; see `itm_fast.reference.triplet_loss`."""
+    """Bidirectional hinge over a batch's score matrix; see `itm_fast.triplet_loss`."""
 
     def __init__(self, margin: float = 0.2, max_violation: bool = True) -> None:
         """Set the margin.

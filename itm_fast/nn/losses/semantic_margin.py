@@ -1,0 +1,157 @@
+"""The semantic adaptive margin (SAM) loss as a module: a scored corpus, the options, a generator of its own."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from itm_fast.ops import _checks
+from itm_fast.ops.semantic_margin import (
+    Sampling,
+    T2IMargin,
+    Variant,
+    check_margins,
+    check_options,
+    semantic_margin_loss,
+)
+from itm_fast.ops.triplet import Reduction, triplet_loss
+
+
+class ScoredCorpus(Protocol):
+    """What the loss asks of an encoded corpus; `itm_fast.Cider.encode` returns one."""
+
+    def pairs(self, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
+        """phi(references of image_ids[k], caption caption_ids[k]): int64 (n,) each -> (n,) float32 or float64."""
+
+    def relevance(self, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
+        """Phi of all pairs: int64 (n,) and (m,) -> (n, m) float32 or float64."""
+
+
+class SemanticMarginLoss(nn.Module):
+    """weight * SAM + triplet_weight * triplet over a batch's score matrix; see `itm_fast.semantic_margin_loss`.
+
+    Only the pairs that were chosen are scored. The generator of the random choices is part of the state.
+
+    Source:
+        Biten et al., Is An Image Worth Five Sentences?, WACV 2022; AndresPMD/semantic_adaptive_margin, which has the
+        default weights on CVSE's fused embeddings.
+    """
+
+    def __init__(
+        self,
+        relevance: ScoredCorpus,
+        *,
+        temperature: float = 10.0,
+        sampling: Sampling = "hardest",
+        variant: Variant = "fixed",
+        margin_max: float | None = 1.0,
+        margin_min: float | None = None,
+        t2i_margin: T2IMargin = "row",
+        weight: float = 5.0,
+        triplet_weight: float = 3.0,
+        margin: float = 0.2,
+        max_violation: bool = True,
+        mask_same_image: bool = True,
+        triplet_mask_same_image: bool = False,
+        reduction: Reduction = "sum",
+        seed: int = 0,
+    ) -> None:
+        """Keep corpus and options.
+
+        Args:
+            relevance: The corpus, which knows phi of any image and caption.
+            temperature: SAM's margin is the difference of relevance divided by it.
+            sampling: How SAM's negatives are chosen, as in `itm_fast.semantic_margin_loss`.
+            variant: "fixed", "literal" or "released".
+            margin_max: Upper bound of SAM's margins, or None.
+            margin_min: Lower bound of SAM's margins, or None.
+            t2i_margin: "row" or "column".
+            weight: Of SAM.
+            triplet_weight: Of the triplet loss; 0 drops it.
+            margin: Of the triplet loss, in units of the similarities.
+            max_violation: Only the hardest negative of each query counts in the triplet loss; may be changed while
+                training (warm-up).
+            mask_same_image: Captions of one image are no negatives of each other for SAM.
+            triplet_mask_same_image: Nor for the triplet loss.
+            reduction: "sum" or "mean" over the batch, of both.
+            seed: Of the random choices.
+
+        Raises:
+            ValueError: An option is unknown or out of range, or the options do not fit each other.
+            TypeError: A number is none.
+        """
+        super().__init__()
+        check_options(sampling, variant, t2i_margin)
+        check_margins(temperature, margin_max, margin_min)
+        _checks.check_choice("reduction", reduction, Reduction)
+        for name, value in (("weight", weight), ("triplet_weight", triplet_weight), ("margin", margin)):
+            _checks.check_finite(name, value, positive=False)
+        self.corpus, self.temperature = relevance, temperature
+        self.sampling, self.variant, self.t2i_margin = sampling, variant, t2i_margin
+        self.margin_max, self.margin_min = margin_max, margin_min
+        self.weight, self.triplet_weight = weight, triplet_weight
+        self.margin, self.max_violation = margin, max_violation
+        self.mask_same_image, self.triplet_mask_same_image = mask_same_image, triplet_mask_same_image
+        self.reduction = reduction
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, sims: Tensor, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
+        """The loss of a batch of pairs.
+
+        Args:
+            sims: (n, n), pair i on the diagonal.
+            image_ids: (n,) int64, the corpus' number of each pair's image.
+            caption_ids: (n,) int64, the corpus' number of each pair's caption.
+
+        Returns:
+            Scalar, as the operators return it.
+
+        Raises:
+            ValueError: Shapes or devices do not fit.
+            TypeError: An argument has the wrong type or dtype.
+        """
+        _checks.check_sims(sims)
+        _checks.check_pair_indices("image_ids", image_ids, sims)
+        _checks.check_pair_indices("caption_ids", caption_ids, sims)
+
+        def pairs(rows: Tensor, columns: Tensor) -> Tensor:
+            return self.corpus.pairs(image_ids[rows], caption_ids[columns]).to(sims.device)
+
+        every = self.sampling == "all"
+        loss = self.weight * semantic_margin_loss(
+            sims,
+            self.corpus.relevance(image_ids, caption_ids).to(sims.device) if every else pairs,
+            temperature=self.temperature,
+            sampling=self.sampling,
+            variant=self.variant,
+            margin_max=self.margin_max,
+            margin_min=self.margin_min,
+            t2i_margin=self.t2i_margin,
+            image_ids=image_ids if self.mask_same_image else None,
+            generator=self.generator,
+            reduction=self.reduction,
+        )
+        if self.triplet_weight == 0:
+            return loss
+        return loss + self.triplet_weight * triplet_loss(
+            sims,
+            margin=self.margin,
+            max_violation=self.max_violation,
+            image_ids=image_ids if self.triplet_mask_same_image else None,
+            reduction=self.reduction,
+        )
+
+    def get_extra_state(self) -> Tensor:
+        """The generator's state, (k,) uint8: a resumed run draws what the first one would have drawn."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Continues with a state of `get_extra_state`."""
+        self.generator.set_state(state.cpu())
+
+    def extra_repr(self) -> str:
+        """The options that decide what is computed."""
+        return (
+            f"{self.variant}, {self.sampling}, temperature={self.temperature}, weight={self.weight}, "
+            f"triplet_weight={self.triplet_weight}, margin={self.margin}"
+        )
