@@ -480,3 +480,12 @@ def test_one_graph_serves_every_size_and_number():
             torch.manual_seed(0)
             assert torch.equal(found, semantic_margin_loss(sims, relevance, sampling=sampling, temperature=n / 2))
         assert torch.equal(triplet(sims, margin=n / 10), triplet_loss(sims, margin=n / 10))
+
+
+@pytest.mark.parametrize("sampling", ["hardest", "easiest"])
+def test_the_first_nan_of_a_row_and_of_a_column_is_chosen(sampling):
+    for sims in (torch.eye(5), torch.eye(5).double()):
+        sims[1, 0] = sims[3, 0] = sims[2, 1] = sims[2, 3] = NAN
+        _, (m, l) = semantic_margin_loss(sims, torch.eye(5), sampling=sampling, return_negatives=True)  # noqa: E741
+        assert (m[1], m[2], m[3]) == (0, 1, 0)
+        assert (l[0], l[1], l[3]) == (1, 2, 2)
