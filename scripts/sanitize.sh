@@ -16,7 +16,7 @@ cd "$copy/source"
 # The runtimes must be there before Python itself; libstdc++ too, or ASan can't find the function that throws exceptions.
 cxx=${CXX:-c++}
 runtimes=("$($cxx -print-file-name=libasan.so)" "$($cxx -print-file-name=libubsan.so)" "$($cxx -print-file-name=libstdc++.so.6)")
-ldd itm_fast/_C*.so | grep -q libasan || { echo "sanitize: the build carries no AddressSanitizer" >&2; exit 1; }
+ldd itm_fast/_C*.so | grep libasan >/dev/null || { echo "sanitize: the build carries no AddressSanitizer" >&2; exit 1; }
 # Leaks: Python and torch keep memory until the end. capture=sys: a report must reach the terminal although the process dies.
 export LD_PRELOAD="${runtimes[*]}" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONDONTWRITEBYTECODE=1
 folders=()
