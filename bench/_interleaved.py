@@ -86,7 +86,7 @@ def report(args, title, shape, results, bars=()):
     A bar with a limit below 0 asks for at least -limit, otherwise for at most the limit.
     """
     fused = next(iter(results.values()))
-    rows = [[name, f"{ms:.1f}", f"{ms / fused:.2f}x"] for name, ms in results.items()]
+    rows = [[name, f"{ms:.{1 if ms >= 10 else 3}f}", f"{ms / fused:.2f}x"] for name, ms in results.items()]
     print_table(["", "ms", "to fused"], rows, f"{title}: {shape}")
     print(f"{machine()}, peak RSS {peak_mb():.0f} MB; medians, interleaved")
     for text, value, limit in bars:

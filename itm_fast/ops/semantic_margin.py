@@ -18,10 +18,11 @@ Relevance: TypeAlias = Tensor | Callable[[Tensor, Tensor], Tensor]
 Negatives: TypeAlias = tuple[Tensor, Tensor]
 
 _PAPERS_NAMES = {"HN": "hardest", "SN": "easiest", "RS": "random"}
+_RELEASED_NAMES = {"hardest": "soft", "HN": "soft", "easiest": "hard", "SN": "hard", "RS": "random"}
 _SAMPLINGS = {
     "fixed": ("hardest", "easiest", "random", "all", *_PAPERS_NAMES),
     "literal": ("hardest", "easiest", "random", *_PAPERS_NAMES),
-    "released": ("soft", "hard", "random", "mixed"),
+    "released": ("soft", "hard", "random", "mixed", *_RELEASED_NAMES),
 }
 
 
@@ -93,9 +94,9 @@ def semantic_margin_loss(
         temperature: The margin is the difference of relevance divided by it.
         sampling: How m and l are chosen where `negatives` isn't given. "hardest" (HN), "easiest" (SN): highest, lowest
             score of the row (m) and of the column (l), the first of equal ones; "random" (RS): uniform, m and l
-            independently; "all" (variant "fixed" only): the hinge over every negative, summed. Variant "released" has
-            names of its own: "soft" takes the second highest along rows for both, "hard" the second lowest, "random",
-            and "mixed", for each batch "hard" or "random" by a coin.
+            independently; "all" (variant "fixed" only): the hinge over every negative, summed. Variant "released"
+            also takes its code's names, which mean the reverse: "soft" (= "hardest" there) takes the second highest
+            along rows for both, "hard" (= "easiest") the second lowest; "mixed": "hard" or "random" by a coin a batch.
         variant: "fixed": as above, what the paper's text says. "literal": its equation 7 as printed, a and b swapped.
             "released": the authors' code, also swapped, margins in float32 and of row m_i (l_i) instead of i, m and l
             both captions of row i, nothing masked but the diagonal ("random" only); a hinge of exactly 0 passes its
@@ -146,7 +147,7 @@ def semantic_margin_loss(
         raise ValueError("return_negatives needs one negative per query, but sampling 'all' takes every one")
     _checks.check_device("semantic_margin_loss", sims.device)
 
-    name = _PAPERS_NAMES.get(sampling, sampling)
+    name = (_RELEASED_NAMES if variant == "released" else _PAPERS_NAMES).get(sampling, sampling)
     chosen = None if negatives is None else _stacked(negatives, sims)
     uniform = None
     if chosen is None and name in ("random", "mixed"):

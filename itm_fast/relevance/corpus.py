@@ -40,9 +40,20 @@ class Corpus:
         self.n_images = len(text.references) - 1
         self.n_captions = n_texts if n_candidates is None else n_candidates
         self.captions_per_image = text.references.diff()
+        owners = torch.arange(self.n_images).repeat_interleave(self.captions_per_image)
+        self._caption_to_image = owners if n_candidates is None else None
 
     def __repr__(self) -> str:
         return f"Corpus({self.n_images} images, {self.n_captions} captions)"
+
+    @property
+    def caption_to_image(self) -> Tensor:
+        """(n_captions,) int64; ValueError where the captions are candidates that belong to no image."""
+        if self._caption_to_image is None:
+            raise ValueError(
+                "the candidates of this corpus belong to no image: give image_ids, or encode references only"
+            )
+        return self._caption_to_image
 
     def relevance(
         self, image_ids: Ids | None = None, caption_ids: Ids | None = None, dtype: torch.dtype = torch.float32

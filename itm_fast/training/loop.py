@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
 from itm_fast.data.precomp import PrecompDataset
 from itm_fast.models.scan import SCAN
+from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 
 
 def train(
@@ -15,6 +16,7 @@ def train(
     dataset: PrecompDataset,
     tokens: CaptionTokens,
     *,
+    criterion: SemanticMarginLoss | None = None,
     num_epochs: int = 30,
     batch_size: int = 128,
     learning_rate: float = 2e-4,
@@ -30,6 +32,7 @@ def train(
         model: On the CPU; left in training mode.
         dataset: The training split.
         tokens: Its captions, encoded with the model's vocabulary.
+        criterion: SAM over a corpus of the same captions, in place of the model's own loss.
         num_epochs: Passes over all captions.
         batch_size: Pairs per step; the last, smaller batch of an epoch is left out.
         learning_rate: Of Adam.
@@ -63,22 +66,26 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     optimizer = torch.optim.Adam(model.parameters(), learning_rate)
-    hardest = model.loss.max_violation
+    loss_module = model.loss if criterion is None else criterion
+    hardest = loss_module.max_violation
     losses = []
     model.train()
     for epoch in range(num_epochs):
         optimizer.param_groups[0]["lr"] = learning_rate * 0.1 ** (epoch // lr_update)
-        model.loss.max_violation = hardest and epoch >= warmup_epochs
+        loss_module.max_violation = hardest and epoch >= warmup_epochs
         for batch in loader:
             regions = model.encode_images(batch.regions)  # (B, max_regions, D)
             words = model.encode_captions(batch.tokens, batch.word_counts)  # (B, max_words, D)
             sims = model.similarity(regions, words, batch.word_counts)  # (B, B)
-            loss = model.loss(sims, batch.image_ids)
+            if criterion is None:
+                loss = model.loss(sims, batch.image_ids)
+            else:
+                loss = criterion(sims, batch.caption_ids, batch.image_ids)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
             optimizer.step()
             losses.append(loss.item() / batch_size)
             progress(len(losses), num_epochs * len(loader))
-    model.loss.max_violation = hardest
+    loss_module.max_violation = hardest
     return losses

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from itm_fast import reference
+from itm_fast import Cider, reference
 from itm_fast.losses import SemanticMarginLoss, TripletLoss
 
 
@@ -15,6 +15,7 @@ class Corpus:
     def __init__(self):
         self.phi = 10 * torch.rand(20, 100, generator=torch.Generator().manual_seed(1))
         self.asked = []
+        self.caption_to_image = torch.arange(100) // 5
 
     def pairs(self, image_ids, caption_ids):
         self.asked.append(("pairs", len(image_ids)))
@@ -32,7 +33,7 @@ SIMS = torch.rand(8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.
 
 def loss_and_gradient(criterion, sims=SIMS):
     sims = sims.clone().requires_grad_()
-    loss = criterion(sims, IMAGE_IDS, CAPTION_IDS)
+    loss = criterion(sims, CAPTION_IDS, IMAGE_IDS)
     loss.backward()
     return loss.detach(), sims.grad
 
@@ -104,13 +105,13 @@ def test_without_the_triplet():
     torch.testing.assert_close(dropped, want)
     not_finite = SIMS.clone()
     not_finite[0, 1] = float("nan")  # two captions of one image: masked for SAM, not for the triplet
-    assert SemanticMarginLoss(corpus, triplet_weight=0)(not_finite, IMAGE_IDS, CAPTION_IDS).isfinite()
-    assert SemanticMarginLoss(corpus)(not_finite, IMAGE_IDS, CAPTION_IDS).isnan()
+    assert SemanticMarginLoss(corpus, triplet_weight=0)(not_finite, CAPTION_IDS).isfinite()
+    assert SemanticMarginLoss(corpus)(not_finite, CAPTION_IDS).isnan()
 
 
 def test_a_resumed_run_draws_what_the_first_would_have_drawn(tmp_path):
     def draws(criterion, n=4):
-        return [criterion(SIMS, IMAGE_IDS, CAPTION_IDS).item() for _ in range(n)]
+        return [criterion(SIMS, CAPTION_IDS).item() for _ in range(n)]
 
     criterion = SemanticMarginLoss(Corpus(), sampling="random", seed=3)
     assert draws(copy.deepcopy(criterion)) == draws(criterion)
@@ -122,6 +123,19 @@ def test_a_resumed_run_draws_what_the_first_would_have_drawn(tmp_path):
     resumed.load_state_dict(torch.load(tmp_path / "state.pt"))
     assert draws(resumed) == rest
     assert len(set(rest)) > 1
+
+
+def test_a_corpus_of_captions():
+    captions = [["a dog runs", "a brown dog"], ["a red bus", "the red bus stops"], ["two cats", "cats sleep"]]
+    corpus = Cider().fit(captions).encode(captions)
+    ids, sims = torch.tensor([1, 2, 5]), torch.rand(3, 3)
+    loss = SemanticMarginLoss(corpus, weight=1.0, triplet_weight=0.0, temperature=2.0)(sims, ids)
+    phi = corpus.relevance(ids // 2, ids)
+    torch.testing.assert_close(loss, reference.semantic_margin_loss(sims, phi, temperature=2.0))
+    others = Cider().fit(captions).encode(captions, ["a dog", "a bus", "a cat"])
+    with pytest.raises(ValueError, match="belong to no image"):
+        SemanticMarginLoss(others)(sims, torch.arange(3))
+    assert SemanticMarginLoss(others)(sims, torch.arange(3), torch.arange(3)).isfinite()
 
 
 def test_prints_what_it_computes():
@@ -136,7 +150,7 @@ def test_the_triplet_is_exported_too():
 @pytest.mark.parametrize(
     ("options", "error", "fragment"),
     [
-        ({"variant": "released"}, ValueError, "'mixed' for variant 'released', got 'hardest'"),
+        ({"sampling": "soft"}, ValueError, "'RS' for variant 'fixed', got 'soft'"),
         ({"t2i_margin": "column", "variant": "literal"}, ValueError, "t2i_margin 'column'"),
         ({"temperature": 0}, ValueError, "temperature must be a finite number above 0"),
         ({"margin_max": "1"}, TypeError, "margin_max must be a number"),
@@ -154,9 +168,9 @@ def test_bad_options_are_named_at_once(options, error, fragment):
 @pytest.mark.parametrize(
     ("arguments", "error", "fragment"),
     [
-        ((SIMS[:3], IMAGE_IDS, CAPTION_IDS), ValueError, "sims must be a square matrix"),
-        ((SIMS, IMAGE_IDS[:3], CAPTION_IDS), ValueError, r"image_ids must have shape \(8,\)"),
-        ((SIMS, IMAGE_IDS, CAPTION_IDS.int()), TypeError, "caption_ids must be int64"),
+        ((SIMS[:3], CAPTION_IDS, IMAGE_IDS), ValueError, "sims must be a square matrix"),
+        ((SIMS, CAPTION_IDS, IMAGE_IDS[:3]), ValueError, r"image_ids must have shape \(8,\)"),
+        ((SIMS, CAPTION_IDS.int(), IMAGE_IDS), TypeError, "caption_ids must be int64"),
     ],
 )
 def test_bad_batches_are_named(arguments, error, fragment):

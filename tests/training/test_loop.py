@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from itm_fast import Cider
 from itm_fast.data import CaptionTokens, PrecompDataset, Vocabulary, make_data
+from itm_fast.losses import SemanticMarginLoss
 from itm_fast.models import SCAN, SCANConfig
 from itm_fast.training import loop
 
@@ -30,6 +32,20 @@ def test_the_loss_falls(made):
     _, losses = run(made, max_violation=False, num_epochs=15, learning_rate=5e-3)
     assert len(losses) == 15 * 4
     assert np.mean(losses[-4:]) < 0.5 * np.mean(losses[:4])
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_trains_with_the_semantic_margin(made, warmup_epochs):
+    captions = made[0].captions
+    references = [captions[i : i + 5] for i in range(0, len(captions), 5)]
+    corpus = Cider().fit(references).encode(references)
+    criterion = SemanticMarginLoss(corpus, temperature=10.0, sampling="random", max_violation=warmup_epochs > 0)
+    options = {"num_epochs": 15, "learning_rate": 5e-3, "warmup_epochs": warmup_epochs}
+    model, losses = run(made, criterion=criterion, **options)
+    assert np.mean(losses[-4:]) < (0.7 if warmup_epochs else 0.5) * np.mean(losses[:4])
+    assert criterion.max_violation == (warmup_epochs > 0)
+    assert losses != run(made, **options)[1]
+    assert model.loss.max_violation
 
 
 def test_a_seed_fixes_everything(made):

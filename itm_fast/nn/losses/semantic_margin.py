@@ -20,6 +20,10 @@ from itm_fast.ops.triplet import Reduction, triplet_loss
 class ScoredCorpus(Protocol):
     """What the loss asks of an encoded corpus; `itm_fast.Cider.encode` returns one."""
 
+    @property
+    def caption_to_image(self) -> Tensor:
+        """(n_captions,) int64, the image that each caption was written for."""
+
     def pairs(self, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
         """phi(references of image_ids[k], caption caption_ids[k]): int64 (n,) each -> (n,) float32 or float64."""
 
@@ -35,6 +39,15 @@ class SemanticMarginLoss(nn.Module):
     Source:
         Biten et al., Is An Image Worth Five Sentences?, WACV 2022; AndresPMD/semantic_adaptive_margin, which has the
         default weights on CVSE's fused embeddings.
+
+    Example:
+        >>> from itm_fast import Cider
+        >>> captions = [["a dog runs", "a brown dog"], ["a red bus", "the red bus stops"], ["two cats", "cats sleep"]]
+        >>> criterion = SemanticMarginLoss(Cider().fit(captions).encode(captions), temperature=3.0)
+        >>> sims = (0.5 * torch.eye(3)).requires_grad_()
+        >>> criterion(sims, torch.tensor([0, 2, 5])).backward()  # of the pairs (image 0, caption 0), (1, 2), (2, 5)
+        >>> sims.grad.diagonal() < 0
+        tensor([True, True, True])
     """
 
     def __init__(
@@ -95,13 +108,13 @@ class SemanticMarginLoss(nn.Module):
         self.reduction = reduction
         self.generator = torch.Generator().manual_seed(seed)
 
-    def forward(self, sims: Tensor, image_ids: Tensor, caption_ids: Tensor) -> Tensor:
+    def forward(self, sims: Tensor, caption_ids: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """The loss of a batch of pairs.
 
         Args:
             sims: (n, n), pair i on the diagonal.
-            image_ids: (n,) int64, the corpus' number of each pair's image.
             caption_ids: (n,) int64, the corpus' number of each pair's caption.
+            image_ids: (n,) int64, the corpus' number of each pair's image; None: the image of the caption.
 
         Returns:
             Scalar, as the operators return it.
@@ -111,8 +124,10 @@ class SemanticMarginLoss(nn.Module):
             TypeError: An argument has the wrong type or dtype.
         """
         _checks.check_sims(sims)
-        _checks.check_pair_indices("image_ids", image_ids, sims)
         _checks.check_pair_indices("caption_ids", caption_ids, sims)
+        if image_ids is None:
+            image_ids = self.corpus.caption_to_image.to(sims.device)[caption_ids]
+        _checks.check_pair_indices("image_ids", image_ids, sims)
 
         def pairs(rows: Tensor, columns: Tensor) -> Tensor:
             return self.corpus.pairs(image_ids[rows], caption_ids[columns]).to(sims.device)
