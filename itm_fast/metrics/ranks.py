@@ -93,7 +93,7 @@ def check_query(query: str) -> None:
         raise ValueError(f'query is {query!r}, expected "image" (captions are retrieved) or "caption" (images are)')
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def stream_ranks(
     scorer: TileScorer,
     positives: Positives,
@@ -157,7 +157,7 @@ def stream_ranks(
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def stream_topk(
     scorer: TileScorer,
     k: int,

@@ -30,7 +30,7 @@ class BestRanks(NamedTuple):
     pessimistic: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def topk(
     queries: Sims,
     gallery: Array | int | None = None,
@@ -80,7 +80,7 @@ def topk(
     return keeper.topk()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def ranks(
     queries: Sims,
     gallery: Array | PositiveItems | None = None,

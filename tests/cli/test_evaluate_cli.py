@@ -121,6 +121,9 @@ def test_model(folder, capsys, monkeypatch):
     code, out, _ = run(capsys, *flags, "--split", "dev2")
     assert code == 0
     assert json.loads(out)["conditions"]["n_captions"] == 20
+    code, out, _ = run(capsys, *flags, "--split", "dev2", "--ncs")
+    assert code == 0
+    assert json.loads(out)["nsum"] == 0  # every image has the same words, which tell nothing
     code, _, err = run(capsys, *flags)
     assert code == 2
     assert "test_ims.npy: no such file" in err

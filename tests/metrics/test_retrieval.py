@@ -59,6 +59,12 @@ def test_a_thousand_and_more():
         assert np.array_equal(found.indices.numpy(), order)
 
 
+def test_the_result_may_be_used_in_training():
+    sims = torch.randn(4, 9, requires_grad=True)
+    sims.gather(1, itm_fast.topk(sims.detach(), 2).indices).sum().backward()
+    assert sims.grad.sum() == 8
+
+
 def test_embeddings_as_scores():
     generator = torch.Generator().manual_seed(0)
     queries, gallery = torch.randn(300, 40, generator=generator), torch.randn(517, 40, generator=generator)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from itm_fast import Cider, reference
+from itm_fast import Cider, reference, semantic_margin_loss
 from itm_fast.errors import DataError
 
 # The golden captions are tokenised already, and their case is kept.
@@ -68,8 +68,10 @@ def test_golden_document_frequencies_of_another_corpus(name):
     assert worst("ciderD_flatidf_split", [[f"nonsense{i}"] for i in range(n_images)]) < 1e-12
 
 
-def test_golden_margins_of_a_training_batch():
-    content, expected = golden_json("cider_coco60.json"), golden("cider_coco60.npz")
+@pytest.mark.parametrize("name", ["coco60", "f30k20"])
+def test_golden_training_batch(name):
+    """From captions and embeddings to the loss and its gradients, as the original's forward_metric."""
+    content, expected = golden_json(f"cider_{name}.json"), golden(f"cider_{name}.npz")
     corpus = Cider(tokenizer=AS_GIVEN).fit(content["df_captions"]).encode(content["tokens_split"])
     captions = torch.from_numpy(expected["batch_caption"])
     images = captions // 5
@@ -78,6 +80,18 @@ def test_golden_margins_of_a_training_batch():
         for key, ids in (("pos", captions), ("neg_i2t", captions[idx0]), ("neg_t2i", captions[idx1])):
             phi = corpus.pairs(images, ids, torch.float64).numpy()
             assert np.abs(phi - expected[f"batch_{sampling}_{key}"]).max() < 1e-6, (sampling, key)
+        im, s = (torch.from_numpy(expected[f"batch_{key}"]).double().requires_grad_() for key in ("im", "s"))
+        loss = semantic_margin_loss(
+            im @ s.T,
+            lambda rows, columns: corpus.pairs(images[rows], captions[columns], torch.float64),
+            variant="released",
+            negatives=(idx0, idx1),
+            temperature=10.0,
+        )
+        loss.backward()
+        assert loss.item() == pytest.approx(float(expected[f"batch_{sampling}_loss"]), rel=1e-6)
+        for gradient, key in ((im.grad, "dim"), (s.grad, "ds")):
+            assert np.abs(gradient.numpy() - expected[f"batch_{sampling}_{key}"]).max() < 2e-6, (sampling, key)
 
 
 @pytest.mark.parametrize("variant", ["cider_d", "cider"])

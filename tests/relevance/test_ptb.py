@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -170,15 +169,8 @@ ADDRESSES = ["a@", "a@b.", "a.com/", "http://", "http://a.", "<a", "<a "]
 
 
 @pytest.mark.parametrize("piece", [*"aA1.'-(@&$_é😀", *WORDS, *ADDRESSES])
-def test_time_is_linear(piece):
-    def seconds(length):
-        text = piece * (length // len(piece))
-        best = float("inf")
-        for _ in range(3):
-            start = time.perf_counter()
-            ptb_tokens(text)
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    # 8 times the text: 8 if linear, 64 if quadratic.
-    assert seconds(80_000) < 30 * seconds(10_000) + 0.02
+def test_long_texts_end(piece):
+    """A pattern that backtracks without bound would need hours here, and the run's limit on one test would end it."""
+    tokens = ptb_tokens(piece * (300_000 // len(piece)))
+    few = ptb_tokens(piece * 20)
+    assert tokens[: len(few) // 2] == few[: len(few) // 2] or len(few) < 4  # one long token is one
