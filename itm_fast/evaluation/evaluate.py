@@ -11,7 +11,7 @@ import torch
 
 from itm_fast.evaluation.protocols import ProtocolName, find_protocol
 from itm_fast.evaluation.protocols._protocol import Headline
-from itm_fast.evaluation.report import Report
+from itm_fast.evaluation.report import Report, named
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.positives import make_positives
@@ -153,19 +153,15 @@ def _section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
 def _figures(ranks: Ranks, ks: Sequence[int]) -> dict[str, Any]:
     """The figures of one direction."""
     return {
-        **_named("R", ks, recall_of_ranks(ranks.best, ks)),
-        **_named("R_all", ks, recall_of_all(ranks, ks)),
+        **named("R", ks, recall_of_ranks(ranks.best, ks)),
+        **named("R_all", ks, recall_of_all(ranks, ks)),
         "medr": median_rank(ranks.best),
         "meanr": mean_rank(ranks.best),
-        "optimistic": _named("R", ks, recall_of_ranks(ranks.optimistic, ks)),
-        "pessimistic": _named("R", ks, recall_of_ranks(ranks.pessimistic, ks)),
+        "optimistic": named("R", ks, recall_of_ranks(ranks.optimistic, ks)),
+        "pessimistic": named("R", ks, recall_of_ranks(ranks.pessimistic, ks)),
         "n_queries": int((ranks.n_positives > 0).sum()),
         "n_tied": int((ranks.pessimistic > ranks.optimistic).sum()),
     }
-
-
-def _named(name: str, ks: Sequence[int], recalls: torch.Tensor) -> dict[str, float]:
-    return {f"{name}@{k}": recall for k, recall in zip(ks, recalls.tolist(), strict=True)}
 
 
 def _mean(folds: list[dict[str, Any]]) -> dict[str, Any]:

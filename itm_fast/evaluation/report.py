@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from torch import Tensor
 
 from itm_fast.files import written_aside
 
@@ -132,6 +134,20 @@ class Report(Mapping[str, Any]):
             f"{self['full']['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
             f"{conditions['seconds']:.2f} s"
         )
+
+
+def named(name: str, ks: Iterable[int], scores: Tensor) -> dict[str, float]:
+    """Scores at cut-offs as a report names them: "NCS@5".
+
+    Args:
+        name: the metric's.
+        ks: cut-offs.
+        scores: (len(ks),) numbers.
+
+    Returns:
+        {f"{name}@{k}": score}.
+    """
+    return {f"{name}@{k}": score for k, score in zip(ks, scores.tolist(), strict=True)}
 
 
 def _number(column: str, value: float) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from itm_fast.evaluation.report import named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk
@@ -87,13 +88,9 @@ class Semantics:
             figures[direction] = {}
             for mark, own in (("", None), ("(N)", own_items(self._positives, query)[queries])):
                 lists = semantic_lists(query, top, ideal, self._source, queries, k=self._k, own=own)
-                figures[direction] |= _named(f"NCS{mark}", self._ks, ncs_of_lists(lists, self._ks))
+                figures[direction] |= named(f"NCS{mark}", self._ks, ncs_of_lists(lists, self._ks))
                 sums[f"nsum{mark}"].append(ncs_of_lists(lists, _SUM_KS))
                 if self._m is not None:
                     recall = recall_of_hits(paper_hits(lists, self._m), self._m, self._ks, "all")
-                    figures[direction] |= _named(f"SR{mark}", self._ks, recall)
+                    figures[direction] |= named(f"SR{mark}", self._ks, recall)
         return {**figures, **{name: nsum(*both) for name, both in sums.items()}}
-
-
-def _named(name: str, ks: Sequence[int], scores: torch.Tensor) -> dict[str, float]:
-    return {f"{name}@{k}": score for k, score in zip(ks, scores.tolist(), strict=True)}

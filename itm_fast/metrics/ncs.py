@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.ranks import BothTopK, check_query, stream_ranks, stream_topk
-from itm_fast.metrics.recall import checked_ks
+from itm_fast.metrics.recall import checked_ks, rsum
 from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import (
     Relevance,
@@ -191,4 +191,4 @@ def nsum(i2t: Tensor | npt.ArrayLike, t2i: Tensor | npt.ArrayLike) -> float:
         >>> nsum([50.0, 55.0, 60.0], [40.0, 45.0, 50.0])
         300.0
     """
-    return sum(float(torch.as_tensor(scores, dtype=torch.float64).sum()) for scores in (i2t, t2i))
+    return rsum(i2t, t2i)
