@@ -14,6 +14,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
+FORMATTED := $(SOURCES) $(wildcard tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test build bench lint format sanitize lock clean
 
@@ -52,12 +54,12 @@ lint: $(VENV)/.requirements
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(FORMATTED)
 
 format: $(VENV)/.requirements
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(SOURCES)
+	$(BIN)/clang-format -i $(FORMATTED)
 
 sanitize: $(VENV)/.requirements
 	VENV=$(VENV) scripts/sanitize.sh $(PYTEST_ARGS)

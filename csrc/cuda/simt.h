@@ -1,0 +1,126 @@
+// The one header a kernel includes. Under nvcc every name is CUDA's own or a thin wrapper of one PTX instruction;
+// compiled as C++ the same names come from the emulator in tests/emu, so that one text is compiled by both.
+//
+// Rules for kernels: no #ifdef, no static __shared__ variable (one struct, through simt::shared), arguments in one POD
+// struct, tensor cores and asynchronous copies through the wrappers below only.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define SIMT_DEVICE __device__ __forceinline__
+#define SIMT_KERNEL(threads, min_blocks) static __global__ void __launch_bounds__(threads, min_blocks)
+#define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  (kernel)<<<(grid), (block), (shared_bytes), static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+
+namespace simt {
+
+using bf16 = __nv_bfloat16;
+using f16 = __half;
+SIMT_DEVICE float to_float(bf16 x) { return __bfloat162float(x); }
+SIMT_DEVICE float to_float(f16 x) { return __half2float(x); }
+SIMT_DEVICE bf16 to_bf16(float x) { return __float2bfloat16_rn(x); }
+SIMT_DEVICE f16 to_f16(float x) { return __float2half_rn(x); }
+// A float rounded to the 10 bits of mantissa that a TF32 tensor core reads.
+SIMT_DEVICE uint32_t to_tf32(float x) {
+  uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  return rounded;
+}
+
+// The block's shared memory, whose size the launch gives.
+template <class T>
+SIMT_DEVICE T& shared() {
+  extern __shared__ __align__(128) unsigned char simt_shared_bytes[];
+  return *reinterpret_cast<T*>(simt_shared_bytes);
+}
+SIMT_DEVICE unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
+
+// Starts to copy 16 bytes from global to shared memory; `valid` of them are read, the rest becomes zero.
+SIMT_DEVICE void cp_async16(void* to, const void* from, int valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid)
+               : "memory");
+}
+SIMT_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most N of this thread's groups are under way.
+template <int N>
+SIMT_DEVICE void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// 8 x 8 matrices of 16-bit numbers from shared memory: lane l gives the address of row l % 8 of matrix l / 8.
+SIMT_DEVICE void ldmatrix_x4(uint32_t (&out)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+SIMT_DEVICE void ldmatrix_x2(uint32_t (&out)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(out[0]), "=r"(out[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+// Each matrix transposed on the way.
+SIMT_DEVICE void ldmatrix_x4_trans(uint32_t (&out)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+               : "r"(shared_address(row))
+               : "memory");
+}
+SIMT_DEVICE void ldmatrix_x2_trans(uint32_t (&out)[2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+               : "=r"(out[0]), "=r"(out[1])
+               : "r"(shared_address(row))
+               : "memory");
+}
+
+// d (16 x 8, float32) += a (16 x k, rows) . b (k x 8, columns), spread over the lanes of a warp as PTX describes for
+// mma.m16n8k16 (16-bit types) and mma.m16n8k8 (TF32).
+SIMT_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+SIMT_DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+SIMT_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+}  // namespace simt
+
+#else
+#include "emulator.h"
+#endif
+
+namespace simt {
+
+// Over groups of `width` neighbouring lanes (a power of two); every lane of the warp takes part.
+template <class T>
+SIMT_DEVICE T group_sum(T x, int width) {
+  for (int offset = width / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
+  return x;
+}
+template <class T>
+SIMT_DEVICE T group_max(T x, int width) {
+  for (int offset = width / 2; offset > 0; offset /= 2) {
+    const T other = __shfl_xor_sync(0xffffffffu, x, offset);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+}  // namespace simt

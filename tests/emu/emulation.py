@@ -1,0 +1,203 @@
+"""Builds kernel files as C++ with the emulator, and runs them on NumPy arrays."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CUDA = ROOT / "csrc" / "cuda"
+PARTS = ("fibre", "machine", "warp", "memory", "control")
+ORDERS = {"forward": 0, "reverse": 1, "random": 2, "warp-random": 3}
+STATISTICS = ("switches", "barriers", "collectives", "matrix_products", "accesses", "blocks", "races")
+
+
+class EmulationError(Exception):
+    """What a launch did that no device would allow, or that would differ from run to run."""
+
+
+def compiler():
+    """The C++ compiler's command, or None."""
+    command = shlex.split(os.environ.get("CXX") or "c++")
+    return command if shutil.which(command[0]) else None
+
+
+def build(source, *, hooks, defines=(), folder=None):
+    """Compiles a kernel file with the emulator into a shared library, once for each content and set of flags.
+
+    Args:
+        source: the .cu file.
+        hooks: whether its loads and stores are watched (races, bounds, traffic).
+        defines: macros, such as "BUG=1".
+        folder: where libraries are kept; build/emu in the checkout by default.
+
+    Returns:
+        The library's path.
+    """
+    source = Path(source)
+    folder = Path(folder) if folder else ROOT / "build" / "emu"
+    folder.mkdir(parents=True, exist_ok=True)
+    # As nvcc: products and sums are contracted. Never -ffast-math: NaN marks what nobody wrote.
+    flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
+    if platform.machine() == "x86_64" and "fma" in _cpu_flags():
+        flags.append("-mfma")
+    files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), source])
+    key = hashlib.sha256(" ".join([*compiler(), *flags, *defines, str(hooks)]).encode())
+    for file in files:
+        key.update(file.read_bytes())
+    library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if library.is_file():
+        return library
+    objects = [_compile(folder, flags, HERE / f"{part}.cpp") for part in PARTS]
+    own = [*(f"-D{define}" for define in defines), *(["-fsanitize=thread"] if hooks else [])]
+    objects.append(_compile(folder, [*flags, *own, "-x", "c++"], source))
+    aside = library.with_suffix(f".{os.getpid()}")
+    _run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
+    aside.replace(library)
+    return library
+
+
+def _compile(folder, flags, source):
+    """The emulator's own parts are the same for every kernel file: kept by their content."""
+    mine = hashlib.sha256(" ".join(flags).encode())
+    for file in sorted([*HERE.glob("*.h"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), source]):
+        mine.update(file.read_bytes())
+    output = folder / f"{source.stem}-{mine.hexdigest()[:16]}.o"
+    if not output.is_file():
+        aside = output.with_suffix(f".{os.getpid()}")
+        _run([*compiler(), *flags, "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-c", str(source), "-o", str(aside)])
+        aside.replace(output)
+    return output
+
+
+def _run(command):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
+
+
+def _cpu_flags():
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+class Device:
+    """A library of emulated kernels: its memory, its launches, what it checks."""
+
+    def __init__(self, library):
+        self._path = library
+        self._library = ctypes.CDLL(str(library))
+        self._library.emu_allocate.restype = ctypes.c_void_p
+        self._library.emu_allocate.argtypes = [ctypes.c_size_t]
+        self._library.emu_free.argtypes = [ctypes.c_void_p]
+        self._library.emu_copy_in.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+        self._library.emu_copy_out.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+        self._library.emu_take_error.restype = ctypes.c_char_p
+        self._library.emu_take_traffic.restype = ctypes.c_char_p
+        self._library.emu_configure.argtypes = [
+            ctypes.c_uint64,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_double,
+            ctypes.c_int,
+            ctypes.c_int,
+        ]
+        self.configure()
+
+    def configure(
+        self, order="forward", seed=0, *, resident_blocks=1, preemption=0.0, check_races=False, traffic=False
+    ):
+        """How the next launches run: order of threads, blocks at a time, switches at loads and stores, checks.
+
+        Args:
+            order: "forward", "reverse", "random" (any thread), "warp-random" (warps in any order).
+            seed: of the random orders.
+            resident_blocks: blocks whose threads take turns.
+            preemption: probability of a switch at every load and store; needs a library with hooks.
+            check_races: find races and reads of what nobody wrote; needs hooks.
+            traffic: count sectors and bank conflicts; needs hooks.
+        """
+        self._library.emu_configure(seed, ORDERS[order], resident_blocks, preemption, check_races, traffic)
+
+    def array(self, content):
+        """A copy of an array in device memory."""
+        content = np.ascontiguousarray(content)
+        array = self.empty(content.shape, content.dtype)
+        self._library.emu_copy_in(array.pointer, content.ctypes.data, content.nbytes)
+        return array
+
+    def empty(self, shape, dtype=np.float32):
+        """Device memory that nobody has written."""
+        return DeviceArray(self._library, tuple(np.atleast_1d(shape)), np.dtype(dtype))
+
+    def run(self, name, *arguments):
+        """Calls an exported function; raises EmulationError for what its launches did."""
+        converted = [ctypes.c_void_p(a.pointer) if isinstance(a, DeviceArray) else a for a in arguments]
+        getattr(self._library, name)(*converted)
+        error = self._library.emu_take_error().decode()
+        if error:
+            raise EmulationError(self._with_lines(error))
+
+    def statistics(self):
+        """Counts since the library was loaded."""
+        values = (ctypes.c_uint64 * len(STATISTICS))()
+        self._library.emu_statistics(values)
+        return dict(zip(STATISTICS, values, strict=True))
+
+    def traffic(self):
+        """Loads and stores since the last call: dicts with line, shared, write, bytes, requests, units, ideal.
+
+        Units are wavefronts of the 32 banks (shared) or sectors of 32 bytes (global).
+        """
+        rows = []
+        for line in self._library.emu_take_traffic().decode().splitlines():
+            place, *numbers = line.split()
+            names = ("shared", "write", "bytes", "requests", "units", "ideal")
+            rows.append({"line": self._line(place), **dict(zip(names, map(int, numbers), strict=True))})
+        return rows
+
+    def function(self, name, result, *argument_types):
+        """A plain function of the library."""
+        function = getattr(self._library, name)
+        function.restype, function.argtypes = result, argument_types
+        return function
+
+    def _with_lines(self, error):
+        return re.sub(r"pc \+0x([0-9a-f]+)", lambda match: self._line(match[1]), error)
+
+    def _line(self, offset):
+        """File and line of an offset in the library, where addr2line is installed."""
+        if shutil.which("addr2line") is None:
+            return f"pc +0x{offset}"
+        command = ["addr2line", "-e", str(self._path), f"0x{offset}"]
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(" ")[0].strip()
+        return Path(found).name if found and "?" not in found else f"pc +0x{offset}"
+
+
+class DeviceArray:
+    """Device memory with red zones around it."""
+
+    def __init__(self, library, shape, dtype):
+        self.shape, self.dtype = shape, dtype
+        self._library = library
+        self._bytes = int(np.prod(shape)) * dtype.itemsize
+        self.pointer = library.emu_allocate(max(self._bytes, 1))
+
+    def numpy(self):
+        """A copy in host memory."""
+        out = np.empty(self.shape, self.dtype)
+        self._library.emu_copy_out(out.ctypes.data, self.pointer, self._bytes)
+        return out
+
+    def __del__(self):
+        self._library.emu_free(self.pointer)
