@@ -70,6 +70,10 @@ void copy_async(void* to, const void* from, int valid, int line);
 void copy_commit();
 void copy_wait(int allowed);
 
+// What a block did before a fence is published by its next atomic operation, and seen by every block whose atomic comes
+// later.
+void fence();
+
 // While one lives, loads and stores are those of an atomic operation: inside bounds, but no race.
 class Atomic {
  public:
@@ -171,7 +175,7 @@ T atomicCAS(T* p, U expected, U x) {
   if (old == T(expected)) *p = T(x);
   return old;
 }
-inline void __threadfence() {}
+inline void __threadfence() { ::emu::fence(); }
 
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }

@@ -70,7 +70,8 @@ struct Shadow {
     uint32_t thread = 0, barriers = 0, warp_barriers = 0;
   };
   Access write, read[2];
-  uint32_t block = 0;  // that wrote or read; 0: none
+  uint32_t block = 0;  // that wrote last, from 1; 0: none
+  uint32_t clock = 0;  // of that write
   bool initialised = false;
 };
 
@@ -82,6 +83,8 @@ struct Request {  // the k-th execution of one load or store by the lanes of a w
 };
 
 struct Block {
+  uint32_t fenced = 0;             // the clock of its last fence
+  std::vector<uint32_t> acquired;  // by number of block: what was published of it at this one's last atomic operation
   dim3 index;
   unsigned number = 0, n_threads = 0, alive = 0, arrived = 0;
   bool running = false;
@@ -129,6 +132,8 @@ struct Machine {
   std::deque<Thread*> ready;
   uint64_t random_state = 1;
   int in_atomic = 0;
+  uint32_t clock = 0;               // of fences
+  std::vector<uint32_t> published;  // by number of block: the last fence before its last atomic operation
 
   std::map<uintptr_t, Buffer> buffers;  // by the beginning of the lower red zone
   std::map<const void*, Traffic> traffic;

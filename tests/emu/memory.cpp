@@ -43,8 +43,10 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
   const uint32_t block = thread.block->number + 1;
   const Shadow::Access mine{thread.view.number + 1, thread.barriers, thread.warp_barriers};
   const bool same_block = byte.block == block;
-  if (write && byte.block != 0 && !same_block) {
-    report("two blocks write", thread, memory, offset, 0, place);
+  const auto& acquired = thread.block->acquired;
+  const bool elsewhere = byte.block != 0 && !same_block;
+  if (elsewhere && (acquired.empty() || acquired[byte.block - 1] <= byte.clock)) {
+    report(write ? "two blocks write" : "a read of what another block writes", thread, memory, offset, 0, place);
     return false;
   }
   if (!byte.initialised && !write) {
@@ -58,7 +60,7 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
     return false;
   }
   if (!write) {
-    if (!same_block && byte.block != 0) return true;  // another block's result: order between blocks is not tracked
+    if (elsewhere) return true;  // ordered by fences and atomics; who reads it is not kept
     auto& [first, second] = byte.read;
     const bool use_first = first.thread == 0 || first.thread == mine.thread ||
                            ((first.thread - 1) / 32 == thread.view.warp && second.thread != 0);
@@ -73,6 +75,7 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
   byte.write = mine;
   byte.read[0] = byte.read[1] = {};
   byte.block = block;
+  byte.clock = machine.clock;
   byte.initialised = true;
   return true;
 }
@@ -192,7 +195,7 @@ void note_access(const void* p, size_t bytes, bool write, const void* place) {
 void begin_launch_memory() {
   if (!machine.options.check_races) return;
   for (auto& [key, buffer] : machine.buffers)
-    for (Shadow& byte : buffer.shadow) byte = {{}, {}, 0, byte.initialised};
+    for (Shadow& byte : buffer.shadow) byte = {{}, {}, 0, 0, byte.initialised};
 }
 
 void begin_block_memory(Block& block) {
@@ -226,8 +229,13 @@ void* shared_memory(size_t bytes) {
   return machine.running->block->shared;
 }
 
+void fence() { machine.running->block->fenced = ++machine.clock; }
+
 Atomic::Atomic(const void* p, size_t bytes) {
   machine.in_atomic++;
+  Block& block = *machine.running->block;
+  machine.published[block.number] = block.fenced;
+  block.acquired = machine.published;
   note_access(p, bytes, true, __builtin_return_address(0));  // bounds
   if (Buffer* buffer = buffer_of(p); buffer != nullptr && machine.options.check_races)
     for (size_t i = 0; i < bytes; i++) {
