@@ -30,35 +30,35 @@ def compiler():
     return command if shutil.which(command[0]) else None
 
 
-def build(source, *, hooks, defines=(), folder=None):
-    """Compiles a kernel file with the emulator into a shared library, once for each content and set of flags.
+def build(*sources, hooks, defines=(), folder=None):
+    """Compiles kernel files with the emulator into a shared library, once for each content and set of flags.
 
     Args:
-        source: the .cu file.
-        hooks: whether its loads and stores are watched (races, bounds, traffic).
+        sources: .cu files.
+        hooks: whether their loads and stores are watched (races, bounds, traffic).
         defines: macros, such as "BUG=1".
         folder: where libraries are kept; build/emu in the checkout by default.
 
     Returns:
         The library's path.
     """
-    source = Path(source)
+    sources = [Path(source) for source in sources]
     folder = Path(folder) if folder else ROOT / "build" / "emu"
     folder.mkdir(parents=True, exist_ok=True)
     # As nvcc: products and sums are contracted. Never -ffast-math: NaN marks what nobody wrote.
     flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
     if platform.machine() == "x86_64" and "fma" in _cpu_flags():
         flags.append("-mfma")
-    files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), source])
+    files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), *sources])
     key = hashlib.sha256(" ".join([*compiler(), *flags, *defines, str(hooks)]).encode())
     for file in files:
         key.update(file.read_bytes())
-    library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    library = folder / f"{sources[0].stem}-{key.hexdigest()[:16]}.so"
     if library.is_file():
         return library
     objects = [_compile(folder, flags, HERE / f"{part}.cpp") for part in PARTS]
     own = [*(f"-D{define}" for define in defines), *(["-fsanitize=thread"] if hooks else [])]
-    objects.append(_compile(folder, [*flags, *own, "-x", "c++"], source))
+    objects += [_compile(folder, [*flags, *own, "-x", "c++"], source) for source in sources]
     aside = library.with_suffix(f".{os.getpid()}")
     _run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
     aside.replace(library)
@@ -179,9 +179,11 @@ class Device:
         """File and line of an offset in the library, where addr2line is installed."""
         if shutil.which("addr2line") is None:
             return f"pc +0x{offset}"
-        command = ["addr2line", "-e", str(self._path), f"0x{offset}"]
-        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.split(" ")[0].strip()
-        return Path(found).name if found and "?" not in found else f"pc +0x{offset}"
+        command = ["addr2line", "-i", "-e", str(self._path), f"0x{offset}"]
+        frames = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+        names = [Path(frame.split(" ")[0]).name for frame in frames if "?" not in frame]
+        own = [name for name in names if not name.startswith("emulator.h")]  # the kernel's line, not __ldg's
+        return own[0] if own else f"pc +0x{offset}"
 
 
 class DeviceArray:

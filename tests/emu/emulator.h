@@ -14,7 +14,7 @@
 #define SIMT_DEVICE inline
 #define SIMT_KERNEL(threads, min_blocks) static void
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::emu::launch((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel)
+  ((void)(stream), ::emu::launch((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel))
 #define EMU_LINE int line = __builtin_LINE()
 
 struct dim3 {
@@ -70,8 +70,8 @@ void copy_async(void* to, const void* from, int valid, int line);
 void copy_commit();
 void copy_wait(int allowed);
 
-// What a block did before a fence is published by its next atomic operation, and seen by every block whose atomic comes
-// later.
+// What a block did before a fence is published by its next atomic operation, and seen by every block whose atomic
+// operation comes later.
 void fence();
 
 // While one lives, loads and stores are those of an atomic operation: inside bounds, but no race.
@@ -181,9 +181,13 @@ inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float x, float y) { return x / y; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+// Loaded where it stands: a lane that does not use the number must not skip the load, or the lanes of a warp could no
+// longer be lined up when requests are counted.
 template <class T>
-T __ldg(const T* p) {
-  return *p;
+__attribute__((always_inline)) inline T __ldg(const T* p) {
+  T x = *p;
+  asm volatile("" : "+m"(x));
+  return x;
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(unsigned x) { return __builtin_ffs(int(x)); }

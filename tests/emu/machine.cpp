@@ -80,7 +80,7 @@ void begin_block(Block& block) {
   block.number = number;
   block.index = dim3(number % m.grid.x, number / m.grid.x % m.grid.y, number / m.grid.x / m.grid.y);
   block.running = true;
-  block.fenced = 0;
+  block.fenced = {};
   block.acquired.clear();
   block.n_threads = block.alive = m.block_size.x * m.block_size.y * m.block_size.z;
   block.arrived = 0;
@@ -241,7 +241,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
       std::swap(m.block_order[i - 1], m.block_order[random_number() % i]);
   m.next_block = 0;
   m.clock = 0;
-  m.published.assign(m.block_order.size(), 0);
+  m.published.assign(m.block_order.size(), {});
   begin_launch_memory();
   const size_t n_resident = std::min(size_t(std::max(1, m.options.resident_blocks)), m.block_order.size());
   while (m.resident.size() < n_resident) m.resident.push_back(std::make_unique<Block>());

@@ -82,9 +82,14 @@ struct Request {  // the k-th execution of one load or store by the lanes of a w
   std::array<uint64_t, 32> address{};
 };
 
+struct Fence {  // it covers what its thread did, and what a barrier put before it
+  uint32_t clock = 0;
+  Shadow::Access by;
+};
+
 struct Block {
-  uint32_t fenced = 0;             // the clock of its last fence
-  std::vector<uint32_t> acquired;  // by number of block: what was published of it at this one's last atomic operation
+  Fence fenced;                 // its last one
+  std::vector<Fence> acquired;  // by number of block: what was published of it at this one's last atomic operation
   dim3 index;
   unsigned number = 0, n_threads = 0, alive = 0, arrived = 0;
   bool running = false;
@@ -132,8 +137,8 @@ struct Machine {
   std::deque<Thread*> ready;
   uint64_t random_state = 1;
   int in_atomic = 0;
-  uint32_t clock = 0;               // of fences
-  std::vector<uint32_t> published;  // by number of block: the last fence before its last atomic operation
+  uint32_t clock = 0;            // of fences
+  std::vector<Fence> published;  // by number of block: the last fence before its last atomic operation
 
   std::map<uintptr_t, Buffer> buffers;  // by the beginning of the lower red zone
   std::map<const void*, Traffic> traffic;

@@ -38,6 +38,14 @@ bool ordered(const Shadow::Access& access, const Thread& thread) {
   return (access.thread - 1) / 32 == thread.view.warp && access.warp_barriers < thread.warp_barriers;
 }
 
+// Whether a fence of the block that wrote the byte comes after that write.
+bool covers(const Fence& fence, const Shadow& byte) {
+  const Shadow::Access& write = byte.write;
+  if (fence.clock <= byte.clock) return false;
+  if (write.thread == fence.by.thread || write.barriers < fence.by.barriers) return true;
+  return (write.thread - 1) / 32 == (fence.by.thread - 1) / 32 && write.warp_barriers < fence.by.warp_barriers;
+}
+
 // False after a report: one report per access will do.
 bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, size_t offset, const void* place) {
   const uint32_t block = thread.block->number + 1;
@@ -45,7 +53,7 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
   const bool same_block = byte.block == block;
   const auto& acquired = thread.block->acquired;
   const bool elsewhere = byte.block != 0 && !same_block;
-  if (elsewhere && (acquired.empty() || acquired[byte.block - 1] <= byte.clock)) {
+  if (elsewhere && (acquired.empty() || !covers(acquired[byte.block - 1], byte))) {
     report(write ? "two blocks write" : "a read of what another block writes", thread, memory, offset, 0, place);
     return false;
   }
@@ -229,7 +237,10 @@ void* shared_memory(size_t bytes) {
   return machine.running->block->shared;
 }
 
-void fence() { machine.running->block->fenced = ++machine.clock; }
+void fence() {
+  const Thread& thread = *machine.running;
+  thread.block->fenced = {++machine.clock, {thread.view.number + 1, thread.barriers, thread.warp_barriers}};
+}
 
 Atomic::Atomic(const void* p, size_t bytes) {
   machine.in_atomic++;

@@ -1,0 +1,26 @@
+// Arguments of the hinge losses' kernels; the launchers take raw pointers and a stream and know no torch.
+#pragma once
+
+#include <cstdint>
+
+namespace itm::cuda {
+
+enum class Number { kFloat, kDouble, kBf16, kF16 };
+
+struct TripletArgs {
+  const void* sims;  // (n, n) contiguous
+  const int64_t*
+      image_ids;         // (n,): pairs of one image are no negatives of each other; or null: only the diagonal is none
+  void* grad;            // (n, n), type of sims
+  void* loss;            // one float (double for double)
+  void* costs;           // (2, n) of the loss' type: of every row and every column; scratch
+  int32_t* hardest;      // (2, n): negative of every row and every column whose hinge is active, else -1; scratch
+  uint32_t* finished;    // zero before the launch, zero after it
+  double margin, scale;  // the loss is multiplied by `scale`: 1 / n for a mean
+  int32_t n;
+};
+
+// The hardest negative of every row and column, the hinge, its sum and its gradient, in one launch. n <= 46340.
+void triplet_hardest(const TripletArgs& args, Number sims, void* stream);
+
+}  // namespace itm::cuda

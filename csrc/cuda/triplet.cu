@@ -1,0 +1,157 @@
+// VSE++'s triplet loss with hardest negatives, loss and gradient in one launch.
+//
+// Blocks of rows (a warp a row) and blocks of columns (a lane a column) read the scores once each, in whole lines, and
+// leave the hardest negative and its hinge; row blocks also clear the gradient. The block that finishes last adds up
+// the hinges, always in the same order, and writes the at most 4 n numbers of the gradient that are not zero. 256
+// threads; shared memory 2 kB; per score 2 reads and 1 write. For batches: at n = 4096 the last block's work is 64
+// numbers a thread.
+#include "hinge.h"
+#include "simt.h"
+
+#ifndef BUG
+#define BUG 0
+#endif
+#define SYNC(n)                                \
+  do {                                         \
+    if constexpr ((n) != BUG) __syncthreads(); \
+  } while (0)
+
+namespace itm::cuda {
+namespace {
+
+constexpr int kThreads = 256, kRows = kThreads / 32, kColumns = 32;
+
+SIMT_DEVICE float widened(float x) { return x; }
+SIMT_DEVICE double widened(double x) { return x; }
+SIMT_DEVICE float widened(simt::bf16 x) { return simt::to_float(x); }
+SIMT_DEVICE float widened(simt::f16 x) { return simt::to_float(x); }
+SIMT_DEVICE void narrow(float x, float& to) { to = x; }
+SIMT_DEVICE void narrow(double x, double& to) { to = x; }
+SIMT_DEVICE void narrow(float x, simt::bf16& to) { to = simt::to_bf16(x); }
+SIMT_DEVICE void narrow(float x, simt::f16& to) { to = simt::to_f16(x); }
+
+template <class Wide>
+struct Candidate {
+  Wide score;
+  int32_t index;  // -1: none
+};
+
+// The higher score, of equal ones the lower index; NaN is higher than anything. Without branches.
+template <class Wide>
+SIMT_DEVICE Candidate<Wide> harder(Candidate<Wide> a, Candidate<Wide> b) {
+  const bool a_nan = a.score != a.score, b_nan = b.score != b.score;
+  const bool higher = (b.score > a.score) | (b_nan & !a_nan), equal = (b.score == a.score) | (a_nan & b_nan);
+  const bool take = (b.index >= 0) & ((a.index < 0) | higher | (equal & (b.index < a.index)));
+  return {take ? b.score : a.score, take ? b.index : a.index};
+}
+
+template <class Wide>
+struct HardestShared {
+  Wide score[kRows][kColumns];
+  int32_t index[kRows][kColumns];
+  double sums[kThreads];
+  int32_t last;
+};
+
+template <class T>
+SIMT_KERNEL(kThreads, 4)
+triplet_hardest_kernel(TripletArgs args, int row_blocks) {
+  using Wide = decltype(widened(T()));
+  auto& shared = simt::shared<HardestShared<Wide>>();
+  const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
+  const T* sims = static_cast<const T*>(args.sims);
+  T* grad = static_cast<T*>(args.grad);
+  Wide* costs = static_cast<Wide*>(args.costs);
+  const bool of_rows = int(blockIdx.x) < row_blocks;
+  auto negatives = [&](int i, int j) {
+    return args.image_ids == nullptr ? i != j : args.image_ids[i] != args.image_ids[j];
+  };
+  // The hinge of query q (a row, or n + a column) with its hardest negative; NaN stays.
+  auto leave = [&](int q, Candidate<Wide> hardest, Wide own) {
+    const Wide cost = hardest.index < 0 ? Wide(0) : Wide(args.margin) + hardest.score - own;
+    const bool active = !(cost <= Wide(0));
+    args.hardest[q] = active ? hardest.index : -1;
+    costs[q] = active ? cost : Wide(0);
+  };
+  T zero;
+  narrow(decltype(widened(T()))(0), zero);
+
+  if (of_rows) {
+    const int i = int(blockIdx.x) * kRows + warp;
+    Candidate<Wide> best{0, -1};
+    if (i < n)
+      for (int j = lane; j < n; j += 32) {
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(i, j) ? j : -1});
+        grad[i * n + j] = zero;
+      }
+    for (int offset = 16; offset > 0; offset /= 2)
+      best = harder(
+          best, {__shfl_xor_sync(0xffffffffu, best.score, offset), __shfl_xor_sync(0xffffffffu, best.index, offset)});
+    if (lane == 0 && i < n) leave(i, best, widened(sims[i * n + i]));
+  } else {
+    const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
+    Candidate<Wide> best{0, -1};
+    if (j < n)
+      for (int i = warp; i < n; i += kRows)
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(i, j) ? i : -1});
+    shared.score[warp][lane] = best.score;
+    shared.index[warp][lane] = best.index;
+    SYNC(1);
+    if (warp == 0 && j < n) {
+      for (int w = 1; w < kRows; w++) best = harder(best, {shared.score[w][lane], shared.index[w][lane]});
+      leave(n + j, best, widened(sims[j * n + j]));
+    }
+  }
+
+  SYNC(2);
+  if (t == 0) {
+    __threadfence();
+    shared.last = atomicAdd(args.finished, 1u) == gridDim.x - 1;
+  }
+  SYNC(3);
+  if (!shared.last) return;
+  __threadfence();
+  double sum = 0;
+  for (int q = t; q < 2 * n; q += kThreads) sum += double(costs[q]);
+  shared.sums[t] = sum;
+  for (int q = t; q < 2 * n; q += kThreads) {
+    const int negative = args.hardest[q];
+    if (negative < 0) continue;
+    // Where a row and a column chose the same pair, the row writes the 2.
+    const int row = q < n ? q : negative, column = q < n ? negative : q - n;
+    const bool both = args.hardest[q < n ? n + column : row] == (q < n ? row : column);
+    if (both && q >= n) continue;
+    narrow(Wide((both ? 2 : 1) * args.scale), grad[row * n + column]);
+  }
+  for (int i = t; i < n; i += kThreads) {
+    const int active = (args.hardest[i] >= 0) + (args.hardest[n + i] >= 0);
+    narrow(Wide(-active * args.scale), grad[i * n + i]);
+  }
+  SYNC(4);
+  if (t == 0) {
+    double total = 0;
+    for (int i = 0; i < kThreads; i++) total += shared.sums[i];
+    *static_cast<Wide*>(args.loss) = Wide(total * args.scale);
+    *args.finished = 0;
+  }
+}
+
+template <class T>
+void launch_hardest(const TripletArgs& args, void* stream) {
+  const int row_blocks = (args.n + kRows - 1) / kRows, column_blocks = (args.n + kColumns - 1) / kColumns;
+  using Wide = decltype(widened(T()));
+  SIMT_LAUNCH(triplet_hardest_kernel<T>, dim3(unsigned(row_blocks + column_blocks)), dim3(kThreads),
+              sizeof(HardestShared<Wide>), stream, args, row_blocks);
+}
+
+}  // namespace
+
+void triplet_hardest(const TripletArgs& args, Number sims, void* stream) {
+  if (args.n == 0) return;
+  if (sims == Number::kFloat) launch_hardest<float>(args, stream);
+  if (sims == Number::kDouble) launch_hardest<double>(args, stream);
+  if (sims == Number::kBf16) launch_hardest<simt::bf16>(args, stream);
+  if (sims == Number::kF16) launch_hardest<simt::f16>(args, stream);
+}
+
+}  // namespace itm::cuda
