@@ -13,14 +13,16 @@ struct TripletArgs {
       image_ids;         // (n,): pairs of one image are no negatives of each other; or null: only the diagonal is none
   void* grad;            // (n, n), type of sims
   void* loss;            // one float (double for double)
-  void* costs;           // (2, n) of the loss' type: of every row and every column; scratch
-  int32_t* hardest;      // (2, n): negative of every row and every column whose hinge is active, else -1; scratch
+  double* costs;         // (2, n): of every row and every column; scratch
+  int32_t* found;        // (2, n): of every row and every column; scratch
   uint32_t* finished;    // zero before the launch, zero after it
   double margin, scale;  // the loss is multiplied by `scale`: 1 / n for a mean
   int32_t n;
 };
 
-// The hardest negative of every row and column, the hinge, its sum and its gradient, in one launch. n <= 46340.
+// Hinges, their sum and its gradient in one launch: with the hardest negative of every row and column, or with all.
+// n <= 46340.
 void triplet_hardest(const TripletArgs& args, Number sims, void* stream);
+void triplet_all(const TripletArgs& args, Number sims, void* stream);
 
 }  // namespace itm::cuda

@@ -1,10 +1,11 @@
-// VSE++'s triplet loss with hardest negatives, loss and gradient in one launch.
+// VSE++'s triplet loss, with hardest negatives or with all; loss and gradient in one launch.
 //
-// Blocks of rows (a warp a row) and blocks of columns (a lane a column) read the scores once each, in whole lines, and
-// leave the hardest negative and its hinge; row blocks also clear the gradient. The block that finishes last adds up
-// the hinges, always in the same order, and writes the at most 4 n numbers of the gradient that are not zero. 256
-// threads; shared memory 2 kB; per score 2 reads and 1 write. For batches: at n = 4096 the last block's work is 64
-// numbers a thread.
+// Hardest: blocks of rows (a warp a row) and blocks of columns (a lane a column) read the scores once each, in whole
+// lines, and leave the hardest negative and its hinge; row blocks also clear the gradient. The block that finishes last
+// adds up the hinges, always in the same order, and writes the at most 4 n numbers of the gradient that are not zero.
+// 256 threads; shared memory 4 kB; per score 2 reads and 1 write. For batches: at n = 4096 the last block's work is 64
+// numbers a thread. All: the same blocks count and sum up instead of choosing, row blocks write the gradient, the last
+// block its diagonal.
 #include "hinge.h"
 #include "simt.h"
 
@@ -45,6 +46,31 @@ SIMT_DEVICE Candidate<Wide> harder(Candidate<Wide> a, Candidate<Wide> b) {
   return {take ? b.score : a.score, take ? b.index : a.index};
 }
 
+SIMT_DEVICE bool negatives(const TripletArgs& args, int i, int j) {
+  return args.image_ids == nullptr ? i != j : args.image_ids[i] != args.image_ids[j];
+}
+
+// Whether every other block has left its results; called by one thread, after a barrier.
+SIMT_DEVICE bool is_last(const TripletArgs& args) {
+  __threadfence();
+  return atomicAdd(args.finished, 1u) == gridDim.x - 1;
+}
+
+// A thread's share of the sum, always of the same numbers in the same order.
+SIMT_DEVICE double sum_of_costs(const TripletArgs& args, int n_costs, int t) {
+  double sum = 0;
+  for (int q = t; q < n_costs; q += kThreads) sum += args.costs[q];
+  return sum;
+}
+
+template <class Wide>
+SIMT_DEVICE void finish(const TripletArgs& args, const double* sums) {
+  double total = 0;
+  for (int i = 0; i < kThreads; i++) total += sums[i];
+  *static_cast<Wide*>(args.loss) = Wide(total * args.scale);
+  *args.finished = 0;
+}
+
 template <class Wide>
 struct HardestShared {
   Wide score[kRows][kColumns];
@@ -61,17 +87,13 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
   const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
   const T* sims = static_cast<const T*>(args.sims);
   T* grad = static_cast<T*>(args.grad);
-  Wide* costs = static_cast<Wide*>(args.costs);
   const bool of_rows = int(blockIdx.x) < row_blocks;
-  auto negatives = [&](int i, int j) {
-    return args.image_ids == nullptr ? i != j : args.image_ids[i] != args.image_ids[j];
-  };
   // The hinge of query q (a row, or n + a column) with its hardest negative; NaN stays.
   auto leave = [&](int q, Candidate<Wide> hardest, Wide own) {
     const Wide cost = hardest.index < 0 ? Wide(0) : Wide(args.margin) + hardest.score - own;
     const bool active = !(cost <= Wide(0));
-    args.hardest[q] = active ? hardest.index : -1;
-    costs[q] = active ? cost : Wide(0);
+    args.found[q] = active ? hardest.index : -1;
+    args.costs[q] = active ? double(cost) : 0;
   };
   T zero;
   narrow(decltype(widened(T()))(0), zero);
@@ -81,7 +103,7 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
     Candidate<Wide> best{0, -1};
     if (i < n)
       for (int j = lane; j < n; j += 32) {
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(i, j) ? j : -1});
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args, i, j) ? j : -1});
         grad[i * n + j] = zero;
       }
     for (int offset = 16; offset > 0; offset /= 2)
@@ -93,7 +115,7 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
     Candidate<Wide> best{0, -1};
     if (j < n)
       for (int i = warp; i < n; i += kRows)
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(i, j) ? i : -1});
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args, i, j) ? i : -1});
     shared.score[warp][lane] = best.score;
     shared.index[warp][lane] = best.index;
     SYNC(1);
@@ -104,54 +126,123 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
   }
 
   SYNC(2);
-  if (t == 0) {
-    __threadfence();
-    shared.last = atomicAdd(args.finished, 1u) == gridDim.x - 1;
-  }
+  if (t == 0) shared.last = is_last(args);
   SYNC(3);
   if (!shared.last) return;
   __threadfence();
-  double sum = 0;
-  for (int q = t; q < 2 * n; q += kThreads) sum += double(costs[q]);
-  shared.sums[t] = sum;
+  shared.sums[t] = sum_of_costs(args, 2 * n, t);
   for (int q = t; q < 2 * n; q += kThreads) {
-    const int negative = args.hardest[q];
+    const int negative = args.found[q];
     if (negative < 0) continue;
     // Where a row and a column chose the same pair, the row writes the 2.
     const int row = q < n ? q : negative, column = q < n ? negative : q - n;
-    const bool both = args.hardest[q < n ? n + column : row] == (q < n ? row : column);
+    const bool both = args.found[q < n ? n + column : row] == (q < n ? row : column);
     if (both && q >= n) continue;
     narrow(Wide((both ? 2 : 1) * args.scale), grad[row * n + column]);
   }
   for (int i = t; i < n; i += kThreads) {
-    const int active = (args.hardest[i] >= 0) + (args.hardest[n + i] >= 0);
+    const int active = (args.found[i] >= 0) + (args.found[n + i] >= 0);
     narrow(Wide(-active * args.scale), grad[i * n + i]);
   }
   SYNC(4);
-  if (t == 0) {
-    double total = 0;
-    for (int i = 0; i < kThreads; i++) total += shared.sums[i];
-    *static_cast<Wide*>(args.loss) = Wide(total * args.scale);
-    *args.finished = 0;
+  if (t == 0) finish<Wide>(args, shared.sums);
+}
+
+template <class Wide>
+struct AllShared {
+  Wide positive[kThreads];  // scores of a run of pairs
+  int32_t counts[kRows][kColumns];
+  double sums[kThreads];
+  int32_t last;
+};
+
+template <class T>
+SIMT_KERNEL(kThreads, 4)
+triplet_all_kernel(TripletArgs args, int row_blocks) {
+  using Wide = decltype(widened(T()));
+  auto& shared = simt::shared<AllShared<Wide>>();
+  const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
+  const T* sims = static_cast<const T*>(args.sims);
+  T* grad = static_cast<T*>(args.grad);
+  const Wide margin = Wide(args.margin);
+
+  if (int(blockIdx.x) < row_blocks) {
+    const int i = int(blockIdx.x) * kRows + warp;
+    const Wide own = i < n ? widened(__ldg(sims + i * n + i)) : Wide(0);
+    double sum = 0;
+    int active = 0;
+    for (int first = 0; first < n; first += kThreads) {
+      SYNC(5);
+      if (first + t < n) shared.positive[t] = widened(__ldg(sims + (first + t) * (n + 1)));
+      SYNC(6);
+      for (int j = first + lane; i < n && j < n && j < first + kThreads; j += 32) {
+        const Wide score = widened(__ldg(sims + i * n + j));
+        const Wide of_row = margin + score - own, of_column = margin + score - shared.positive[j - first];
+        const bool negative = negatives(args, i, j);
+        const bool row_active = negative & !(of_row <= Wide(0)), column_active = negative & !(of_column <= Wide(0));
+        sum += (row_active ? double(of_row) : 0) + (column_active ? double(of_column) : 0);
+        active += row_active;
+        narrow(Wide((row_active + column_active) * args.scale), grad[i * n + j]);
+      }
+    }
+    sum = simt::group_sum(sum, 32);
+    active = simt::group_sum(active, 32);
+    if (lane == 0 && i < n) {
+      args.costs[i] = sum;
+      args.found[i] = active;
+    }
+  } else {
+    const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
+    int active = 0;
+    if (j < n) {
+      const Wide own = widened(__ldg(sims + j * n + j));
+      for (int i = warp; i < n; i += kRows) {
+        const Wide of_column = margin + widened(__ldg(sims + i * n + j)) - own;
+        active += negatives(args, i, j) & !(of_column <= Wide(0));
+      }
+    }
+    shared.counts[warp][lane] = active;
+    SYNC(7);
+    if (warp == 0 && j < n) {
+      for (int w = 1; w < kRows; w++) active += shared.counts[w][lane];
+      args.found[n + j] = active;
+    }
   }
+
+  SYNC(8);
+  if (t == 0) shared.last = is_last(args);
+  SYNC(9);
+  if (!shared.last) return;
+  __threadfence();
+  shared.sums[t] = sum_of_costs(args, n, t);
+  for (int i = t; i < n; i += kThreads)
+    narrow(Wide(-double(args.found[i] + args.found[n + i]) * args.scale), grad[i * n + i]);
+  SYNC(10);
+  if (t == 0) finish<Wide>(args, shared.sums);
 }
 
 template <class T>
-void launch_hardest(const TripletArgs& args, void* stream) {
-  const int row_blocks = (args.n + kRows - 1) / kRows, column_blocks = (args.n + kColumns - 1) / kColumns;
+void launch(const TripletArgs& args, bool all, void* stream) {
   using Wide = decltype(widened(T()));
-  SIMT_LAUNCH(triplet_hardest_kernel<T>, dim3(unsigned(row_blocks + column_blocks)), dim3(kThreads),
-              sizeof(HardestShared<Wide>), stream, args, row_blocks);
+  const int row_blocks = (args.n + kRows - 1) / kRows, column_blocks = (args.n + kColumns - 1) / kColumns;
+  const dim3 grid(unsigned(row_blocks + column_blocks)), block(kThreads);
+  if (all)
+    SIMT_LAUNCH(triplet_all_kernel<T>, grid, block, sizeof(AllShared<Wide>), stream, args, row_blocks);
+  else
+    SIMT_LAUNCH(triplet_hardest_kernel<T>, grid, block, sizeof(HardestShared<Wide>), stream, args, row_blocks);
+}
+
+void launch_for(const TripletArgs& args, Number sims, bool all, void* stream) {
+  if (args.n == 0) return;
+  if (sims == Number::kFloat) launch<float>(args, all, stream);
+  if (sims == Number::kDouble) launch<double>(args, all, stream);
+  if (sims == Number::kBf16) launch<simt::bf16>(args, all, stream);
+  if (sims == Number::kF16) launch<simt::f16>(args, all, stream);
 }
 
 }  // namespace
 
-void triplet_hardest(const TripletArgs& args, Number sims, void* stream) {
-  if (args.n == 0) return;
-  if (sims == Number::kFloat) launch_hardest<float>(args, stream);
-  if (sims == Number::kDouble) launch_hardest<double>(args, stream);
-  if (sims == Number::kBf16) launch_hardest<simt::bf16>(args, stream);
-  if (sims == Number::kF16) launch_hardest<simt::f16>(args, stream);
-}
+void triplet_hardest(const TripletArgs& args, Number sims, void* stream) { launch_for(args, sims, false, stream); }
+void triplet_all(const TripletArgs& args, Number sims, void* stream) { launch_for(args, sims, true, stream); }
 
 }  // namespace itm::cuda

@@ -3,6 +3,9 @@
 
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))
 
+EMU_EXPORT void triplet_all(const itm::cuda::TripletArgs* args, int number) {
+  itm::cuda::triplet_all(*args, itm::cuda::Number(number), nullptr);
+}
 EMU_EXPORT void triplet_hardest(const itm::cuda::TripletArgs* args, int number) {
   itm::cuda::triplet_hardest(*args, itm::cuda::Number(number), nullptr);
 }
