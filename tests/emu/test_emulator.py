@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulation import CUDA, ORDERS, Device, EmulationError, build
+from emulation import CUDA, ORDERS, Device, EmulationError, build, compiler
 
 HERE = Path(__file__).parent
 SELFTEST = HERE / "selftest.cu"
@@ -229,6 +229,22 @@ def test_traffic_is_counted(watched):
             if not row["shared"]:
                 assert row["units"] == row["ideal"] == 4 * row["requests"]  # 128 bytes a warp
     watched.configure()
+
+
+def test_the_emulator_is_clean_under_sanitizers(tmp_path):
+    program = tmp_path / "sanitized"
+    flags = ["-std=c++20", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    parts = [*sorted(HERE.glob("*.cpp")), *("-x", "c++", SELFTEST)]
+    command = [*compiler(), *flags, f"-I{HERE}", f"-I{CUDA}", *map(str, parts), "-o", str(program), "-ldl"]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "cannot find" in built.stderr:
+        pytest.skip("the compiler has no sanitizer libraries")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run(
+        [str(program)], capture_output=True, text=True, check=False, env={"ASAN_OPTIONS": "detect_leaks=0"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == str(4 * 2 * 7)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
