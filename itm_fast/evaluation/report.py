@@ -19,10 +19,11 @@ _DEFINITION = (
     "rsum: R@1 + R@5 + R@10 of both directions.\n"
     "Equal scores: lower index first."
 )
-_SEMANTIC_DEFINITION = (
-    "NCS@k: % of the largest sum of relevance that k items could have.  SR@k: % of the most relevant items among the "
-    "first k.\n(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions."
-)
+_SEMANTIC_DEFINITIONS = {
+    "NCS": "NCS@k: % of the largest sum of relevance that k items could have.",
+    "SR": "SR@k: % of the most relevant items among the first k.",
+    "nsum": "(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions.",
+}
 _WIDE_BOUNDS = 0.1  # points of R@k between the tie bounds from which the figures should not be trusted
 
 
@@ -82,9 +83,11 @@ class Report(Mapping[str, Any]):
         recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
         parts = [self._title(), *_table(self._rows(recall, ["rsum"]))]
         if "nsum" in self:
-            names = [*(f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks)]
-            parts += ["", *_table(self._rows([n for n in names if n in self["i2t"]], ["nsum", "nsum(N)"])), ""]
-            parts.append(_SEMANTIC_DEFINITION)
+            names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
+            shown = [name for name in names if name in self["i2t"]]
+            parts += ["", *_table(self._rows(shown, ["nsum", "nsum(N)"])), ""]
+            known = _SEMANTIC_DEFINITIONS.items()
+            parts += [text for key, text in known if key != "SR" or self["conditions"]["m"] is not None]
         parts += [*self._tie_lines(), _DEFINITION, self._conditions()]
         return "\n".join(parts)
 
