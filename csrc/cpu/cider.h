@@ -17,7 +17,7 @@ struct EncodedCaptions {
   const double* idf_squared;
   const double* inverse_norms;
   const int32_t* bigrams;
-  int64_t n_captions, max_n, n_features;
+  int64_t n_captions, max_n;
   const int64_t* references;  // [n_images + 1]: image i owns captions references[i] ... references[i + 1] - 1
   int64_t n_images;
   bool unary;    // CIDEr-D: unary counts

@@ -37,7 +37,6 @@ EncodedCaptions encoded(const at::Tensor& offsets, const at::Tensor& features, c
           bigrams.const_data_ptr<int32_t>(),
           n_captions,
           max_n,
-          idf_squared.numel(),
           references.const_data_ptr<int64_t>(),
           references.numel() - 1,
           unary,

@@ -133,7 +133,6 @@ struct Machine {
   Fibre host;
   Thread* running = nullptr;
   std::vector<std::unique_ptr<Block>> resident;
-  std::vector<std::unique_ptr<Thread>> idle;
   std::deque<Thread*> ready;
   uint64_t random_state = 1;
   int in_atomic = 0;
