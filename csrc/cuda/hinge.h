@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace itm::cuda {
+#include "number.h"
 
-enum class Number { kFloat, kDouble, kBf16, kF16 };
+namespace itm::cuda {
 
 struct TripletArgs {
   const void* sims;  // (n, n) contiguous

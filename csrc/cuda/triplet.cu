@@ -7,7 +7,7 @@
 // numbers a thread. All: the same blocks count and sum up instead of choosing, row blocks write the gradient, the last
 // block its diagonal.
 #include "hinge.h"
-#include "simt.h"
+#include "numbers.cuh"
 
 #ifndef BUG
 #define BUG 0
@@ -21,15 +21,6 @@ namespace itm::cuda {
 namespace {
 
 constexpr int kThreads = 256, kRows = kThreads / 32, kColumns = 32;
-
-SIMT_DEVICE float widened(float x) { return x; }
-SIMT_DEVICE double widened(double x) { return x; }
-SIMT_DEVICE float widened(simt::bf16 x) { return simt::to_float(x); }
-SIMT_DEVICE float widened(simt::f16 x) { return simt::to_float(x); }
-SIMT_DEVICE void narrow(float x, float& to) { to = x; }
-SIMT_DEVICE void narrow(double x, double& to) { to = x; }
-SIMT_DEVICE void narrow(float x, simt::bf16& to) { to = simt::to_bf16(x); }
-SIMT_DEVICE void narrow(float x, simt::f16& to) { to = simt::to_f16(x); }
 
 template <class Wide>
 struct Candidate {

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from emulation import CUDA, ORDERS, Device, EmulationError, build, compiler
+from kernels import SCHEDULES
 
 HERE = Path(__file__).parent
 SELFTEST = HERE / "selftest.cu"
-SCHEDULES = [
-    ("forward", 0),
-    ("reverse", 0),
-    *[(order, seed) for order in ("random", "warp-random") for seed in range(10)],
-]
 
 
 @pytest.fixture(scope="module")

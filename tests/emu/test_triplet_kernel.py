@@ -7,12 +7,11 @@ import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
 from golden_files import golden
-from test_emulator import HERE, SCHEDULES
+from kernels import HERE, NUMBERS, SCHEDULES, raw
 
 from itm_fast import reference
 
-SOURCES = (CUDA / "triplet.cu", HERE / "exports.cu")
-NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+SOURCES = (CUDA / "triplet.cu", HERE / "exports_triplet.cu")
 
 
 class Args(ctypes.Structure):
@@ -33,11 +32,6 @@ def plain():
 @pytest.fixture(scope="module")
 def watched():
     return Device(build(*SOURCES, hooks=True))
-
-
-def raw(tensor):
-    """The bytes of a tensor as an array that NumPy knows."""
-    return tensor.view(torch.int16).numpy() if tensor.element_size() == 2 else tensor.numpy()
 
 
 def run(device, sims, *, max_violation=True, margin=0.2, image_ids=None, mean=False):

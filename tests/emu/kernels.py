@@ -1,0 +1,18 @@
+"""What the tests of emulated kernels share: schedules, and tensors as arrays that NumPy knows."""
+
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+SCHEDULES = [
+    ("forward", 0),
+    ("reverse", 0),
+    *[(order, seed) for order in ("random", "warp-random") for seed in range(10)],
+]
+NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # csrc/cuda/number.h
+
+
+def raw(tensor):
+    """The bytes of a tensor as an array that NumPy knows."""
+    return tensor.view(torch.int16).numpy() if tensor.element_size() == 2 else tensor.numpy()
