@@ -100,6 +100,11 @@ SIMT_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// 16 or 8 bytes of shared or global memory that the kernel may also write, in one access.
+SIMT_DEVICE float4 load16(const float* from) { return *reinterpret_cast<const float4*>(from); }
+SIMT_DEVICE void store16(float4 x, float* to) { *reinterpret_cast<float4*>(to) = x; }
+SIMT_DEVICE void store8(float2 x, float* to) { *reinterpret_cast<float2*>(to) = x; }
+
 }  // namespace simt
 
 #else

@@ -22,6 +22,13 @@ struct dim3 {
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
 
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 namespace emu {
 
 struct ThreadView {
@@ -223,6 +230,17 @@ inline uint32_t to_tf32(float x) {  // to nearest, ties away from zero
   const uint32_t bits = __float_as_uint(x);
   if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
   return (bits + 0x1000u) & 0xffffe000u;
+}
+
+// Kept as one access, as on a device.
+inline float4 load16(const float* from) { return __ldg(reinterpret_cast<const float4*>(from)); }
+__attribute__((always_inline)) inline void store16(float4 x, float* to) {
+  asm volatile("" : "+m"(x));
+  *reinterpret_cast<float4*>(to) = x;
+}
+__attribute__((always_inline)) inline void store8(float2 x, float* to) {
+  asm volatile("" : "+m"(x));
+  *reinterpret_cast<float2*>(to) = x;
 }
 
 template <class T>

@@ -1,0 +1,132 @@
+// Arguments of the similarities' kernels; the launchers take raw pointers and a stream and know no torch.
+//
+// A similarity has a context and queries (t2i: regions and words; i2t: words and regions), both padded batches of
+// groups of vectors. It is a function of S = context . queries^T, of the Gram matrix of each context group and of the
+// queries' norms.
+#pragma once
+
+#include <cstdint>
+
+#include "number.h"
+
+namespace itm::cuda {
+
+enum class FeatureNorm { kClippedL2, kL2, kClippedL1, kL1, kClipped, kNone, kSoftmax };
+enum class Aggregation { kLogSumExp, kMean, kSum, kMax };
+
+// Attention, or the largest similarity of each query (`attends` false; only `aggregation` counts then).
+struct SimilarityOptions {
+  double lambda_softmax, lambda_lse;
+  FeatureNorm feature_norm;
+  Aggregation aggregation;
+  int32_t attends;
+};
+
+// ---- vectors.cu
+
+// Norms of the vectors of a batch and, where asked for, a copy of it: groups of `pitch` vectors of `padded_dim`
+// numbers, zero where the batch has none. Nothing beyond a group's count is read.
+struct VectorsArgs {
+  const void* data;
+  const int64_t* counts;  // (n_groups,), or null: all valid. A count that isn't 1 ... max leaves the group without any
+  void* copy;             // (n_groups, pitch, padded_dim), type `to`; or null
+  void* norms;            // (n_groups, pitch) float, double where the batch is; or null
+  int64_t group_stride, vector_stride, number_stride;  // of data, in numbers
+  int32_t n_groups, max, dim, pitch, padded_dim;
+};
+// to: the type of the data, or float for 16-bit data.
+void prepare_vectors(const VectorsArgs& args, Number from, Number to, void* stream);
+
+// Groups in their order, as many to a tile as fit.
+struct PlanArgs {
+  const int64_t* counts;
+  int32_t* sizes;       // (n_groups,): the count, 0 where it isn't 1 ... max
+  int32_t* offsets;     // (n_groups + 1,): vectors before each group, without padding
+  int32_t* tile_begin;  // (n_groups + 1,): first group of each tile, then n_groups
+  int32_t* n_tiles;     // 1
+  int32_t n_groups, max;
+  int32_t limit, most_groups;  // vectors and groups of a tile; max <= limit
+};
+void plan_tiles(const PlanArgs& args, void* stream);
+
+// ---- tiles.cu
+
+constexpr int kTileVectors = 128, kTileContexts = 32, kTileQueries = 16;  // at most in a tile
+
+enum class Product { kBf16, kF16, kTf32, kTf32x3 };  // float32 as one, or as three products of TF32
+
+struct Side {
+  const void* data;  // (n_groups, max, dim) contiguous, rows of a multiple of 16 bytes, 16-byte aligned
+  const int32_t *sizes, *offsets, *tile_begin, *n_tiles;  // of the plan
+  int32_t n_groups, max, most_tiles;                      // most_tiles: bound of n_tiles that the host knows
+};
+
+// Scores of every context with every query group. S of a tile of 128 x 128 vectors lives in shared memory only.
+struct TilesArgs {
+  Side context, query;
+  const float* gram;   // (n_groups, gram_pitch, gram_pitch) of the context
+  const float* norms;  // (n_groups, norm_pitch) of the queries
+  float* scores;
+  int64_t context_stride, query_stride;  // of scores
+  SimilarityOptions options;
+  int32_t dim, gram_pitch, norm_pitch;  // gram_pitch: a multiple of 8
+};
+void score_tiles(const TilesArgs& args, Product product, void* stream);
+
+// Gram matrices of the context groups, as score_tiles reads them.
+struct GramArgs {
+  Side context;
+  float* gram;
+  int32_t dim, pitch;
+};
+void gram_tiles(const GramArgs& args, Product product, void* stream);
+
+// ---- chunks.cu
+
+// S of some contexts with all queries lies in memory, made by a matrix product of zero-padded copies: row
+// context * context_pitch + vector, column query * query_pitch + vector. float, or double throughout.
+struct ChunkArgs {
+  const void* sims;
+  const int64_t *context_counts, *query_counts;  // or null
+  const void* gram;                              // (n_contexts, context_pitch, context_pitch)
+  const void* norms;                             // (n_queries, query_pitch)
+  void* scores;                                  // forward
+  const void* grad_scores;                       // backward; strides as scores
+  void* grad_sims;                               // backward: of type grad_type; may be sims where the types agree
+  void* grad_gram;  // backward: (splits, n_contexts, gram_numbers), gram_numbers = lower_numbers(context_pitch)
+  void* kappa;      // backward: (n_contexts, n_queries * query_pitch): the queries' gradient along themselves
+  void *weights, *products;              // backward, not on chip: scratch of the shape of sims
+  int64_t context_stride, query_stride;  // of scores
+  SimilarityOptions options;
+  int32_t n_contexts, n_queries, context_max, query_max, context_pitch, query_pitch;  // pitches: multiples of 4 and 8
+  int32_t queries_per_tile, splits,
+      gram_numbers;  // a block goes through the tiles of one split; kChunkColumns bounds a tile
+};
+// Of a symmetric matrix the 4 x 4 blocks on and below the diagonal are kept, row by row of blocks: so many numbers.
+inline int32_t lower_numbers(int32_t pitch) { return pitch / 4 * (pitch / 4 + 1) / 2 * 16; }
+
+constexpr int kChunkColumns = 64;  // of a tile of several query groups
+
+// Bytes of shared memory with S of a pair in it (on_chip: float32 only), or without.
+int64_t chunk_shared_bytes(const ChunkArgs& args, Number number, bool backward, bool on_chip);
+void score_chunk(const ChunkArgs& args, Number number, bool on_chip, void* stream);
+void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream);
+
+// ---- gradients.cu
+
+// The gradient of one side from sums of products: out = product + square . vectors (context) or + kappa vectors
+// (queries), in the type and layout of the input; 0 beyond the counts and where a vector is all zero.
+struct GradientsArgs {
+  const void* product;  // (n_groups, pitch, padded_dim), float or double
+  const void* vectors;  // the prepared copy, same shape
+  const void* square;   // (splits, n_groups, square_numbers), lower_numbers(pitch) of each; or null
+  const void* kappa;    // (n_groups, pitch); or null
+  const void* norms;    // (n_groups, pitch): a vector of norm 0 has gradient 0; or null
+  const int64_t* counts;
+  void* out;  // (n_groups, max, dim) contiguous
+  int32_t n_groups, max, dim, pitch, padded_dim, splits, square_numbers;
+};
+// number: of product and sums; vectors: of the copy; out: of the result.
+void finish_gradients(const GradientsArgs& args, Number number, Number vectors, Number out, void* stream);
+
+}  // namespace itm::cuda

@@ -1,0 +1,231 @@
+"""The similarities' kernels in the order in which the operators launch them, on emulated memory."""
+
+import ctypes
+
+import numpy as np
+import torch
+from emulation import CUDA
+from kernels import HERE, NUMBERS, raw
+
+SOURCES = (*(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "chunks", "gradients")), HERE / "exports_similarity.cu")
+FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax")
+AGGREGATIONS = ("LogSumExp", "Mean", "Sum", "Max")
+PRODUCTS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 3}
+TF32 = 2
+
+POINTER, INT, LONG, DOUBLE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
+
+
+def structure(name, *fields):
+    """A POD of csrc/cuda/similarity.h: (type, "names in order") pairs."""
+    members = [(member, kind) for kind, names in fields for member in names.split()]
+    return type(name, (ctypes.Structure,), {"_fields_": members})
+
+
+Options = structure(
+    "SimilarityOptions", (DOUBLE, "lambda_softmax lambda_lse"), (INT, "feature_norm aggregation attends")
+)
+VectorsArgs = structure(
+    "VectorsArgs",
+    (POINTER, "data counts copy norms"),
+    (LONG, "group_stride vector_stride number_stride"),
+    (INT, "n_groups max dim pitch padded_dim"),
+)
+PlanArgs = structure(
+    "PlanArgs", (POINTER, "counts sizes offsets tile_begin n_tiles"), (INT, "n_groups max limit most_groups")
+)
+Side = structure("Side", (POINTER, "data sizes offsets tile_begin n_tiles"), (INT, "n_groups max most_tiles"))
+TilesArgs = structure(
+    "TilesArgs",
+    (Side, "context query"),
+    (POINTER, "gram norms scores"),
+    (LONG, "context_stride query_stride"),
+    (Options, "options"),
+    (INT, "dim gram_pitch norm_pitch"),
+)
+GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "dim pitch"))
+ChunkArgs = structure(
+    "ChunkArgs",
+    (POINTER, "sims context_counts query_counts gram norms scores grad_scores grad_sims grad_gram kappa"),
+    (POINTER, "weights products"),
+    (LONG, "context_stride query_stride"),
+    (Options, "options"),
+    (INT, "n_contexts n_queries context_max query_max context_pitch query_pitch queries_per_tile splits gram_numbers"),
+)
+GradientsArgs = structure(
+    "GradientsArgs",
+    (POINTER, "product vectors square kappa norms counts out"),
+    (INT, "n_groups max dim pitch padded_dim splits square_numbers"),
+)
+
+
+def options(
+    *, raw_feature_norm="clipped_l2norm", agg_func="LogSumExp", lambda_softmax=9.0, lambda_lse=6.0, attends=True
+):
+    """SimilarityOptions from the operator's arguments."""
+    return Options(
+        lambda_softmax,
+        lambda_lse,
+        FEATURE_NORMS.index(raw_feature_norm),
+        AGGREGATIONS.index(agg_func),
+        int(attends),
+    )
+
+
+def up(n, multiple):
+    return -(-n // multiple) * multiple
+
+
+def lower_numbers(pitch):
+    """Of the 4 x 4 blocks on and below the diagonal."""
+    return pitch // 4 * (pitch // 4 + 1) // 2 * 16
+
+
+class Batch:
+    """A padded batch of groups on the device, with what the kernels derive from it."""
+
+    def __init__(self, device, vectors, counts):
+        self.device, self.dtype = device, vectors.dtype
+        self.n, self.max, self.dim = vectors.shape
+        self.data = device.array(raw(vectors.contiguous()))
+        self.counts = None if counts is None else device.array(counts.numpy())
+
+    def prepare(self, pitch, *, padded_dim=None, to=None):
+        """Norms, and the copy where `to` names its type."""
+        wide = np.float64 if self.dtype == torch.float64 else np.float32
+        padded_dim = padded_dim or self.dim
+        self.pitch, self.padded_dim, self.copy_type = pitch, padded_dim, to
+        self.norms = self.device.empty((self.n, pitch), wide)
+        self.copy = None
+        if to is not None:
+            self.copy = self.device.empty((self.n, pitch, padded_dim), raw(torch.empty(0, dtype=to)).dtype)
+        args = VectorsArgs(
+            self.data.pointer, pointer(self.counts), pointer(self.copy), self.norms.pointer, self.max * self.dim,
+            self.dim, 1, self.n, self.max, self.dim, pitch, padded_dim,
+        )  # fmt: skip
+        self.device.run("prepare_vectors_", ctypes.byref(args), NUMBERS[self.dtype], NUMBERS[to or self.dtype])
+
+    def plan(self, most_groups):
+        """The cutting into tiles, as a Side."""
+        self.tables = {
+            "sizes": self.device.empty(self.n, np.int32),
+            "offsets": self.device.empty(self.n + 1, np.int32),
+            "tile_begin": self.device.empty(self.n + 1, np.int32),
+            "n_tiles": self.device.empty(1, np.int32),
+        }
+        pointers = {name: table.pointer for name, table in self.tables.items()}
+        args = PlanArgs(
+            counts=pointer(self.counts), **pointers, n_groups=self.n, max=self.max, limit=128, most_groups=most_groups
+        )
+        self.device.run("plan_tiles_", ctypes.byref(args))
+        return Side(data=self.data.pointer, **pointers, n_groups=self.n, max=self.max, most_tiles=self.n)
+
+    def vectors(self):
+        """The prepared copy as a tensor in float32 or float64."""
+        content = torch.from_numpy(self.copy.numpy())
+        return (content.view(self.copy_type) if content.dtype != self.copy_type else content).to(self.wide())
+
+    def wide(self):
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+
+def pointer(array):
+    return None if array is None else array.pointer
+
+
+def score_by_tiles(device, context, context_counts, query, query_counts, *, product=None, contexts_are_rows=True, **flags):
+    """(n_contexts, n_queries) scores, or their transpose, as the operator returns them."""
+    flags = options(**flags)
+    left, right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+    product = PRODUCTS[context.dtype] if product is None else product
+    right.prepare(right.max)
+    context_side, query_side = left.plan(32), right.plan(16)
+    pitch = up(left.max, 8)
+    gram = device.empty((left.n, pitch, pitch))
+    if flags.attends:
+        args = GramArgs(context_side, gram.pointer, left.dim, pitch)
+        device.run("gram_tiles_", ctypes.byref(args), product)
+    scores = device.empty((left.n, right.n) if contexts_are_rows else (right.n, left.n))
+    strides = (right.n, 1) if contexts_are_rows else (1, left.n)
+    args = TilesArgs(
+        context_side, query_side, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, pitch,
+        right.max,
+    )  # fmt: skip
+    device.run("score_tiles_", ctypes.byref(args), product)
+    return torch.from_numpy(scores.numpy())
+
+
+class Chunk:
+    """S of all pairs in memory, and the kernels that work on it."""
+
+    def __init__(self, device, context, context_counts, query, query_counts, *, on_chip=True, splits=1, **flags):
+        on_chip = on_chip and context.dtype != torch.float64
+        self.device, self.on_chip, self.splits = device, on_chip, splits
+        self.left, self.right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+        copy_type = torch.float32 if context.dtype == torch.float16 else context.dtype
+        padded_dim = up(self.left.dim, 8)
+        self.left.prepare(up(self.left.max, 4), padded_dim=padded_dim, to=copy_type)
+        self.right.prepare(up(self.right.max, 8), padded_dim=padded_dim, to=copy_type)
+        self.number = NUMBERS[self.left.wide()]
+        self.grad_type = torch.bfloat16 if context.dtype == torch.bfloat16 else self.left.wide()
+        x, y = self.left.vectors(), self.right.vectors()
+        self.x, self.y = x.flatten(0, 1), y.flatten(0, 1)
+        self.sims = device.array((self.x @ self.y.T).numpy())
+        gram = device.array((x @ x.transpose(1, 2)).numpy())
+        shape = self.sims.shape
+        queries_per_tile = max(1, 64 // self.right.pitch)
+        self.scratch = [None if on_chip else device.empty(shape, self.sims.dtype) for _ in range(2)]
+        self.held = gram
+        self.args = ChunkArgs(
+            sims=self.sims.pointer, context_counts=pointer(self.left.counts), query_counts=pointer(self.right.counts),
+            gram=gram.pointer, norms=self.right.norms.pointer, weights=pointer(self.scratch[0]),
+            products=pointer(self.scratch[1]), context_stride=self.right.n, query_stride=1, options=options(**flags),
+            n_contexts=self.left.n, n_queries=self.right.n, context_max=self.left.max, query_max=self.right.max,
+            context_pitch=self.left.pitch, query_pitch=self.right.pitch, queries_per_tile=queries_per_tile,
+            splits=min(splits, -(-self.right.n // queries_per_tile)),
+            gram_numbers=lower_numbers(self.left.pitch),
+        )  # fmt: skip
+
+    def scores(self):
+        """(n_contexts, n_queries)."""
+        scores = self.device.empty((self.left.n, self.right.n), self.sims.dtype)
+        self.args.scores = scores.pointer
+        self.device.run("score_chunk_", ctypes.byref(self.args), self.number, int(self.on_chip))
+        return torch.from_numpy(scores.numpy())
+
+    def gradients(self, cotangent):
+        """Gradients of context and queries for a cotangent (n_contexts, n_queries)."""
+        wide, attends = self.sims.dtype, self.args.options.attends
+        grad_scores = self.device.array(cotangent.to(self.left.wide()).numpy())
+        split = self.grad_type != self.left.wide()
+        grad_sims = self.device.empty(self.sims.shape, np.int16) if split else self.sims
+        gram = self.device.empty((self.args.splits, self.left.n, self.args.gram_numbers), wide)
+        kappa = self.device.empty((self.left.n, self.right.n * self.right.pitch), wide)
+        self.args.grad_scores, self.args.grad_sims = grad_scores.pointer, grad_sims.pointer
+        self.args.grad_gram, self.args.kappa = gram.pointer, kappa.pointer
+        self.device.run(
+            "gradient_chunk_", ctypes.byref(self.args), self.number, NUMBERS[self.grad_type], int(self.on_chip)
+        )
+        grad = torch.from_numpy(grad_sims.numpy())
+        grad = (grad.view(self.grad_type) if split else grad).to(self.left.wide())
+        total = self.device.array(kappa.numpy().sum(0)) if attends else None
+        return (
+            self.finish(self.left, grad @ self.y, gram if attends else None, None),
+            self.finish(self.right, grad.T @ self.x, None, total),
+        )
+
+    def finish(self, of, product, square, kappa):
+        """One side's gradient in the type of the input."""
+        attends = self.args.options.attends
+        product = self.device.array(product.numpy())
+        out = self.device.empty((of.n, of.max, of.dim), raw(torch.empty(0, dtype=of.dtype)).dtype)
+        args = GradientsArgs(
+            product.pointer, of.copy.pointer, pointer(square), pointer(kappa), of.norms.pointer if attends else None,
+            pointer(of.counts), out.pointer, of.n, of.max, of.dim, of.pitch, of.padded_dim, self.args.splits,
+            self.args.gram_numbers,
+        )  # fmt: skip
+        self.device.run(
+            "finish_gradients_", ctypes.byref(args), self.number, NUMBERS[of.copy_type], NUMBERS[of.dtype]
+        )
+        grad = torch.from_numpy(out.numpy())
+        return grad.view(of.dtype) if grad.dtype != of.dtype else grad
