@@ -289,16 +289,16 @@ chunk_kernel(ChunkArgs args, Layout layout) {
       pair.products = kBackward ? static_cast<T*>(args.products) + place : pair.sims;
       pair.ld = int(n_columns);
     }
-    SYNC(1);
+    SYNC(41);
     if (t < n_queries) {
       shared.begin[t] = t * args.query_pitch;
       shared.size[t] = size_of(args.query_counts, first_query + t, args.query_max);
     }
     if constexpr (kOnChip) copy_sims(static_cast<const T*>(args.sims) + place, n_columns, pair);
-    SYNC(2);
+    SYNC(42);
     if (attends && norm.sums() && pair.n_rows > 0)
       row_statistics(norm, pair.sims, pair.ld, pair.n_rows, pair.columns, pair.statistics);
-    SYNC(3);
+    SYNC(43);
     for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
       if (!pair.valid(q)) continue;
       T* s = pair.sims + q;
@@ -316,11 +316,11 @@ chunk_kernel(ChunkArgs args, Layout layout) {
         pair.at(kValue, q) = attended_cosine(sums, quadratic, norms[first_column + q]);
       }
     }
-    SYNC(4);
+    SYNC(44);
     if constexpr (kBackward) {
       if (attends) {
         gram_products(pair, gram, args.context_pitch);
-        SYNC(5);
+        SYNC(45);
         for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
           if (!pair.valid(q)) continue;
           T quadratic = 0;
@@ -330,7 +330,7 @@ chunk_kernel(ChunkArgs args, Layout layout) {
           pair.at(kValue, q) =
               attended_cosine<T>({pair.at(kSum, q), pair.at(kDot, q)}, quadratic, norms[first_column + q]);
         }
-        SYNC(6);
+        SYNC(46);
       }
     }
     for (int first = 0; first < n_queries; first += kThreads / 8) {
@@ -357,11 +357,11 @@ chunk_kernel(ChunkArgs args, Layout layout) {
       }
     }
     if constexpr (kBackward) {
-      SYNC(7);
+      SYNC(47);
       Grad* out = static_cast<Grad*>(args.grad_sims) + place;
       if (attends) {
         attention_gradient(pair, lambda);
-        SYNC(8);
+        SYNC(48);
         sims_gradient(norm, pair, args.context_pitch, out, n_columns);
         T* sums = static_cast<T*>(args.grad_gram) + (int64_t(split) * args.n_contexts + context) * args.gram_numbers;
         gram_gradient(pair, sums, tile != split);

@@ -41,7 +41,7 @@ gradients_kernel(GradientsArgs args) {
 
   T sums[kRows] = {};
   for (int begin = 0; square != nullptr && begin < n; begin += kRows) {
-    SYNC(1);
+    SYNC(51);
     for (int i = t; i < kRows * kRows; i += kThreads) {
       const int side = kRows / 4, row_block = first / 4 + i / 16 / side, k_block = begin / 4 + i / 16 % side;
       const bool lower = row_block >= k_block;
@@ -54,7 +54,7 @@ gradients_kernel(GradientsArgs args) {
         sum += square[int64_t(split) * args.n_groups * args.square_numbers + at];
       shared.square[k][row] = sum;
     }
-    SYNC(2);
+    SYNC(52);
     if (d >= args.dim) continue;
     const int end = n - begin < kRows ? n - begin : kRows;
     for (int k = 0; k < end; k++) {

@@ -122,8 +122,8 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
   fetch(memory.stages[0], context, query, row_bytes, 0);
   simt::cp_async_commit();
   for (int stage = 0; stage < n_stages; stage++) {
-    simt::cp_async_wait<BUG == 91 ? 1 : 0>();
-    if constexpr (BUG != 92) __syncthreads();  // everyone's copies have arrived, and nobody reads the other buffer
+    simt::cp_async_wait<BUG == 31 ? 1 : 0>();
+    if constexpr (BUG != 32) __syncthreads();  // everyone's copies have arrived, and nobody reads the other buffer
     if (stage + 1 < n_stages)
       fetch(memory.stages[(stage + 1) % 2], context, query, row_bytes, int64_t(stage + 1) * kStageBytes);
     simt::cp_async_commit();
@@ -138,7 +138,7 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
       multiply_stage<Product>(memory.stages[stage % 2], top, left, sums);
     }
   }
-  if constexpr (BUG != 93) __syncthreads();  // the buffers become S
+  if constexpr (BUG != 33) __syncthreads();  // the buffers become S
   if (!active) return;
   for (int i = 0; i < 2; i++)
     for (int j = 0; j < 4; j++)

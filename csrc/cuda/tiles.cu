@@ -73,7 +73,7 @@ tiles_kernel(TilesArgs args) {
   const int n_contexts = args.context.tile_begin[pair.context + 1] - first_context;
   const int n_queries = args.query.tile_begin[pair.query + 1] - first_query;
   const int n_rows = vectors_of(args.context, pair.context), n_columns = vectors_of(args.query, pair.query);
-  SYNC(1);
+  SYNC(21);
 
   tile_product<Product>(shared.product, {args.context.data, shared.context.source, n_rows},
                         {args.query.data, shared.query.source, n_columns}, args.dim);
@@ -85,9 +85,9 @@ tiles_kernel(TilesArgs args) {
     const int source = shared.query.source[t];
     shared.norm[t] = __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
   }
-  SYNC(2);
+  SYNC(22);
   if (kAttends && norm.sums() && n_rows > 0) row_statistics(norm, sims, kSimsLd, n_rows, columns, statistics);
-  SYNC(3);
+  SYNC(23);
 
   // A thread a query of a context; its value replaces S in the context's first row.
   const int width = (n_columns + 31) / 32 * 32;
@@ -106,7 +106,7 @@ tiles_kernel(TilesArgs args) {
       s[0] = largest_similarity(s, kSimsLd, size);
     }
   }
-  SYNC(4);
+  SYNC(24);
 
   // Eight lanes a score.
   for (int first = 0; first < n_contexts * n_queries; first += kProductThreads / 8) {
@@ -137,9 +137,9 @@ gram_kernel(GramArgs args) {
   find_vectors(args.context, tile, shared.context);
   const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
   const Operand vectors{args.context.data, shared.context.source, vectors_of(args.context, tile)};
-  SYNC(5);
+  SYNC(25);
   tile_product<Product>(shared.product, vectors, vectors, args.dim);
-  SYNC(6);
+  SYNC(26);
   for (int group = 0; group < n_groups; group++) {
     const int begin = shared.context.begin[group], size = shared.context.size[group];
     const float* from = shared.product.sims + begin * kSimsLd + begin;

@@ -73,9 +73,9 @@ SIMT_KERNEL(kPlanThreads, 1) plan_kernel(PlanArgs args) {
       const int other = __shfl_up_sync(0xffffffffu, sum, unsigned(offset));
       if (lane >= offset) sum += other;
     }
-    SYNC(1);
+    SYNC(11);
     if (lane == 31) shared.warps[warp] = sum;
-    SYNC(2);
+    SYNC(12);
     int earlier = before;
     for (int w = 0; w < 32; w++) {
       const int of_warp = shared.warps[w];
@@ -92,7 +92,7 @@ SIMT_KERNEL(kPlanThreads, 1) plan_kernel(PlanArgs args) {
     shared.group = shared.tiles = 0;
   }
   for (int first = 0; first < args.n_groups; first += kRun) {
-    SYNC(3);
+    SYNC(13);
     for (int i = t; i < kRun && first + i < args.n_groups; i += kPlanThreads) {
       const int group = first + i, start = args.offsets[group];
       int step = 1;
@@ -101,7 +101,7 @@ SIMT_KERNEL(kPlanThreads, 1) plan_kernel(PlanArgs args) {
         step++;
       shared.steps[i] = uint8_t(step);
     }
-    SYNC(4);
+    SYNC(14);
     if (t == 0) {
       int group = shared.group, tiles = shared.tiles;
       for (; group < args.n_groups && group < first + kRun; group += shared.steps[group - first])

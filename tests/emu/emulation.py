@@ -30,13 +30,14 @@ def compiler():
     return command if shutil.which(command[0]) else None
 
 
-def build(*sources, hooks, defines=(), folder=None):
+def build(*sources, hooks, defines=(), of=None, folder=None):
     """Compiles kernel files with the emulator into a shared library, once for each content and set of flags.
 
     Args:
         sources: .cu files.
         hooks: whether their loads and stores are watched (races, bounds, traffic).
         defines: macros, such as "BUG=1".
+        of: the one file they are for; None: for all.
         folder: where libraries are kept; build/emu in the checkout by default.
 
     Returns:
@@ -50,15 +51,16 @@ def build(*sources, hooks, defines=(), folder=None):
     if platform.machine() == "x86_64" and "fma" in _cpu_flags():
         flags.append("-mfma")
     files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), *sources])
-    key = hashlib.sha256(" ".join([*compiler(), *flags, *defines, str(hooks)]).encode())
+    key = hashlib.sha256(" ".join([*compiler(), *flags, *defines, str(of), str(hooks)]).encode())
     for file in files:
         key.update(file.read_bytes())
     library = folder / f"{sources[0].stem}-{key.hexdigest()[:16]}.so"
     if library.is_file():
         return library
     objects = [_compile(folder, flags, HERE / f"{part}.cpp") for part in PARTS]
-    own = [*(f"-D{define}" for define in defines), *(["-fsanitize=thread"] if hooks else [])]
-    objects += [_compile(folder, [*flags, *own, "-x", "c++"], source) for source in sources]
+    for source in sources:
+        own = [f"-D{define}" for define in defines if of is None or source == Path(of)]
+        objects.append(_compile(folder, [*flags, *own, *["-fsanitize=thread"] * hooks, "-x", "c++"], source))
     aside = library.with_suffix(f".{os.getpid()}")
     _run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
     aside.replace(library)

@@ -263,8 +263,12 @@ void copy_async(void* to, const void* from, int valid, int line) {
   if (uintptr_t(to) % 16 != 0 || uintptr_t(from) % 16 != 0)
     fail("cp.async needs addresses aligned to 16 bytes, line " + std::to_string(line));
   if (valid < 0 || valid > 16) fail("cp.async of " + std::to_string(valid) + " bytes, line " + std::to_string(line));
-  note_access(to, 16, true, __builtin_return_address(0));
-  if (valid > 0) note_access(from, size_t(valid), false, __builtin_return_address(0));
+  const auto* place = static_cast<const char*>(__builtin_return_address(0));
+  note_access(to, 16, true, place);
+  if (valid > 0)
+    note_access(from, size_t(valid), false, place - 1);  // a request of its own, of the same line
+  else
+    thread.executions[place - 1]++;  // the lanes of a warp stay lined up
   std::memset(to, 0xff, 16);  // under way: who reads it before the wait reads NaN
   thread.copies.push_back({to, from, valid, thread.copy_group});
 }

@@ -10,7 +10,13 @@ from emulation import CUDA
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 # Registers a thread at most; with the threads and shared bytes of a block they bound how many warps fit.
-BUDGETS = {"triplet.cu": (64, 256, 6 * 1024)}
+BUDGETS = {
+    "chunks.cu": (128, 256, 48 * 1024),  # at most: the operator works in place where S of a pair needs more
+    "gradients.cu": (128, 128, 5 * 1024),
+    "tiles.cu": (128, 512, 87 * 1024),
+    "triplet.cu": (64, 256, 6 * 1024),
+    "vectors.cu": (64, 1024, 9 * 1024),
+}
 SHARED_BYTES_OF_SM, THREADS_OF_SM, REGISTERS_OF_SM = 100 * 1024, 1536, 65536  # the least of the architectures
 
 

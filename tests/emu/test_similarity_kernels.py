@@ -1,0 +1,240 @@
+"""The similarities' kernels, emulated: the reference, schedules, races, traffic, mutants.
+
+The golden vectors and every option together with the host's side of the operators are in tests/ops.
+"""
+
+import pytest
+import torch
+from emulation import CUDA, ORDERS, Device, EmulationError, build
+from kernels import SCHEDULES
+from similarity_kernels import (
+    AGGREGATIONS,
+    FEATURE_NORMS,
+    SOURCES,
+    TF32,
+    Batch,
+    Chunk,
+    score_by_tiles,
+)
+
+from itm_fast import reference
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return Device(build(*SOURCES, hooks=False))
+
+
+@pytest.fixture(scope="module")
+def watched():
+    return Device(build(*SOURCES, hooks=True))
+
+
+def vectors(n_groups, longest, dim, dtype=torch.float32, seed=0):
+    """Unit vectors and counts; NaN beyond every count: whoever reads the padding is found out."""
+    generator = torch.Generator().manual_seed(seed + 100 * n_groups + longest)
+    x = torch.nn.functional.normalize(torch.randn(n_groups, longest, dim, generator=generator).double(), dim=-1)
+    counts = torch.randint(1, longest + 1, (n_groups,), generator=generator)
+    counts[0] = longest
+    x[torch.arange(longest)[None, :] >= counts[:, None]] = torch.nan
+    return x.to(dtype), counts
+
+
+def operands(n_contexts, rows, n_queries, columns, dim, dtype=torch.float32):
+    return *vectors(n_contexts, rows, dim, dtype), *vectors(n_queries, columns, dim, dtype, seed=1)
+
+
+def expected(context, context_counts, query, query_counts, *, attends=True, **flags):
+    """Scores (n_contexts, n_queries) and the gradients of their sum under `cotangent`, in float64."""
+    context, query = (torch.nan_to_num(x.double()).requires_grad_() for x in (context, query))
+    operator = reference.cross_attention_similarity if attends else reference.max_similarity
+    scores = operator(context, query, query_counts, context_counts, cross_attn="t2i", **flags)
+    cotangent = cotangent_of(scores)
+    return scores.detach(), *torch.autograd.grad((scores * cotangent).sum(), (context, query))
+
+
+def cotangent_of(scores):
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(scores.shape, generator=generator, dtype=torch.float64)
+
+
+def error(got, want):
+    """Largest error relative to the largest number."""
+    return float((got.double() - want).abs().max() / want.abs().max().clamp(min=1e-3))
+
+
+# float32 products of unit vectors are off by 2^-24 a sum of 32, weights by a few roundings times lambda.
+SCORE_BOUND = 2e-6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1, 1, 1, 16), (3, 36, 9, 12, 64), (5, 17, 4, 50, 72), (2, 128, 2, 128, 8), (40, 3, 20, 2, 200), (3, 100, 2, 5, 136)],
+)
+def test_scores_of_tiles_equal_the_reference(plain, shape, dtype):
+    batch = operands(*shape, dtype)
+    plain.configure("random", 1)
+    assert error(score_by_tiles(plain, *batch), expected(*batch)[0]) < SCORE_BOUND
+    scores = score_by_tiles(plain, *batch, attends=False, agg_func="Sum", contexts_are_rows=False)
+    assert error(scores.T, expected(*batch, attends=False, agg_func="Sum")[0]) < SCORE_BOUND
+
+
+def test_tf32_keeps_eleven_bits(plain):
+    batch = operands(3, 36, 5, 12, 64)
+    plain.configure()
+    # Two roundings of 2^-11 in a product of unit vectors; the cosine's own slope in S is below lambda.
+    assert 1e-7 < error(score_by_tiles(plain, *batch, product=TF32), expected(*batch)[0]) < 9 * 2**-10
+
+
+@pytest.mark.parametrize("agg_func", AGGREGATIONS)
+@pytest.mark.parametrize("raw_feature_norm", FEATURE_NORMS)
+def test_every_option(plain, raw_feature_norm, agg_func):
+    flags = {"raw_feature_norm": raw_feature_norm, "agg_func": agg_func, "lambda_softmax": 4.0}
+    plain.configure("warp-random", 2)
+    batch = operands(3, 11, 6, 9, 24)
+    assert error(score_by_tiles(plain, *batch, **flags), expected(*batch, **flags)[0]) < SCORE_BOUND
+    batch = operands(3, 11, 6, 9, 24, torch.float64)
+    for got, want in zip(all_of_chunk(plain, *batch, splits=2, **flags), expected(*batch, **flags), strict=True):
+        assert error(got, want) < 1e-9
+
+
+def all_of_chunk(device, *batch, attends=True, **flags):
+    """Scores and gradients by way of S in memory."""
+    scores = Chunk(device, *batch, attends=attends, **flags).scores()
+    return scores, *Chunk(device, *batch, attends=attends, **flags).gradients(cotangent_of(scores))
+
+
+@pytest.mark.parametrize("on_chip", [True, False], ids=["on_chip", "in_place"])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 3), (3, 36, 9, 12, 20), (2, 150, 3, 70, 17), (4, 33, 20, 5, 64)])
+def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chip):
+    plain.configure("random", 3)
+    for dtype, bounds in (
+        (torch.float64, (1e-12, 1e-9, 1e-9)),
+        (torch.float32, (SCORE_BOUND, 1e-3, 1e-3)),  # with one region the gradient is what cancellation leaves
+        (torch.bfloat16, (SCORE_BOUND, 2**-6, 2**-6)),  # dS and the gradient itself are rounded to 2^-9
+        (torch.float16, (SCORE_BOUND, 2**-10, 2**-10)),
+    ):
+        batch = operands(*shape, dtype)
+        for attends in (True, False):
+            flags = {"attends": attends, "agg_func": "LogSumExp" if attends else "Max"}
+            want = expected(*batch, **flags)
+            got = all_of_chunk(plain, *batch, on_chip=on_chip, splits=3, **flags)
+            floor = 1e-4 if shape[1] == 1 else 0  # gradients that are zero but for rounding
+            for result, truth, bound in zip(got, want, bounds, strict=True):
+                assert error(result, truth) < bound + floor, (dtype, attends)
+
+
+def test_counts_out_of_range_are_nan_and_harm_nobody(plain):
+    plain.configure()
+    context, rows, query, columns = operands(4, 9, 5, 7, 16)
+    rows[1], columns[3], columns[4] = 0, 8, -(2**40)
+    want = expected(context, rows.clamp(1, 9), query, columns.clamp(1, 7))[0]
+    want[1, :] = want[:, 3:] = torch.nan
+    for scores in (
+        score_by_tiles(plain, context, rows, query, columns),
+        Chunk(plain, context, rows, query, columns).scores(),
+    ):
+        torch.testing.assert_close(scores.double(), want, rtol=0, atol=SCORE_BOUND, equal_nan=True)
+    gradients = Chunk(plain, context, rows, query, columns).gradients(torch.ones(4, 5))
+    assert not any(gradient.isnan().any() for gradient in gradients)
+    assert (gradients[0][1] == 0).all()
+    assert (gradients[1][3:] == 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 7, 1024, 1030, 9000])
+def test_plan_takes_as_many_groups_as_fit(plain, n):
+    plain.configure("random", n)
+    generator = torch.Generator().manual_seed(n)
+    counts = torch.randint(0, 60, (n,), generator=generator)  # 0 is out of range: no vectors
+    batch = Batch(plain, torch.zeros(n, 50, 8), counts)
+    batch.plan(16)
+    sizes = [int(c) if 1 <= c <= 50 else 0 for c in counts]
+    tiles, filled, taken = [0], 0, 0
+    for group, size in enumerate(sizes):
+        if filled + size > 128 or taken == 16:
+            tiles.append(group)
+            filled = taken = 0
+        filled, taken = filled + size, taken + 1
+    assert batch.tables["n_tiles"].numpy()[0] == len(tiles)
+    assert batch.tables["tile_begin"].numpy()[: len(tiles) + 1].tolist() == [*tiles, n]
+    assert batch.tables["sizes"].numpy().tolist() == sizes
+    assert batch.tables["offsets"].numpy().tolist() == [sum(sizes[:i]) for i in range(n + 1)] if n < 2000 else True
+
+
+def everything(device, batch, **flags):
+    """Bytes of all results."""
+    results = [score_by_tiles(device, *batch, **flags), *all_of_chunk(device, *batch, splits=2, **flags)]
+    return b"".join(result.numpy().tobytes() for result in results)
+
+
+@pytest.mark.parametrize("attends", [True, False])
+@pytest.mark.parametrize("shape", [(3, 36, 6, 12, 40), (5, 9, 3, 40, 16)])
+def test_every_schedule_gives_the_same_bits(plain, shape, attends):
+    results = set()
+    for order, seed in SCHEDULES:
+        plain.configure(order, seed, resident_blocks=1 + seed % 3)
+        results.add(everything(plain, operands(*shape), attends=attends))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_races(watched, order):
+    watched.configure(order, 5, check_races=True, resident_blocks=2)
+    for batch in (operands(3, 36, 5, 12, 40), operands(4, 10, 3, 36, 40)):
+        for attends in (True, False):
+            everything(watched, batch, attends=attends)
+        all_of_chunk(watched, *batch, on_chip=False)
+
+
+@pytest.mark.parametrize("kind", ["t2i", "i2t"])
+def test_loads_are_whole_sectors_and_banks_are_free(watched, kind):
+    batch = operands(8, 36, 16, 20, 128) if kind == "t2i" else operands(16, 20, 8, 36, 128)
+    watched.configure(traffic=True)
+    watched.traffic()
+    score_by_tiles(watched, *batch)
+    tiles = watched.traffic()
+    chunk = Chunk(watched, *batch, splits=2)
+    watched.traffic()
+    chunk.gradients(torch.ones(len(batch[0]), len(batch[2])))
+    backward = watched.traffic()
+    watched.configure()
+    for rows in (tiles, backward):
+        total = sum(row["requests"] for row in rows)
+        hot = [row for row in rows if row["requests"] > total / 200]
+        assert sum(row["requests"] for row in hot) > 0.85 * total
+        for row in hot:
+            assert row["units"] <= (2 if row["shared"] else 1.1) * row["ideal"], row
+    # Vectors, S and the Gram matrices come 16 bytes at a time.
+    for rows, file in ((tiles, "tile_product"), (tiles, "attention"), (backward, "attention"), (backward, "chunks")):
+        assert any(r["bytes"] == 16 and not r["shared"] and r["line"].startswith(file) for r in rows)
+
+
+BARRIERS = {
+    "vectors": (11, 12, 13, 14),
+    "tiles": (21, 22, 23, 24, 25, 26, 31, 32, 33),
+    "chunks": (41, 42, 43, 44, 45, 46, 47, 48),
+    "gradients": (51, 52),
+}
+
+
+@pytest.mark.parametrize("bug", [(file, bug) for file, bugs in BARRIERS.items() for bug in bugs], ids=str)
+def test_every_barrier_and_wait_is_needed(bug):
+    file, number = bug
+    device = Device(build(*SOURCES, hooks=True, defines=(f"BUG={number}",), of=CUDA / f"{file}.cu"))
+    caught = 0
+    for order in ORDERS:
+        device.configure(order, 1, check_races=True)
+        with pytest.raises(EmulationError, match=r"race|nobody wrote|wait|another|out of bounds"):
+            if file == "vectors":
+                batch = Batch(device, torch.zeros(9000, 5, 8), torch.full((9000,), 5))
+                batch.plan(16)
+            elif file == "tiles":
+                score_by_tiles(device, *operands(3, 36, 6, 12, 80))
+            else:
+                chunk = Chunk(device, *operands(3, 36, 16, 12, 10))
+                chunk.gradients(torch.ones(3, 16))
+        caught += 1
+    assert caught == len(ORDERS)
