@@ -15,8 +15,14 @@
 
 #define SIMT_DEVICE __device__ __forceinline__
 #define SIMT_KERNEL(threads, min_blocks) static __global__ void __launch_bounds__(threads, min_blocks)
-#define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  (kernel)<<<(grid), (block), (shared_bytes), static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+// A kernel may have more than 48 kB of shared memory where it is told so; an error is the launch's, for its caller.
+#define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                 \
+  do {                                                                                              \
+    const size_t simt_bytes = (shared_bytes);                                                       \
+    if (simt_bytes > 48 * 1024)                                                                     \
+      cudaFuncSetAttribute((kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(simt_bytes)); \
+    (kernel)<<<(grid), (block), simt_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);      \
+  } while (0)
 
 namespace simt {
 

@@ -1,4 +1,5 @@
 // What the tests ask of the emulator, by ctypes: options, device memory, errors, counts.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +30,29 @@ EMU_API void emu_free(void* p) {
   auto* memory = static_cast<char*>(p) - emu::kRedZone;
   machine.buffers.erase(uintptr_t(memory));
   free(memory);
+}
+
+static std::vector<uintptr_t> adopted;
+
+// Host memory as device memory until emu_release; a part of what is already known is nothing new.
+EMU_API void emu_adopt(const void* p, size_t bytes, int written) {
+  if (bytes == 0) return;
+  const auto begin = uintptr_t(p), end = begin + bytes;
+  emu::Buffer* known = emu::buffer_of(p);
+  if (known == nullptr || known->begin > begin || known->end < end) {
+    for (auto inside = machine.buffers.lower_bound(begin); inside != machine.buffers.end() && inside->first < end;)
+      inside = machine.buffers.erase(inside);
+    const size_t watched = machine.options.check_races ? bytes : 0;
+    known = &(machine.buffers[begin] = {begin, end, std::vector<emu::Shadow>(watched)});
+    adopted.push_back(begin);
+  }
+  for (size_t i = begin - known->begin; written != 0 && i < std::min(end - known->begin, known->shadow.size()); i++)
+    known->shadow[i].initialised = true;
+}
+
+EMU_API void emu_release() {
+  for (const uintptr_t begin : adopted) machine.buffers.erase(begin);
+  adopted.clear();
 }
 
 EMU_API void emu_copy_in(void* to, const void* from, size_t bytes) {

@@ -1,5 +1,6 @@
 """Builds kernel files as C++ with the emulator, and runs them on NumPy arrays."""
 
+import concurrent.futures
 import ctypes
 import hashlib
 import os
@@ -46,38 +47,53 @@ def build(*sources, hooks, defines=(), of=None, folder=None):
     sources = [Path(source) for source in sources]
     folder = Path(folder) if folder else ROOT / "build" / "emu"
     folder.mkdir(parents=True, exist_ok=True)
-    # As nvcc: products and sums are contracted. Never -ffast-math: NaN marks what nobody wrote.
-    flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
-    if platform.machine() == "x86_64" and "fma" in _cpu_flags():
-        flags.append("-mfma")
-    files = sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), *sources])
-    key = hashlib.sha256(" ".join([*compiler(), *flags, *defines, str(of), str(hooks)]).encode())
-    for file in files:
-        key.update(file.read_bytes())
-    library = folder / f"{sources[0].stem}-{key.hexdigest()[:16]}.so"
+    compiled = objects(sources, hooks=hooks, defines=defines, of=of, folder=folder)
+    key = hashlib.sha256(" ".join(map(str, compiled)).encode()).hexdigest()[:16]
+    library = folder / f"{sources[0].stem}-{key}.so"
     if library.is_file():
         return library
-    objects = [_compile(folder, flags, HERE / f"{part}.cpp") for part in PARTS]
-    for source in sources:
-        own = [f"-D{define}" for define in defines if of is None or source == Path(of)]
-        objects.append(_compile(folder, [*flags, *own, *["-fsanitize=thread"] * hooks, "-x", "c++"], source))
     aside = library.with_suffix(f".{os.getpid()}")
-    _run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
+    _run([*compiler(), "-shared", *map(str, compiled), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
     aside.replace(library)
     return library
 
 
-def _compile(folder, flags, source):
-    """The emulator's own parts are the same for every kernel file: kept by their content."""
-    mine = hashlib.sha256(" ".join(flags).encode())
-    for file in sorted([*HERE.glob("*.h"), *CUDA.rglob("*.h"), *CUDA.rglob("*.cuh"), source]):
-        mine.update(file.read_bytes())
-    output = folder / f"{source.stem}-{mine.hexdigest()[:16]}.o"
-    if not output.is_file():
-        aside = output.with_suffix(f".{os.getpid()}")
-        _run([*compiler(), *flags, "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-c", str(source), "-o", str(aside)])
-        aside.replace(output)
-    return output
+def objects(sources, *, hooks, defines=(), of=None, folder):
+    """The emulator's object files and those of kernel files, as `build` takes them."""
+    # As nvcc: products and sums are contracted. Never -ffast-math: NaN marks what nobody wrote.
+    flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
+    if platform.machine() == "x86_64" and "fma" in _cpu_flags():
+        flags.append("-mfma")
+    headers = [*HERE.glob("*.h"), *CUDA.glob("*.h"), *CUDA.glob("*.cuh")]
+    compiled = compile_all(folder, flags, [HERE / f"{part}.cpp" for part in PARTS], headers)
+    hooked = [*flags, *["-fsanitize=thread"] * hooks]
+    mutated = [source for source in sources if of is None or source == Path(of)]
+    compiled += compile_all(folder, [*hooked, *(f"-D{define}" for define in defines)], mutated, headers)
+    return compiled + compile_all(folder, hooked, [source for source in sources if source not in mutated], headers)
+
+
+def compile_all(folder, flags, sources, headers):
+    """Object files, each kept by the content of its source, the headers and the flags; two compilers at a time."""
+    shared = hashlib.sha256(" ".join([*compiler(), *flags]).encode())
+    for header in sorted(headers):
+        shared.update(header.read_bytes())
+
+    def output_of(source):
+        key = shared.copy()
+        key.update(source.read_bytes())
+        return folder / f"{source.stem}-{key.hexdigest()[:16]}.o"
+
+    def compile_one(source):
+        output = output_of(source)
+        if not output.is_file():
+            aside = output.with_suffix(f".{os.getpid()}")
+            language = ["-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+            _run([*compiler(), *flags, *language, "-c", str(source), "-o", str(aside)])
+            aside.replace(output)
+        return output
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(compile_one, sources))
 
 
 def _run(command):

@@ -269,7 +269,7 @@ void copy_async(void* to, const void* from, int valid, int line) {
     note_access(from, size_t(valid), false, place - 1);  // a request of its own, of the same line
   else
     thread.executions[place - 1]++;  // the lanes of a warp stay lined up
-  std::memset(to, 0xff, 16);  // under way: who reads it before the wait reads NaN
+  std::memset(to, 0xff, 16);         // under way: who reads it before the wait reads NaN
   thread.copies.push_back({to, from, valid, thread.copy_group});
 }
 

@@ -7,7 +7,10 @@ import torch
 from emulation import CUDA
 from kernels import HERE, NUMBERS, raw
 
-SOURCES = (*(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "chunks", "gradients")), HERE / "exports_similarity.cu")
+SOURCES = (
+    *(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "chunks", "gradients")),
+    HERE / "exports_similarity.cu",
+)
 FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax")
 AGGREGATIONS = ("LogSumExp", "Mean", "Sum", "Max")
 PRODUCTS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 3}
@@ -133,7 +136,9 @@ def pointer(array):
     return None if array is None else array.pointer
 
 
-def score_by_tiles(device, context, context_counts, query, query_counts, *, product=None, contexts_are_rows=True, **flags):
+def score_by_tiles(
+    device, context, context_counts, query, query_counts, *, product=None, contexts_are_rows=True, **flags
+):
     """(n_contexts, n_queries) scores, or their transpose, as the operator returns them."""
     flags = options(**flags)
     left, right = Batch(device, context, context_counts), Batch(device, query, query_counts)
@@ -224,8 +229,6 @@ class Chunk:
             pointer(of.counts), out.pointer, of.n, of.max, of.dim, of.pitch, of.padded_dim, self.args.splits,
             self.args.gram_numbers,
         )  # fmt: skip
-        self.device.run(
-            "finish_gradients_", ctypes.byref(args), self.number, NUMBERS[of.copy_type], NUMBERS[of.dtype]
-        )
+        self.device.run("finish_gradients_", ctypes.byref(args), self.number, NUMBERS[of.copy_type], NUMBERS[of.dtype])
         grad = torch.from_numpy(out.numpy())
         return grad.view(of.dtype) if grad.dtype != of.dtype else grad

@@ -72,7 +72,14 @@ SCORE_BOUND = 2e-6
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "shape",
-    [(1, 1, 1, 1, 16), (3, 36, 9, 12, 64), (5, 17, 4, 50, 72), (2, 128, 2, 128, 8), (40, 3, 20, 2, 200), (3, 100, 2, 5, 136)],
+    [
+        (1, 1, 1, 1, 16),
+        (3, 36, 9, 12, 64),
+        (5, 17, 4, 50, 72),
+        (2, 128, 2, 128, 8),
+        (40, 3, 20, 2, 200),
+        (3, 100, 2, 5, 136),
+    ],
 )
 def test_scores_of_tiles_equal_the_reference(plain, shape, dtype):
     batch = operands(*shape, dtype)

@@ -1,0 +1,108 @@
+// What the host side of every CUDA operator shares. torch's stable ABI only, so that one binary serves every torch from
+// 2.11 on, and compiles against a CPU-only one. tests/emu/host.cpp implements the same class for emulated kernels.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../number.h"
+
+// Operators registered here run on CUDA tensors; in the emulated build they are a library of their own.
+#ifdef ITM_EMULATED
+#define ITM_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ITM_EMULATED, CPU, m)
+#else
+#define ITM_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(itm_fast, CUDA, m)
+#endif
+
+namespace itm::cuda {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// Lives while an operator runs: its device is the current one, its kernels go to that device's current stream.
+class Launch {
+ public:
+  Launch(const char* op, const Tensor& on);
+  ~Launch();
+  Launch(const Launch&) = delete;
+  Launch& operator=(const Launch&) = delete;
+
+  void* stream() const { return stream_; }
+  // Shared memory that a block may ask for, in bytes.
+  int shared_limit() const;
+  // Multiprocessors of the device: how many blocks make it busy.
+  int multiprocessors() const;
+  // After the last launch: raises what went wrong, with the operator's name and the shape it was given.
+  void check() const;
+
+  // Data of contiguous tensors: of an input; of a result that nobody has written; of both.
+  template <class T>
+  const T* in(const Tensor& tensor) {
+    note(tensor, true);
+    return static_cast<const T*>(tensor.const_data_ptr());
+  }
+  template <class T>
+  T* out(const Tensor& tensor) {
+    note(tensor, false);
+    return static_cast<T*>(tensor.mutable_data_ptr());
+  }
+  template <class T>
+  T* inout(const Tensor& tensor) {
+    note(tensor, true);
+    return static_cast<T*>(tensor.mutable_data_ptr());
+  }
+  // The same for an argument that may be missing: null then.
+  template <class T>
+  const T* in(const std::optional<Tensor>& tensor) {
+    return tensor.has_value() ? in<T>(*tensor) : nullptr;
+  }
+
+ private:
+  void note(const Tensor& tensor, bool written);  // for the emulator: memory the kernels may touch
+
+  const char* op_;
+  Tensor on_;
+  std::shared_ptr<void> device_;
+  void* stream_ = nullptr;
+};
+
+// float32, float64, bfloat16 or float16; the operators' Python front refuses the rest with better words.
+inline Number number_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Float:
+      return Number::kFloat;
+    case ScalarType::Double:
+      return Number::kDouble;
+    case ScalarType::BFloat16:
+      return Number::kBf16;
+    case ScalarType::Half:
+      return Number::kF16;
+    default:
+      STD_TORCH_CHECK(false, "tensors must be float32, float64, bfloat16 or float16");
+  }
+}
+inline Number number_of(const Tensor& tensor) { return number_of(tensor.scalar_type()); }
+
+// On the device of `like`.
+inline Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  return torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
+}
+inline Tensor zeros(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  return torch::stable::new_zeros(like, {shape.data(), shape.size()}, type);
+}
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::string shape = "(";
+  for (int64_t d = 0; d < tensor.dim(); d++) shape += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
+  return shape + ")";
+}
+
+}  // namespace itm::cuda

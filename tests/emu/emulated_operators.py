@@ -1,0 +1,86 @@
+"""The CUDA operators' host side over emulated kernels, in place of the CPU's: the public functions run them unchanged.
+
+`csrc/cuda/ops` is compiled against this torch with `host.cpp` here instead of the one that talks to a device. CPU
+tensors are device memory for as long as an operator runs.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import emulation
+import torch
+from emulation import CUDA, HERE, ORDERS, ROOT, compiler
+
+HOST = CUDA / "ops"
+MIN_TORCH = "0x020b000000000000"  # of the stable ABI: setup.py, MIN_TORCH
+
+
+def operators():
+    """Names of the operators that `csrc/cuda/ops` registers."""
+    return sorted(
+        line.split('"')[1]
+        for source in HOST.glob("*.cpp")
+        for line in source.read_text(encoding="utf-8").splitlines()
+        if "m.impl(" in line
+    )
+
+
+@functools.cache
+def library(watched):
+    """The compiled and loaded operators: the namespace of torch.ops they are in, and the emulator's functions."""
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    name = "itm_fast_watched" if watched else "itm_fast_emulated"
+    folder = ROOT / "build" / "emu"
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = emulation.objects(sorted(CUDA.glob("*.cu")), hooks=watched, folder=folder)
+    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-attributes", "-Wno-psabi"]
+    flags += [f"-DITM_EMULATED={name}", f"-DTORCH_TARGET_VERSION={MIN_TORCH}"]
+    flags += [word for path in include_paths() for word in ("-isystem", path)]
+    hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]
+    objects += emulation.compile_all(
+        folder, flags, hosts, [*HOST.glob("*.h"), Path(torch.__file__).parent / "version.py"]
+    )
+    key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
+    path = folder / f"{name}-{key}.so"
+    if not path.is_file():
+        aside = path.with_suffix(f".{os.getpid()}")
+        libraries = [f"-L{folder_}" for folder_ in library_paths()]
+        emulation._run(
+            [*compiler(), "-shared", *map(str, objects), "-o", str(aside), *libraries, "-ltorch_cpu", "-lc10", "-ldl"]
+        )
+        aside.replace(path)
+    definitions = torch.library.Library(name, "DEF")
+    for operator in operators():
+        schema = str(getattr(torch.ops.itm_fast, operator).default._schema)
+        definitions.define(schema.removeprefix("itm_fast::"))
+    torch.ops.load_library(str(path))
+    loaded = ctypes.CDLL(str(path))
+    types = [ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_int, ctypes.c_int]
+    loaded.emu_configure.argtypes = types
+    return getattr(torch.ops, name), loaded, definitions
+
+
+@contextlib.contextmanager
+def emulated(*, watched=False, order="random", seed=1, resident_blocks=2):
+    """While it lasts, the operators run their CUDA host code and emulated kernels on CPU tensors.
+
+    Args:
+        watched: with races, bounds and reads of what nobody wrote found; slower.
+        order: of the threads, see emulation.ORDERS.
+        seed: of the random orders.
+        resident_blocks: blocks whose threads take turns.
+    """
+    namespace, loaded, _ = library(watched)
+    loaded.emu_configure(seed, ORDERS[order], resident_blocks, 0.0, int(watched), 0)
+    kernels = torch.library.Library("itm_fast", "IMPL")
+    try:
+        for operator in operators():
+            kernels.impl(operator, getattr(namespace, operator), "CPU", allow_override=True)
+        yield
+    finally:
+        kernels._destroy()

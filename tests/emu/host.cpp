@@ -1,0 +1,28 @@
+// The host side's Launch for emulated kernels: CPU tensors are device memory for as long as an operator runs.
+#include "../../csrc/cuda/ops/host.h"
+
+extern "C" {
+void emu_adopt(const void* begin, size_t bytes, int written);
+void emu_release();
+const char* emu_take_error();
+}
+
+namespace itm::cuda {
+
+Launch::Launch(const char* op, const Tensor& on) : op_(op), on_(on) {}
+Launch::~Launch() { emu_release(); }
+
+int Launch::shared_limit() const { return 99 * 1024; }  // the least of the architectures
+int Launch::multiprocessors() const { return 2; }
+
+void Launch::check() const {
+  const std::string error = emu_take_error();
+  STD_TORCH_CHECK(error.empty(), op_, " on a tensor of shape ", shape_of(on_), ": the emulator says ", error);
+}
+
+void Launch::note(const Tensor& tensor, bool written) {
+  STD_TORCH_CHECK(tensor.is_contiguous(), op_, " takes the memory of a tensor that is not contiguous");
+  emu_adopt(tensor.data_ptr(), size_t(tensor.numel()) * tensor.element_size(), written);
+}
+
+}  // namespace itm::cuda
