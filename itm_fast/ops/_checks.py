@@ -114,8 +114,8 @@ def check_device(operator: str, device: torch.device) -> None:
         return
     if device.type == "cuda":
         raise ValueError(
-            f"{operator} got tensors on {device}, but this build has no CUDA kernels ({_library.no_cuda}). With the CUDA "
-            f"toolkit (nvcc) installed, rebuild in a copy of the repository: {_library.REBUILD}; or move them with .cpu()"
+            f"{operator} got tensors on {device}, but this build has no CUDA kernels ({_library.no_cuda}). Install the "
+            f"CUDA toolkit (nvcc) and rebuild in a copy of the repository: {_library.REBUILD}; or use .cpu()"
         )
     raise ValueError(f"{operator} has no {device.type} kernels, got tensors on {device}; move them with .cpu()")
 

@@ -17,9 +17,9 @@ void* current_stream(int32_t device) {
   void* stream = nullptr;
   if (native_handle != nullptr) {
     StreamHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
     const std::shared_ptr<StreamOpaque> owned(handle, [](StreamHandle of) { aoti_torch_delete_stream(of); });
-    STABLE_TORCH_ERROR_CODE_CHECK(native_handle(handle, &stream));
+    TORCH_ERROR_CODE_CHECK(native_handle(handle, &stream));
     return stream;
   }
   static const auto current_cuda_stream = []() {
@@ -28,7 +28,7 @@ void* current_stream(int32_t device) {
     return reinterpret_cast<CurrentCudaStream>(function);
   }();
   STD_TORCH_CHECK(current_cuda_stream != nullptr, "this torch does not tell its current CUDA stream");
-  STABLE_TORCH_ERROR_CODE_CHECK(current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(current_cuda_stream(device, &stream));
   return stream;
 }
 
