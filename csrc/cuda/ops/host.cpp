@@ -57,7 +57,14 @@ void Launch::check() const {
                   cudaGetErrorString(error));
 }
 
-void Launch::note(const Tensor&, bool) {}
-void Launch::note_strided(const Tensor&) {}
+// A kernel that was given another device's memory would end the process, or worse.
+void Launch::note_strided(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == on_.get_device_index(), op_,
+                  ": all tensors must be on the same CUDA device");
+}
+void Launch::note(const Tensor& tensor, bool) {
+  note_strided(tensor);
+  STD_TORCH_CHECK(tensor.is_contiguous(), op_, ": a tensor isn't contiguous");
+}
 
 }  // namespace itm::cuda
