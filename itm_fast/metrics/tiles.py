@@ -60,7 +60,8 @@ class Tiles:
         if not has_kernels(tile.device):
             tile = tile.cpu()
         if has_nan(tile):
-            row, column = (torch.nonzero(torch.isnan(tile))[0].cpu() + torch.tensor([rows.start, columns.start])).tolist()
+            first = torch.nonzero(torch.isnan(tile))[0].tolist()
+            row, column = rows.start + first[0], columns.start + first[1]
             raise ValueError(f"{self._what} is NaN at row (image) {row}, column (caption) {column}; NaN has no rank")
         return tile
 
