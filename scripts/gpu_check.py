@@ -126,17 +126,15 @@ def benchmarks() -> list[dict[str, Any]]:
         packed = torch.cat([words[c, :n] for c, n in enumerate(counts.tolist())])
         flop = 2 * 36 * n_images * len(packed) * 1024
         leaves = [x.clone().requires_grad_() for x in (regions, words)]
-
-        def train(regions=leaves[0], words=leaves[1], counts=counts):
-            itm_fast.cross_attention_similarity(regions, words, counts).sum().backward()
-
         work = {
             "fused": lambda r=regions, w=words, c=counts: itm_fast.cross_attention_similarity(r, w, c),
             "closed form, plain torch": lambda r=regions, w=words, c=counts: reference.cross_attention_closed_form(
                 r, w, c
             ),
             "bare GEMM": lambda r=regions, p=packed: r.flatten(0, 1) @ p.T,
-            "fused, forward and backward": train,
+            "fused, forward and backward": lambda x=leaves, c=counts: (
+                itm_fast.cross_attention_similarity(*x, c).sum().backward()
+            ),
         }
         for name, call in work.items():
             torch.cuda.reset_peak_memory_stats()

@@ -1,15 +1,21 @@
-"""nvcc's view of the kernels: they compile for every architecture, without spills, within their budgets."""
+"""nvcc's view of the kernels: they compile for every architecture, without spills, within their budgets, and the machine
+code has the instructions that the design counts on."""
 
+import functools
+import importlib.metadata
 import re
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from emulation import CUDA
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
-# Registers a thread at most; with the threads and shared bytes of a block they bound how many warps fit.
+ARCHITECTURES = ("80", "86", "90", "100", "120")
+# Registers a thread, threads and shared bytes of a block at most; they bound how many warps fit.
 BUDGETS = {
     "chunks.cu": (128, 256, 48 * 1024),  # at most: the operator works in place where S of a pair needs more
     "gradients.cu": (128, 128, 5 * 1024),
@@ -20,27 +26,45 @@ BUDGETS = {
     "vectors.cu": (64, 1024, 9 * 1024),
 }
 SHARED_BYTES_OF_SM, THREADS_OF_SM, REGISTERS_OF_SM = 100 * 1024, 1536, 65536  # the least of the architectures
+# In every kernel whose mangled name holds the first string: a pattern of machine code.
+INSTRUCTIONS = {
+    "tiles.cu": [
+        ("tiles_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
+        ("tiles_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
+        ("tiles_kernelINS0_11ProductTf32E", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
+        ("gram_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
+        ("kernel", r"LDGSTS\.E\.BYPASS.*\.128"),  # vectors: 16 bytes a lane, past the registers
+        ("kernel", r"LDSM\.16\.M88\.4"),
+        ("ELb1EE", r"LDG\.E\.128"),  # Gram matrices
+    ],
+    "chunks.cu": [("chunk_kernelIfLb1", r"LDG\.E\.128|LD\.E\.128")],  # S into shared memory
+}
 
 
 def test_every_kernel_file_has_a_budget():
     assert {path.name for path in CUDA.glob("*.cu")} == set(BUDGETS)
 
 
-@pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("arch", ["80", "86", "90", "100", "120"])
-def test_compiles_within_its_budget(name, arch, tmp_path):
-    # sm_120 also as PTX, for what comes after it.
-    code = f"code=[sm_{arch},compute_{arch}]" if arch == "120" else f"code=sm_{arch}"
-    command = ["nvcc", "-std=c++20", "-gencode", f"arch=compute_{arch},{code}", f"-I{CUDA}", "-Xptxas", "-v", "-c"]
-    done = subprocess.run(
-        [*command, str(CUDA / name), "-o", str(tmp_path / "kernel.o")], capture_output=True, text=True, check=False
-    )
+@functools.cache
+def compiled(name, arch):
+    """The compiler's report and the machine code's file."""
+    cubin = Path(tempfile.mkdtemp(prefix="cubin-")) / "kernel.cubin"
+    command = ["nvcc", "-std=c++20", f"-arch=sm_{arch}", f"-I{CUDA}", "-Xptxas", "-v", "-cubin", "-o", str(cubin)]
+    done = subprocess.run([*command, str(CUDA / name)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "warning" not in done.stderr
-    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    return done.stderr, cubin
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_compiles_within_its_budget(name, arch):
+    report, _ = compiled(name, arch)
+    assert "warning" not in report
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
     assert spills
     assert {int(number) for kernel in spills for number in kernel} == {0}
-    registers = max(int(number) for number in re.findall(r"Used (\d+) registers", done.stderr))
+    registers = max(int(number) for number in re.findall(r"Used (\d+) registers", report))
     most_registers, threads, shared_bytes = BUDGETS[name]
     assert registers <= most_registers
     blocks = min(
@@ -49,3 +73,31 @@ def test_compiles_within_its_budget(name, arch, tmp_path):
         THREADS_OF_SM // threads,
     )
     assert blocks * threads >= THREADS_OF_SM / 4  # at least a quarter of the threads that fit
+
+
+def disassembler():
+    """nvdisasm's path: on the path, or of the package nvidia-cuda-nvdisasm; None without either."""
+    try:
+        files = importlib.metadata.files("nvidia-cuda-nvdisasm") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    ours = next((file.locate() for file in files if file.name == "nvdisasm"), None)
+    return shutil.which("nvdisasm") or (str(ours) if ours else None)
+
+
+@pytest.mark.parametrize("name", INSTRUCTIONS)
+@pytest.mark.parametrize("arch", ["80", "90", "120"])
+def test_machine_code_has_the_instructions_of_the_design(name, arch):
+    if disassembler() is None:
+        pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+    _, cubin = compiled(name, arch)
+    code = subprocess.run([disassembler(), "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
+    kernels = dict(re.findall(r"\.section\s+\.text\.(\S+?),.*?\n(.*?)(?=\.section\s|\Z)", code, re.DOTALL))
+    assert kernels
+    for text in kernels.values():
+        assert not re.search(r"\b(STL|LDL)\b", text)  # nothing goes through the stack
+    for part, pattern in INSTRUCTIONS[name]:
+        chosen = {kernel: text for kernel, text in kernels.items() if part in kernel}
+        assert chosen, part
+        for kernel, text in chosen.items():
+            assert re.search(pattern, text), (kernel, pattern)
