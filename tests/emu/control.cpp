@@ -22,7 +22,7 @@ EMU_API void* emu_allocate(size_t bytes) {
   if (memory == nullptr) return nullptr;
   memset(memory, 0xff, whole);
   const auto begin = uintptr_t(memory) + emu::kRedZone;
-  machine.buffers[uintptr_t(memory)] = {begin, begin + bytes, std::vector<emu::Shadow>(bytes)};
+  machine.buffers[uintptr_t(memory)] = {begin, begin + bytes, emu::kRedZone, std::vector<emu::Shadow>(bytes)};
   return reinterpret_cast<void*>(begin);
 }
 
@@ -34,7 +34,8 @@ EMU_API void emu_free(void* p) {
 
 static std::vector<uintptr_t> adopted;
 
-// Host memory as device memory until emu_release; a part of what is already known is nothing new.
+// Host memory as device memory until emu_release; a part of what is already known is nothing new. Around it lies
+// memory of others, the kernels' arguments among them: only stores outside are found.
 EMU_API void emu_adopt(const void* p, size_t bytes, int written) {
   if (bytes == 0) return;
   const auto begin = uintptr_t(p), end = begin + bytes;
@@ -43,7 +44,7 @@ EMU_API void emu_adopt(const void* p, size_t bytes, int written) {
     for (auto inside = machine.buffers.lower_bound(begin); inside != machine.buffers.end() && inside->first < end;)
       inside = machine.buffers.erase(inside);
     const size_t watched = machine.options.check_races ? bytes : 0;
-    known = &(machine.buffers[begin] = {begin, end, std::vector<emu::Shadow>(watched)});
+    known = &(machine.buffers[begin] = {begin, end, 0, std::vector<emu::Shadow>(watched)});
     adopted.push_back(begin);
   }
   for (size_t i = begin - known->begin; written != 0 && i < std::min(end - known->begin, known->shadow.size()); i++)

@@ -15,6 +15,8 @@ import emulation
 import torch
 from emulation import CUDA, HERE, ORDERS, ROOT, compiler
 
+from itm_fast.ops import _library
+
 HOST = CUDA / "ops"
 MIN_TORCH = "0x020b000000000000"  # of the stable ABI: setup.py, MIN_TORCH
 
@@ -34,6 +36,7 @@ def library(watched):
     """The compiled and loaded operators: the namespace of torch.ops they are in, and the emulator's functions."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
+    _library.load()
     name = "itm_fast_watched" if watched else "itm_fast_emulated"
     folder = ROOT / "build" / "emu"
     folder.mkdir(parents=True, exist_ok=True)

@@ -25,4 +25,11 @@ void Launch::note(const Tensor& tensor, bool written) {
   emu_adopt(tensor.data_ptr(), size_t(tensor.numel()) * tensor.element_size(), written);
 }
 
+void Launch::note_strided(const Tensor& tensor) {
+  size_t numbers = tensor.numel() > 0;
+  for (int64_t d = 0; d < tensor.dim() && numbers > 0; d++)
+    numbers += size_t((tensor.size(d) - 1) * tensor.stride(d));
+  emu_adopt(tensor.data_ptr(), numbers * tensor.element_size(), true);
+}
+
 }  // namespace itm::cuda

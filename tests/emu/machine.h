@@ -106,6 +106,7 @@ struct Block {
 
 struct Buffer {  // device memory, with red zones on both sides
   uintptr_t begin, end;
+  size_t red_zone;  // 0 where it isn't the emulator's own
   std::vector<Shadow> shadow;
 };
 

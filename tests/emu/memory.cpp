@@ -154,7 +154,7 @@ Buffer* buffer_of(const void* p) {
   auto next = machine.buffers.upper_bound(uintptr_t(p));
   if (next == machine.buffers.begin()) return nullptr;
   Buffer& buffer = std::prev(next)->second;
-  return uintptr_t(p) < buffer.end + kRedZone ? &buffer : nullptr;
+  return uintptr_t(p) < buffer.end + buffer.red_zone ? &buffer : nullptr;
 }
 
 void note_shared(Thread& thread, const void* p, size_t bytes, bool write, const void* place) {

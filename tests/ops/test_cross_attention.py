@@ -18,6 +18,7 @@ def golden_cases():
             yield pytest.param(name, dtype, id=f"{name.removesuffix('.npz')}-{str(dtype).removeprefix('torch.')}")
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize(
     "similarity", [cross_attention_similarity, reference.cross_attention_similarity], ids=["fused", "reference"]
 )
@@ -46,6 +47,7 @@ def test_golden_vectors_of_the_original(name, dtype, similarity):
     assert checked >= 2
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("ragged_regions", [False, True], ids=["all_regions", "ragged_regions"])
 @pytest.mark.parametrize("agg_func", AGG_FUNCS)
 @pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
@@ -64,6 +66,7 @@ def test_scores_and_gradients_equal_the_reference(cross_attn, raw_feature_norm, 
 
 
 # Sizes straddle the vector (16), the Gram form's four rows, the panel (64), the column (256) and the row block (144).
+@pytest.mark.all_backends
 @pytest.mark.parametrize("max_regions", [1, 2, 15, 16, 37, 150])
 @pytest.mark.parametrize(("n_captions", "max_words"), [(1, 1), (3, 2), (40, 17), (2, 65), (1, 300)])
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
@@ -108,6 +111,7 @@ def test_ragged_batches(n_images, max_regions, n_captions, max_words, dim, cross
     assert relative_error(got, want) < 1e-7  # l1 and l2 of nearly orthogonal vectors magnify roundings of 1e-16
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn):
@@ -123,6 +127,7 @@ def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn):
     assert got[1].dtype == got[2].dtype == dtype
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 def test_float16_rounds_only_its_inputs_and_gradients(cross_attn):
     # Plain torch gives NaN in float16 (1e-8 is 0 there), so the bound is the rounding of the gradients, 2^-11 each.
@@ -137,6 +142,7 @@ def test_float16_rounds_only_its_inputs_and_gradients(cross_attn):
         assert relative_error(got, want) <= 2**-11 + 1e-4
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 def test_gradcheck(cross_attn):
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
@@ -148,6 +154,7 @@ def test_gradcheck(cross_attn):
     )
 
 
+@pytest.mark.all_backends
 def test_only_the_gradient_that_is_needed():
     regions, words, word_counts, _ = map(clean, random_batch(2, 5, 3, 4, 8))
     for needed in (regions, words):
@@ -159,6 +166,7 @@ def test_only_the_gradient_that_is_needed():
         assert (regions if needed is words else words).grad is None
 
 
+@pytest.mark.all_backends
 def test_a_second_derivative_is_refused():
     regions, words, _, _ = map(clean, random_batch(2, 3, 2, 3, 4))
     regions.requires_grad_()
@@ -167,6 +175,7 @@ def test_a_second_derivative_is_refused():
         grad.sum().backward()
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 def test_zero_rows_have_similarity_0_and_gradient_0(cross_attn, raw_feature_norm):
@@ -185,6 +194,7 @@ def test_zero_rows_have_similarity_0_and_gradient_0(cross_attn, raw_feature_norm
     assert (got[2][3] == 0).all()
 
 
+@pytest.mark.all_backends
 def test_nan_reaches_its_image_and_caption_and_no_other():
     regions, words, word_counts, _ = map(clean, random_batch(4, 6, 5, 7, 8, dtype=torch.float32))
     whole = cross_attention_similarity(regions, words, word_counts)
@@ -208,6 +218,7 @@ def test_nan_reaches_its_image_and_caption_and_no_other():
     assert torch.equal(scores[~scores.isnan()], whole[~scores.isnan()])
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("raw_feature_norm", RAW_FEATURE_NORMS)
 def test_nan_of_an_image_does_not_reach_the_gradients_of_others(raw_feature_norm):
     # A wide column block, then a narrow one: what the first leaves in a worker's scratch must not count in the second.
@@ -222,6 +233,7 @@ def test_nan_of_an_image_does_not_reach_the_gradients_of_others(raw_feature_norm
     assert grad[2].isnan().all()
 
 
+@pytest.mark.all_backends
 def test_large_temperatures_stay_finite():
     regions, words, word_counts, _ = map(clean, random_batch(3, 9, 4, 8, 16, dtype=torch.float32))
     for flags in ({"lambda_lse": 1e4}, {"lambda_softmax": 1e4}, {"lambda_softmax": -1e4}, {"lambda_lse": 1e-4}):
@@ -229,6 +241,7 @@ def test_large_temperatures_stay_finite():
         assert all(torch.isfinite(x).all() for x in got), flags
 
 
+@pytest.mark.all_backends
 def test_non_contiguous_inputs():
     regions, words, word_counts, _ = map(clean, random_batch(4, 6, 5, 7, 8))
     want = cross_attention_similarity(regions, words, word_counts)
@@ -242,6 +255,7 @@ def test_non_contiguous_inputs():
     )
 
 
+@pytest.mark.all_backends
 def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads():
     regions, words, word_counts, _ = map(clean, random_batch(9, 36, 60, 20, 64, dtype=torch.float32))
     whole = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
@@ -256,6 +270,7 @@ def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads():
     assert torch.allclose(tile, whole[0][3:5, 40:41], rtol=0, atol=1e-6)
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize(("n_images", "n_captions"), [(0, 3), (3, 0), (0, 0)])
 def test_empty_batches(n_images, n_captions):
     regions = torch.randn(n_images, 4, 8, requires_grad=True)
@@ -266,6 +281,7 @@ def test_empty_batches(n_images, n_captions):
     assert regions.grad.shape == regions.shape
 
 
+@pytest.mark.all_backends
 def test_opcheck():
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     for counts in ((word_counts, region_counts), (None, None)):
@@ -301,6 +317,7 @@ def test_compiled_without_graph_breaks_or_needless_recompilation():
     assert n_compiled <= 2  # once with fixed sizes, once with open ones
 
 
+@pytest.mark.all_backends
 def test_autocast_scores_in_the_autocast_dtype():
     regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))
     with torch.autocast("cpu", dtype=torch.bfloat16):

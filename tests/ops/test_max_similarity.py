@@ -6,6 +6,7 @@ from test_cross_attention import clean
 from itm_fast import max_similarity, reference
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("ragged_regions", [False, True], ids=["all_regions", "ragged_regions"])
 @pytest.mark.parametrize("agg_func", ["Sum", "Mean", "Max"])
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
@@ -18,6 +19,7 @@ def test_scores_and_gradients_equal_the_reference(sizes, cross_attn, agg_func, r
         assert relative_error(result, want) < 1e-12
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_sums_run_in_float32(dtype):
     batch = random_batch(20, 36, 30, 25, 512, dtype=dtype)
@@ -29,6 +31,7 @@ def test_sums_run_in_float32(dtype):
         assert relative_error(got, want) <= torch.finfo(dtype).eps + 1e-5
 
 
+@pytest.mark.all_backends
 def test_ties_go_to_the_first_and_nan_wins():
     regions = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
     words = torch.tensor([[[1.0, 0.0]]])
@@ -38,6 +41,7 @@ def test_ties_go_to_the_first_and_nan_wins():
     assert max_similarity(regions, words).isnan().all()
 
 
+@pytest.mark.all_backends
 def test_gradcheck_and_opcheck():
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     regions.requires_grad_()
@@ -50,6 +54,7 @@ def test_gradcheck_and_opcheck():
     torch.library.opcheck(torch.ops.itm_fast.max_similarity_backward.default, inputs)
 
 
+@pytest.mark.all_backends
 def test_compiled_under_autocast_and_empty():
     regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))
     compiled = torch.compile(max_similarity, fullgraph=True, backend="eager")
@@ -60,6 +65,7 @@ def test_compiled_under_autocast_and_empty():
     assert max_similarity(regions[:0], words).shape == (0, 4)
 
 
+@pytest.mark.all_backends
 def test_reads_what_late_interaction_writes_in_one_line():
     documents, query = torch.randn(5, 512, 128), torch.randn(1, 32, 128)
     want = (documents @ query[0].T).max(dim=1).values.sum(dim=1)

@@ -58,5 +58,6 @@ void Launch::check() const {
 }
 
 void Launch::note(const Tensor&, bool) {}
+void Launch::note_strided(const Tensor&) {}
 
 }  // namespace itm::cuda

@@ -59,7 +59,13 @@ class Launch {
     note(tensor, true);
     return static_cast<T*>(tensor.mutable_data_ptr());
   }
-  // The same for an argument that may be missing: null then.
+  // An input of any strides.
+  template <class T>
+  const T* strided(const Tensor& tensor) {
+    note_strided(tensor);
+    return static_cast<const T*>(tensor.const_data_ptr());
+  }
+  // An argument that may be missing: null then.
   template <class T>
   const T* in(const std::optional<Tensor>& tensor) {
     return tensor.has_value() ? in<T>(*tensor) : nullptr;
@@ -67,6 +73,7 @@ class Launch {
 
  private:
   void note(const Tensor& tensor, bool written);  // for the emulator: memory the kernels may touch
+  void note_strided(const Tensor& tensor);
 
   const char* op_;
   Tensor on_;

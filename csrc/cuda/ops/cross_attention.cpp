@@ -1,0 +1,48 @@
+// torch.ops.itm_fast.cross_attention on CUDA. Contract: itm_fast/ops/cross_attention.py.
+#include "similarity.h"
+
+namespace itm::cuda {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{
+    {{"clipped_l2norm", FeatureNorm::kClippedL2},
+     {"l2norm", FeatureNorm::kL2},
+     {"clipped_l1norm", FeatureNorm::kClippedL1},
+     {"l1norm", FeatureNorm::kL1},
+     {"clipped", FeatureNorm::kClipped},
+     {"no_norm", FeatureNorm::kNone},
+     {"softmax", FeatureNorm::kSoftmax}}};
+
+SimilarityOptions options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+                             double lambda_lse) {
+  return {lambda_softmax, lambda_lse, option_named("raw_feature_norm", raw_feature_norm, kFeatureNorms),
+          option_named("agg_func", agg_func, kAggregations), 1};
+}
+
+Tensor cross_attention(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                       const std::optional<Tensor>& region_counts, std::string_view cross_attn,
+                       std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+                       double lambda_lse) {
+  return similarity_forward("cross_attention_similarity", {regions, words, word_counts, region_counts, cross_attn},
+                            options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse));
+}
+
+std::tuple<Tensor, Tensor> cross_attention_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
+                                                    const std::optional<Tensor>& word_counts,
+                                                    const std::optional<Tensor>& region_counts,
+                                                    std::string_view cross_attn, std::string_view raw_feature_norm,
+                                                    std::string_view agg_func, double lambda_softmax, double lambda_lse,
+                                                    bool need_regions, bool need_words) {
+  return similarity_backward(
+      "cross_attention_similarity", grad, {regions, words, word_counts, region_counts, cross_attn},
+      options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse), need_regions, need_words);
+}
+
+}  // namespace
+
+ITM_CUDA_OPERATORS(m) {
+  m.impl("cross_attention", TORCH_BOX(&cross_attention));
+  m.impl("cross_attention_backward", TORCH_BOX(&cross_attention_backward));
+}
+
+}  // namespace itm::cuda

@@ -1,0 +1,34 @@
+// torch.ops.itm_fast.max_similarity on CUDA. Contract: itm_fast/ops/max_similarity.py.
+#include "similarity.h"
+
+namespace itm::cuda {
+namespace {
+
+SimilarityOptions options_of(std::string_view agg_func) {
+  return {1, 1, FeatureNorm::kNone, option_named("agg_func", agg_func, kAggregations), 0};
+}
+
+Tensor max_similarity(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                      const std::optional<Tensor>& region_counts, std::string_view cross_attn,
+                      std::string_view agg_func) {
+  return similarity_forward("max_similarity", {regions, words, word_counts, region_counts, cross_attn},
+                            options_of(agg_func));
+}
+
+std::tuple<Tensor, Tensor> max_similarity_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
+                                                   const std::optional<Tensor>& word_counts,
+                                                   const std::optional<Tensor>& region_counts,
+                                                   std::string_view cross_attn, std::string_view agg_func,
+                                                   bool need_regions, bool need_words) {
+  return similarity_backward("max_similarity", grad, {regions, words, word_counts, region_counts, cross_attn},
+                             options_of(agg_func), need_regions, need_words);
+}
+
+}  // namespace
+
+ITM_CUDA_OPERATORS(m) {
+  m.impl("max_similarity", TORCH_BOX(&max_similarity));
+  m.impl("max_similarity_backward", TORCH_BOX(&max_similarity_backward));
+}
+
+}  // namespace itm::cuda

@@ -1,0 +1,356 @@
+#include "similarity.h"
+
+#include <algorithm>
+
+#include "products.h"
+
+namespace itm::cuda {
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t(128) << 20;  // of S at a time in the backward pass
+constexpr int kBlocksPerMultiprocessor = 4;          // that a launch should have, where the work can be split so far
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+int64_t size_in_bytes(ScalarType type) { return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2; }
+
+// One side of the operator: groups of vectors, and what was prepared of them.
+struct Groups {
+  Tensor vectors;                // (n, max, dim)
+  std::optional<Tensor> counts;  // (n,) contiguous
+  int64_t n, max, dim;
+
+  Tensor prepared;                                            // what the kernels read: `vectors`, or a zero-padded copy
+  int64_t pitch = 0, padded_dim = 0;                          // of `prepared`
+  std::optional<Tensor> norms;                                // (n, pitch)
+  std::optional<Tensor> sizes, offsets, tile_begin, n_tiles;  // of the plan
+
+  Groups(const char* what, const Tensor& given, const std::optional<Tensor>& given_counts)
+      : vectors(given), n(given.size(0)), max(given.size(1)), dim(given.size(2)) {
+    STD_TORCH_CHECK(n == 0 || max > 0, what, "s has max_", what, "s = 0; every group needs at least one ", what);
+    if (given_counts.has_value()) counts = torch::stable::contiguous(*given_counts);
+  }
+
+  ScalarType type() const { return vectors.scalar_type(); }
+  ScalarType wide() const { return type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
+
+  // `prepared` with groups of `new_pitch` vectors of `new_dim` numbers of type `to`; a copy where the batch isn't that
+  // already, or has padding that must read as zero.
+  void prepare(Launch& launch, int64_t new_pitch, int64_t new_dim, ScalarType to, bool need_norms, bool zero_padding) {
+    pitch = new_pitch;
+    padded_dim = new_dim;
+    const bool aligned = reinterpret_cast<uintptr_t>(vectors.const_data_ptr()) % 16 == 0;
+    const bool as_it_is = vectors.is_contiguous() && aligned && pitch == max && padded_dim == dim && to == type() &&
+                          !(zero_padding && counts.has_value());
+    prepared = as_it_is ? vectors : empty(vectors, {n, pitch, padded_dim}, to);
+    if (need_norms) norms = empty(vectors, {n, pitch}, wide());
+    if (as_it_is && !need_norms) return;
+    VectorsArgs args{};
+    args.data = launch.strided<void>(vectors);
+    args.counts = launch.in<int64_t>(counts);
+    args.copy = as_it_is ? nullptr : launch.out<void>(prepared);
+    args.norms = need_norms ? launch.out<void>(*norms) : nullptr;
+    args.group_stride = vectors.stride(0);
+    args.vector_stride = vectors.stride(1);
+    args.number_stride = vectors.stride(2);
+    args.n_groups = int32_t(n);
+    args.max = int32_t(max);
+    args.dim = int32_t(dim);
+    args.pitch = int32_t(pitch);
+    args.padded_dim = int32_t(padded_dim);
+    prepare_vectors(args, number_of(type()), number_of(to), launch.stream());
+  }
+
+  // Cuts the groups into tiles. n_tiles stays on the device; its bound follows from the shape.
+  Side plan(Launch& launch, int most_groups) {
+    const Tensor tables = empty(vectors, {3 * n + 3}, ScalarType::Int);
+    auto part = [&](int64_t begin, int64_t length) {
+      return torch::stable::narrow(const_cast<Tensor&>(tables), 0, begin, length);
+    };
+    sizes = part(0, n);
+    offsets = part(n, n + 1);
+    tile_begin = part(2 * n + 1, n + 1);
+    n_tiles = part(3 * n + 2, 1);
+    PlanArgs args{};
+    args.counts = launch.in<int64_t>(counts);
+    args.sizes = launch.out<int32_t>(*sizes);
+    args.offsets = launch.out<int32_t>(*offsets);
+    args.tile_begin = launch.out<int32_t>(*tile_begin);
+    args.n_tiles = launch.out<int32_t>(*n_tiles);
+    args.n_groups = int32_t(n);
+    args.max = int32_t(max);
+    args.limit = kTileVectors;
+    args.most_groups = most_groups;
+    plan_tiles(args, launch.stream());
+    // A tile ends where it has all the groups it may, or where it and the next one together hold more than the limit.
+    const int64_t by_vectors = 2 * (n * max / (kTileVectors + 1)) + 1, by_groups = n / most_groups + 1;
+    const int64_t at_least = std::min<int64_t>(most_groups, kTileVectors / max);  // groups, when none is shorter
+    const int64_t bound = std::min((n + at_least - 1) / at_least, by_vectors + by_groups);
+    return {launch.in<void>(prepared),
+            args.sizes,
+            args.offsets,
+            args.tile_begin,
+            args.n_tiles,
+            int32_t(n),
+            int32_t(max),
+            int32_t(bound)};
+  }
+};
+
+struct Roles {
+  bool regions_query;
+  Groups context, query;
+
+  Roles(const SimilarityInputs& in)
+      : regions_query(in.cross_attn == "i2t"),
+        context(regions_query ? Groups("word", in.words, in.word_counts)
+                              : Groups("region", in.regions, in.region_counts)),
+        query(regions_query ? Groups("region", in.regions, in.region_counts)
+                            : Groups("word", in.words, in.word_counts)) {
+    STD_TORCH_CHECK(in.cross_attn == "t2i" || in.cross_attn == "i2t", "cross_attn must be t2i or i2t");
+    STD_TORCH_CHECK(context.dim == query.dim && context.dim > 0, "regions and words must have the same dim above 0");
+    STD_TORCH_CHECK(context.type() == query.type(), "regions and words must have the same dtype");
+    number_of(context.type());
+    for (const Groups* side : {&context, &query})
+      STD_TORCH_CHECK(
+          side->n * round_up(std::max<int64_t>(side->max, 1), 8) < (int64_t(1) << 31) && side->dim < (int64_t(1) << 24),
+          "a batch of shape ", shape_of(side->vectors), " is too large: score it in parts");
+  }
+
+  // Of a (n_images, n_captions) matrix, by context and query group.
+  int64_t context_stride() const { return regions_query ? 1 : query.n; }
+  int64_t query_stride() const { return regions_query ? context.n : 1; }
+};
+
+Product product_of(ScalarType type) {
+  if (type == ScalarType::BFloat16) return Product::kBf16;
+  if (type == ScalarType::Half) return Product::kF16;
+  return tf32_allowed() ? Product::kTf32 : Product::kTf32x3;
+}
+
+void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
+  auto& [regions_query, context, query] = roles;
+  const bool attends = options.attends != 0;
+  const ScalarType type = context.type();
+  const int64_t padded_dim = round_up(context.dim, 16 / size_in_bytes(type));
+  context.prepare(launch, context.max, padded_dim, type, false, false);
+  query.prepare(launch, query.max, padded_dim, type, attends, false);
+  TilesArgs args{};
+  args.context = context.plan(launch, kTileContexts);
+  args.query = query.plan(launch, kTileQueries);
+  const int64_t gram_pitch = round_up(context.max, 8);
+  std::optional<Tensor> gram;
+  const Product product = product_of(type);
+  if (attends) {
+    gram = empty(scores, {context.n, gram_pitch, gram_pitch}, ScalarType::Float);
+    gram_tiles({args.context, launch.out<float>(*gram), int32_t(padded_dim), int32_t(gram_pitch)}, product,
+               launch.stream());
+    args.gram = launch.inout<float>(*gram);
+    args.norms = launch.inout<float>(*query.norms);
+  }
+  args.scores = launch.out<float>(scores);
+  args.context_stride = roles.context_stride();
+  args.query_stride = roles.query_stride();
+  args.options = options;
+  args.dim = int32_t(padded_dim);
+  args.gram_pitch = int32_t(gram_pitch);
+  args.norm_pitch = int32_t(query.pitch);
+  score_tiles(args, product, launch.stream());
+  launch.check();
+}
+
+// S of some contexts with all queries, its Gram matrices, and the kernels' arguments for them.
+class Chunks {
+ public:
+  Chunks(Launch& launch, Roles& roles, const SimilarityOptions& options, bool backward)
+      : launch_(launch), context_(roles.context), query_(roles.query), backward_(backward), wide_(context_.wide()) {
+    const ScalarType copy = context_.type() == ScalarType::Half ? ScalarType::Float : context_.type();
+    const int64_t padded_dim = round_up(context_.dim, 8);
+    context_.prepare(launch, round_up(context_.max, 4), padded_dim, copy, backward && options.attends != 0, true);
+    query_.prepare(launch, round_up(query_.max, 8), padded_dim, copy, options.attends != 0, true);
+    launch.check();
+    const int64_t per_context = context_.pitch * columns() * size_in_bytes(wide_);
+    n_ = std::clamp<int64_t>(kChunkBytes / std::max<int64_t>(per_context, 1), 1, context_.n);
+    args_.query_counts = launch.in<int64_t>(query_.counts);
+    args_.norms = query_.norms.has_value() ? launch.in<void>(*query_.norms) : nullptr;
+    args_.context_stride = roles.context_stride();
+    args_.query_stride = roles.query_stride();
+    args_.options = options;
+    args_.n_queries = int32_t(query_.n);
+    args_.context_max = int32_t(context_.max);
+    args_.query_max = int32_t(query_.max);
+    args_.context_pitch = int32_t(context_.pitch);
+    args_.query_pitch = int32_t(query_.pitch);
+    args_.queries_per_tile = int32_t(std::max<int64_t>(1, kChunkColumns / query_.pitch));
+    args_.gram_numbers = lower_numbers(args_.context_pitch);
+    const int64_t n_tiles = (query_.n + args_.queries_per_tile - 1) / args_.queries_per_tile;
+    const int64_t wanted = kBlocksPerMultiprocessor * launch.multiprocessors();
+    args_.splits = int32_t(std::clamp<int64_t>((wanted + n_ - 1) / n_, 1, n_tiles));
+    // On chip where two blocks fit into a multiprocessor.
+    on_chip_ =
+        wide_ == ScalarType::Float && chunk_shared_bytes(args_, number(), backward, true) <= launch.shared_limit() / 2;
+    const int64_t bytes = chunk_shared_bytes(args_, number(), backward, on_chip_);
+    STD_TORCH_CHECK(bytes <= launch.shared_limit(), "groups of ", context_.max, " and ", query_.max, " vectors need ",
+                    bytes, " bytes of shared memory, the device has ", launch.shared_limit());
+  }
+
+  Number number() const { return number_of(wide_); }
+  int64_t columns() const { return query_.n * query_.pitch; }
+  int64_t size() const { return n_; }
+  bool on_chip() const { return on_chip_; }
+  const Tensor& sims() const { return sims_; }
+
+  Tensor rows_of(int64_t first, int64_t n) {
+    Tensor part = torch::stable::narrow(context_.prepared, 0, first, n);
+    return torch::stable::view(part, std::vector<int64_t>{n * context_.pitch, context_.padded_dim});
+  }
+  Tensor queries() { return torch::stable::view(query_.prepared, std::vector<int64_t>{columns(), query_.padded_dim}); }
+
+  // Makes S of contexts [first, first + n) and returns the arguments for them, scores and gradients left out.
+  ChunkArgs& make(int64_t first, int64_t n) {
+    Tensor all_queries = queries();
+    sims_ = empty(context_.vectors, {n * context_.pitch, columns()}, wide_);
+    product_into(sims_, rows_of(first, n), torch::stable::transpose(all_queries, 0, 1));
+    args_.sims = launch_.inout<void>(sims_);
+    if (args_.options.attends != 0) {
+      Tensor vectors = torch::stable::narrow(context_.prepared, 0, first, n);
+      gram_ = empty(context_.vectors, {n, context_.pitch, context_.pitch}, wide_);
+      product_into(gram_, vectors, torch::stable::transpose(vectors, 1, 2));
+      args_.gram = launch_.in<void>(gram_);
+    }
+    if (backward_ && !on_chip_) {
+      weights_ = empty(sims_, {n * context_.pitch, columns()}, wide_);
+      products_ = empty(sims_, {n * context_.pitch, columns()}, wide_);
+      args_.weights = launch_.out<void>(weights_);
+      args_.products = launch_.out<void>(products_);
+    }
+    args_.context_counts = context_.counts.has_value() ? launch_.in<int64_t>(*context_.counts) + first : nullptr;
+    args_.n_contexts = int32_t(n);
+    return args_;
+  }
+
+ private:
+  Launch& launch_;
+  Groups &context_, &query_;
+  bool backward_;
+  ScalarType wide_;
+  int64_t n_ = 1;
+  bool on_chip_ = false;
+  ChunkArgs args_{};
+  Tensor sims_, gram_, weights_, products_;
+};
+
+void score_by_chunks(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
+  Chunks chunks(launch, roles, options, false);
+  for (int64_t first = 0; first < roles.context.n; first += chunks.size()) {
+    ChunkArgs& args = chunks.make(first, std::min(chunks.size(), roles.context.n - first));
+    args.scores = launch.out<char>(scores) + first * args.context_stride * size_in_bytes(scores.scalar_type());
+    score_chunk(args, chunks.number(), chunks.on_chip(), launch.stream());
+    launch.check();
+  }
+}
+
+// Writes the gradient of groups [first, first + n) of one side.
+void finish(Launch& launch, const Groups& of, const Tensor& out, int64_t first, int64_t n, const Tensor& product,
+            const std::optional<Tensor>& square, const std::optional<Tensor>& kappa, const ChunkArgs& chunk) {
+  GradientsArgs args{};
+  const int64_t vectors = first * of.pitch * of.padded_dim;
+  args.product = launch.in<void>(product);
+  args.vectors = launch.in<char>(of.prepared) + vectors * size_in_bytes(of.prepared.scalar_type());
+  args.square = launch.in<void>(square);
+  args.kappa = launch.in<void>(kappa);
+  args.norms =
+      of.norms.has_value() ? launch.in<char>(*of.norms) + first * of.pitch * size_in_bytes(of.wide()) : nullptr;
+  args.counts = of.counts.has_value() ? launch.in<int64_t>(*of.counts) + first : nullptr;
+  args.out = launch.out<char>(out) + first * of.max * of.dim * size_in_bytes(of.type());
+  args.n_groups = int32_t(n);
+  args.max = int32_t(of.max);
+  args.dim = int32_t(of.dim);
+  args.pitch = int32_t(of.pitch);
+  args.padded_dim = int32_t(of.padded_dim);
+  args.splits = chunk.splits;
+  args.square_numbers = chunk.gram_numbers;
+  finish_gradients(args, number_of(of.wide()), number_of(of.prepared), number_of(of.type()), launch.stream());
+  launch.check();
+}
+
+// a + b.
+Tensor sum_of(const Tensor& a, const Tensor& b) { return torch::stable::subtract(a, b, -1.0); }
+
+}  // namespace
+
+Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const SimilarityOptions& options) {
+  Roles roles(inputs);
+  const Tensor scores = empty(inputs.regions, {inputs.regions.size(0), inputs.words.size(0)}, roles.context.wide());
+  if (scores.numel() == 0) return scores;
+  Launch launch(op, inputs.regions);
+  const bool fits = roles.context.max <= kTileVectors && roles.query.max <= kTileVectors;
+  (fits && roles.context.type() != ScalarType::Double ? score_by_tiles : score_by_chunks)(launch, roles, options,
+                                                                                          scores);
+  return scores;
+}
+
+std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& grad, const SimilarityInputs& inputs,
+                                               const SimilarityOptions& options, bool need_regions, bool need_words) {
+  Roles roles(inputs);
+  auto& [regions_query, context, query] = roles;
+  const ScalarType wide = context.wide();
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == inputs.regions.size(0) && grad.size(1) == inputs.words.size(0),
+                  "grad must have one number for every image and caption, got shape ", shape_of(grad));
+  auto gradient = [](const Tensor& of, bool needed) {
+    const std::vector<int64_t> shape =
+        needed ? std::vector<int64_t>{of.size(0), of.size(1), of.size(2)} : std::vector<int64_t>{0};
+    return empty(of, shape, of.scalar_type());
+  };
+  const Tensor grad_regions = gradient(inputs.regions, need_regions), grad_words = gradient(inputs.words, need_words);
+  if (grad.numel() == 0) return {grad_regions, grad_words};
+  Launch launch(op, inputs.regions);
+  const Tensor cotangent = torch::stable::contiguous(torch::stable::to(grad, wide));
+  const bool need_context = regions_query ? need_words : need_regions,
+             need_query = regions_query ? need_regions : need_words;
+  const Tensor &grad_context = regions_query ? grad_words : grad_regions,
+               &grad_query = regions_query ? grad_regions : grad_words;
+
+  const bool attends = options.attends != 0;
+  Chunks chunks(launch, roles, options, true);
+  const ScalarType grad_type = context.type() == ScalarType::BFloat16 ? ScalarType::BFloat16 : wide;
+  std::optional<Tensor> query_sum, kappa_sum;
+  Tensor queries = chunks.queries();
+  ChunkArgs last{};
+  for (int64_t first = 0; first < context.n; first += chunks.size()) {
+    const int64_t n = std::min(chunks.size(), context.n - first);
+    ChunkArgs& args = chunks.make(first, n);
+    const std::vector<int64_t> shape{n * context.pitch, chunks.columns()};
+    const Tensor grad_sims = grad_type == wide ? chunks.sims() : empty(grad, shape, grad_type);
+    args.grad_sims = grad_type == wide ? const_cast<void*>(args.sims) : launch.out<void>(grad_sims);
+    args.grad_scores = launch.in<char>(cotangent) + first * args.context_stride * size_in_bytes(wide);
+    std::optional<Tensor> square, kappa;
+    if (attends) {
+      square = empty(grad, {args.splits, n, args.gram_numbers}, wide);
+      kappa = empty(grad, {n, chunks.columns()}, wide);
+      args.grad_gram = launch.out<void>(*square);
+      args.kappa = launch.out<void>(*kappa);
+    }
+    gradient_chunk(args, chunks.number(), number_of(grad_type), chunks.on_chip(), launch.stream());
+    launch.check();
+    last = args;
+    if (need_context) {
+      const Tensor product = empty(grad, {n * context.pitch, context.padded_dim}, wide);
+      product_into(product, grad_sims, queries);
+      finish(launch, context, grad_context, first, n, product, square, std::nullopt, args);
+    }
+    if (need_query) {
+      const Tensor product = empty(grad, {chunks.columns(), query.padded_dim}, wide);
+      Tensor transposed = grad_sims;
+      product_into(product, torch::stable::transpose(transposed, 0, 1), chunks.rows_of(first, n));
+      query_sum = query_sum.has_value() ? sum_of(*query_sum, product) : product;
+      if (attends) {
+        const Tensor sum = torch::stable::sum(*kappa, std::vector<int64_t>{0});
+        kappa_sum = kappa_sum.has_value() ? sum_of(*kappa_sum, sum) : sum;
+      }
+    }
+  }
+  if (need_query) finish(launch, query, grad_query, 0, query.n, *query_sum, std::nullopt, kappa_sum, last);
+  return {grad_regions, grad_words};
+}
+
+}  // namespace itm::cuda

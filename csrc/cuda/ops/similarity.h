@@ -1,0 +1,41 @@
+// The host side that all similarities share: which side is the context, which path the shapes take, the products
+// between the kernels.
+#pragma once
+
+#include <array>
+#include <string_view>
+#include <tuple>
+#include <utility>
+
+#include "../similarity.h"
+#include "host.h"
+
+namespace itm::cuda {
+
+struct SimilarityInputs {
+  const Tensor &regions, &words;
+  const std::optional<Tensor>&word_counts, &region_counts;
+  std::string_view cross_attn;  // "t2i" or "i2t"
+};
+
+// (n_images, n_captions) float32, or float64 for float64 inputs.
+Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const SimilarityOptions& options);
+
+// Gradients of regions and words in their type; of shape (0,) where not needed.
+std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& grad, const SimilarityInputs& inputs,
+                                               const SimilarityOptions& options, bool need_regions, bool need_words);
+
+template <class Enum, size_t kSize>
+Enum option_named(const char* what, std::string_view given,
+                  const std::array<std::pair<std::string_view, Enum>, kSize>& all) {
+  for (const auto& [name, value] : all)
+    if (name == given) return value;
+  STD_TORCH_CHECK(false, what, " ", std::string(given), " is not known to this operator");
+}
+
+constexpr std::array<std::pair<std::string_view, Aggregation>, 4> kAggregations{{{"LogSumExp", Aggregation::kLogSumExp},
+                                                                                 {"Mean", Aggregation::kMean},
+                                                                                 {"Sum", Aggregation::kSum},
+                                                                                 {"Max", Aggregation::kMax}}};
+
+}  // namespace itm::cuda

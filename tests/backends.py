@@ -1,0 +1,82 @@
+"""One suite for every backend: tests marked `all_backends` run on the CPU's kernels, on emulated CUDA kernels, on those
+with races found, and on a CUDA device, with the same inputs and tolerances.
+
+A backend's kernels take the place of the CPU's: tests make CPU tensors and call the public functions.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "emu"))
+
+import emulated_operators
+from emulation import compiler
+
+BACKENDS = ("cpu", "emulated", "emulated-races", "cuda")
+
+
+@contextlib.contextmanager
+def cuda():
+    """CPU tensors go to the device, to its kernels, and back."""
+
+    def moved(values, device):
+        return [value.to(device) if isinstance(value, torch.Tensor) else value for value in values]
+
+    def on_device(operator):
+        mutable = [a.alias_info is not None and a.alias_info.is_write for a in operator.default._schema.arguments]
+
+        def run(*arguments):
+            given = moved(arguments, "cuda")
+            result = operator(*given)
+            for argument, copy, is_mutable in zip(arguments, given, mutable, strict=False):
+                if is_mutable:
+                    argument.copy_(copy)
+            return tuple(moved(result, "cpu")) if isinstance(result, tuple) else moved([result], "cpu")[0]
+
+        return run
+
+    kernels = torch.library.Library("itm_fast", "IMPL")
+    try:
+        for name in emulated_operators.operators():
+            operator = on_device(getattr(torch.ops.itm_fast, name))
+            kernels.impl(name, operator, "CPU", allow_override=True)
+        yield
+    finally:
+        kernels._destroy()
+
+
+@contextlib.contextmanager
+def backend_named(name):
+    """The kernels of a backend, or a skip that says what is missing."""
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    if name.startswith("emulated") and compiler() is None:
+        pytest.skip("the emulator needs a C++ compiler (CXX, c++)")
+    if name == "cpu":
+        yield
+    elif name == "cuda":
+        with cuda():
+            yield
+    else:
+        with emulated_operators.emulated(watched=name == "emulated-races"):
+            yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def backend(request):
+    """The backend's name; its kernels run until the test ends."""
+    name = getattr(request, "param", "cpu")
+    with backend_named(name):
+        yield name
+
+
+def pytest_generate_tests(metafunc):
+    """Runs marked tests on every backend."""
+    marker = metafunc.definition.get_closest_marker("all_backends")
+    if marker is not None:
+        without = marker.kwargs.get("without", ())
+        metafunc.parametrize("backend", [b for b in BACKENDS if b not in without], indirect=True, scope="module")
