@@ -8,7 +8,6 @@
 // Pairs: a warp a pair; both lists of an order come in whole lines, and every lane compares its n-gram of the reference
 // with those of the caption, which the lanes hand round. No table: it would be used once.
 #include "cider.h"
-
 #include "numbers.cuh"
 
 #ifndef BUG
@@ -43,8 +42,7 @@ struct Shared {
 // Where a feature is, or could be; where it is not, a free slot.
 SIMT_DEVICE int find(const Shared& shared, int32_t feature) {
   int slot = slot_of(feature);
-  for (int32_t key = shared.keys[slot]; key >= 0 && key != feature; key = shared.keys[slot])
-    slot = (slot + 1) % kSlots;
+  for (int32_t key = shared.keys[slot]; key >= 0 && key != feature; key = shared.keys[slot]) slot = (slot + 1) % kSlots;
   return slot;
 }
 
@@ -121,7 +119,8 @@ block_kernel(CiderArgs args, int tiles) {
   const int64_t image = __ldg(args.image_ids + i);
   const bool known = image >= 0 && image < args.n_images;
   const int64_t caption = left + lane < args.m ? __ldg(args.caption_ids + left + lane) : -1;
-  const int64_t begin = known ? __ldg(args.references + image) : 0, end = known ? __ldg(args.references + image + 1) : 0;
+  const int64_t begin = known ? __ldg(args.references + image) : 0,
+                end = known ? __ldg(args.references + image + 1) : 0;
   const double scale = 10.0 / double(args.max_n * (end - begin));
   int64_t first = begin, entry = __ldg(args.offsets + begin * args.max_n);
   const int64_t last_entry = __ldg(args.offsets + end * args.max_n);

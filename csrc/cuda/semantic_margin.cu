@@ -7,9 +7,8 @@
 // 4 n numbers of the gradient that are not zero. All negatives: a block reads 8 rows of scores and relevance, and the
 // 8 columns of relevance that belong to them through shared memory, so that those too are whole sectors. What is added
 // by atomic operations are integers: results have the same bits every time.
-#include "semantic_margin.h"
-
 #include "hinge.cuh"
+#include "semantic_margin.h"
 
 namespace itm::cuda {
 namespace {
@@ -161,8 +160,8 @@ extreme_kernel(SemanticMarginArgs args, int row_blocks) {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
     if (j < n)
       for (int i = warp; i < n; i += kRows)
-        best = harder(best,
-                      {sign * widened(__ldg(sims + int64_t(i) * n + j)), negatives(args.image_ids, i, j) ? i : -1});
+        best =
+            harder(best, {sign * widened(__ldg(sims + int64_t(i) * n + j)), negatives(args.image_ids, i, j) ? i : -1});
     shared.score[warp][lane] = best.score;
     shared.index[warp][lane] = best.index;
     SYNC(1);

@@ -6,9 +6,8 @@
 // 256 threads; shared memory 4 kB; per score 2 reads and 1 write. For batches: at n = 4096 the last block's work is 64
 // numbers a thread. All: the same blocks count and sum up instead of choosing, row blocks write the gradient, the last
 // block its diagonal.
-#include "hinge.h"
-
 #include "hinge.cuh"
+#include "hinge.h"
 
 namespace itm::cuda {
 namespace {
@@ -61,8 +60,7 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
         best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args.image_ids, i, j) ? j : -1});
         grad[i * n + j] = zero;
       }
-    for (int offset = 16; offset > 0; offset /= 2)
-      best = harder(best, from_lane(best, offset));
+    for (int offset = 16; offset > 0; offset /= 2) best = harder(best, from_lane(best, offset));
     if (lane == 0 && i < n) leave(i, best, widened(sims[i * n + i]));
   } else {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;

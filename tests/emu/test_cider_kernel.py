@@ -180,7 +180,8 @@ def test_lists_are_read_in_whole_lines(watched, pairs):
     rows = watched.traffic()
     watched.configure()
     source = (CUDA / "cider.cu").read_text(encoding="utf-8").splitlines()
-    rows = [(source[int(row["line"].split(":")[1].split(" ")[0]) - 1], row) for row in rows if "cider.cu" in row["line"]]
+    numbers = [int(row["line"].split(":")[1].split(" ")[0]) for row in rows]
+    rows = [(source[number - 1], row) for number, row in zip(numbers, rows, strict=True)]
     lists = [row for text, row in rows if "args.features" in text]
     assert len(lists) == 2
     assert sum(row["requests"] for row in lists) >= 30

@@ -96,10 +96,12 @@ Tensor semantic_negatives(const Tensor& sims, const Optional& image_ids, const O
   return chosen;
 }
 
-std::tuple<Tensor, Tensor, Tensor> semantic_margin_loss(
-    const Tensor& sims, const Tensor& relevance, bool relevance_of_pairs, const Optional& image_ids,
-    const Optional& negatives, const Optional& uniform, double temperature, std::string sampling, std::string variant,
-    std::optional<double> margin_max, std::optional<double> margin_min, bool column, bool mean) {
+std::tuple<Tensor, Tensor, Tensor> semantic_margin_loss(const Tensor& sims, const Tensor& relevance,
+                                                        bool relevance_of_pairs, const Optional& image_ids,
+                                                        const Optional& negatives, const Optional& uniform,
+                                                        double temperature, std::string sampling, std::string variant,
+                                                        std::optional<double> margin_max,
+                                                        std::optional<double> margin_min, bool column, bool mean) {
   Operands operands(sims, image_ids, negatives, uniform, sampling, variant);
   SemanticMarginArgs& args = operands.args;
   const int64_t n = args.n, n_rows = relevance_of_pairs ? 3 : n;
