@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from itm_fast import Cider, reference, semantic_margin_loss
 from itm_fast.errors import DataError
+from itm_fast.ops.cider import cider_pairs, cider_relevance
 
 # The golden captions are tokenised already, and their case is kept.
 AS_GIVEN = str.split
@@ -248,6 +249,29 @@ def test_a_corpus_is_a_tile_scorer():
     assert corpus.captions_per_image.tolist() == [2, 2]
     tile = corpus(slice(1, 2), slice(1, 4))
     assert torch.equal(tile, corpus.relevance(dtype=torch.float64)[1:2, 1:4])
+
+
+@pytest.mark.all_backends
+def test_operators_refuse_or_mark_ids_out_of_range(backend):
+    text = Cider().fit(DOGS).encode(DOGS)._text
+    options = {"unary": True, "sigma": 6.0, "dtype": torch.float64}
+    ids, outside = torch.tensor([0, 1]), torch.tensor([0, 4])
+    for operator in (cider_relevance, cider_pairs):
+        if backend == "cpu":
+            with pytest.raises(IndexError, match=r"caption_ids\[1\] is 4, expected 0 ... 3"):
+                operator(text, ids, outside, **options)
+        else:  # a device is not waited for
+            assert operator(text, ids, outside, **options).isnan().sum() == len(
+                operator(text, ids, ids, **options).shape
+            )
+    with pytest.raises((ValueError, RuntimeError), match="must have the same length, got 2 and 1"):
+        cider_pairs(text, ids, ids[:1], **options)
+    with pytest.raises((TypeError, RuntimeError), match="caption_ids must be int64"):
+        cider_relevance(text, ids, ids.int(), **options)
+    with pytest.raises((TypeError, RuntimeError), match="dtype must be float32 or float64"):
+        cider_relevance(text, ids, ids, **{**options, "dtype": torch.float16})
+    with pytest.raises((ValueError, RuntimeError), match="do not fit"):
+        cider_relevance(text._replace(counts=text.counts[1:].clone()), ids, ids, **options)
 
 
 def test_a_corpus_moves_to_a_device():

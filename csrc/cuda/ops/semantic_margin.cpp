@@ -23,7 +23,9 @@ MarginSampling sampling_named(std::string_view name, MarginVariant variant) {
   if (!released && name == "easiest") return MarginSampling::kEasiest;
   if (released && name == "soft") return MarginSampling::kSoft;
   if (released && name == "hard") return MarginSampling::kHard;
-  STD_TORCH_CHECK(false, "sampling ", std::string(name), " does not fit the variant, or is not known to this operator");
+  for (const std::string_view known : {"hardest", "easiest", "soft", "hard"})
+    STD_TORCH_CHECK(name != known, "sampling does not fit the variant");
+  STD_TORCH_CHECK(false, "sampling ", std::string(name), " is not known to this operator");
 }
 
 using Optional = std::optional<Tensor>;
