@@ -214,6 +214,11 @@ def test_nan_and_infinity(plain):
         for variant, sampling in WAYS:
             if sampling != "random":
                 compare(plain, sims, relevance, variant=variant, sampling=sampling)
+    sims, relevance, _, _ = batch(40)
+    relevance[::3] = NAN  # a margin that is no number is not brought into its bounds
+    for variant, sampling in WAYS:
+        if sampling != "random":
+            compare(plain, sims, relevance, variant=variant, sampling=sampling, margin_min=-0.25)
     sims, relevance, _, _ = batch(5)
     for value in (-math.inf, math.inf, NAN):  # all equally bad: the first
         sims.fill_(value)
