@@ -1,4 +1,4 @@
-"""Builds `itm_fast._C`. Everything that needs no compiler is in pyproject.toml.
+"""Builds `itm_fast._C` and, where nvcc is found, `itm_fast._cuda`. What needs no compiler is in pyproject.toml.
 
 torch is not a build requirement: an isolated build would fetch some other torch (gigabytes of CUDA) and compile against
 that. So the user's torch must be importable here, and whatever is missing ends in one line that says what to do.
@@ -19,6 +19,9 @@ from setuptools import setup
 ROOT = Path(__file__).resolve().parent
 MIN_TORCH = (2, 11)
 MIN_COMPILER = {"g++": (10, 0), "clang++": (12, 0)}  # C++20, which torch's headers ask for
+MIN_NVCC = (12, 0)  # C++20
+# Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1, and the PTX of the last on what comes after them.
+CUDA_ARCHITECTURES = ("8.0", "8.6", "9.0", "10.0", "12.0")
 BYTES_PER_JOB = 1.5 * 2**30  # peak of one compiler on a file that includes ATen, with room to spare
 
 # `sdist`, `egg_info` and `clean` compile nothing and work without torch. `dist_info` compiles nothing either, but is an
@@ -86,19 +89,109 @@ def default_jobs() -> int:
     return max(1, min([cores, *(int(bytes_ / BYTES_PER_JOB) for bytes_ in free)]))
 
 
-def cuda_extensions() -> list:
-    """`itm_fast._cuda` joins here, decided by nvcc, not by a visible device. This version only refuses to build it."""
+def cuda_request() -> str:
+    """Whether the CUDA kernels are wanted: "auto" (where nvcc is found), "1" or "0"."""
     request = os.environ.get("ITM_FAST_CUDA") or ("1" if os.environ.get("FORCE_CUDA") == "1" else "auto")
     if request not in ("auto", "0", "1"):
         stop(f"ITM_FAST_CUDA is {request!r}. Use auto, 1 (fail without the CUDA kernels) or 0 (never build them).")
-    if request == "1":
-        stop("this version has no CUDA kernels. Unset ITM_FAST_CUDA and FORCE_CUDA to build the CPU operators.")
-    return []
+    return request
+
+
+def find_cuda() -> tuple[Path | None, str]:
+    """The toolkit's folder, or None and why. A visible device doesn't count: containers and CI have none."""
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            home = Path(os.environ[variable])
+            found = (home / "bin" / "nvcc").is_file()
+            return (home, "") if found else (None, f"{variable} is {home}, where there is no bin/nvcc")
+    on_path = shutil.which("nvcc")  # maybe a script of a distribution's, so the usual folder comes first
+    for home in (Path("/usr/local/cuda"), *([Path(os.path.realpath(on_path)).parents[1]] if on_path else [])):
+        if (home / "bin" / "nvcc").is_file():
+            return home, ""
+    return None, "no nvcc found; install the CUDA toolkit and set CUDA_HOME to build them"
+
+
+def usable_cuda(torch) -> tuple[Path | None, str, str]:
+    """Folder and version of a toolkit that can build the kernels for this torch, or None and why not."""
+    if cuda_request() == "0":
+        return None, "", "ITM_FAST_CUDA is 0"
+    home, reason = find_cuda()
+    if home is None:
+        return None, "", reason
+    shown = subprocess.run([home / "bin" / "nvcc", "--version"], capture_output=True, text=True, check=False).stdout
+    release = re.search(r"release (\d+)\.(\d+)", shown)
+    if release is None:
+        return None, "", f"{home / 'bin' / 'nvcc'} does not tell its version"
+    number = f"{release[1]}.{release[2]}"
+    if (int(release[1]), int(release[2])) < MIN_NVCC:
+        return None, "", f"nvcc {number} in {home} is too old, C++20 needs {'.'.join(map(str, MIN_NVCC))}"
+    of_torch = getattr(getattr(torch, "version", None), "cuda", None)  # None: a CPU-only torch
+    if of_torch is not None and of_torch.split(".")[0] != release[1]:
+        return None, "", f"nvcc {number} in {home} does not fit torch {torch.__version__} of CUDA {of_torch}"
+    return home, number, ""
+
+
+def static_cudart(home: Path) -> Path:
+    places = [home / folder / "libcudart_static.a" for folder in ("lib64", "lib", "targets/x86_64-linux/lib")]
+    found = next((path for path in places if path.is_file()), None)
+    if found is None:
+        stop(f"no libcudart_static.a in {home / 'lib64'}: install the toolkit's cudart, or set ITM_FAST_CUDA=0.")
+    return found
+
+
+def cuda_architectures(torch, home: Path) -> str:
+    """What TORCH_CUDA_ARCH_LIST says, else the visible device's, else all that this nvcc knows."""
+    given = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if given:
+        return given
+    if torch.cuda.is_available():
+        return ";".join(sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in devices(torch)}))
+    known = subprocess.run([home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=False)
+    ours = [name for name in CUDA_ARCHITECTURES if f"compute_{name.replace('.', '')}" in known.stdout.split()]
+    return ";".join(ours) + "+PTX"
+
+
+def devices(torch) -> range:
+    return range(torch.cuda.device_count())
+
+
+def cuda_extension(torch, home: Path, number: str, flags: list[str]):
+    """`itm_fast._cuda`: kernels and their host side on torch's stable ABI, with a CUDA runtime of its own."""
+    from torch.utils import cpp_extension
+
+    architectures = cuda_architectures(torch, home)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
+    cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
+    target = f"-DTORCH_TARGET_VERSION=0x{MIN_TORCH[0]:02x}{MIN_TORCH[1]:02x}000000000000"
+    facts = [f'-DITM_FAST_NVCC="{number}"', f'-DITM_FAST_CUDA_ARCHITECTURES="{architectures}"']
+    nvcc = ["-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
+    extension = cpp_extension.CppExtension(
+        "itm_fast._cuda",
+        [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
+        extra_compile_args={"cxx": [*flags, target, *facts], "nvcc": nvcc},
+        extra_objects=[str(static_cudart(home))],
+        extra_link_args=["-ldl", "-lrt", "-lpthread"],
+        libraries=[],
+    )
+    extension.include_dirs = [str(ROOT / "csrc"), str(home / "include")]
+    extension.libraries = ["c10", "torch_cpu"]  # of torch; libtorch_python isn't part of the stable ABI
+    return extension
+
+
+def forget_stale_kernels(folder: str) -> None:
+    """Removes objects older than a kernels' header: torch tells ninja of no headers where it is CPU-only."""
+    newest = max(Path(path).stat().st_mtime for path in glob("csrc/cuda/*.h") + glob("csrc/cuda/*.cuh"))
+    for path in Path(folder).rglob("csrc/cuda/*.o"):
+        if path.stat().st_mtime < newest:
+            path.unlink()
 
 
 def extensions() -> dict:
-    cuda = cuda_extensions()
+    request = cuda_request()
     torch = import_torch()
+    cuda_home, nvcc_number, no_cuda = usable_cuda(torch)
+    if cuda_home is None and request == "1":
+        stop(f"the CUDA kernels were asked for and cannot be built: {no_cuda}.")
     compiler = find_compiler()
     find_ninja()
     os.environ.setdefault("MAX_JOBS", str(default_jobs()))
@@ -109,19 +202,26 @@ def extensions() -> dict:
     flags = ["-O3", "-g0", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
     flags += [f"-ffile-prefix-map={ROOT}/="]
     flags += [word for path in include_paths() for word in ("-isystem", path)]
-    link_flags = []
+    link_flags: list[str] = []
     if os.environ.get("ITM_FAST_SANITIZE") == "1":  # see scripts/sanitize.sh
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"]
         # Python's own -fwrapv would make signed overflow legal, and so unreported.
         flags += [*sanitize, "-fno-wrapv", "-fno-omit-frame-pointer", "-O1", "-g"]
         link_flags += sanitize
 
+    cuda = [] if cuda_home is None else [cuda_extension(torch, cuda_home, nvcc_number, flags)]
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    cuda_line = f"no ({no_cuda})" if cuda_home is None else f"nvcc {nvcc_number}, architectures {architectures}"
     folders = ("csrc", "csrc/ops", "csrc/cpu", "csrc/host")
     sources = [path for folder in folders for path in sorted(glob(f"{folder}/*.cpp", root_dir=ROOT))]
     cpu = CppExtension(
         "itm_fast._C",
         sources,
-        define_macros=[("ITM_FAST_VERSION", f'"{version()}"'), ("ITM_FAST_BUILD_TORCH", f'"{torch.__version__}"')],
+        define_macros=[
+            ("ITM_FAST_VERSION", f'"{version()}"'),
+            ("ITM_FAST_BUILD_TORCH", f'"{torch.__version__}"'),
+            ("ITM_FAST_NO_CUDA", f'"{no_cuda}"'),
+        ],
         extra_compile_args=flags,
         extra_link_args=link_flags,
     )
@@ -139,6 +239,8 @@ def extensions() -> dict:
                 f"AVX-512, AVX2 and any other processor ({os.environ['MAX_JOBS']} compilers at once, see MAX_JOBS)",
                 flush=True,
             )
+            print(f"itm-fast {version()}: CUDA kernels: {cuda_line}", flush=True)
+            forget_stale_kernels(self.build_temp)
             try:
                 super().build_extensions()
             except RuntimeError as error:  # what torch raises after ninja has shown the compiler's messages

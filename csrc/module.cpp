@@ -9,6 +9,9 @@
 #ifndef ITM_FAST_VERSION
 #define ITM_FAST_VERSION "unknown"
 #endif
+#ifndef ITM_FAST_NO_CUDA
+#define ITM_FAST_NO_CUDA ""
+#endif
 #ifndef ITM_FAST_BUILD_TORCH
 #define ITM_FAST_BUILD_TORCH "unknown"
 #endif
@@ -30,6 +33,7 @@ py::dict build_info() {
 #else
   info["compiler"] = "g++ " __VERSION__;
 #endif
+  info["no_cuda"] = ITM_FAST_NO_CUDA;  // why itm_fast._cuda was not built; empty: it was
   py::list isas;
 #define ITM_ADD_ISA(isa) isas.append(#isa);
   ITM_FOR_EACH_ISA(ITM_ADD_ISA)

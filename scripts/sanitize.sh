@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 python=$(realpath -s "${VENV:-.venv}/bin/python")
 copy=build/sanitize
 
-ITM_FAST_SANITIZE=1 "$python" setup.py -q build_ext --build-temp "$copy/temp" --build-lib "$copy/built"
+ITM_FAST_SANITIZE=1 ITM_FAST_CUDA=0 "$python" setup.py -q build_ext --build-temp "$copy/temp" --build-lib "$copy/built"
 rm -rf "$copy/source" && mkdir -p "$copy/source"
 tar -c --exclude='*.so' --exclude=__pycache__ itm_fast tests csrc pyproject.toml | tar -x -C "$copy/source"
 cp "$copy"/built/itm_fast/_C*.so "$copy/source/itm_fast/"

@@ -5,6 +5,7 @@ A backend's kernels take the place of the CPU's: tests make CPU tensors and call
 """
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def backend_named(name):
         pytest.skip("no CUDA device here")
     if name.startswith("emulated") and compiler() is None:
         pytest.skip("the emulator needs a C++ compiler (CXX, c++)")
+    if name.startswith("emulated") and "libasan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("the emulator's fibres have a sanitizer test of their own")
     if name == "cpu":
         yield
     elif name == "cuda":

@@ -51,7 +51,7 @@ def _as_text(info: dict[str, Any]) -> str:
         "CPU kernels": _with_reason(info, "cpu_isa"),
         "GEMM float32": _with_reason(info, "gemm_float32"),
         "GEMM bfloat16": _with_reason(info, "gemm_bfloat16"),
-        "CUDA kernels": "not part of this version",
+        "CUDA kernels": f"{'built' if info['cuda_kernels'] else 'none'} ({info['cuda_reason']})",
     }
     width = max(map(len, rows))
     return "\n".join([f"itm-fast {info['version']}", *(f"  {name:<{width}}  {text}" for name, text in rows.items())])

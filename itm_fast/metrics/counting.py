@@ -61,9 +61,11 @@ class RankCounter:
 
         Args:
             query: the direction: whether the rows (images) or the columns (captions) of the tiles are the queries.
-            scores: (n_queries, most positives) float, scores of the positives; anything where ``index`` is -1.
+            scores: (n_queries, most positives) float, scores of the positives; anything where ``index`` is -1. Tiles
+                come on the same device.
             index: (n_queries, most positives) int64, their gallery indices, ascending, -1 where missing.
         """
+        index = index.to(scores.device)
         missing = index < 0
         # Missing slots are last in every row and no score is below -inf, so a stable sort leaves them last.
         ordered = torch.sort(scores.masked_fill(missing, -torch.inf), dim=1, descending=True, stable=True)
@@ -90,17 +92,18 @@ class RankCounter:
         )
 
     def ranks(self) -> Ranks:
-        """The ranks once every tile has been added."""
-        slots = torch.arange(self._n_before.shape[1])
-        missing = slots >= self._n_positives[:, None]
-        positives = (self._n_before + slots).masked_fill(missing, -1)  # slot j: j other positives come first
-        empty = self._n_positives == 0
+        """The ranks once every tile has been added, on the CPU."""
+        n_before, n_positives = self._n_before.cpu(), self._n_positives.cpu()
+        slots = torch.arange(n_before.shape[1])
+        missing = slots >= n_positives[:, None]
+        positives = (n_before + slots).masked_fill(missing, -1)  # slot j: j other positives come first
+        empty = n_positives == 0
         return Ranks(
-            optimistic=self._n_above.masked_fill(empty, -1),
-            pessimistic=self._n_at_least.masked_fill(empty, -1),
-            best=positives[:, 0] if len(slots) else torch.full_like(self._n_positives, -1),
+            optimistic=self._n_above.cpu().masked_fill(empty, -1),
+            pessimistic=self._n_at_least.cpu().masked_fill(empty, -1),
+            best=positives[:, 0] if len(slots) else torch.full_like(n_positives, -1),
             positives=positives,
-            n_positives=self._n_positives,
+            n_positives=n_positives,
         )
 
 
@@ -113,7 +116,7 @@ def positive_scores(tiles: Tiles, index: Tensor, n_sims: int) -> Tensor:
         n_sims: bound of one tile, in pairs.
 
     Returns:
-        (n_images, slots) float32 or float64; 0 where missing.
+        (n_images, slots) float32 or float64, on the device of the tiles; 0 where missing.
     """
     n_queries, n_slots = index.shape
     step = max(1, min(_POSITIVE_QUERIES, math.isqrt(n_sims)))
@@ -123,7 +126,7 @@ def positive_scores(tiles: Tiles, index: Tensor, n_sims: int) -> Tensor:
         for items in _runs(torch.unique(ours[ours >= 0]), max(1, min(_POSITIVE_ITEMS, n_sims // step))):
             first, last = int(items[0]), int(items[-1])
             tile = tiles.score(slice(start, start + len(ours)), slice(first, last + 1))
-            scores = torch.zeros(n_queries, n_slots, dtype=tile.dtype) if scores is None else scores
+            scores = tile.new_zeros(n_queries, n_slots) if scores is None else scores
             rows, slots = ((ours >= first) & (ours <= last)).nonzero(as_tuple=True)
             scores[start + rows, slots] = tile[rows, ours[rows, slots] - first].to(scores.dtype)
     return torch.zeros(n_queries, n_slots) if scores is None else scores

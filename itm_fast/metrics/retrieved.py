@@ -42,6 +42,7 @@ class TopKeeper:
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Offer the scores (n_rows, n_columns) of some images and captions, without NaN."""
         queries, items = (rows, columns) if self._query == "image" else (columns, rows)
+        self._values, self._indices = self._values.to(tile.device), self._indices.to(tile.device)
         keep_topk_(
             tile.to(self._values.dtype),
             queries.start,
@@ -52,6 +53,6 @@ class TopKeeper:
         )
 
     def topk(self) -> TopK:
-        """The lists once every tile has been added."""
+        """The lists once every tile has been added, on the CPU."""
         sort_topk_(self._values, self._indices)
-        return TopK(self._values, self._indices)
+        return TopK(self._values.cpu(), self._indices.cpu())

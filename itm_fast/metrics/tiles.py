@@ -12,7 +12,7 @@ from torch import Tensor
 
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import Array, TileScorer, as_float_tensor
-from itm_fast.ops.ranking import has_nan
+from itm_fast.ops.ranking import has_kernels, has_nan
 
 Query: TypeAlias = Literal["image", "caption"]
 Progress: TypeAlias = Callable[[int, int], None]
@@ -48,7 +48,7 @@ class Tiles:
             progress(0, self._total)
 
     def score(self, rows: slice, columns: slice) -> Tensor:
-        """One tile on the CPU, float32 or float64, without NaN."""
+        """One tile, float32 or float64, without NaN; where the scorer left it, if there are kernels for it there."""
         scored: Array = self.scorer(rows, columns)
         expected = (rows.stop - rows.start, columns.stop - columns.start)
         if tuple(scored.shape) != expected:
@@ -56,9 +56,11 @@ class Tiles:
                 f"the tile scorer returned shape {tuple(scored.shape)} for rows {rows.start}:{rows.stop} and columns "
                 f"{columns.start}:{columns.stop}, expected {expected}"
             )
-        tile = as_float_tensor(scored).cpu()
+        tile = as_float_tensor(scored)
+        if not has_kernels(tile.device):
+            tile = tile.cpu()
         if has_nan(tile):
-            row, column = (torch.nonzero(torch.isnan(tile))[0] + torch.tensor([rows.start, columns.start])).tolist()
+            row, column = (torch.nonzero(torch.isnan(tile))[0].cpu() + torch.tensor([rows.start, columns.start])).tolist()
             raise ValueError(f"{self._what} is NaN at row (image) {row}, column (caption) {column}; NaN has no rank")
         return tile
 

@@ -10,6 +10,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from itm_fast.ops import _library
+
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -107,11 +109,15 @@ def check_relevance(relevance: Tensor, shape: tuple[int, ...], of: str, sims: Te
 
 
 def check_device(operator: str, device: torch.device) -> None:
-    """Raises unless this version has kernels for the device."""
-    if device.type not in ("cpu", "meta"):
+    """Raises unless this build has kernels for the device."""
+    if device.type in ("cpu", "meta") or (device.type == "cuda" and _library.no_cuda is None):
+        return
+    if device.type == "cuda":
         raise ValueError(
-            f"{operator} has no {device.type} kernels in this version, got tensors on {device}; move them with .cpu()"
+            f"{operator} got tensors on {device}, but this build has no CUDA kernels ({_library.no_cuda}). Install the "
+            f"CUDA toolkit (nvcc) and rebuild in a copy of the repository: {_library.REBUILD}; or use .cpu()"
         )
+    raise ValueError(f"{operator} has no {device.type} kernels, got tensors on {device}; move them with .cpu()")
 
 
 def autocast(regions: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:

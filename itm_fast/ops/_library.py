@@ -1,4 +1,4 @@
-"""Loads the compiled operators, `itm_fast._C`, once; says how they were built and what this processor runs, and why.
+"""Loads the compiled operators, `itm_fast._C` and `itm_fast._cuda`, once; says how they were built and what runs here.
 
 A binary is bound to the torch it was compiled against. Loaded under another one it fails with an undefined symbol or,
 worse, works by chance; so the version is read from the file and compared before anything is loaded.
@@ -15,6 +15,9 @@ from typing import Any
 
 import torch
 
+# Why CUDA tensors are refused; None: the kernels are loaded. Set by `load`.
+no_cuda: str | None = "the operators are not loaded"
+
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -23,7 +26,7 @@ _MARKER = re.compile(rb"itm_fast_built_for_torch=([\w.+]+)")  # a string in csrc
 
 @functools.cache
 def load() -> ModuleType:
-    """Loads `itm_fast._C`, and with it the operators under `torch.ops.itm_fast`.
+    """Loads `itm_fast._C`, and with it the operators under `torch.ops.itm_fast`; `itm_fast._cuda` where it was built.
 
     Returns:
         The module.
@@ -43,9 +46,24 @@ def load() -> ModuleType:
     if built is not None and _minor(built) != _minor(found):
         raise ImportError(_message(built, found))
     try:
-        return importlib.import_module("itm_fast._C")
+        module = importlib.import_module("itm_fast._C")
     except ImportError as error:
         raise ImportError(f"{_message(built, found)} The loader says: {error}") from error
+    global no_cuda
+    no_cuda = _load_cuda(module)
+    return module
+
+
+def _load_cuda(module: ModuleType) -> str | None:
+    """Loads the CUDA kernels, which any torch can that has the stable ABI they were built on; or says why not."""
+    reason: str = module.build_info()["no_cuda"]
+    if reason:
+        return reason
+    try:
+        importlib.import_module("itm_fast._cuda")
+    except ImportError as error:
+        return str(error)
+    return None
 
 
 def build_info() -> dict[str, Any]:
@@ -54,12 +72,25 @@ def build_info() -> dict[str, Any]:
     Returns:
         What `itm_fast._C` reports (`version`, `built_for_torch`, `compiler`, `cpu_isas`: the instruction sets compiled,
         `cpu_isa` and `cpu_isa_reason`: the one chosen, `gemm_float32` and `gemm_bfloat16`, each with its `_reason`);
-        `torch`: the version at hand; `cpu_features`: names of the processor's features that torch detects.
+        `torch`: the version at hand; `cpu_features`: names of the processor's features that torch detects;
+        `cuda_kernels`: whether `itm_fast._cuda` is loaded, `cuda_reason`: how it was built, or why there is none.
 
     Raises:
         ImportError: As in `load`.
     """
-    return {**load().build_info(), "torch": str(torch.__version__), "cpu_features": _cpu_features()}
+    info = load().build_info()
+    del info["no_cuda"]  # when it was built; below is what holds now
+    reason = no_cuda
+    if reason is None:
+        cuda = importlib.import_module("itm_fast._cuda")
+        reason = f"nvcc {cuda.nvcc}, architectures {cuda.architectures}"
+    return {
+        **info,
+        "torch": str(torch.__version__),
+        "cpu_features": _cpu_features(),
+        "cuda_kernels": no_cuda is None,
+        "cuda_reason": reason,
+    }
 
 
 def _binary() -> Path | None:

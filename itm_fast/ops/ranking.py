@@ -31,6 +31,11 @@ def dot_products(images: Tensor, captions: Tensor) -> Tensor:
     return sims
 
 
+def has_kernels(device: torch.device) -> bool:
+    """Whether tiles on this device are folded there; others go to the CPU."""
+    return device.type == "cpu" or (device.type == "cuda" and _library.no_cuda is None)
+
+
 def has_nan(tile: Tensor) -> bool:
     """Whether any of the scores (rows, columns), float32 or float64, is NaN."""
     return bool(torch.ops.itm_fast.has_nan(tile))
@@ -78,14 +83,14 @@ def keep_topk_(
         first_query: number of the query of the first row (or column).
         first_item: number of the gallery item of the first column (or row).
         queries_are_rows: whether rows are queries and columns items, or the reverse.
-        values: (n_queries, k), dtype of the tile: a heap, -inf at first.
+        values: (n_queries, k), dtype and device of the tile: a heap on the CPU, a sorted list on CUDA; -inf at first.
         indices: (n_queries, k) int64, NO_ITEM at first.
     """
     torch.ops.itm_fast.keep_topk_(tile, first_query, first_item, queries_are_rows, values, indices)
 
 
 def sort_topk_(values: Tensor, indices: Tensor) -> None:
-    """Put the heaps of ``keep_topk_`` in order, best first.
+    """Put the lists of ``keep_topk_`` in order, best first.
 
     Args:
         values: (n_queries, k) float32 or float64.

@@ -18,6 +18,7 @@ from emulation import CUDA, HERE, ORDERS, ROOT, compiler
 from itm_fast.ops import _library
 
 HOST = CUDA / "ops"
+LIBRARIES = ("-ltorch_cpu", "-lc10", "-ldl")
 MIN_TORCH = "0x020b000000000000"  # of the stable ABI: setup.py, MIN_TORCH
 
 
@@ -53,9 +54,7 @@ def library(watched):
     if not path.is_file():
         aside = path.with_suffix(f".{os.getpid()}")
         libraries = [f"-L{folder_}" for folder_ in library_paths()]
-        emulation._run(
-            [*compiler(), "-shared", *map(str, objects), "-o", str(aside), *libraries, "-ltorch_cpu", "-lc10", "-ldl"]
-        )
+        emulation.run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), *libraries, *LIBRARIES])
         aside.replace(path)
     definitions = torch.library.Library(name, "DEF")
     for operator in operators():

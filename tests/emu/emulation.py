@@ -53,7 +53,7 @@ def build(*sources, hooks, defines=(), of=None, folder=None):
     if library.is_file():
         return library
     aside = library.with_suffix(f".{os.getpid()}")
-    _run([*compiler(), "-shared", *map(str, compiled), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
+    run([*compiler(), "-shared", *map(str, compiled), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
     aside.replace(library)
     return library
 
@@ -88,7 +88,7 @@ def compile_all(folder, flags, sources, headers):
         if not output.is_file():
             aside = output.with_suffix(f".{os.getpid()}")
             language = ["-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-            _run([*compiler(), *flags, *language, "-c", str(source), "-o", str(aside)])
+            run([*compiler(), *flags, *language, "-c", str(source), "-o", str(aside)])
             aside.replace(output)
         return output
 
@@ -96,7 +96,8 @@ def compile_all(folder, flags, sources, headers):
         return list(pool.map(compile_one, sources))
 
 
-def _run(command):
+def run(command):
+    """Runs a compiler; raises RuntimeError with what it says."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")

@@ -27,8 +27,7 @@ void Launch::note(const Tensor& tensor, bool written) {
 
 void Launch::note_strided(const Tensor& tensor) {
   size_t numbers = tensor.numel() > 0;
-  for (int64_t d = 0; d < tensor.dim() && numbers > 0; d++)
-    numbers += size_t((tensor.size(d) - 1) * tensor.stride(d));
+  for (int64_t d = 0; d < tensor.dim() && numbers > 0; d++) numbers += size_t((tensor.size(d) - 1) * tensor.stride(d));
   emu_adopt(tensor.data_ptr(), numbers * tensor.element_size(), true);
 }
 

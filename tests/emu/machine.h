@@ -73,6 +73,8 @@ struct Shadow {
   uint32_t block = 0;  // that wrote last, from 1; 0: none
   uint32_t clock = 0;  // of that write
   bool initialised = false;
+  bool atomic = false;  // that write was; more than one thread's: thread is kSeveral
+  static constexpr uint32_t kSeveral = 1u << 30;
 };
 
 struct Request {  // the k-th execution of one load or store by the lanes of a warp

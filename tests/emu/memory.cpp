@@ -27,7 +27,10 @@ void report(const char* what, const Thread& thread, const char* memory, size_t o
   if (machine.races.size() >= 8) return;
   std::string text = std::string(what) + ", " + memory + " byte " + std::to_string(offset) + ", block " +
                      std::to_string(thread.block->number) + ", thread " + std::to_string(thread.view.number);
-  if (other != 0) text += " and thread " + std::to_string(other - 1);
+  if (other == Shadow::kSeveral)
+    text += " and several others";
+  else if (other != 0)
+    text += " and thread " + std::to_string(other - 1);
   machine.races.push_back(text + ", " + where(place));
 }
 
@@ -85,7 +88,21 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
   byte.block = block;
   byte.clock = machine.clock;
   byte.initialised = true;
+  byte.atomic = false;
   return true;
+}
+
+// Atomic operations on shared memory race with everything but each other.
+bool note_atomic(Shadow& byte, Thread& thread, size_t offset, const void* place) {
+  const bool after = ordered(byte.write, thread);
+  const bool clean = (after || byte.atomic) && ordered(byte.read[0], thread) && ordered(byte.read[1], thread);
+  if (!clean) report("an atomic operation races", thread, "shared", offset, after ? 0 : byte.write.thread, place);
+  const bool several = !after && byte.atomic;
+  byte.write = {several ? Shadow::kSeveral : thread.view.number + 1, thread.barriers, thread.warp_barriers};
+  byte.read[0] = byte.read[1] = {};
+  byte.initialised = byte.atomic = true;
+  byte.block = thread.block->number + 1;
+  return clean;
 }
 
 void note_request(Thread& thread, uint64_t address, int bytes, bool shared, bool write, const void* place) {
@@ -175,9 +192,9 @@ void note_access(const void* p, size_t bytes, bool write, const void* place) {
     if (!in_shared(block, p, bytes))
       fail("shared memory out of bounds: byte " + std::to_string(at - block.shared) + " of " +
            std::to_string(m.shared_bytes) + ", " + where(place));
-    if (m.in_atomic > 0)
-      for (size_t i = 0; i < bytes; i++)
-        if (m.options.check_races) block.shadow[size_t(at - block.shared) + i].initialised = true;
+    for (size_t i = 0; m.in_atomic > 0 && m.options.check_races && i < bytes; i++)
+      if (!note_atomic(block.shadow[size_t(at - block.shared) + i], thread, size_t(at - block.shared) + i, place))
+        break;
     if (m.in_atomic == 0 && m.options.check_races) note_shared(thread, p, bytes, write, place);
     if (m.in_atomic == 0 && m.options.count_traffic)
       note_request(thread, uint64_t(at - block.shared), int(bytes), true, write, place);

@@ -14,8 +14,10 @@ BUDGETS = {
     "chunks.cu": (128, 256, 48 * 1024),  # at most: the operator works in place where S of a pair needs more
     "cider.cu": (80, 256, 28 * 1024),
     "gradients.cu": (128, 128, 5 * 1024),
+    "ranking.cu": (64, 256, 9 * 1024),
     "semantic_margin.cu": (64, 256, 20 * 1024),
     "tiles.cu": (128, 512, 87 * 1024),
+    "topk.cu": (96, 256, 48 * 1024),  # at most: longer lists are kept in memory
     "triplet.cu": (64, 256, 6 * 1024),
     "vectors.cu": (64, 1024, 9 * 1024),
 }

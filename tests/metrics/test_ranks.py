@@ -69,6 +69,7 @@ def test_same_as_full_sort(query, kind, data):
     assert as_rows(both.image if query == "image" else both.caption) == expected
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("query", ["image", "caption"])
 def test_blocks_of_every_side(query, kind):
@@ -92,6 +93,7 @@ def test_independent_of_tile_size(kind):
             assert as_rows(both.caption_folds[fold]) == as_rows(whole.caption_folds[fold])
 
 
+@pytest.mark.all_backends
 def test_folds_are_ranks_of_the_blocks():
     sims = KINDS["tied"](np.random.default_rng(7), (20, 100))
     both = stream_ranks(as_scorer(sims), make_positives(20, 100), folds=4, chunk_bytes=700)
@@ -101,6 +103,7 @@ def test_folds_are_ranks_of_the_blocks():
         assert as_rows(both.caption_folds[fold]) == as_rows(ranks(block, query="caption"))
 
 
+@pytest.mark.all_backends
 def test_folds_of_a_ragged_map_go_by_images():
     owners = np.array([0, 1, 1, 1, 2, 3])
     sims = np.random.default_rng(8).standard_normal((4, 6))
@@ -132,6 +135,7 @@ def _n_pairs(call):
     return (rows.stop - rows.start) * (columns.stop - columns.start)
 
 
+@pytest.mark.all_backends
 def test_positives_scored_again_with_another_rounding_do_not_count():
     rng = np.random.default_rng(1)
     sims = rng.standard_normal((20, 100))
@@ -163,6 +167,7 @@ def test_half_precision_embeddings_do_not_overflow():
     assert found.pessimistic.tolist() == [1, 0]
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32])
 def test_dtypes(dtype):
     sims = torch.tensor([[3, 1, 0, 0, 2], [1, 2, 2, 1, 3]]).to(dtype)
@@ -170,6 +175,7 @@ def test_dtypes(dtype):
     assert as_rows(ranks(sims, caption_to_image=owners)) == oracle(sims.double().numpy(), owners, "image")
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("make", [lambda a: a[::-1][::-1], lambda a: a.astype(">f4"), np.asfortranarray])
 def test_unusual_arrays(make):
     sims = np.random.default_rng(2).standard_normal((4, 20)).astype(np.float32)
@@ -186,6 +192,7 @@ NAN = np.zeros((40, 200))
 NAN[31, 170] = np.nan
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("chunk_bytes", [64, 1 << 20])
 def test_nan_is_named(chunk_bytes):
     with pytest.raises(ValueError, match=r"row \(image\) 31, column \(caption\) 170"):

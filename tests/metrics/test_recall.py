@@ -12,6 +12,7 @@ GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "recall.npz")
 DIRECTIONS = [("i2t", "image"), ("t2i", "caption")]
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize(("direction", "query"), DIRECTIONS)
 def test_golden_without_ties(direction, query):
     sims = GOLDEN["plain.sims"]
@@ -21,6 +22,7 @@ def test_golden_without_ties(direction, query):
     np.testing.assert_allclose(found, GOLDEN[f"plain.{direction}.metrics"], rtol=1e-12)
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("kind", ["ties", "allequal"])
 @pytest.mark.parametrize(("direction", "query"), DIRECTIONS)
 def test_golden_under_ties_lies_in_the_bounds(kind, direction, query):
@@ -33,6 +35,7 @@ def test_golden_under_ties_lies_in_the_bounds(kind, direction, query):
     assert (found.best <= found.pessimistic).all()
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize(("direction", "query"), DIRECTIONS)
 def test_golden_embeddings(direction, query):
     embeddings = GOLDEN["vsepp.images5"][::5], GOLDEN["vsepp.captions"]
@@ -42,6 +45,7 @@ def test_golden_embeddings(direction, query):
     np.testing.assert_allclose(found, GOLDEN[f"vsepp.{direction}.metrics"], rtol=1e-12)
 
 
+@pytest.mark.all_backends
 def test_any_and_all():
     # Image 0 finds its captions 0, 1 at ranks 0 and 2; image 1 finds 2, 3 at ranks 1 and 2.
     sims = torch.tensor([[0.9, 0.3, 0.4, 0.2], [0.8, 0.1, 0.7, 0.6]])
@@ -70,6 +74,7 @@ def test_no_query_is_nan():
     assert np.isnan(mean_rank([-1]))
 
 
+@pytest.mark.all_backends
 def test_median_and_mean_rank():
     assert median_rank([0, 1, 2, 3]) == 2.0  # floor(1.5) + 1
     assert median_rank(torch.tensor([4, -1, 0, 4])) == 5.0

@@ -45,12 +45,14 @@ def test_topk_equals_a_stable_sort(n, m, k, levels, dtype, chunk_bytes, turned, 
     assert np.array_equal(whole.caption.indices.numpy(), order)
 
 
+@pytest.mark.all_backends
 def test_infinite_scores():
     sims = torch.tensor([[-torch.inf, 1.0, torch.inf, -torch.inf, torch.inf]])
     assert itm_fast.topk(sims, 5).indices.tolist() == [[2, 4, 1, 0, 3]]
     assert itm_fast.ranks(sims, [[0]]) == (torch.tensor([3]), torch.tensor([4 - 1 + 1]))
 
 
+@pytest.mark.all_backends
 def test_a_thousand_and_more():
     sims = torch.randn(5, 4000, generator=torch.Generator().manual_seed(0))
     for k in (1000, 3000, 4000):
@@ -65,6 +67,7 @@ def test_the_result_may_be_used_in_training():
     assert sims.grad.sum() == 8
 
 
+@pytest.mark.all_backends(without=("emulated-races",))  # slow there
 def test_embeddings_as_scores():
     generator = torch.Generator().manual_seed(0)
     queries, gallery = torch.randn(300, 40, generator=generator), torch.randn(517, 40, generator=generator)
@@ -115,6 +118,7 @@ def test_ranks_of_any_positives(n, m, levels, seed):
     assert torch.equal(again.optimistic, optimistic)
 
 
+@pytest.mark.all_backends
 def test_the_ways_to_give_positives():
     generator = torch.Generator().manual_seed(0)
     images, captions = torch.randn(6, 16, generator=generator), torch.randn(30, 16, generator=generator)
@@ -146,6 +150,7 @@ def test_a_tile_scorer_is_never_asked_for_the_matrix():
     assert scorer.largest <= 1000
 
 
+@pytest.mark.all_backends
 def test_progress_and_empty_galleries():
     calls = []
     itm_fast.topk(torch.rand(7, 9), 2, progress=lambda *at: calls.append(at), chunk_bytes=8 * 9)

@@ -24,6 +24,7 @@ def ranks_state(n, slots, dtype):
     return scores, index, torch.full((n,), slots), *counts, torch.zeros(n, slots, dtype=torch.int64)
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [True, False])
 def test_opcheck(dtype, rows):
@@ -43,6 +44,7 @@ def test_opcheck_of_phi(dtype):
     opcheck(OPS.cider_pairs.default, arguments)
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n_items", [1, 3, 4, 7, 8, 15, 16, 17, 31, 63, 64, 65, 300, 5000])
 @pytest.mark.parametrize("rows", [True, False])
@@ -73,6 +75,7 @@ def test_ranks_at_the_edges_of_vectors(dtype, n_items, rows):
     assert state["n_above"][2] == state["n_at_least"][2] == state["n_before"][2, 0] == 0
 
 
+@pytest.mark.all_backends
 def test_the_order_of_tiles_does_not_matter():
     sims = torch.randint(0, 9, (40, 333), generator=torch.Generator().manual_seed(0)).float()
     whole = heaps(40, 20, torch.float32)

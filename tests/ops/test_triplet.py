@@ -28,6 +28,7 @@ def batches(draw, largest=9):
     return sims.double(), image_ids
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("name", SAM_FILES)
 @pytest.mark.parametrize(("kind", "max_violation"), [("max", True), ("sum", False)])
 def test_golden_vectors_of_the_original(name, kind, max_violation):
@@ -67,6 +68,7 @@ def test_equals_the_reference_under_ties(batch, margin, max_violation, reduction
     torch.testing.assert_close(gradient.double(), want_gradient, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("image_ids", [None, torch.arange(700) % 300], ids=["diagonal", "same_image"])
 @pytest.mark.parametrize("max_violation", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -86,6 +88,7 @@ def test_a_batch_of_several_threads(dtype, max_violation, image_ids):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.all_backends
 def test_hardest_is_the_first_of_equal_ones_and_a_hinge_of_zero_passes_nothing():
     sims = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
     _, gradient = loss_and_gradient(triplet_loss, sims)
@@ -97,6 +100,7 @@ def test_hardest_is_the_first_of_equal_ones_and_a_hinge_of_zero_passes_nothing()
         assert not gradient.any()
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("max_violation", [True, False])
 @pytest.mark.parametrize(
     ("sims", "image_ids"),
@@ -117,6 +121,7 @@ def test_without_negatives_it_is_zero(sims, image_ids, max_violation):
         assert not gradient.any()
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("max_violation", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_nan_ends_in_the_loss_unless_it_is_masked(dtype, max_violation):
@@ -131,6 +136,7 @@ def test_nan_ends_in_the_loss_unless_it_is_masked(dtype, max_violation):
     assert triplet_loss(torch.full((40, 40), NAN), max_violation=max_violation).isnan()
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("max_violation", [True, False])
 def test_gradcheck_and_opcheck(max_violation):
     sims = torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64, requires_grad=True)
@@ -146,6 +152,7 @@ def test_gradcheck_and_opcheck(max_violation):
     )
 
 
+@pytest.mark.all_backends
 def test_second_derivative_goes_through_what_comes_after_the_loss():
     sims = torch.rand(4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(triplet_loss(sims) ** 2, sims, create_graph=True)
@@ -155,6 +162,7 @@ def test_second_derivative_goes_through_what_comes_after_the_loss():
     assert second.any()
 
 
+@pytest.mark.all_backends
 def test_compiled_under_autocast_and_with_any_strides():
     sims = torch.rand(6, 6, generator=torch.Generator().manual_seed(0))
     image_ids = torch.tensor([0, 0, 1, 2, 3, 4])

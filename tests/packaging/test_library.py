@@ -4,10 +4,11 @@ import importlib
 import importlib.machinery
 from pathlib import Path
 
+import emulated_operators
 import pytest
 import torch
 
-from itm_fast.ops import _library
+from itm_fast.ops import _checks, _library
 
 HERE = _library._minor(torch.__version__)
 
@@ -63,3 +64,40 @@ def test_build_info():
     assert info["cpu_isa"] in info["cpu_isas"]
     assert info["cpu_isa_reason"]
     assert isinstance(info["cpu_features"], list)
+    assert isinstance(info["cuda_kernels"], bool)
+    assert info["cuda_reason"]
+
+
+def test_cuda_kernels_load_without_a_device():
+    if not _library.build_info()["cuda_kernels"]:
+        pytest.skip(f"not built: {_library.no_cuda}")
+    from torch._C import _dispatch_has_kernel_for_dispatch_key as has_kernel
+
+    operators = emulated_operators.operators()
+    assert "cross_attention" in operators
+    assert all(has_kernel(f"itm_fast::{name}", "CUDA") for name in operators)
+
+
+def test_cuda_tensors_without_cuda_kernels_are_told_how_to_rebuild(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_library, "no_cuda", "no nvcc found")
+    with pytest.raises(ValueError, match=r"triplet_loss got tensors on cuda:1, .*\(no nvcc found\).*no-build-iso"):
+        _checks.check_device("triplet_loss", torch.device("cuda", 1))
+    with pytest.raises(ValueError, match="triplet_loss has no mps kernels"):
+        _checks.check_device("triplet_loss", torch.device("mps"))
+    monkeypatch.setattr(_library, "no_cuda", None)
+    _checks.check_device("triplet_loss", torch.device("cuda", 1))
+
+
+def test_why_there_are_no_cuda_kernels(monkeypatch: pytest.MonkeyPatch):
+    class Module:
+        reason = ""
+
+        def build_info(self):
+            return {"no_cuda": self.reason}
+
+    module = Module()
+    module.reason = "ITM_FAST_CUDA is 0"
+    assert _library._load_cuda(module) == "ITM_FAST_CUDA is 0"
+    module.reason = ""
+    monkeypatch.setattr(importlib, "import_module", lambda name: (_ for _ in ()).throw(ImportError("undefined symbol")))
+    assert _library._load_cuda(module) == "undefined symbol"

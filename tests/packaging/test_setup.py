@@ -1,6 +1,7 @@
 """What stops a build ends in one line that says what to do. No compiler runs here, nor the real torch: stand-ins do."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ class Machine:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        ours = ("CXX", "FORCE_CUDA", "ITM_FAST_CUDA", "ITM_FAST_SANITIZE")
+        ours = ("CXX", "CUDA_HOME", "CUDA_PATH", "FORCE_CUDA", "ITM_FAST_CUDA", "ITM_FAST_SANITIZE")
         self.environment = {name: value for name, value in os.environ.items() if name not in ours}
         self.environment |= {"PYTHONPATH": str(folder), "PATH": str(folder / "bin")}
         (folder / "bin").mkdir()
@@ -105,10 +106,38 @@ def test_no_ninja(machine: Machine):
     assert last_line(machine.build()).endswith("no ninja found. Run: pip install ninja")
 
 
+def toolkit(machine: Machine, release: str) -> None:
+    """A folder that is taken for the CUDA toolkit."""
+    (machine.folder / "cuda" / "bin").mkdir(parents=True)
+    nvcc = machine.folder / "cuda" / "bin" / "nvcc"
+    nvcc.write_text(f"#!/bin/sh\necho 'Cuda compilation tools, release {release}, V{release}.48'\n")
+    nvcc.chmod(0o755)
+    machine.environment["CUDA_HOME"] = str(machine.folder / "cuda")
+
+
 @pytest.mark.parametrize("variable", ["ITM_FAST_CUDA", "FORCE_CUDA"])
-def test_cuda_kernels_are_refused_not_left_out(machine: Machine, variable: str):
-    machine.environment[variable] = "1"
-    assert "this version has no CUDA kernels" in last_line(machine.build())
+def test_cuda_kernels_that_cannot_be_built_are_not_left_out(machine: Machine, variable: str):
+    machine.environment |= {variable: "1", "CUDA_HOME": "/nowhere"}
+    line = last_line(machine.build())
+    assert "cannot be built: CUDA_HOME is /nowhere, where there is no bin/nvcc" in line
+
+
+def test_an_old_nvcc(machine: Machine):
+    toolkit(machine, "11.8")
+    machine.environment["ITM_FAST_CUDA"] = "1"
+    assert re.search(r"nvcc 11\.8 in .*/cuda is too old, C\+\+20 needs 12\.0", last_line(machine.build()))
+
+
+def test_an_nvcc_of_another_major_version_than_torchs(machine: Machine):
+    toolkit(machine, "13.0")
+    machine.torch('__version__ = "2.13.0+cu128"\nclass version:\n    cuda = "12.8"\n')
+    machine.environment["ITM_FAST_CUDA"] = "1"
+    assert "does not fit torch 2.13.0+cu128 of CUDA 12.8" in last_line(machine.build())
+
+
+def test_without_a_request_the_cpu_operators_are_built_alone(machine: Machine):
+    machine.environment["CUDA_HOME"] = "/nowhere"
+    assert "no C++ compiler found" in last_line(machine.build())  # so far it went
 
 
 def test_unknown_value_of_the_cuda_switch(machine: Machine):

@@ -17,9 +17,9 @@ void* current_stream(int32_t device) {
   void* stream = nullptr;
   if (native_handle != nullptr) {
     StreamHandle handle = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_stream(device, &handle));
     const std::shared_ptr<StreamOpaque> owned(handle, [](StreamHandle of) { aoti_torch_delete_stream(of); });
-    STABLE_TORCH_ERROR_CODE_CHECK(native_handle(handle, &stream));
+    TORCH_ERROR_CODE_CHECK(native_handle(handle, &stream));
     return stream;
   }
   static const auto current_cuda_stream = []() {
@@ -28,7 +28,7 @@ void* current_stream(int32_t device) {
     return reinterpret_cast<CurrentCudaStream>(function);
   }();
   STD_TORCH_CHECK(current_cuda_stream != nullptr, "this torch does not tell its current CUDA stream");
-  STABLE_TORCH_ERROR_CODE_CHECK(current_cuda_stream(device, &stream));
+  TORCH_ERROR_CODE_CHECK(current_cuda_stream(device, &stream));
   return stream;
 }
 
@@ -57,7 +57,14 @@ void Launch::check() const {
                   cudaGetErrorString(error));
 }
 
-void Launch::note(const Tensor&, bool) {}
-void Launch::note_strided(const Tensor&) {}
+// A kernel that was given another device's memory would end the process, or worse.
+void Launch::note_strided(const Tensor& tensor) {
+  STD_TORCH_CHECK(tensor.is_cuda() && tensor.get_device_index() == on_.get_device_index(), op_,
+                  ": all tensors must be on the same CUDA device");
+}
+void Launch::note(const Tensor& tensor, bool) {
+  note_strided(tensor);
+  STD_TORCH_CHECK(tensor.is_contiguous(), op_, ": a tensor isn't contiguous");
+}
 
 }  // namespace itm::cuda

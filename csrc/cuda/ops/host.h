@@ -72,7 +72,8 @@ class Launch {
   }
 
  private:
-  void note(const Tensor& tensor, bool written);  // for the emulator: memory the kernels may touch
+  // Checks memory that the kernels may touch; the emulator also hears of it here.
+  void note(const Tensor& tensor, bool written);
   void note_strided(const Tensor& tensor);
 
   const char* op_;

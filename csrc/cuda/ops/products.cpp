@@ -9,7 +9,7 @@ using torch::stable::detail::to;
 // The result is `out` once more: its handle is released.
 template <size_t kSize>
 void call(const char* op, const char* overload, std::array<StableIValue, kSize> stack) {
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, overload, stack.data(), TORCH_ABI_VERSION));
   (void)to<Tensor>(stack[0]);
 }
 
@@ -26,7 +26,7 @@ void product_into(const Tensor& out, const Tensor& a, const Tensor& b) {
 
 bool tf32_allowed() {
   std::array<StableIValue, 1> stack{};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("itm_fast::tf32_allowed", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("itm_fast::tf32_allowed", "", stack.data(), TORCH_ABI_VERSION));
   return to<bool>(stack[0]);
 }
 
