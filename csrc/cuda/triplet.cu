@@ -6,46 +6,11 @@
 // 256 threads; shared memory 4 kB; per score 2 reads and 1 write. For batches: at n = 4096 the last block's work is 64
 // numbers a thread. All: the same blocks count and sum up instead of choosing, row blocks write the gradient, the last
 // block its diagonal.
+#include "hinge.cuh"
 #include "hinge.h"
-#include "numbers.cuh"
-
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
 
 namespace itm::cuda {
 namespace {
-
-constexpr int kThreads = 256, kRows = kThreads / 32, kColumns = 32;
-
-template <class Wide>
-struct Candidate {
-  Wide score;
-  int32_t index;  // -1: none
-};
-
-// The higher score, of equal ones the lower index; NaN is higher than anything. Without branches.
-template <class Wide>
-SIMT_DEVICE Candidate<Wide> harder(Candidate<Wide> a, Candidate<Wide> b) {
-  const bool a_nan = a.score != a.score, b_nan = b.score != b.score;
-  const bool higher = (b.score > a.score) | (b_nan & !a_nan), equal = (b.score == a.score) | (a_nan & b_nan);
-  const bool take = (b.index >= 0) & ((a.index < 0) | higher | (equal & (b.index < a.index)));
-  return {take ? b.score : a.score, take ? b.index : a.index};
-}
-
-SIMT_DEVICE bool negatives(const TripletArgs& args, int i, int j) {
-  return args.image_ids == nullptr ? i != j : args.image_ids[i] != args.image_ids[j];
-}
-
-// Whether every other block has left its results; called by one thread, after a barrier.
-SIMT_DEVICE bool is_last(const TripletArgs& args) {
-  __threadfence();
-  return atomicAdd(args.finished, 1u) == gridDim.x - 1;
-}
 
 // A thread's share of the sum, always of the same numbers in the same order.
 SIMT_DEVICE double sum_of_costs(const TripletArgs& args, int n_costs, int t) {
@@ -55,10 +20,8 @@ SIMT_DEVICE double sum_of_costs(const TripletArgs& args, int n_costs, int t) {
 }
 
 template <class Wide>
-SIMT_DEVICE void finish(const TripletArgs& args, const double* sums) {
-  double total = 0;
-  for (int i = 0; i < kThreads; i++) total += sums[i];
-  *static_cast<Wide*>(args.loss) = Wide(total * args.scale);
+SIMT_DEVICE void finish(const TripletArgs& args, const double (&sums)[kThreads]) {
+  *static_cast<Wide*>(args.loss) = Wide(total_of(sums) * args.scale);
   *args.finished = 0;
 }
 
@@ -94,19 +57,17 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
     Candidate<Wide> best{0, -1};
     if (i < n)
       for (int j = lane; j < n; j += 32) {
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args, i, j) ? j : -1});
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args.image_ids, i, j) ? j : -1});
         grad[i * n + j] = zero;
       }
-    for (int offset = 16; offset > 0; offset /= 2)
-      best = harder(
-          best, {__shfl_xor_sync(0xffffffffu, best.score, offset), __shfl_xor_sync(0xffffffffu, best.index, offset)});
+    for (int offset = 16; offset > 0; offset /= 2) best = harder(best, from_lane(best, offset));
     if (lane == 0 && i < n) leave(i, best, widened(sims[i * n + i]));
   } else {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
     Candidate<Wide> best{0, -1};
     if (j < n)
       for (int i = warp; i < n; i += kRows)
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args, i, j) ? i : -1});
+        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args.image_ids, i, j) ? i : -1});
     shared.score[warp][lane] = best.score;
     shared.index[warp][lane] = best.index;
     SYNC(1);
@@ -117,7 +78,7 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
   }
 
   SYNC(2);
-  if (t == 0) shared.last = is_last(args);
+  if (t == 0) shared.last = is_last(args.finished);
   SYNC(3);
   if (!shared.last) return;
   __threadfence();
@@ -169,7 +130,7 @@ triplet_all_kernel(TripletArgs args, int row_blocks) {
       for (int j = first + lane; i < n && j < n && j < first + kThreads; j += 32) {
         const Wide score = widened(__ldg(sims + i * n + j));
         const Wide of_row = margin + score - own, of_column = margin + score - shared.positive[j - first];
-        const bool negative = negatives(args, i, j);
+        const bool negative = negatives(args.image_ids, i, j);
         const bool row_active = negative & !(of_row <= Wide(0)), column_active = negative & !(of_column <= Wide(0));
         sum += (row_active ? double(of_row) : 0) + (column_active ? double(of_column) : 0);
         active += row_active;
@@ -189,7 +150,7 @@ triplet_all_kernel(TripletArgs args, int row_blocks) {
       const Wide own = widened(__ldg(sims + j * n + j));
       for (int i = warp; i < n; i += kRows) {
         const Wide of_column = margin + widened(__ldg(sims + i * n + j)) - own;
-        active += negatives(args, i, j) & !(of_column <= Wide(0));
+        active += negatives(args.image_ids, i, j) & !(of_column <= Wide(0));
       }
     }
     shared.counts[warp][lane] = active;
@@ -201,7 +162,7 @@ triplet_all_kernel(TripletArgs args, int row_blocks) {
   }
 
   SYNC(8);
-  if (t == 0) shared.last = is_last(args);
+  if (t == 0) shared.last = is_last(args.finished);
   SYNC(9);
   if (!shared.last) return;
   __threadfence();

@@ -173,7 +173,7 @@ def _phi_of_related(images: Tensor, positives: Positives, source: RelevanceSourc
         missing = related < 0
         pairs = related, torch.arange(len(related))[:, None].expand_as(related)
     rows, columns = (ids.masked_fill(missing, 0).flatten() for ids in pairs)
-    phi = source.pairs(rows, columns, torch.float64).reshape(missing.shape).masked_fill(missing, 0)
+    phi = source.pairs(rows, columns, torch.float64).cpu().reshape(missing.shape).masked_fill(missing, 0)
     return phi.flatten(1).sum(1)
 
 

@@ -131,7 +131,7 @@ def semantic_lists(
     asking = torch.arange(queries.start, queries.stop)[:, None].expand_as(retrieved)
     pairs = (asking, retrieved) if query == "image" else (retrieved, asking)
     images, captions = (ids.masked_fill(missing, 0).flatten() for ids in pairs)
-    phi = source.pairs(images, captions, torch.float64).reshape(retrieved.shape).masked_fill(missing, 0)
+    phi = source.pairs(images, captions, torch.float64).cpu().reshape(retrieved.shape).masked_fill(missing, 0)
     values = by_phi.values.double().masked_fill(by_phi.indices == NO_ITEM, 0)
     return SemanticLists(retrieved, phi, TopK(values, by_phi.indices))
 

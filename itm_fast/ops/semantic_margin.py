@@ -107,7 +107,8 @@ def semantic_margin_loss(
             callable's third pair being (l_i, i).
         image_ids: (n,) int64; pairs of the same image are no negatives of each other. None: only the diagonal is none.
             Variant "released" doesn't look at it.
-        negatives: (m, l), int64 (n,) each, -1 for none; `sampling` is then not used.
+        negatives: (m, l), int64 (n,) each, -1 for none; `sampling` is then not used. On CUDA one that is out of range
+            makes the loss NaN instead of an error, for which the host would have to wait.
         generator: Of the random choices; None: torch's own.
         reduction: "sum" over queries and directions, as the original has it, or "mean" over the n queries.
         return_negatives: Return m and l too.

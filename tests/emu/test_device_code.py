@@ -18,8 +18,10 @@ ARCHITECTURES = ("80", "86", "90", "100", "120")
 # Registers a thread, threads and shared bytes of a block at most; they bound how many warps fit.
 BUDGETS = {
     "chunks.cu": (128, 256, 48 * 1024),  # at most: the operator works in place where S of a pair needs more
+    "cider.cu": (80, 256, 28 * 1024),
     "gradients.cu": (128, 128, 5 * 1024),
     "ranking.cu": (64, 256, 9 * 1024),
+    "semantic_margin.cu": (64, 256, 20 * 1024),
     "tiles.cu": (128, 512, 87 * 1024),
     "topk.cu": (96, 256, 48 * 1024),  # at most: longer lists are kept in memory
     "triplet.cu": (64, 256, 6 * 1024),

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from itm_fast import Cider, reference, semantic_margin_loss
 from itm_fast.errors import DataError
+from itm_fast.ops.cider import cider_pairs, cider_relevance
 
 # The golden captions are tokenised already, and their case is kept.
 AS_GIVEN = str.split
@@ -68,6 +69,7 @@ def test_golden_document_frequencies_of_another_corpus(name):
     assert worst("ciderD_flatidf_split", [[f"nonsense{i}"] for i in range(n_images)]) < 1e-12
 
 
+@pytest.mark.all_backends
 @pytest.mark.parametrize("name", ["coco60", "f30k20"])
 def test_golden_training_batch(name):
     """From captions and embeddings to the loss and its gradients, as the original's forward_metric."""
@@ -94,6 +96,7 @@ def test_golden_training_batch(name):
             assert np.abs(gradient.numpy() - expected[f"batch_{sampling}_{key}"]).max() < 2e-6, (sampling, key)
 
 
+@pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("variant", ["cider_d", "cider"])
 @given(references=corpora, candidates=st.lists(captions, max_size=8), corpus=corpora, n=st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
@@ -190,6 +193,7 @@ def test_words_that_no_reference_holds_change_phi_through_the_norm_only():
     assert unknown[2] == 0
 
 
+@pytest.mark.all_backends
 def test_short_and_empty_captions():
     references = [["a dog runs on grass", ""], ["", ""], ["bus", "a big red bus"]]
     phi = Cider().fit(references).relevance(references, ["", "   ", "bus", "a dog"], torch.float64)
@@ -199,6 +203,7 @@ def test_short_and_empty_captions():
     assert torch.isfinite(phi).all()
 
 
+@pytest.mark.all_backends
 def test_a_set_of_one_image_has_no_idf():
     assert (Cider().fit(DOGS[:1]).relevance(DOGS[:1], DOGS[0]) == 0).all()
 
@@ -220,6 +225,7 @@ def test_any_text(text, tmp_path):
     )
 
 
+@pytest.mark.all_backends
 def test_score_is_one_number_an_image():
     candidates = ["a dog runs", "the bus"]
     cider = Cider().fit(DOGS)
@@ -236,12 +242,55 @@ def test_progress_reaches_the_end():
     assert calls["encode"][-1] == (6, 6)
 
 
+@pytest.mark.all_backends
 def test_a_corpus_is_a_tile_scorer():
     corpus = Cider().fit(DOGS).encode(DOGS)
     assert (corpus.n_images, corpus.n_captions) == (2, 4)
     assert corpus.captions_per_image.tolist() == [2, 2]
     tile = corpus(slice(1, 2), slice(1, 4))
     assert torch.equal(tile, corpus.relevance(dtype=torch.float64)[1:2, 1:4])
+
+
+@pytest.mark.all_backends
+def test_operators_refuse_or_mark_ids_out_of_range(backend):
+    text = Cider().fit(DOGS).encode(DOGS)._text
+    options = {"unary": True, "sigma": 6.0, "dtype": torch.float64}
+    ids, outside = torch.tensor([0, 1]), torch.tensor([0, 4])
+    for operator in (cider_relevance, cider_pairs):
+        if backend == "cpu":
+            with pytest.raises(IndexError, match=r"caption_ids\[1\] is 4, expected 0 ... 3"):
+                operator(text, ids, outside, **options)
+        else:  # a device is not waited for
+            assert operator(text, ids, outside, **options).isnan().sum() == len(
+                operator(text, ids, ids, **options).shape
+            )
+    with pytest.raises((ValueError, RuntimeError), match="must have the same length, got 2 and 1"):
+        cider_pairs(text, ids, ids[:1], **options)
+    with pytest.raises((TypeError, RuntimeError), match="caption_ids must be int64"):
+        cider_relevance(text, ids, ids.int(), **options)
+    with pytest.raises((TypeError, RuntimeError), match="dtype must be float32 or float64"):
+        cider_relevance(text, ids, ids, **{**options, "dtype": torch.float16})
+    with pytest.raises((ValueError, RuntimeError), match="do not fit"):
+        cider_relevance(text._replace(counts=text.counts[1:].clone()), ids, ids, **options)
+
+
+def test_a_corpus_moves_to_a_device():
+    # "meta" stands for any device other than the CPU: everything but the kernels runs.
+    for candidates in (None, ["a dog", "the bus", "x"]):
+        corpus = Cider().fit(DOGS).encode(DOGS, candidates)
+        assert corpus.to("cpu") is corpus
+        moved = corpus.to("meta")
+        assert (corpus.device.type, moved.device.type) == ("cpu", "meta")
+        assert repr(moved) == repr(corpus)
+        ids = torch.tensor([0, 9], device="meta")  # looked at by the kernel
+        blocks = moved.relevance(), moved.relevance([0, 1], ids), moved(slice(0, 1), slice(0, 3))
+        assert {phi.device.type for phi in (*blocks, moved.pairs(ids, ids))} == {"meta"}
+        assert moved.relevance(ids, [0, 1, 2], torch.float64).shape == (2, 3)
+        with pytest.raises(ValueError, match="caption_ids holds 9, expected 0"):
+            moved.relevance(ids, torch.tensor([9]))  # from the CPU: looked at here
+        with pytest.raises(ValueError, match="image_ids has 2 entries and caption_ids 1"):
+            moved.pairs(ids, [0])
+    assert Cider().fit(DOGS).encode(DOGS).to("meta").caption_to_image.device.type == "meta"
 
 
 @pytest.mark.parametrize("variant", ["cider_d", "cider"])
@@ -394,6 +443,7 @@ def test_errors(call, exception, fragment):
     assert fragment in str(raised.value)
 
 
+@pytest.mark.all_backends
 def test_empty_batches():
     assert CORPUS.relevance([], [0, 1]).shape == (0, 2)
     assert CORPUS.relevance([0], []).shape == (1, 0)
