@@ -67,7 +67,7 @@ sanitize: $(VENV)/.requirements
 # The lock leaves out what torch's CUDA wheels pull in: which torch (CPU or CUDA) is the index's choice, and pip adds its needs.
 lock:
 	uv pip compile --universal --python-version 3.10 --no-header --no-annotate -q requirements/dev.in \
-	  | grep -vE '^(nvidia|cuda|triton)\b' \
+	  | awk '!/^(nvidia|cuda|triton)/ || /^nvidia-cuda-nvdisasm/' \
 	  | { echo "# Lock of dev.in, made by \`make lock\`. torch brings its own CUDA packages where it is a CUDA build."; cat; } \
 	  > requirements/dev.txt.new && mv requirements/dev.txt.new requirements/dev.txt
 

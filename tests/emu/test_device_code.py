@@ -1,5 +1,5 @@
-"""nvcc's view of the kernels: they compile for every architecture, without spills, within their budgets, and the machine
-code has the instructions that the design counts on."""
+"""nvcc's view of the kernels: they compile for every architecture, without spills, within their budgets, and to the
+instructions that the design counts on."""
 
 import functools
 import importlib.metadata
