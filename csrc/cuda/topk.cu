@@ -41,7 +41,8 @@ struct List {
   }
 };
 
-// All n entries, best first, for everyone after a barrier of the caller's; n is filled up to a power of two with entries that nobody has taken. (Batcher, 1968.)
+// All n entries, best first, for everyone after a barrier of the caller's; n is filled up to a power of two with
+// entries that nobody has taken. (Batcher, 1968.)
 template <class T>
 SIMT_DEVICE void put_in_order(const List<T>& list, int n) {
   const int t = int(threadIdx.x);
