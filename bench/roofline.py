@@ -1,0 +1,189 @@
+"""What the CUDA kernels will do, counted from their launch configurations, next to what GPUs can do at most.
+
+Predicted, not measured: nobody has run the kernels on a GPU. The counts of tensor-core instructions and of bytes that
+tiles read are compared with the emulator's own in tests/cuda/test_roofline.py.
+"""
+
+import argparse
+import json
+import sys
+
+import torch
+from _cases import scan_batch
+
+from itm_fast.cli.console import print_table
+
+# csrc/cuda/similarity.h, tile_product.cuh, csrc/cuda/ops/similarity.cpp
+TILE_VECTORS, TILE_CONTEXTS, TILE_QUERIES = 128, 32, 16
+WARP_SIDE, STAGE_BYTES, MMAS_OF_STEP, STEPS_OF_STAGE = 32, 128, 8, 4
+FLOP_OF_MMA = {"bfloat16": 2 * 16 * 8 * 16, "float32": 2 * 16 * 8 * 8, "tf32": 2 * 16 * 8 * 8}
+PRODUCTS = {"bfloat16": 1, "float32": 3, "tf32": 1}  # float32 is three products of TF32
+BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
+FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, scale, sums
+
+# NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
+# 16 a clock and multiprocessor. L2: 5,120 bytes a clock, what the A100's white paper says, assumed of the later ones too.
+# mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
+DEVICES = {
+    "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41},
+    "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98},
+    "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97},
+}
+EXPS_OF_CLOCK, L2_BYTES_OF_CLOCK = 16, 5120
+MICROSECONDS_OF_LAUNCH = 4  # assumed, outside CUDA graphs
+
+
+def up(n, multiple):
+    """The next multiple."""
+    return -(-n // multiple) * multiple
+
+
+def plan(counts, most_groups):
+    """Vectors of each tile, as the kernel `plan_tiles` cuts them."""
+    tiles, filled, taken = [], 0, 0
+    for count in counts:
+        if taken and (filled + count > TILE_VECTORS or taken == most_groups):
+            tiles.append(filled)
+            filled = taken = 0
+        filled, taken = filled + count, taken + 1
+    return [*tiles, filled] if taken else tiles
+
+
+def product_counts(context_tiles, query_tiles, dim, dtype):
+    """Tensor-core instructions of warps, and bytes read from L2, by the products of all pairs of tiles."""
+    row_bytes = dim * BYTES[dtype]
+    stages = up(row_bytes, STAGE_BYTES) // STAGE_BYTES
+    warps = sum(up(n, WARP_SIDE) // WARP_SIDE for n in context_tiles) * sum(
+        up(n, WARP_SIDE) // WARP_SIDE for n in query_tiles
+    )
+    return {
+        "mma": warps * stages * STEPS_OF_STAGE * MMAS_OF_STEP * PRODUCTS[dtype],
+        "L2 bytes": row_bytes * (len(query_tiles) * sum(context_tiles) + len(context_tiles) * sum(query_tiles)),
+    }
+
+
+def gram_flop(count):
+    """FLOP of a^T G a for one query over `count` context vectors, as gram_quadratic goes through it."""
+    return sum(2 * 8 * min(first + 8, count) for first in range(0, count, 8))
+
+
+def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
+    """Counts of scoring all images with all captions by tiles."""
+    context, query = (region_counts, word_counts) if cross_attn == "t2i" else (word_counts, region_counts)
+    context_tiles, query_tiles = plan(context, TILE_CONTEXTS), plan(query, TILE_QUERIES)
+    scores = product_counts(context_tiles, query_tiles, dim, dtype)
+    gram = {"mma": 0, "L2 bytes": 0}
+    for tile in context_tiles:
+        of_tile = product_counts([tile], [tile], dim, dtype)
+        gram = {name: gram[name] + of_tile[name] for name in gram}
+    n_vectors, n_context, n_query = sum(context) + sum(query), sum(context), sum(query)
+    n_weights = n_context * n_query
+    return {
+        "launches": 5,  # norms, two plans, Gram matrices, scores
+        "torch launches": 0,
+        "host waits": 0,
+        "tensor FLOP": (scores["mma"] + gram["mma"]) * FLOP_OF_MMA[dtype],
+        "mma": scores["mma"] + gram["mma"],
+        "useful FLOP": 2 * n_weights * dim,
+        "FMA FLOP": n_query * sum(gram_flop(n) for n in context) + FLOP_OF_WEIGHT * n_weights,
+        "exps": n_weights + n_query * len(context),
+        "L2 bytes": scores["L2 bytes"] + gram["L2 bytes"],
+        "memory bytes": 2 * n_vectors * dim * BYTES[dtype] + 4 * len(context) * len(query),
+    }
+
+
+def training(region_counts, word_counts, max_words, dim, dtype, cross_attn="t2i"):
+    """Counts of scores, triplet loss and gradients of a batch. The backward products are torch's, padding included."""
+    forward = scoring(region_counts, word_counts, dim, dtype, cross_attn)
+    max_regions = max(region_counts)
+    longest = (max_regions, max_words) if cross_attn == "t2i" else (max_words, max_regions)
+    counts = (region_counts, word_counts) if cross_attn == "t2i" else (word_counts, region_counts)
+    rows, columns = up(longest[0], 4) * len(counts[0]), up(longest[1], 8) * len(counts[1])
+    n_weights = sum(counts[0]) * sum(counts[1])
+    gram = sum(2 * n * n for n in counts[0]) * sum(counts[1])
+    sims, operand = 4 * rows * columns, BYTES[dtype] * (rows + columns) * dim
+    products, by_fma = 3 * 2 * rows * columns * dim, dtype == "float32"  # torch's float32 uses no tensor cores
+    backward = {
+        "launches": 5,  # two copies with norms, the gradient of S, two last steps
+        "torch launches": 5,  # S, Gram matrices, two products with dS, the sum of kappa
+        "host waits": 0,
+        "tensor FLOP": 0 if by_fma else products,
+        "useful FLOP": 3 * 2 * n_weights * dim,
+        "FMA FLOP": 2 * gram + 2 * FLOP_OF_WEIGHT * n_weights + (products if by_fma else 0),
+        "exps": n_weights + sum(counts[1]) * len(counts[0]),
+        "memory bytes": 3 * operand + 4 * sims + 8 * (rows + columns) * dim,
+    }
+    loss = {"launches": 1, "torch launches": 2, "host waits": 0}  # and two counters set to 0
+    total = {name: forward.get(name, 0) + backward.get(name, 0) + loss.get(name, 0) for name in backward}
+    return {**total, "L2 bytes": forward["L2 bytes"], "mma": forward["mma"]}
+
+
+def predicted_ms(counts, device, dtype):
+    """Milliseconds that each resource needs at least; the largest of them is a bound."""
+    limits = DEVICES[device]
+    tensor = limits["bfloat16" if dtype == "bfloat16" else "tf32"]
+    return {
+        "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
+        "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
+        "exponentials": counts["exps"] / (limits["sms"] * EXPS_OF_CLOCK * limits["GHz"]) / 1e6,
+        "L2, by the tiles": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
+        "memory": counts["memory bytes"] / limits["memory"] / 1e9,
+        "launches": (counts["launches"] + counts["torch launches"]) * MICROSECONDS_OF_LAUNCH / 1e3,
+    }
+
+
+def cases(scale=1.0):
+    """Name, counts and dtype of each case: SCAN's training step, and the evaluation of COCO's 5,000 images."""
+    n_images, n_captions = max(2, int(5000 * scale)), max(2, int(25000 * scale))
+    _, words, word_counts = scan_batch(128, 128, dim=1)
+    torch.manual_seed(0)
+    lengths = torch.distributions.Gamma(6.0, 6.0 / 12).sample((n_captions,)).round().clamp(3, 50).long().tolist()
+    for dtype in ("bfloat16", "tf32", "float32"):
+        for cross_attn in ("t2i", "i2t"):
+            counts = training([36] * 128, word_counts.tolist(), words.shape[1], 1024, dtype, cross_attn)
+            yield f"training step, B = 128, {cross_attn}", counts, dtype
+        counts = scoring([36] * n_images, lengths, 1024, dtype)
+        yield f"{n_images} x {n_captions} evaluation, t2i", counts, dtype
+
+
+def main(argv):
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the images and captions of the evaluation")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    args = parser.parse_args(argv)
+    records = [
+        {
+            "case": name,
+            "dtype": dtype,
+            "counts": counts,
+            "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
+        }
+        for name, counts, dtype in cases(args.scale)
+    ]
+    if args.json:
+        print(json.dumps({"measured": False, "cases": records}))
+        return 0
+    print("Predicted from counts, not measured: nobody has run these kernels on a GPU. Milliseconds at least.")
+    for record in records:
+        counts, ms = record["counts"], record["predicted_ms"]
+        amounts = ("tensor FLOP", "FMA FLOP", "exps", "L2 bytes", "memory bytes", None)
+        rows = [
+            [
+                name,
+                "" if amount is None else f"{counts[amount]:.2e}",
+                *(f"{ms[device][name]:.3g}" for device in DEVICES),
+            ]
+            for name, amount in zip(ms["H100 SXM"], amounts, strict=True)
+        ]
+        rows.append(["bound: the largest", "", *(f"{max(ms[device].values()):.3g}" for device in DEVICES)])
+        print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+        print(
+            f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
+            f"{counts['useful FLOP']:.2e} FLOP without padding\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
