@@ -22,7 +22,7 @@ BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
 FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, scale, sums
 
 # NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
-# 16 a clock and multiprocessor. L2: 5,120 bytes a clock, what the A100's white paper says, assumed of the later ones too.
+# 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the later ones too.
 # mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
 DEVICES = {
     "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41},

@@ -40,14 +40,10 @@ def cuda():
 
         return run
 
-    kernels = torch.library.Library("itm_fast", "IMPL")
-    try:
-        for name in emulated_operators.operators():
-            operator = on_device(getattr(torch.ops.itm_fast, name))
-            kernels.impl(name, operator, "CPU", allow_override=True)
+    names = emulated_operators.operators()
+    functions = {name: on_device(getattr(torch.ops.itm_fast, name)) for name in names}
+    with emulated_operators.in_place_of_the_cpus(functions):
         yield
-    finally:
-        kernels._destroy()
 
 
 @contextlib.contextmanager

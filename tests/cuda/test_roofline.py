@@ -5,11 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import emulated_operators
 import pytest
 import roofline
 import torch
-from emulation import Device, build, compiler
+from emulation import Device, build, compiler, statistics
 from similarity_kernels import SOURCES, score_by_tiles
+
+import itm_fast
 
 BENCH = Path(roofline.__file__).parent
 
@@ -37,6 +40,28 @@ def test_tensor_core_instructions_and_bytes_are_the_kernels_own(dtype, name):
     read = 32 * sum(row["units"] for row in copies if row["bytes"] == 16)
     assert read == pytest.approx(want["L2 bytes"], rel=0.02)  # last sectors of rows
     assert roofline.plan([36] * 7, 32) == [108, 108, 36]
+
+
+@pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
+def test_launches_are_those_of_the_operators():
+    regions, words = vectors([36] * 8, 24, torch.bfloat16)[0].requires_grad_(), vectors(COUNTS, 24, torch.bfloat16)
+    words[0].requires_grad_()
+    library = emulated_operators.library(False)[1]
+
+    def launches(work):
+        before = statistics(library)["launches"]
+        work()
+        return statistics(library)["launches"] - before
+
+    def step():
+        sims = itm_fast.cross_attention_similarity(regions, *words)
+        itm_fast.triplet_loss(sims).backward()
+
+    with emulated_operators.emulated():
+        assert launches(step) == roofline.training([36] * 8, COUNTS, 50, 24, "bfloat16")["launches"]
+        with torch.no_grad():
+            scoring = launches(lambda: itm_fast.cross_attention_similarity(regions, *words))
+    assert scoring == roofline.scoring([36] * 8, COUNTS, 24, "bfloat16")["launches"]
 
 
 def test_bounds_follow_from_counts():

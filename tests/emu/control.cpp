@@ -74,7 +74,8 @@ EMU_API const char* emu_take_error() {
 
 EMU_API void emu_statistics(uint64_t* out) {
   const auto& s = machine.statistics;
-  const uint64_t values[] = {s.switches, s.barriers, s.collectives, s.matrix_products, s.accesses, s.blocks, s.races};
+  const uint64_t values[] = {s.switches, s.barriers, s.collectives, s.matrix_products,
+                             s.accesses, s.blocks,   s.races,       s.launches};
   memcpy(out, values, sizeof values);
 }
 

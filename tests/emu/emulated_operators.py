@@ -9,6 +9,7 @@ import ctypes
 import functools
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import emulation
@@ -79,10 +80,19 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2):
     """
     namespace, loaded, _ = library(watched)
     loaded.emu_configure(seed, ORDERS[order], resident_blocks, 0.0, int(watched), 0)
+    with in_place_of_the_cpus({operator: getattr(namespace, operator) for operator in operators()}):
+        yield
+
+
+@contextlib.contextmanager
+def in_place_of_the_cpus(functions):
+    """While it lasts, the operators run these functions on CPU tensors."""
     kernels = torch.library.Library("itm_fast", "IMPL")
     try:
-        for operator in operators():
-            kernels.impl(operator, getattr(namespace, operator), "CPU", allow_override=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Warning only once for all operators")  # it is meant
+            for operator, function in functions.items():
+                kernels.impl(operator, function, "CPU", allow_override=True)
         yield
     finally:
         kernels._destroy()

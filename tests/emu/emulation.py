@@ -18,7 +18,7 @@ ROOT = HERE.parents[1]
 CUDA = ROOT / "csrc" / "cuda"
 PARTS = ("fibre", "machine", "warp", "memory", "control")
 ORDERS = {"forward": 0, "reverse": 1, "random": 2, "warp-random": 3}
-STATISTICS = ("switches", "barriers", "collectives", "matrix_products", "accesses", "blocks", "races")
+STATISTICS = ("switches", "barriers", "collectives", "matrix_products", "accesses", "blocks", "races", "launches")
 
 
 class EmulationError(Exception):
@@ -110,6 +110,13 @@ def _cpu_flags():
         return ""
 
 
+def statistics(library):
+    """What an emulator's library has counted since it was loaded."""
+    values = (ctypes.c_uint64 * len(STATISTICS))()
+    library.emu_statistics(values)
+    return dict(zip(STATISTICS, values, strict=True))
+
+
 class Device:
     """A library of emulated kernels: its memory, its launches, what it checks."""
 
@@ -169,9 +176,7 @@ class Device:
 
     def statistics(self):
         """Counts since the library was loaded."""
-        values = (ctypes.c_uint64 * len(STATISTICS))()
-        self._library.emu_statistics(values)
-        return dict(zip(STATISTICS, values, strict=True))
+        return statistics(self._library)
 
     def traffic(self):
         """Loads and stores since the last call: dicts with line, shared, write, bytes, requests, units, ideal.

@@ -222,6 +222,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
     m.error = std::string("invalid launch configuration (kernel ") + name + ")";
     return;
   }
+  m.statistics.launches++;
   m.kernel = name;
   m.grid = grid;
   m.block_size = block;

@@ -31,7 +31,8 @@ struct Options {
 };
 
 struct Statistics {
-  uint64_t switches = 0, barriers = 0, collectives = 0, matrix_products = 0, accesses = 0, blocks = 0, races = 0;
+  uint64_t switches = 0, barriers = 0, collectives = 0, matrix_products = 0, accesses = 0, blocks = 0, races = 0,
+           launches = 0;
 };
 
 struct Block;
