@@ -30,20 +30,38 @@ SIMT_DEVICE double penalty(const CiderArgs& args, int64_t difference) {
   return exp(-double(difference * difference) / (2 * args.sigma * args.sigma));
 }
 
-SIMT_DEVICE int slot_of(int32_t feature) { return int(uint32_t(feature) * 2654435769u >> 23); }
+SIMT_DEVICE uint32_t hash_of(int32_t feature) { return uint32_t(feature) * 2654435769u; }
+SIMT_DEVICE int slot_of(int32_t feature) { return int(hash_of(feature) >> 23); }
 static_assert(kSlots == 1 << (32 - 23));
 
+// Most n-grams of a caption are in no reference, and 32 lanes that look for theirs at random places meet in banks. So a
+// bit of one of 32 words, a bank each, is asked first.
+struct Filter {
+  uint32_t word, bit;
+  SIMT_DEVICE explicit Filter(int32_t feature)
+      : word(hash_of(feature) >> 8 & 31), bit(1u << (hash_of(feature) >> 13 & 31)) {}
+};
+
 struct Shared {
+  uint32_t filter[32];
   int32_t keys[kSlots];  // -1: free
   double weights[kSlots][kReferences];
   double penalties[kThreads];  // by difference of length
 };
 
-// Where a feature is, or could be; where it is not, a free slot.
-SIMT_DEVICE int find(const Shared& shared, int32_t feature) {
-  int slot = slot_of(feature);
-  for (int32_t key = shared.keys[slot]; key >= 0 && key != feature; key = shared.keys[slot]) slot = (slot + 1) % kSlots;
-  return slot;
+// Where a lane's feature is, -1 if it is not there or the lane doesn't look for one; called by a whole warp. Lanes that
+// have finished read the first slot, all of them the same.
+SIMT_DEVICE int find(const Shared& shared, int32_t feature, bool looks) {
+  const Filter filter(feature);
+  bool searching = looks & ((shared.filter[filter.word] & filter.bit) != 0);
+  int slot = slot_of(feature), found = -1;
+  while (__any_sync(kAll, searching) != 0) {
+    const int32_t key = shared.keys[searching ? slot : 0];
+    found = searching & (key == feature) ? slot : found;
+    searching &= (key >= 0) & (key != feature);
+    slot = (slot + 1) % kSlots;
+  }
+  return found;
 }
 
 SIMT_DEVICE int find_or_add(Shared& shared, int32_t feature) {
@@ -70,6 +88,8 @@ SIMT_DEVICE void fill_table(const CiderArgs& args, Shared& shared, int64_t first
     const double weight =
         scale * __ldg(args.inverse_norms + row) * __ldg(args.idf_squared + feature) * __ldg(args.counts + e);
     if (weight == 0) continue;  // a word of every image
+    const Filter filter(feature);
+    atomicOr(shared.filter + filter.word, filter.bit);
     shared.weights[find_or_add(shared, feature)][row / args.max_n - first] = weight;
   }
 }
@@ -97,15 +117,14 @@ SIMT_DEVICE double phi_of_table(const CiderArgs& args, const Shared& shared, int
     int order = 0;
     for (int k = 1; k < args.max_n; k++) order += e >= __shfl_sync(kAll, bound, k);
     double factor = __shfl_sync(kAll, inverse_norm, order);
-    if (e >= length) continue;
-    const int32_t feature = __ldg(args.features + begin + e);
-    if (!args.unary) factor *= __ldg(args.counts + begin + e);
-    const int slot = find(shared, feature);
-    if (shared.keys[slot] != feature) continue;
+    const int64_t own = begin + (e < length ? e : length - 1);
+    const int32_t feature = __ldg(args.features + own);
+    if (!args.unary) factor *= __ldg(args.counts + own);
+    const int slot = find(shared, feature, e < length);
     double of_references = 0;
 #pragma unroll
-    for (int r = 0; r < kReferences; r++) of_references += shared.weights[slot][r] * penalties[r];
-    sum += factor * of_references;
+    for (int r = 0; r < kReferences; r++) of_references += shared.weights[slot < 0 ? 0 : slot][r] * penalties[r];
+    if (slot >= 0) sum += factor * of_references;
   }
   return simt::group_sum(sum, 32);
 }
@@ -132,6 +151,7 @@ block_kernel(CiderArgs args, int tiles) {
     int64_t stop = __ldg(args.offsets + past * args.max_n);
     if (stop > entry + kEntries) stop = entry + kEntries;
     SYNC(1);
+    if (t < 32) shared.filter[t] = 0;
     for (int slot = t; slot < kSlots; slot += kThreads) shared.keys[slot] = -1;
     for (int k = t; k < kSlots * kReferences; k += kThreads) (&shared.weights[0][0])[k] = 0;
     SYNC(2);

@@ -169,6 +169,13 @@ T atomicMax(T* p, U x) {
   return old;
 }
 template <class T, class U>
+T atomicOr(T* p, U x) {
+  const ::emu::Atomic atomic(p, sizeof(T));
+  const T old = *p;
+  *p = old | T(x);
+  return old;
+}
+template <class T, class U>
 T atomicExch(T* p, U x) {
   const ::emu::Atomic atomic(p, sizeof(T));
   const T old = *p;

@@ -171,8 +171,9 @@ def test_no_races(watched, order):
 @pytest.mark.parametrize("pairs", [False, True])
 def test_lists_are_read_in_whole_lines(watched, pairs):
     # n = 1 and 32 different words a caption: every list begins on a line of memory. Others share their first and last.
+    # About one word in six is in another image's references, as of the n-grams of real captions.
     chance = random.Random(0)
-    references = [[" ".join(map(str, chance.sample(range(90), 32))) for _ in range(5)] for _ in range(6)]
+    references = [[" ".join(map(str, chance.sample(range(1000), 32))) for _ in range(5)] for _ in range(6)]
     text, options = corpus_of(references, n=1)
     watched.configure(traffic=True)
     watched.traffic()
@@ -186,11 +187,10 @@ def test_lists_are_read_in_whole_lines(watched, pairs):
     assert len(lists) == 2
     assert sum(row["requests"] for row in lists) >= 30
     assert all(row["units"] <= 1.1 * row["ideal"] for row in lists)
-    shared = {text.strip(): row for text, row in rows if row["shared"] and row["requests"] >= 30}
+    # Lanes that look into a hash table meet in banks at random, 3.5 times of 32; the filter leaves few of them.
+    shared = {text.strip(): row for text, row in rows if row["shared"] and row["requests"] >= 10}
     for text, row in shared.items():
-        # Where 32 lanes look into a hash table, or at what they found there, banks are hit at random: of 32 balls in 32
-        # bins the fullest holds 3.5, and lanes that probe on are counted with others. Nothing else is above 2.
-        assert row["units"] <= (5 if "slot" in text else 2) * row["ideal"], text
+        assert row["units"] <= 2 * row["ideal"], text
     assert bool(shared) != pairs
 
 

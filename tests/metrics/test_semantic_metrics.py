@@ -30,6 +30,7 @@ def compared(arrays, prefix, score):
         np.testing.assert_allclose(found.numpy(), arrays[name], rtol=0, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("file", FILES)
 def test_golden_ncs(file):
     arrays, sims, phi, ks = inputs(file)
@@ -167,6 +168,7 @@ def test_a_varying_number_of_captions():
         assert abs(float(found) - plain_ncs(sims.numpy(), phi.numpy(), 2, query, own)) < 1e-7
 
 
+@pytest.mark.all_backends(without=("emulated-races",))
 def test_embeddings_and_cut_offs_beyond_the_gallery():
     images, captions = torch.randn(3, 8).double(), torch.randn(15, 8).double()
     phi = torch.rand(3, 15)

@@ -30,6 +30,7 @@ def flat(references):
     return [caption for image in references for caption in image]
 
 
+@pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("name", ["coco60", "f30k20"])
 @pytest.mark.parametrize("tokens", ["split", "ptb"])
 @pytest.mark.parametrize(
@@ -54,6 +55,7 @@ def test_golden_matrices(name, tokens, key, variant):
     assert torch.equal(corpus.relevance(dtype=torch.float64), double)
 
 
+@pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("name", ["coco60", "f30k20"])
 def test_golden_document_frequencies_of_another_corpus(name):
     content, expected = golden_json(f"cider_{name}.json"), golden(f"cider_{name}.npz")
