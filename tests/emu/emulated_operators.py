@@ -20,6 +20,7 @@ from itm_fast.ops import _library
 
 HOST = CUDA / "ops"
 LIBRARIES = ("-ltorch_cpu", "-lc10", "-ldl")
+SCRATCH_BYTES = 1 << 18  # so that tests need several rounds
 MIN_TORCH = "0x020b000000000000"  # of the stable ABI: setup.py, MIN_TORCH
 
 
@@ -44,7 +45,7 @@ def library(watched):
     folder.mkdir(parents=True, exist_ok=True)
     objects = emulation.objects(sorted(CUDA.glob("*.cu")), hooks=watched, folder=folder)
     flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-attributes", "-Wno-psabi"]
-    flags += [f"-DITM_EMULATED={name}", f"-DTORCH_TARGET_VERSION={MIN_TORCH}"]
+    flags += [f"-DITM_EMULATED={name}", f"-DTORCH_TARGET_VERSION={MIN_TORCH}", f"-DITM_SCRATCH_BYTES={SCRATCH_BYTES}"]
     flags += [word for path in include_paths() for word in ("-isystem", path)]
     hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]
     objects += emulation.compile_all(

@@ -22,7 +22,14 @@
 #define ITM_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(itm_fast, CUDA, m)
 #endif
 
+#ifndef ITM_SCRATCH_BYTES
+#define ITM_SCRATCH_BYTES (int64_t(128) << 20)
+#endif
+
 namespace itm::cuda {
+
+// Of intermediate results at a time; the emulated build has less of it, so that small tests need several rounds too.
+constexpr int64_t kScratchBytes = ITM_SCRATCH_BYTES;
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;

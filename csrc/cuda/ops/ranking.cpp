@@ -8,8 +8,6 @@
 namespace itm::cuda {
 namespace {
 
-constexpr int64_t kScratchBytes = int64_t(256) << 20;  // of lists that do not fit into shared memory, at a time
-
 void check_state(const Tensor& state, ScalarType type, const std::vector<int64_t>& shape, const char* name) {
   STD_TORCH_CHECK(state.scalar_type() == type, name, " has another dtype than expected");
   bool fits = state.is_contiguous() && state.dim() == int64_t(shape.size());

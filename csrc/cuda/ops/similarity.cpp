@@ -7,8 +7,7 @@
 namespace itm::cuda {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t(128) << 20;  // of S at a time in the backward pass
-constexpr int kBlocksPerMultiprocessor = 4;          // that a launch should have, where the work can be split so far
+constexpr int kBlocksPerMultiprocessor = 4;  // that a launch should have, where the work can be split so far
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int64_t size_in_bytes(ScalarType type) { return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2; }
@@ -137,6 +136,8 @@ void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& optio
   TilesArgs args{};
   args.context = context.plan(launch, kTileContexts);
   args.query = query.plan(launch, kTileQueries);
+  STD_TORCH_CHECK(int64_t(args.context.most_tiles) * args.query.most_tiles < (int64_t(1) << 31), "a batch of ",
+                  context.n, " and ", query.n, " groups is too large: score it in parts");
   const int64_t gram_pitch = round_up(context.max, 8);
   std::optional<Tensor> gram;
   const Product product = product_of(type);
@@ -168,23 +169,19 @@ class Chunks {
     context_.prepare(launch, round_up(context_.max, 4), padded_dim, copy, backward && options.attends != 0, true);
     query_.prepare(launch, round_up(query_.max, 8), padded_dim, copy, options.attends != 0, true);
     launch.check();
-    const int64_t per_context = context_.pitch * columns() * size_in_bytes(wide_);
-    n_ = std::clamp<int64_t>(kChunkBytes / std::max<int64_t>(per_context, 1), 1, context_.n);
-    args_.query_counts = launch.in<int64_t>(query_.counts);
-    args_.norms = query_.norms.has_value() ? launch.in<void>(*query_.norms) : nullptr;
+    // Some contexts with all queries; where that is too much for one context, forward only, one with some queries.
+    const int64_t per_pair = context_.pitch * query_.pitch * size_in_bytes(wide_);
+    n_contexts_ = std::clamp<int64_t>(kScratchBytes / (per_pair * query_.n), 1, context_.n);
+    n_queries_ = backward ? query_.n : std::clamp<int64_t>(kScratchBytes / per_pair, 1, query_.n);
     args_.context_stride = roles.context_stride();
     args_.query_stride = roles.query_stride();
     args_.options = options;
-    args_.n_queries = int32_t(query_.n);
     args_.context_max = int32_t(context_.max);
     args_.query_max = int32_t(query_.max);
     args_.context_pitch = int32_t(context_.pitch);
     args_.query_pitch = int32_t(query_.pitch);
     args_.queries_per_tile = int32_t(std::max<int64_t>(1, kChunkColumns / query_.pitch));
     args_.gram_numbers = lower_numbers(args_.context_pitch);
-    const int64_t n_tiles = (query_.n + args_.queries_per_tile - 1) / args_.queries_per_tile;
-    const int64_t wanted = kBlocksPerMultiprocessor * launch.multiprocessors();
-    args_.splits = int32_t(std::clamp<int64_t>((wanted + n_ - 1) / n_, 1, n_tiles));
     // On chip where two blocks fit into a multiprocessor.
     on_chip_ =
         wide_ == ScalarType::Float && chunk_shared_bytes(args_, number(), backward, true) <= launch.shared_limit() / 2;
@@ -195,7 +192,8 @@ class Chunks {
 
   Number number() const { return number_of(wide_); }
   int64_t columns() const { return query_.n * query_.pitch; }
-  int64_t size() const { return n_; }
+  int64_t n_contexts() const { return n_contexts_; }
+  int64_t n_queries() const { return n_queries_; }
   bool on_chip() const { return on_chip_; }
   const Tensor& sims() const { return sims_; }
 
@@ -205,12 +203,23 @@ class Chunks {
   }
   Tensor queries() { return torch::stable::view(query_.prepared, std::vector<int64_t>{columns(), query_.padded_dim}); }
 
-  // Makes S of contexts [first, first + n) and returns the arguments for them, scores and gradients left out.
-  ChunkArgs& make(int64_t first, int64_t n) {
-    Tensor all_queries = queries();
-    sims_ = empty(context_.vectors, {n * context_.pitch, columns()}, wide_);
-    product_into(sims_, rows_of(first, n), torch::stable::transpose(all_queries, 0, 1));
+  // Makes S of contexts [first, first + n) with queries [first_query, first_query + n_queries) and returns the
+  // arguments for them, scores and gradients left out.
+  ChunkArgs& make(int64_t first, int64_t n, int64_t first_query, int64_t n_queries) {
+    Tensor all = queries();
+    Tensor some = torch::stable::narrow(all, 0, first_query * query_.pitch, n_queries * query_.pitch);
+    sims_ = empty(context_.vectors, {n * context_.pitch, n_queries * query_.pitch}, wide_);
+    product_into(sims_, rows_of(first, n), torch::stable::transpose(some, 0, 1));
     args_.sims = launch_.inout<void>(sims_);
+    args_.query_counts = query_.counts.has_value() ? launch_.in<int64_t>(*query_.counts) + first_query : nullptr;
+    const int64_t norms = first_query * query_.pitch * size_in_bytes(wide_);
+    args_.norms = query_.norms.has_value() ? launch_.in<char>(*query_.norms) + norms : nullptr;
+    args_.n_queries = int32_t(n_queries);
+    const int64_t n_tiles = (n_queries + args_.queries_per_tile - 1) / args_.queries_per_tile;
+    const int64_t wanted = kBlocksPerMultiprocessor * launch_.multiprocessors();
+    args_.splits = int32_t(std::clamp<int64_t>((wanted + n - 1) / n, 1, n_tiles));
+    STD_TORCH_CHECK(on_chip_ || sims_.numel() < (int64_t(1) << 31) * n, "a group of ", context_.max, " vectors with ",
+                    n_queries, " groups is too much at a time: take fewer");
     if (args_.options.attends != 0) {
       Tensor vectors = torch::stable::narrow(context_.prepared, 0, first, n);
       gram_ = empty(context_.vectors, {n, context_.pitch, context_.pitch}, wide_);
@@ -233,7 +242,7 @@ class Chunks {
   Groups &context_, &query_;
   bool backward_;
   ScalarType wide_;
-  int64_t n_ = 1;
+  int64_t n_contexts_ = 1, n_queries_ = 1;
   bool on_chip_ = false;
   ChunkArgs args_{};
   Tensor sims_, gram_, weights_, products_;
@@ -241,12 +250,15 @@ class Chunks {
 
 void score_by_chunks(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
   Chunks chunks(launch, roles, options, false);
-  for (int64_t first = 0; first < roles.context.n; first += chunks.size()) {
-    ChunkArgs& args = chunks.make(first, std::min(chunks.size(), roles.context.n - first));
-    args.scores = launch.out<char>(scores) + first * args.context_stride * size_in_bytes(scores.scalar_type());
-    score_chunk(args, chunks.number(), chunks.on_chip(), launch.stream());
-    launch.check();
-  }
+  char* out = launch.out<char>(scores);
+  for (int64_t c = 0; c < roles.context.n; c += chunks.n_contexts())
+    for (int64_t q = 0; q < roles.query.n; q += chunks.n_queries()) {
+      ChunkArgs& args = chunks.make(c, std::min(chunks.n_contexts(), roles.context.n - c), q,
+                                    std::min(chunks.n_queries(), roles.query.n - q));
+      args.scores = out + (c * args.context_stride + q * args.query_stride) * size_in_bytes(scores.scalar_type());
+      score_chunk(args, chunks.number(), chunks.on_chip(), launch.stream());
+      launch.check();
+    }
 }
 
 // Writes the gradient of groups [first, first + n) of one side.
@@ -316,9 +328,9 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
   std::optional<Tensor> query_sum, kappa_sum;
   Tensor queries = chunks.queries();
   ChunkArgs last{};
-  for (int64_t first = 0; first < context.n; first += chunks.size()) {
-    const int64_t n = std::min(chunks.size(), context.n - first);
-    ChunkArgs& args = chunks.make(first, n);
+  for (int64_t first = 0; first < context.n; first += chunks.n_contexts()) {
+    const int64_t n = std::min(chunks.n_contexts(), context.n - first);
+    ChunkArgs& args = chunks.make(first, n, 0, query.n);
     const std::vector<int64_t> shape{n * context.pitch, chunks.columns()};
     const Tensor grad_sims = grad_type == wide ? chunks.sims() : empty(grad, shape, grad_type);
     args.grad_sims = grad_type == wide ? const_cast<void*>(args.sims) : launch.out<void>(grad_sims);
