@@ -129,6 +129,8 @@ SIMT_DEVICE double phi_of_table(const CiderArgs& args, const Shared& shared, int
   return simt::group_sum(sum, 32);
 }
 
+static_assert(sizeof(Shared) <= 28 * 1024);
+
 template <class Out>
 SIMT_KERNEL(kThreads, 3)
 block_kernel(CiderArgs args, int tiles) {

@@ -24,6 +24,8 @@ struct GradientsShared {
   alignas(16) T square[kRows][kRows + 4];  // [vector that is added][vector whose gradient it is]
 };
 
+static_assert(sizeof(GradientsShared<float>) <= 5 * 1024 && sizeof(GradientsShared<double>) <= 5 * 1024);
+
 // A block: some vectors of a group, 128 of their numbers, a thread a number of all vectors.
 template <class T, class Vector, class Out>
 SIMT_KERNEL(kThreads, 4)

@@ -119,6 +119,7 @@ template <class T>
 struct TransposeShared {
   T tile[32][33];
 };
+static_assert(sizeof(TransposeShared<double>) <= 9 * 1024);
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 transpose_kernel(TransposeArgs args) {

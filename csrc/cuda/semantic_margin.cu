@@ -348,6 +348,9 @@ all_kernel(SemanticMarginArgs args) {
   }
 }
 
+static_assert(sizeof(LastShared) <= 20 * 1024 && sizeof(ExtremeShared<double>) <= 20 * 1024 &&
+              sizeof(AllShared) <= 20 * 1024);
+
 template <class T>
 void launch(const SemanticMarginArgs& args, bool all, void* stream) {
   using Wide = decltype(widened(T()));

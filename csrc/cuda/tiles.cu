@@ -48,6 +48,8 @@ struct TileShared {
   TileSide<kTileQueries> query;
 };
 
+static_assert(sizeof(TileShared) <= 87 * 1024);
+
 // Blocks that run at the same time share operands: bands of context tiles, all query tiles within a band.
 constexpr int kBand = 8;
 struct TilePair {
@@ -127,6 +129,8 @@ struct GramShared {
   ProductMemory product;
   TileSide<kTileContexts> context;
 };
+
+static_assert(sizeof(GramShared) <= 87 * 1024);
 
 template <class Product>
 SIMT_KERNEL(kProductThreads, 1)

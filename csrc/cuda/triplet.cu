@@ -173,6 +173,8 @@ triplet_all_kernel(TripletArgs args, int row_blocks) {
   if (t == 0) finish<Wide>(args, shared.sums);
 }
 
+static_assert(sizeof(HardestShared<double>) <= 6 * 1024 && sizeof(AllShared<double>) <= 6 * 1024);
+
 template <class T>
 void launch(const TripletArgs& args, bool all, void* stream) {
   using Wide = decltype(widened(T()));

@@ -59,6 +59,8 @@ struct PlanShared {
   int32_t group, tiles;
 };
 
+static_assert(sizeof(PlanShared) <= 9 * 1024);
+
 // One block. Groups go to tiles in their order, each tile taking as many as fit: where every tile would begin is
 // found for all groups at once, then one thread follows the chain.
 SIMT_KERNEL(kPlanThreads, 1) plan_kernel(PlanArgs args) {
