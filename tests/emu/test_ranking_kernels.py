@@ -193,13 +193,14 @@ def test_nan_is_found_and_tiles_are_transposed(plain, shape):
         assert find_nan(plain, broken)
 
 
-def everything(device, seed=0):
+def everything(device, n=4, n_items=1500, k=20):
     """Bytes of all results."""
-    sims = scores(4, 1500, 50, seed=seed)
-    keeper = TopK(device, 4, 20)
-    keeper.add(sims[:, :1100].contiguous())
-    keeper.add(sims[:, 1100:].contiguous(), 1100)
-    positives = torch.tensor([[5, 9, 700, 701, 702]] * 4)
+    sims = scores(n, n_items, 50)
+    first = n_items * 2 // 3
+    keeper = TopK(device, n, k)
+    keeper.add(sims[:, :first].contiguous())
+    keeper.add(sims[:, first:].contiguous(), first)
+    positives = torch.tensor([[5, 9, 70, 71, 72]] * n)
     results = [*keeper.lists(), *count(device, sims, positives)[0]]
     columns = sims[:, :40].contiguous()
     results += [
@@ -209,11 +210,12 @@ def everything(device, seed=0):
     return b"".join(result.contiguous().numpy().tobytes() for result in results)
 
 
-def test_every_schedule_gives_the_same_bits(plain):
+@pytest.mark.parametrize("shape", [(4, 1500, 20), (2, 100, 1), (1, 1300, 70)])
+def test_every_schedule_gives_the_same_bits(plain, shape):
     results = set()
     for order, seed in SCHEDULES:
         plain.configure(order, seed, resident_blocks=1 + seed % 3)
-        results.add(everything(plain))
+        results.add(everything(plain, *shape))
     assert len(results) == 1
 
 

@@ -142,6 +142,20 @@ def test_float16_rounds_only_its_inputs_and_gradients(cross_attn):
         assert relative_error(got, want) <= 2**-11 + 1e-4
 
 
+@pytest.mark.all_backends(without=("cpu",))
+def test_float32_products_are_tf32_where_torch_allows_it():
+    batch = tuple(map(clean, random_batch(5, 20, 6, 9, 64, dtype=torch.float32)))
+    exact = truth("cross_attention_similarity", *batch)[0]
+    assert relative_error(cross_attention_similarity(*batch), exact) < 2e-6
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        rounded = relative_error(cross_attention_similarity(*batch), exact)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    assert 1e-6 < rounded < 9 * 2**-10  # two roundings to 2^-11 in a product; the cosine's slope in S is below lambda
+
+
 @pytest.mark.all_backends
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 def test_gradcheck(cross_attn):

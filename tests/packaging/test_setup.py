@@ -2,11 +2,13 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import setuptools
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ("setup.py", "build_ext", "--inplace")
@@ -148,3 +150,55 @@ def test_unknown_value_of_the_cuda_switch(machine: Machine):
 def test_our_cuda_switch_wins_over_the_alias(machine: Machine):
     machine.environment |= {"ITM_FAST_CUDA": "0", "FORCE_CUDA": "1"}
     assert "no C++ compiler found" in last_line(machine.build())
+
+
+@pytest.fixture
+def setup_py(monkeypatch: pytest.MonkeyPatch) -> dict:
+    """The functions of setup.py, run without building anything."""
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    monkeypatch.setattr(sys, "argv", ["setup.py"])
+    monkeypatch.chdir(ROOT)
+    return runpy.run_path("setup.py")
+
+
+class Torch:
+    """As much of torch as the choice of architectures asks for."""
+
+    class cuda:
+        capabilities: tuple[tuple[int, int], ...] = ()
+
+        @classmethod
+        def is_available(cls) -> bool:
+            return bool(cls.capabilities)
+
+        @classmethod
+        def device_count(cls) -> int:
+            return len(cls.capabilities)
+
+        @classmethod
+        def get_device_capability(cls, index: int) -> tuple[int, int]:
+            return cls.capabilities[index]
+
+
+def test_architectures(setup_py: dict, machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    toolkit(machine, "12.4")
+    nvcc = machine.folder / "cuda" / "bin" / "nvcc"
+    nvcc.write_text("#!/bin/sh\nprintf 'compute_75\\ncompute_80\\ncompute_86\\ncompute_90\\n'\n")
+    choose = setup_py["cuda_architectures"]
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert choose(Torch, machine.folder / "cuda") == "8.0;8.6;9.0+PTX"  # what this nvcc knows
+    monkeypatch.setattr(Torch.cuda, "capabilities", ((9, 0), (8, 6), (9, 0)))
+    assert choose(Torch, machine.folder / "cuda") == "8.6;9.0"  # the visible devices'
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.9+PTX")
+    assert choose(Torch, machine.folder / "cuda") == "8.9+PTX"
+
+
+def test_objects_older_than_a_header_are_forgotten(setup_py: dict, tmp_path: Path):
+    folder = tmp_path / "temp" / "csrc" / "cuda"
+    folder.mkdir(parents=True)
+    for name, age in (("old.o", 10**9), ("new.o", -100)):
+        (folder / name).touch()
+        now = (folder / name).stat().st_mtime
+        os.utime(folder / name, (now - age, now - age))
+    setup_py["forget_stale_kernels"](str(tmp_path / "temp"))
+    assert [path.name for path in folder.iterdir()] == ["new.o"]
