@@ -3,14 +3,7 @@
 // and goes through its share of the query groups, 64 columns at a time; float32 S of the pair is copied into shared
 // memory where it fits; otherwise, and in float64, it is worked on in place.
 #include "attention.cuh"
-
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
+#include "groups.cuh"
 
 namespace itm::cuda {
 namespace {
@@ -52,11 +45,6 @@ struct ChunkShared {
   int32_t begin[kMostQueries], size[kMostQueries];
   alignas(16) T numbers[1];  // as many as the layout says
 };
-
-SIMT_DEVICE int size_of(const int64_t* counts, int group, int max) {
-  const int64_t count = counts == nullptr ? max : __ldg(counts + group);
-  return count >= 1 && count <= max ? int(count) : 0;
-}
 
 // One context with some query groups: what all steps below work on.
 template <class T>

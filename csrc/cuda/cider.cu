@@ -10,14 +10,6 @@
 #include "cider.h"
 #include "numbers.cuh"
 
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
-
 namespace itm::cuda {
 namespace {
 

@@ -1,15 +1,7 @@
 // The last step of a backward pass: what the products with dS leave out is added, in float32 or float64, and the result
 // written in the type and layout of the input.
-#include "numbers.cuh"
+#include "groups.cuh"
 #include "similarity.h"
-
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
 
 namespace itm::cuda {
 namespace {
@@ -35,8 +27,7 @@ gradients_kernel(GradientsArgs args) {
   const int bands = (args.pitch + kRows - 1) / kRows, t = int(threadIdx.x);
   const int group = int(blockIdx.x) / bands, first = int(blockIdx.x) % bands * kRows,
             d = int(blockIdx.y) * kThreads + t;
-  const int64_t count = args.counts == nullptr ? args.max : __ldg(args.counts + group);
-  const int n = count >= 1 && count <= args.max ? int(count) : 0;
+  const int n = size_of(args.counts, group, args.max);
   const int64_t group_row = int64_t(group) * args.pitch;
   const auto* vectors = static_cast<const Vector*>(args.vectors) + group_row * args.padded_dim;
   const auto* square = static_cast<const T*>(args.square);

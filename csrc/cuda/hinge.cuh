@@ -3,14 +3,6 @@
 
 #include "numbers.cuh"
 
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
-
 namespace itm::cuda {
 
 constexpr int kThreads = 256, kRows = kThreads / 32, kColumns = 32;

@@ -117,6 +117,15 @@ SIMT_DEVICE void store8(float2 x, float* to) { *reinterpret_cast<float2*>(to) = 
 #include "emulator.h"
 #endif
 
+// Barriers have numbers, so that a test can leave out one at a time (-DBUG=n) and see that it is missed.
+#ifndef BUG
+#define BUG 0
+#endif
+#define SYNC(n)                                \
+  do {                                         \
+    if constexpr ((n) != BUG) __syncthreads(); \
+  } while (0)
+
 namespace simt {
 
 // Over groups of `width` neighbouring lanes (a power of two); every lane of the warp takes part.

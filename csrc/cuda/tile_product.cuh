@@ -106,10 +106,6 @@ SIMT_DEVICE void multiply_stage(Stage& stage, int top, int left, float (&sums)[2
   }
 }
 
-#ifndef BUG
-#define BUG 0
-#endif
-
 // memory.sims[row * kSimsLd + column], for all threads after a barrier of the caller's.
 template <class Product>
 SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, const Operand& query, int dim) {
@@ -123,7 +119,7 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
   simt::cp_async_commit();
   for (int stage = 0; stage < n_stages; stage++) {
     simt::cp_async_wait<BUG == 31 ? 1 : 0>();
-    if constexpr (BUG != 32) __syncthreads();  // everyone's copies have arrived, and nobody reads the other buffer
+    SYNC(32);  // everyone's copies have arrived, and nobody reads the other buffer
     if (stage + 1 < n_stages)
       fetch(memory.stages[(stage + 1) % 2], context, query, row_bytes, int64_t(stage + 1) * kStageBytes);
     simt::cp_async_commit();
@@ -138,7 +134,7 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
       multiply_stage<Product>(memory.stages[stage % 2], top, left, sums);
     }
   }
-  if constexpr (BUG != 33) __syncthreads();  // the buffers become S
+  SYNC(33);  // the buffers become S
   if (!active) return;
   for (int i = 0; i < 2; i++)
     for (int j = 0; j < 4; j++)

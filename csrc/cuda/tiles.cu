@@ -3,11 +3,6 @@
 #include "attention.cuh"
 #include "tile_product.cuh"
 
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
-
 namespace itm::cuda {
 namespace {
 

@@ -4,14 +4,6 @@
 #include "ranking.h"
 #include "simt.h"
 
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
-
 namespace itm::cuda {
 namespace {
 

@@ -1,23 +1,10 @@
 // What every similarity needs of its two batches: norms, a zero-padded copy where the kernels cannot read the batch
 // itself, and the cutting into tiles. Counts stay on the device: nobody waits for them.
-#include "numbers.cuh"
+#include "groups.cuh"
 #include "similarity.h"
-
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
 
 namespace itm::cuda {
 namespace {
-
-SIMT_DEVICE int size_of(const int64_t* counts, int group, int max) {
-  const int64_t count = counts == nullptr ? max : __ldg(counts + group);
-  return count >= 1 && count <= max ? int(count) : 0;
-}
 
 constexpr int kThreads = 256;
 

@@ -1,14 +1,6 @@
 // Kernels that show what the emulator runs and what it finds. SYNC(n) is a barrier that -DBUG=n leaves out.
 #include "simt.h"
 
-#ifndef BUG
-#define BUG 0
-#endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
-  } while (0)
-
 namespace {
 
 struct Arguments {
