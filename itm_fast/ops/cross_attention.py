@@ -51,8 +51,8 @@ def cross_attention_similarity(
         0. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic.
 
     Raises:
-        ValueError: Shapes, devices, counts or options do not fit; the message names the argument. (On CUDA nothing waits
-            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead.)
+        ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nothing waits
+            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead.
         TypeError: A dtype is not supported, or the two differ.
 
     Source:

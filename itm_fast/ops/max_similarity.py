@@ -41,8 +41,8 @@ def max_similarity(
         gradient goes to the first context vector that reaches the maximum. NaN counts as the maximum. Deterministic.
 
     Raises:
-        ValueError: Shapes, devices, counts or options do not fit; the message names the argument. (On CUDA nothing waits
-            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead.)
+        ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nothing waits
+            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead.
         TypeError: A dtype is not supported, or the two differ.
 
     Source:
