@@ -1,0 +1,90 @@
+"""VSRN's image encoder: regions reason over their relations, then a GRU gathers them."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+DataName = Literal["coco_precomp", "f30k_precomp"]
+
+
+class RsGCN(nn.Module):
+    """Residual graph convolution over regions: v + BN(W R g(v)), R = theta(v) phi(v)^T / n_regions, no softmax.
+
+    State dict: `g`, `theta`, `phi`, `W.0` (dim, dim, 1) with bias, `W.1.*` BatchNorm1d, 0 at first: the identity.
+
+    Source:
+        Li et al., Visual Semantic Reasoning for Image-Text Matching, ICCV 2019, equations 2-4; KunpengLi1994/VSRN.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.g, self.theta, self.phi = (nn.Conv1d(dim, dim, 1) for _ in range(3))
+        self.W = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim))
+        nn.init.zeros_(self.W[1].weight)
+        nn.init.zeros_(self.W[1].bias)
+
+    def forward(self, v: Tensor) -> Tensor:
+        """(n, dim, n_regions) -> the same shape."""
+        relations = self.theta(v).transpose(1, 2) @ self.phi(v) / v.shape[2]  # (n, n_regions, n_regions)
+        gathered = relations @ self.g(v).transpose(1, 2)
+        out: Tensor = self.W(gathered.transpose(1, 2)) + v
+        return out
+
+
+class ReasoningRegionEncoder(nn.Module):
+    """Linear map, four graph convolutions over the regions, a GRU's last state: one embedding an image.
+
+    State dict: `fc`, `img_rnn`, `Rs_GCN_1` ... `Rs_GCN_4`, and `bn` for "f30k_precomp".
+
+    Source:
+        KunpengLi1994/VSRN, model.py, EncoderImagePrecompAttn.
+    """
+
+    def __init__(self, img_dim: int, embed_size: int, *, data_name: DataName = "f30k_precomp") -> None:
+        """Initialise as VSRN does.
+
+        Args:
+            img_dim: Numbers per region feature.
+            embed_size: Numbers per embedding.
+            data_name: The original does not treat its data sets alike: "coco_precomp" normalises what the linear map
+                makes, "f30k_precomp" ends in a BatchNorm.
+
+        Raises:
+            ValueError: `data_name` is unknown.
+        """
+        super().__init__()
+        if data_name not in get_args(DataName):
+            raise ValueError(f"data_name must be 'coco_precomp' or 'f30k_precomp', got {data_name!r}")
+        self.data_name = data_name
+        self.fc = nn.Linear(img_dim, embed_size)
+        bound = (6.0 / (img_dim + embed_size)) ** 0.5
+        nn.init.uniform_(self.fc.weight, -bound, bound)
+        nn.init.zeros_(self.fc.bias)
+        self.img_rnn = nn.GRU(embed_size, embed_size, 1, batch_first=True)
+        for number in range(1, 5):
+            setattr(self, f"Rs_GCN_{number}", RsGCN(embed_size))
+        if data_name == "f30k_precomp":
+            self.bn = nn.BatchNorm1d(embed_size)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, n_regions, img_dim) -> embeddings (n, embed_size) of unit length, regions (n, n_regions, embed_size).
+
+        The regions are what VSRN's captioning head reads.
+        """
+        regions = self.fc(images)
+        if self.data_name == "coco_precomp":
+            regions = _normalise_channels(regions)
+        v = regions.transpose(1, 2)
+        for number in range(1, 5):
+            v = getattr(self, f"Rs_GCN_{number}")(v)
+        regions = _normalise_channels(v.transpose(1, 2))
+        embeddings = self.img_rnn(regions)[1][0]
+        if self.data_name == "f30k_precomp":
+            embeddings = self.bn(embeddings)
+        return embeddings / torch.linalg.vector_norm(embeddings, dim=1, keepdim=True), regions
+
+
+def _normalise_channels(regions: Tensor) -> Tensor:
+    """Every channel at unit length over the regions, without epsilon: the original's "l2norm" takes axis 1."""
+    return regions / torch.linalg.vector_norm(regions, dim=1, keepdim=True)
