@@ -20,9 +20,10 @@ class RsGCN(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.g, self.theta, self.phi = (nn.Conv1d(dim, dim, 1) for _ in range(3))
-        self.W = nn.Sequential(nn.Conv1d(dim, dim, 1), nn.BatchNorm1d(dim))
-        nn.init.zeros_(self.W[1].weight)
-        nn.init.zeros_(self.W[1].bias)
+        norm = nn.BatchNorm1d(dim)
+        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.bias)
+        self.W = nn.Sequential(nn.Conv1d(dim, dim, 1), norm)
 
     def forward(self, v: Tensor) -> Tensor:
         """(n, dim, n_regions) -> the same shape."""
@@ -87,4 +88,5 @@ class ReasoningRegionEncoder(nn.Module):
 
 def _normalise_channels(regions: Tensor) -> Tensor:
     """Every channel at unit length over the regions, without epsilon: the original's "l2norm" takes axis 1."""
-    return regions / torch.linalg.vector_norm(regions, dim=1, keepdim=True)
+    normalised: Tensor = regions / torch.linalg.vector_norm(regions, dim=1, keepdim=True)
+    return normalised

@@ -47,7 +47,7 @@ class GPO(nn.Module):
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
             return _pooled(vectors, theta.to(vectors.device))
-        sizes, which = counts.cpu().unique(return_inverse=True)
+        sizes, which = torch.unique(counts.cpu(), return_inverse=True)
         theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
         padding = torch.arange(most, device=vectors.device) >= counts.to(vectors.device)[:, None]
         return _pooled(vectors.masked_fill(padding[:, :, None], -torch.inf), theta)
