@@ -1,0 +1,158 @@
+"""Drop-in for fartashf/vsepp's model.py and evaluation.py: same names, signatures and results.
+
+from model import ContrastiveLoss      ->  from itm_fast.compat.vsepp import ContrastiveLoss
+from evaluation import i2t, t2i        ->  from itm_fast.compat.vsepp import i2t, t2i
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from itm_fast.metrics.ranks import ranks
+from itm_fast.metrics.retrieval import topk
+from itm_fast.nn.similarity.embeddings import order_similarity
+from itm_fast.ops.triplet import triplet_loss
+
+Floats = npt.NDArray[np.floating[Any]]
+Recalls = tuple[float, float, float, float, float]
+Retrieved = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+
+_CAPTIONS_PER_IMAGE = 5
+_ORDER_BYTES = 64 << 20  # of differences of embeddings at a time
+
+
+def cosine_sim(im: Tensor, s: Tensor) -> Tensor:
+    """Dot products of (n, dim) and (m, dim) embeddings of unit length: (n, m)."""
+    return im @ s.T
+
+
+def order_sim(im: Tensor, s: Tensor) -> Tensor:
+    """Minus the order violation of (n, dim) and (m, dim) embeddings: (n, m)."""
+    return order_similarity(im, s)
+
+
+class ContrastiveLoss(nn.Module):
+    """VSE++'s loss: similarities of the batch's embeddings and the bidirectional hinge, summed.
+
+    Source:
+        Faghri et al., VSE++, BMVC 2018; fartashf/vsepp, model.py.
+    """
+
+    def __init__(
+        self, margin: float = 0, measure: Literal["order", "cosine"] | bool = False, max_violation: bool = False
+    ) -> None:
+        """Keep the options.
+
+        Args:
+            margin: In units of the similarities.
+            measure: "order" for order embeddings, anything else the dot product, as in the original.
+            max_violation: Only the hardest negative of each query counts.
+        """
+        super().__init__()
+        self.margin, self.max_violation = margin, max_violation
+        self.sim = order_sim if measure == "order" else cosine_sim
+
+    def forward(self, im: Tensor, s: Tensor) -> Tensor:
+        """Embeddings of n images (n, dim) and of their captions (n, dim) -> scalar."""
+        return triplet_loss(self.sim(im, s), margin=self.margin, max_violation=self.max_violation)
+
+
+def i2t(
+    images: Floats | Tensor,
+    captions: Floats | Tensor,
+    npts: int | None = None,
+    measure: str = "cosine",
+    return_ranks: bool = False,
+) -> Recalls | tuple[Recalls, Retrieved]:
+    """Recall of captions for images.
+
+    Args:
+        images: (5 n, dim) embeddings, every image five times, as the original repeats them.
+        captions: (5 n, dim); captions 5 i ... 5 i + 4 are those of image i.
+        npts: Images that are asked for, the first ones; None: all. The captions are always all of them.
+        measure: "cosine" or "order".
+        return_ranks: Return ranks and first items too.
+
+    Returns:
+        (R@1, R@5, R@10, median rank, mean rank): percentages, and ranks from 1. With `return_ranks`: that and (ranks,
+        top1), float64 (npts,), ranks from 0. Equal similarities: lower index first; the original's order of them
+        depends on the processor.
+
+    Raises:
+        ValueError: Shapes or the measure do not fit.
+
+    Source:
+        fartashf/vsepp, evaluation.py, i2t.
+    """
+    return _recall(images, captions, npts, measure, return_ranks, "image")
+
+
+def t2i(
+    images: Floats | Tensor,
+    captions: Floats | Tensor,
+    npts: int | None = None,
+    measure: str = "cosine",
+    return_ranks: bool = False,
+) -> Recalls | tuple[Recalls, Retrieved]:
+    """Recall of images for captions; arguments and result as in `i2t`, ranks and top1 of the 5 npts captions."""
+    return _recall(images, captions, npts, measure, return_ranks, "caption")
+
+
+def _recall(
+    images: Floats | Tensor,
+    captions: Floats | Tensor,
+    npts: int | None,
+    measure: str,
+    return_ranks: bool,
+    query: Literal["image", "caption"],
+) -> Recalls | tuple[Recalls, Retrieved]:
+    scorer = _scorer(torch.as_tensor(images), torch.as_tensor(captions), measure)
+    n_queries = None if npts is None else npts * (1 if query == "image" else _CAPTIONS_PER_IMAGE)
+    best = ranks(scorer, query=query, captions_per_image=_CAPTIONS_PER_IMAGE).best[:n_queries].double()
+    r1, r5, r10 = (100.0 * float((best < k).double().mean()) for k in (1, 5, 10))
+    recalls = (r1, r5, r10, float(np.floor(np.median(best.numpy())) + 1), float(best.mean() + 1))
+    if not return_ranks:
+        return recalls
+    first = topk(scorer if query == "image" else _Transposed(scorer), k=1).indices[:n_queries, 0]
+    return recalls, (best.numpy(), first.double().numpy())
+
+
+class _Scorer:
+    """Similarities of one image of every five with all captions, tile by tile."""
+
+    def __init__(self, images: Tensor, captions: Tensor, measure: str) -> None:
+        self.images, self.captions, self._measure = images, captions, measure
+        self.n_images, self.n_captions = len(images), len(captions)
+
+    def __call__(self, rows: slice, columns: slice) -> Tensor:
+        images, captions = self.images[rows], self.captions[columns]
+        if self._measure == "cosine":
+            return cosine_sim(images, captions)
+        step = max(1, _ORDER_BYTES // max(1, captions.numel() * captions.element_size()))
+        return torch.cat([order_sim(part, captions) for part in torch.split(images, step)])
+
+
+class _Transposed:
+    """The same with captions as rows."""
+
+    def __init__(self, scorer: _Scorer) -> None:
+        self._scorer, self.n_images, self.n_captions = scorer, scorer.n_captions, scorer.n_images
+
+    def __call__(self, rows: slice, columns: slice) -> Tensor:
+        return self._scorer(columns, rows).T
+
+
+def _scorer(images: Tensor, captions: Tensor, measure: str) -> _Scorer:
+    if measure not in ("cosine", "order"):
+        raise ValueError(f"measure must be 'cosine' or 'order', got {measure!r}")
+    if images.ndim != 2 or captions.ndim != 2 or images.shape[1] != captions.shape[1]:
+        shapes = f"{tuple(images.shape)} and {tuple(captions.shape)}"
+        raise ValueError(f"images and captions must be embeddings (5 n, dim), got {shapes}")
+    if len(images) != len(captions) or len(images) % _CAPTIONS_PER_IMAGE:
+        raise ValueError(
+            f"images must have every image five times, as many rows as captions, got {len(images)} and {len(captions)}"
+        )
+    return _Scorer(images[::_CAPTIONS_PER_IMAGE], captions, measure)
