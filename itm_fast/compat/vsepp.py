@@ -11,14 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from itm_fast.metrics.ranks import ranks
-from itm_fast.metrics.retrieval import topk
+from itm_fast.compat._recall import Recalls, Retrieved, recall_of
 from itm_fast.nn.similarity.embeddings import order_similarity
 from itm_fast.ops.triplet import triplet_loss
 
 Floats = npt.NDArray[np.floating[Any]]
-Recalls = tuple[float, float, float, float, float]
-Retrieved = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 _CAPTIONS_PER_IMAGE = 5
 _ORDER_BYTES = 64 << 20  # of differences of embeddings at a time
@@ -111,13 +108,7 @@ def _recall(
 ) -> Recalls | tuple[Recalls, Retrieved]:
     scorer = _scorer(torch.as_tensor(images), torch.as_tensor(captions), measure)
     n_queries = None if npts is None else npts * (1 if query == "image" else _CAPTIONS_PER_IMAGE)
-    best = ranks(scorer, query=query, captions_per_image=_CAPTIONS_PER_IMAGE).best[:n_queries].double()
-    r1, r5, r10 = (100.0 * float((best < k).double().mean()) for k in (1, 5, 10))
-    recalls = (r1, r5, r10, float(np.floor(np.median(best.numpy())) + 1), float(best.mean() + 1))
-    if not return_ranks:
-        return recalls
-    first = topk(scorer if query == "image" else _Transposed(scorer), k=1).indices[:n_queries, 0]
-    return recalls, (best.numpy(), first.double().numpy())
+    return recall_of(scorer, query, _CAPTIONS_PER_IMAGE, n_queries, return_ranks)
 
 
 class _Scorer:
@@ -133,16 +124,6 @@ class _Scorer:
             return cosine_sim(images, captions)
         step = max(1, _ORDER_BYTES // max(1, captions.numel() * captions.element_size()))
         return torch.cat([order_sim(part, captions) for part in torch.split(images, step)])
-
-
-class _Transposed:
-    """The same with captions as rows."""
-
-    def __init__(self, scorer: _Scorer) -> None:
-        self._scorer, self.n_images, self.n_captions = scorer, scorer.n_captions, scorer.n_images
-
-    def __call__(self, rows: slice, columns: slice) -> Tensor:
-        return self._scorer(columns, rows).T
 
 
 def _scorer(images: Tensor, captions: Tensor, measure: str) -> _Scorer:
