@@ -199,6 +199,7 @@ void collective(unsigned mask, Kind kind, int line, void* posted, Combine combin
   const Meeting complete = meeting;
   meetings.erase(meetings.begin() + long(at));
   machine.statistics.collectives++;
+  machine.place = __builtin_return_address(0);
   if (combine != nullptr) combine(complete.posted.data(), mask);
   {
     std::vector<Thread*> threads;

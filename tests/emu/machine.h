@@ -128,6 +128,7 @@ struct Machine {
   std::vector<std::string> races;
 
   const char* kernel = "";
+  const void* place = nullptr;  // in the kernel, of the collective that is being combined
   dim3 grid, block_size;
   size_t shared_bytes = 0;
   const std::function<void()>* body = nullptr;
@@ -157,6 +158,8 @@ void wait(const char* what, int line);            // until made ready again
 // memory.cpp
 void note_access(const void* p, size_t bytes, bool write, const void* place);
 void note_shared(Thread& thread, const void* p, size_t bytes, bool write, const void* place);
+// Bank conflicts of eight rows of 16 bytes, which a warp reads as one matrix.
+void count_matrix_load(const void* const (&rows)[8]);
 Buffer* buffer_of(const void* p);
 size_t place_offset(const void* place);  // in its library, of the instruction before it: what addr2line takes
 bool in_shared(const Block& block, const void* p, size_t bytes);

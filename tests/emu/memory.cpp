@@ -156,6 +156,18 @@ void count_sectors(const Request& request, Traffic& traffic) {
 
 }  // namespace
 
+void count_matrix_load(const void* const (&rows)[8]) {
+  Request request;
+  request.bytes = 16;
+  request.mask = 0xff;
+  for (size_t row = 0; row < 8; row++) request.address[row] = uintptr_t(rows[row]);
+  Traffic& traffic = machine.traffic[machine.place];
+  traffic.requests++;
+  traffic.bytes = 16;
+  traffic.shared = true;
+  count_banks(request, traffic);
+}
+
 size_t place_offset(const void* place) {
   Dl_info info;
   if (dladdr(place, &info) == 0) return 0;

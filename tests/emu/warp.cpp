@@ -59,7 +59,10 @@ void combine_matrix_loads(void* const* posted, unsigned mask) {
   if (mask != ~0u) fail("ldmatrix needs all 32 lanes of the warp");
   Block& block = *machine.running->block;
   const auto& first = posted_by<LoadMatrix>(posted, 0);
-  for (int matrix = 0; matrix < first.matrices; matrix++)
+  for (int matrix = 0; matrix < first.matrices; matrix++) {
+    const void* rows[8];
+    for (int row = 0; row < 8; row++) rows[row] = posted_by<LoadMatrix>(posted, matrix * 8 + row).row;
+    if (machine.options.count_traffic) count_matrix_load(rows);
     for (int row = 0; row < 8; row++) {
       const int giver = matrix * 8 + row;
       const auto* numbers = static_cast<const char*>(posted_by<LoadMatrix>(posted, giver).row);
@@ -74,6 +77,7 @@ void combine_matrix_loads(void* const* posted, unsigned mask) {
                     numbers + column * 2, 2);
       }
     }
+  }
 }
 
 static float number_of(Number type, uint32_t word, int half) {

@@ -209,6 +209,19 @@ def test_zero_rows_have_similarity_0_and_gradient_0(cross_attn, raw_feature_norm
 
 
 @pytest.mark.all_backends
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_norms_below_the_clamp(cross_attn):
+    # |query| |attended| is about 1e-10, below 1e-8: the cosine then follows the length of the attention too.
+    regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 5, 8))
+    flags = {"cross_attn": cross_attn, "raw_feature_norm": "l2norm"}
+    batch = (1e-5 * regions, 1e-5 * words, word_counts, None)
+    got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
+    for result, exact in zip(got, truth("cross_attention_similarity", *batch, **flags), strict=True):
+        assert exact.abs().max() > 0
+        assert relative_error(result / exact.abs().max(), exact / exact.abs().max()) < 1e-6
+
+
+@pytest.mark.all_backends
 def test_nan_reaches_its_image_and_caption_and_no_other():
     regions, words, word_counts, _ = map(clean, random_batch(4, 6, 5, 7, 8, dtype=torch.float32))
     whole = cross_attention_similarity(regions, words, word_counts)
