@@ -71,8 +71,9 @@ SIMT_KERNEL(kThreads, 4)
 count_kernel(CountArgs args) {
   const ScoreTile& tile = args.tile;
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
-  const int run = int(blockIdx.y);
-  const int place = kRows ? int(blockIdx.x) : int(blockIdx.x) * 32 + lane;  // the query's row or column
+  const unsigned n_places = kRows ? unsigned(tile.rows) : (unsigned(tile.columns) + 31) / 32;
+  const int run = int(blockIdx.x / n_places), beside = int(blockIdx.x % n_places);
+  const int place = kRows ? beside : beside * 32 + lane;  // the query's row or column
   const int n_queries = kRows ? tile.rows : tile.columns, n_items = kRows ? tile.columns : tile.rows;
   const bool inside = place < n_queries;
   const int64_t query = tile.first_query + (inside ? place : 0);
@@ -117,7 +118,8 @@ SIMT_KERNEL(kThreads, 4)
 transpose_kernel(TransposeArgs args) {
   auto& shared = simt::shared<TransposeShared<T>>();
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
-  const int left = int(blockIdx.x) * 32, top = int(blockIdx.y) * 32;
+  const unsigned across = (unsigned(args.tile.columns) + 31) / 32;
+  const int left = int(blockIdx.x % across) * 32, top = int(blockIdx.x / across) * 32;
   const T* scores = static_cast<const T*>(args.tile.scores);
   for (int row = warp; row < 32; row += kWarps)
     if (top + row < args.tile.rows && left + lane < args.tile.columns)
@@ -128,7 +130,9 @@ transpose_kernel(TransposeArgs args) {
       static_cast<T*>(args.out)[int64_t(left + column) * args.tile.rows + top + lane] = shared.tile[lane][column];
 }
 
-unsigned ceil_div(int64_t n, int64_t by) { return unsigned((n + by - 1) / by); }
+int64_t ceil_div(int64_t n, int64_t by) { return (n + by - 1) / by; }
+// In one dimension: the others end at 65,535 blocks, which a tall tile exceeds.
+dim3 blocks(int64_t across, int64_t down) { return dim3(unsigned(across * down)); }
 
 template <class T>
 void launch_nan(const NanArgs& args, void* stream) {
@@ -139,15 +143,15 @@ template <class T>
 void launch_count(const CountArgs& args, void* stream) {
   const ScoreTile& tile = args.tile;
   if (args.queries_are_rows != 0)
-    SIMT_LAUNCH((count_kernel<T, true>), dim3(unsigned(tile.rows), ceil_div(tile.columns, kRowRun)), dim3(kThreads), 0,
-                stream, args);
+    SIMT_LAUNCH((count_kernel<T, true>), blocks(tile.rows, ceil_div(tile.columns, kRowRun)), dim3(kThreads), 0, stream,
+                args);
   else
-    SIMT_LAUNCH((count_kernel<T, false>), dim3(ceil_div(tile.columns, 32), ceil_div(tile.rows, kColumnRun)),
+    SIMT_LAUNCH((count_kernel<T, false>), blocks(ceil_div(tile.columns, 32), ceil_div(tile.rows, kColumnRun)),
                 dim3(kThreads), 0, stream, args);
 }
 template <class T>
 void launch_transpose(const TransposeArgs& args, void* stream) {
-  const dim3 grid(ceil_div(args.tile.columns, 32), ceil_div(args.tile.rows, 32));
+  const dim3 grid = blocks(ceil_div(args.tile.columns, 32), ceil_div(args.tile.rows, 32));
   SIMT_LAUNCH(transpose_kernel<T>, grid, dim3(kThreads), sizeof(TransposeShared<T>), stream, args);
 }
 

@@ -193,6 +193,15 @@ def test_nan_is_found_and_tiles_are_transposed(plain, shape):
         assert find_nan(plain, broken)
 
 
+def test_tall_tiles(plain):
+    """More strips of rows than a grid has blocks in its second dimension."""
+    plain.configure("forward")
+    tile = torch.arange(65536 * 32 + 1, dtype=torch.float32)[:, None]
+    assert torch.equal(transposed(plain, tile), tile.T)
+    (above, at_least, _), _, _ = count(plain, tile, torch.tensor([[5]]), rows=False)
+    assert above.tolist() == at_least.tolist() == [len(tile) - 6]
+
+
 def everything(device, n=4, n_items=1500, k=20):
     """Bytes of all results."""
     sims = scores(n, n_items, 50)
@@ -246,6 +255,20 @@ def test_scores_are_read_in_whole_lines(watched):
         for row in busy:  # the exchanges of a sort aren't in the loop over the scores
             assert row["units"] <= (2 if row["shared"] else 1.1) * row["ideal"] or row["line"].startswith("topk"), row
             assert row["shared"] or row["units"] <= 1.1 * row["ideal"], row
+    watched.configure()
+
+
+def test_candidates_are_collected_without_conflicts(watched):
+    watched.configure(traffic=True)
+    keeper = TopK(watched, 4, 1000)
+    watched.traffic()
+    keeper.add(torch.rand(4, 4096))
+    text = (CUDA / "topk.cu").read_text()
+    loop = text[: text.index("\nkeep_kernel(")].count("\n")
+    rows = [row for row in watched.traffic() if row["shared"] and int(row["line"].split(":")[1]) > loop]
+    assert any(row["write"] for row in rows)
+    for row in rows:
+        assert row["units"] <= 2 * row["ideal"], row
     watched.configure()
 
 
