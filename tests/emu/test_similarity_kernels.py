@@ -6,7 +6,7 @@ The golden vectors and every option together with the host's side of the operato
 import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
-from kernels import SCHEDULES
+from kernels import SCHEDULES, raw
 from similarity_kernels import (
     AGGREGATIONS,
     FEATURE_NORMS,
@@ -174,16 +174,19 @@ def test_plan_takes_as_many_groups_as_fit(plain, n):
 def everything(device, batch, **flags):
     """Bytes of all results."""
     results = [score_by_tiles(device, *batch, **flags), *all_of_chunk(device, *batch, splits=2, **flags)]
-    return b"".join(result.numpy().tobytes() for result in results)
+    return b"".join(raw(result.contiguous()).tobytes() for result in results)
 
 
 @pytest.mark.parametrize("attends", [True, False])
-@pytest.mark.parametrize("shape", [(3, 36, 6, 12, 40), (5, 9, 3, 40, 16)])
-def test_every_schedule_gives_the_same_bits(plain, shape, attends):
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((3, 36, 6, 12, 40), torch.float32), ((5, 9, 3, 40, 16), torch.bfloat16), ((2, 20, 5, 7, 24), torch.float16)],
+)
+def test_every_schedule_gives_the_same_bits(plain, shape, dtype, attends):
     results = set()
     for order, seed in SCHEDULES:
         plain.configure(order, seed, resident_blocks=1 + seed % 3)
-        results.add(everything(plain, operands(*shape), attends=attends))
+        results.add(everything(plain, operands(*shape, dtype), attends=attends))
     assert len(results) == 1
 
 
