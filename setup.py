@@ -180,7 +180,8 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
 
 def forget_stale_kernels(folder: str) -> None:
     """Removes objects older than a kernels' header: torch tells ninja of no headers where it is CPU-only."""
-    newest = max(Path(path).stat().st_mtime for path in glob("csrc/cuda/*.h") + glob("csrc/cuda/*.cuh"))
+    headers = [path for pattern in ("csrc/*.h", "csrc/cuda/*.h", "csrc/cuda/*.cuh") for path in glob(pattern)]
+    newest = max(Path(path).stat().st_mtime for path in headers)
     for path in Path(folder).rglob("csrc/cuda/*.o"):
         if path.stat().st_mtime < newest:
             path.unlink()

@@ -2,13 +2,11 @@
 // points.
 #pragma once
 
+#include "../options.h"
 #include "isa.h"
 #include "tile.h"
 
 namespace itm {
-
-enum class FeatureNorm { kClippedL2, kL2, kClippedL1, kL1, kClipped, kNone, kSoftmax };
-enum class Aggregation { kLogSumExp, kMean, kSum, kMax };
 
 struct CrossAttention {
   FeatureNorm feature_norm;

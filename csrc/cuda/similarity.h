@@ -7,12 +7,10 @@
 
 #include <cstdint>
 
+#include "../options.h"
 #include "number.h"
 
 namespace itm::cuda {
-
-enum class FeatureNorm { kClippedL2, kL2, kClippedL1, kL1, kClipped, kNone, kSoftmax };
-enum class Aggregation { kLogSumExp, kMean, kSum, kMax };
 
 // Attention, or the largest similarity of each query (`attends` false; only `aggregation` counts then).
 struct SimilarityOptions {

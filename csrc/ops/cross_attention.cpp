@@ -3,26 +3,10 @@
 
 #include <torch/library.h>
 
-#include <array>
-#include <utility>
-
 #include "operands.h"
 
 namespace itm {
 namespace {
-
-constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{
-    {{"clipped_l2norm", FeatureNorm::kClippedL2},
-     {"l2norm", FeatureNorm::kL2},
-     {"clipped_l1norm", FeatureNorm::kClippedL1},
-     {"l1norm", FeatureNorm::kL1},
-     {"clipped", FeatureNorm::kClipped},
-     {"no_norm", FeatureNorm::kNone},
-     {"softmax", FeatureNorm::kSoftmax}}};
-constexpr std::array<std::pair<std::string_view, Aggregation>, 4> kAggregations{{{"LogSumExp", Aggregation::kLogSumExp},
-                                                                                 {"Mean", Aggregation::kMean},
-                                                                                 {"Sum", Aggregation::kSum},
-                                                                                 {"Max", Aggregation::kMax}}};
 
 CrossAttention options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
                           double lambda_lse) {

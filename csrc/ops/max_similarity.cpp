@@ -3,16 +3,10 @@
 
 #include <torch/library.h>
 
-#include <array>
-#include <utility>
-
 #include "operands.h"
 
 namespace itm {
 namespace {
-
-constexpr std::array<std::pair<std::string_view, Aggregation>, 3> kAggregations{
-    {{"Sum", Aggregation::kSum}, {"Mean", Aggregation::kMean}, {"Max", Aggregation::kMax}}};
 
 auto similarity_of(const MaxSimilarity& options) {
   return [options](auto number) {
@@ -36,7 +30,7 @@ at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words
                               std::string_view agg_func) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
-  const MaxSimilarity options{aggregation_named(agg_func, kAggregations)};
+  const MaxSimilarity options{aggregation_named(agg_func, kMaxAggregations)};
   return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
 }
 
@@ -49,7 +43,7 @@ std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor&
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
-  const MaxSimilarity options{aggregation_named(agg_func, kAggregations)};
+  const MaxSimilarity options{aggregation_named(agg_func, kMaxAggregations)};
   return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions,
                              need_words);
 }

@@ -49,7 +49,10 @@ def library(watched):
     flags += [word for path in include_paths() for word in ("-isystem", path)]
     hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]
     objects += emulation.compile_all(
-        folder, flags, hosts, [*HOST.glob("*.h"), Path(torch.__file__).parent / "version.py"]
+        folder,
+        flags,
+        hosts,
+        [*HOST.glob("*.h"), *emulation.kernel_headers(), Path(torch.__file__).parent / "version.py"],
     )
     key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.so"

@@ -64,12 +64,17 @@ def objects(sources, *, hooks, defines=(), of=None, folder):
     flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
     if platform.machine() == "x86_64" and "fma" in _cpu_flags():
         flags.append("-mfma")
-    headers = [*HERE.glob("*.h"), *CUDA.glob("*.h"), *CUDA.glob("*.cuh")]
+    headers = [*HERE.glob("*.h"), *kernel_headers()]
     compiled = compile_all(folder, flags, [HERE / f"{part}.cpp" for part in PARTS], headers)
     hooked = [*flags, *["-fsanitize=thread"] * hooks]
     mutated = [source for source in sources if of is None or source == Path(of)]
     compiled += compile_all(folder, [*hooked, *(f"-D{define}" for define in defines)], mutated, headers)
     return compiled + compile_all(folder, hooked, [source for source in sources if source not in mutated], headers)
+
+
+def kernel_headers():
+    """What kernel files may include."""
+    return [*CUDA.glob("*.h"), *CUDA.glob("*.cuh"), *CUDA.parent.glob("*.h")]
 
 
 def compile_all(folder, flags, sources, headers):

@@ -4,15 +4,6 @@
 namespace itm::cuda {
 namespace {
 
-constexpr std::array<std::pair<std::string_view, FeatureNorm>, 7> kFeatureNorms{
-    {{"clipped_l2norm", FeatureNorm::kClippedL2},
-     {"l2norm", FeatureNorm::kL2},
-     {"clipped_l1norm", FeatureNorm::kClippedL1},
-     {"l1norm", FeatureNorm::kL1},
-     {"clipped", FeatureNorm::kClipped},
-     {"no_norm", FeatureNorm::kNone},
-     {"softmax", FeatureNorm::kSoftmax}}};
-
 SimilarityOptions options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
                              double lambda_lse) {
   return {lambda_softmax, lambda_lse, option_named("raw_feature_norm", raw_feature_norm, kFeatureNorms),

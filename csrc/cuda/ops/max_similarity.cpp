@@ -5,7 +5,7 @@ namespace itm::cuda {
 namespace {
 
 SimilarityOptions options_of(std::string_view agg_func) {
-  return {1, 1, FeatureNorm::kNone, option_named("agg_func", agg_func, kAggregations), 0};
+  return {1, 1, FeatureNorm::kNone, option_named("agg_func", agg_func, kMaxAggregations), 0};
 }
 
 Tensor max_similarity(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,

@@ -2,10 +2,8 @@
 // between the kernels.
 #pragma once
 
-#include <array>
 #include <string_view>
 #include <tuple>
-#include <utility>
 
 #include "../similarity.h"
 #include "host.h"
@@ -26,16 +24,10 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
                                                const SimilarityOptions& options, bool need_regions, bool need_words);
 
 template <class Enum, size_t kSize>
-Enum option_named(const char* what, std::string_view given,
-                  const std::array<std::pair<std::string_view, Enum>, kSize>& all) {
+Enum option_named(const char* what, std::string_view given, const Names<Enum, kSize>& all) {
   for (const auto& [name, value] : all)
     if (name == given) return value;
   STD_TORCH_CHECK(false, what, " ", std::string(given), " is not known to this operator");
 }
-
-constexpr std::array<std::pair<std::string_view, Aggregation>, 4> kAggregations{{{"LogSumExp", Aggregation::kLogSumExp},
-                                                                                 {"Mean", Aggregation::kMean},
-                                                                                 {"Sum", Aggregation::kSum},
-                                                                                 {"Max", Aggregation::kMax}}};
 
 }  // namespace itm::cuda
