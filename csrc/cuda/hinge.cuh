@@ -32,6 +32,51 @@ SIMT_DEVICE bool negatives(const int64_t* image_ids, int i, int j) {
   return image_ids == nullptr ? i != j : image_ids[i] != image_ids[j];
 }
 
+// What the lanes of a warp find for row i: the hardest negative of scores times `sign`.
+template <class T, class Wide>
+SIMT_DEVICE Candidate<Wide> hardest_of_row(const T* row, const int64_t* image_ids, int i, int n, Wide sign) {
+  Candidate<Wide> best{0, -1};
+  for (int j = int(threadIdx.x) % 32; i < n && j < n; j += 32)
+    best = harder(best, {sign * widened(__ldg(row + j)), negatives(image_ids, i, j) ? j : -1});
+  for (int offset = 16; offset > 0; offset /= 2) best = harder(best, from_lane(best, offset));
+  return best;
+}
+
+// What a lane finds for column j, in every kRows-th row from its warp's on.
+template <class T, class Wide>
+SIMT_DEVICE Candidate<Wide> hardest_of_column(const T* sims, const int64_t* image_ids, int j, int n, Wide sign) {
+  Candidate<Wide> best{0, -1};
+  for (int i = int(threadIdx.x) / 32; j < n && i < n; i += kRows)
+    best = harder(best, {sign * widened(__ldg(sims + int64_t(i) * n + j)), negatives(image_ids, i, j) ? i : -1});
+  return best;
+}
+
+// What all warps found for 32 columns, a lane a column.
+template <class Wide>
+struct ColumnCandidates {
+  Wide score[kRows][kColumns];
+  int32_t index[kRows][kColumns];
+
+  SIMT_DEVICE void put(Candidate<Wide> mine) {
+    score[threadIdx.x / 32][threadIdx.x % 32] = mine.score;
+    index[threadIdx.x / 32][threadIdx.x % 32] = mine.index;
+  }
+  // For the first warp, after a barrier.
+  SIMT_DEVICE Candidate<Wide> hardest() const {
+    const int lane = int(threadIdx.x) % 32;
+    Candidate<Wide> best{score[0][lane], index[0][lane]};
+    for (int w = 1; w < kRows; w++) best = harder(best, {score[w][lane], index[w][lane]});
+    return best;
+  }
+};
+
+template <class T>
+SIMT_DEVICE void clear_row(T* row, int n) {
+  T zero;
+  narrow(decltype(widened(T()))(0), zero);
+  for (int j = int(threadIdx.x) % 32; j < n; j += 32) row[j] = zero;
+}
+
 // Whether every other block has left its results; called by one thread, after a barrier.
 SIMT_DEVICE bool is_last(uint32_t* finished) {
   __threadfence();

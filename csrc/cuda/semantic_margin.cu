@@ -51,14 +51,6 @@ SIMT_DEVICE void leave(const SemanticMarginArgs& args, int q, int64_t negative) 
   if (q < n) args.numbers[4 * int64_t(n) + i] = double(widened(__ldg(sims + own * n + own)));
 }
 
-template <class T>
-SIMT_DEVICE void clear_row(const SemanticMarginArgs& args, int i, int lane) {
-  T zero;
-  narrow(decltype(widened(T()))(0), zero);
-  T* row = static_cast<T*>(args.grad) + int64_t(i) * args.n;
-  for (int j = lane; j < args.n; j += 32) row[j] = zero;
-}
-
 struct Hinge {
   double cost;
   int32_t row, column, own;  // where the gradient has 1, and the pair where it has -1; row -1: nowhere
@@ -132,8 +124,7 @@ SIMT_DEVICE void finish_chosen(const SemanticMarginArgs& args, LastShared& share
 
 template <class Wide>
 struct ExtremeShared {
-  Wide score[kRows][kColumns];
-  int32_t index[kRows][kColumns];
+  ColumnCandidates<Wide> columns;
   LastShared of_last;
 };
 
@@ -146,29 +137,16 @@ extreme_kernel(SemanticMarginArgs args, int row_blocks) {
   const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
   const T* sims = static_cast<const T*>(args.sims);
   const Wide sign = args.sampling == MarginSampling::kHardest ? Wide(1) : Wide(-1);
-  Candidate<Wide> best{0, -1};
   if (int(blockIdx.x) < row_blocks) {
     const int i = int(blockIdx.x) * kRows + warp;
-    const T* row = sims + int64_t(i) * n;
-    if (i < n)
-      for (int j = lane; j < n; j += 32)
-        best = harder(best, {sign * widened(__ldg(row + j)), negatives(args.image_ids, i, j) ? j : -1});
-    for (int offset = 16; offset > 0; offset /= 2) best = harder(best, from_lane(best, offset));
-    if (i < n && args.loss != nullptr) clear_row<T>(args, i, lane);
+    const Candidate<Wide> best = hardest_of_row(sims + int64_t(i) * n, args.image_ids, i, n, sign);
+    if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
     if (lane == 0 && i < n) leave<T>(args, i, best.index);
   } else {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
-    if (j < n)
-      for (int i = warp; i < n; i += kRows)
-        best =
-            harder(best, {sign * widened(__ldg(sims + int64_t(i) * n + j)), negatives(args.image_ids, i, j) ? i : -1});
-    shared.score[warp][lane] = best.score;
-    shared.index[warp][lane] = best.index;
+    shared.columns.put(hardest_of_column(sims, args.image_ids, j, n, sign));
     SYNC(1);
-    if (warp == 0 && j < n) {
-      for (int w = 1; w < kRows; w++) best = harder(best, {shared.score[w][lane], shared.index[w][lane]});
-      leave<T>(args, n + j, best.index);
-    }
+    if (warp == 0 && j < n) leave<T>(args, n + j, shared.columns.hardest().index);
   }
   if (args.loss != nullptr) finish_chosen<T, 2>(args, shared.of_last);
 }
@@ -215,7 +193,7 @@ second_kernel(SemanticMarginArgs args) {
   }
   of_row.merge(highest);
   of_column.merge(highest);
-  if (i < n && args.loss != nullptr) clear_row<T>(args, i, lane);
+  if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
   if (lane == 0 && i < n) {
     leave<T>(args, i, of_row.second.index);
     leave<T>(args, n + i, of_column.second.index);
@@ -263,7 +241,7 @@ known_kernel(SemanticMarginArgs args) {
       m = drawn_negative(args, i, count, __ldg(args.uniform + i), lane);
       l = drawn_negative(args, i, count, __ldg(args.uniform + n + i), lane);
     }
-    if (args.loss != nullptr) clear_row<T>(args, i, lane);
+    if (args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
     if (lane == 0) {
       leave<T>(args, i, m);
       leave<T>(args, n + i, l);

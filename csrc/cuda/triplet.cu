@@ -27,8 +27,7 @@ SIMT_DEVICE void finish(const TripletArgs& args, const double (&sums)[kThreads])
 
 template <class Wide>
 struct HardestShared {
-  Wide score[kRows][kColumns];
-  int32_t index[kRows][kColumns];
+  ColumnCandidates<Wide> columns;
   double sums[kThreads];
   int32_t last;
 };
@@ -49,32 +48,17 @@ triplet_hardest_kernel(TripletArgs args, int row_blocks) {
     args.found[q] = active ? hardest.index : -1;
     args.costs[q] = active ? double(cost) : 0;
   };
-  T zero;
-  narrow(decltype(widened(T()))(0), zero);
 
   if (of_rows) {
     const int i = int(blockIdx.x) * kRows + warp;
-    Candidate<Wide> best{0, -1};
-    if (i < n)
-      for (int j = lane; j < n; j += 32) {
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args.image_ids, i, j) ? j : -1});
-        grad[i * n + j] = zero;
-      }
-    for (int offset = 16; offset > 0; offset /= 2) best = harder(best, from_lane(best, offset));
+    const Candidate<Wide> best = hardest_of_row(sims + i * n, args.image_ids, i, n, Wide(1));
+    if (i < n) clear_row(grad + i * n, n);
     if (lane == 0 && i < n) leave(i, best, widened(sims[i * n + i]));
   } else {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
-    Candidate<Wide> best{0, -1};
-    if (j < n)
-      for (int i = warp; i < n; i += kRows)
-        best = harder(best, {widened(__ldg(sims + i * n + j)), negatives(args.image_ids, i, j) ? i : -1});
-    shared.score[warp][lane] = best.score;
-    shared.index[warp][lane] = best.index;
+    shared.columns.put(hardest_of_column(sims, args.image_ids, j, n, Wide(1)));
     SYNC(1);
-    if (warp == 0 && j < n) {
-      for (int w = 1; w < kRows; w++) best = harder(best, {shared.score[w][lane], shared.index[w][lane]});
-      leave(n + j, best, widened(sims[j * n + j]));
-    }
+    if (warp == 0 && j < n) leave(n + j, shared.columns.hardest(), widened(sims[j * n + j]));
   }
 
   SYNC(2);
