@@ -62,7 +62,7 @@ class RankCounter:
         Args:
             query: the direction: whether the rows (images) or the columns (captions) of the tiles are the queries.
             scores: (n_queries, most positives) float, scores of the positives; anything where ``index`` is -1. Tiles
-                come on the same device.
+                are counted on their device.
             index: (n_queries, most positives) int64, their gallery indices, ascending, -1 where missing.
         """
         index = index.to(scores.device)
@@ -79,7 +79,7 @@ class RankCounter:
         """Count the scores (n_rows, n_columns) of some images and captions, without NaN."""
         queries, items = (rows, columns) if self._query == "image" else (columns, rows)
         count_ranks_(
-            tile.to(self._scores.dtype),
+            tile.to(self._scores),
             queries.start,
             items.start,
             self._query == "image",
@@ -128,7 +128,7 @@ def positive_scores(tiles: Tiles, index: Tensor, n_sims: int) -> Tensor:
             tile = tiles.score(slice(start, start + len(ours)), slice(first, last + 1))
             scores = tile.new_zeros(n_queries, n_slots) if scores is None else scores
             rows, slots = ((ours >= first) & (ours <= last)).nonzero(as_tuple=True)
-            scores[start + rows, slots] = tile[rows, ours[rows, slots] - first].to(scores.dtype)
+            scores[start + rows, slots] = tile[rows, ours[rows, slots] - first].to(scores)
     return torch.zeros(n_queries, n_slots) if scores is None else scores
 
 

@@ -103,6 +103,23 @@ def test_cuda_embeddings_are_ranked_where_they_are():
         assert torch.equal(found, expected)
 
 
+def test_cuda_tiles_of_changing_devices_are_ranked_where_the_first_one_was():
+    sims = torch.randint(0, 50, (40, 200), generator=torch.Generator().manual_seed(0)).float()
+
+    class Changing:
+        n_images, n_captions, calls = 40, 200, 0
+
+        def __call__(self, rows, columns):
+            self.calls += 1
+            return sims[rows, columns].to("cpu" if self.calls % 2 else "cuda")
+
+    want = itm_fast.topk(sims, k=7)
+    for expected, found in zip(want, itm_fast.topk(Changing(), k=7, chunk_bytes=4000), strict=True):
+        assert torch.equal(found, expected)
+    want = metrics.ranks(sims, captions_per_image=5)
+    assert torch.equal(metrics.ranks(Changing(), captions_per_image=5).positives, want.positives)
+
+
 def test_cuda_tensors_of_two_devices_are_refused():
     regions, words, counts = batch(2, 2, dim=16)
     with pytest.raises(ValueError, match="same device"):

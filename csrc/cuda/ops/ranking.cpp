@@ -8,8 +8,11 @@
 namespace itm::cuda {
 namespace {
 
+constexpr int64_t kMostOfASide = int64_t(1) << 30;  // kernels count them in 32 bits, a block's share beyond the end too
+
 void check_state(const Tensor& state, ScalarType type, const std::vector<int64_t>& shape, const char* name) {
-  STD_TORCH_CHECK(state.scalar_type() == type, name, " has another dtype than expected");
+  STD_TORCH_CHECK(state.scalar_type() == type, name, " must be ", torch::headeronly::toString(type), ", got ",
+                  torch::headeronly::toString(state.scalar_type()));
   bool fits = state.is_contiguous() && state.dim() == int64_t(shape.size());
   for (size_t d = 0; fits && d < shape.size(); d++) fits = state.size(int64_t(d)) == shape[d];
   STD_TORCH_CHECK(fits, name, " must be contiguous and fit the other arguments, got shape ", shape_of(state));
@@ -20,10 +23,11 @@ Tensor checked_tile(const Tensor& tile, int64_t first_query, int64_t first_item,
                     int64_t n_queries) {
   STD_TORCH_CHECK(tile.dim() == 2, "tile must have two dimensions, got shape ", shape_of(tile));
   STD_TORCH_CHECK(tile.scalar_type() == ScalarType::Float || tile.scalar_type() == ScalarType::Double,
-                  "tile must be float32 or float64");
+                  "tile must be float32 or float64, got ", torch::headeronly::toString(tile.scalar_type()));
   STD_TORCH_CHECK(first_query >= 0 && first_item >= 0 && first_query + tile.size(queries_are_rows ? 0 : 1) <= n_queries,
                   "tile of queries ", first_query, " ... exceeds the ", n_queries, " queries of the state");
-  STD_TORCH_CHECK(tile.size(0) < (int64_t(1) << 31) && tile.size(1) < (int64_t(1) << 31), "tile is too large");
+  STD_TORCH_CHECK(tile.size(0) <= kMostOfASide && tile.size(1) <= kMostOfASide, "tile must have at most ", kMostOfASide,
+                  " rows and columns, got ", shape_of(tile));
   return tile.stride(1) == 1 || tile.size(1) == 1 ? tile : torch::stable::contiguous(tile);
 }
 
@@ -125,7 +129,8 @@ void keep_topk_(const Tensor& tile, int64_t first_query, int64_t first_item, boo
 void sort_topk_(const Tensor& values, const Tensor& indices) {
   STD_TORCH_CHECK(values.dim() == 2, "values must have shape (n_queries, k), got ", shape_of(values));
   const ScalarType type = values.scalar_type();
-  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "values must be float32 or float64");
+  STD_TORCH_CHECK(type == ScalarType::Float || type == ScalarType::Double, "values must be float32 or float64, got ",
+                  torch::headeronly::toString(type));
   check_state(values, type, {values.size(0), values.size(1)}, "values");
   check_state(indices, ScalarType::Long, {values.size(0), values.size(1)}, "indices");
   if (values.numel() == 0) return;
