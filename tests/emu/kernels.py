@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from emulation import Device, build
 
 HERE = Path(__file__).parent
 SCHEDULES = [
@@ -11,6 +13,14 @@ SCHEDULES = [
     *[(order, seed) for order in ("random", "warp-random") for seed in range(10)],
 ]
 NUMBERS = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}  # csrc/cuda/number.h
+
+
+def devices(*sources):
+    """Two fixtures of a test module: its kernels without hooks, and watched."""
+    return tuple(
+        pytest.fixture(scope="module", name=name)(lambda hooks=hooks: Device(build(*sources, hooks=hooks)))
+        for name, hooks in (("plain", False), ("watched", True))
+    )
 
 
 def raw(tensor):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
-from kernels import HERE, NUMBERS, SCHEDULES
+from kernels import HERE, NUMBERS, SCHEDULES, devices
 
 from itm_fast import Cider, reference
 from itm_fast.ops.cider import EncodedText, cider_pairs, cider_relevance
@@ -27,14 +27,7 @@ class Args(ctypes.Structure):
     ]
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Device(build(*SOURCES, hooks=False))
-
-
-@pytest.fixture(scope="module")
-def watched():
-    return Device(build(*SOURCES, hooks=True))
+plain, watched = devices(*SOURCES)
 
 
 def captions_of(n_images, n_references=5, words=(0, 14), vocabulary=40, seed=0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
-from kernels import HERE, NUMBERS, SCHEDULES
+from kernels import HERE, NUMBERS, SCHEDULES, devices
 from similarity_kernels import INT, LONG, POINTER, structure
 
 SOURCES = (CUDA / "ranking.cu", CUDA / "topk.cu", HERE / "exports_ranking.cu")
@@ -30,14 +30,7 @@ KeepArgs = structure(
 TransposeArgs = structure("TransposeArgs", (Tile, "tile"), (POINTER, "out"))
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Device(build(*SOURCES, hooks=False))
-
-
-@pytest.fixture(scope="module")
-def watched():
-    return Device(build(*SOURCES, hooks=True))
+plain, watched = devices(*SOURCES)
 
 
 def scores(rows, columns, levels=7, dtype=torch.float32, seed=0):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
 from golden_files import golden
-from kernels import HERE, NUMBERS, SCHEDULES, raw
+from kernels import HERE, NUMBERS, SCHEDULES, devices, raw
 
 import itm_fast.ops.semantic_margin  # noqa: F401  the CPU's operator
 from itm_fast import reference
@@ -38,14 +38,7 @@ class Args(ctypes.Structure):
     ]
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Device(build(*SOURCES, hooks=False))
-
-
-@pytest.fixture(scope="module")
-def watched():
-    return Device(build(*SOURCES, hooks=True))
+plain, watched = devices(*SOURCES)
 
 
 def run(device, sims, relevance, image_ids=None, given=None, uniform=None, **options):

@@ -6,7 +6,7 @@ The golden vectors and every option together with the host's side of the operato
 import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
-from kernels import SCHEDULES, raw
+from kernels import SCHEDULES, devices, raw
 from similarity_kernels import (
     AGGREGATIONS,
     FEATURE_NORMS,
@@ -22,14 +22,7 @@ from itm_fast import reference
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Device(build(*SOURCES, hooks=False))
-
-
-@pytest.fixture(scope="module")
-def watched():
-    return Device(build(*SOURCES, hooks=True))
+plain, watched = devices(*SOURCES)
 
 
 def vectors(n_groups, longest, dim, dtype=torch.float32, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from emulation import CUDA, ORDERS, Device, EmulationError, build
 from golden_files import golden
-from kernels import HERE, NUMBERS, SCHEDULES, raw
+from kernels import HERE, NUMBERS, SCHEDULES, devices, raw
 
 from itm_fast import reference
 
@@ -24,14 +24,7 @@ class Args(ctypes.Structure):
     ]
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Device(build(*SOURCES, hooks=False))
-
-
-@pytest.fixture(scope="module")
-def watched():
-    return Device(build(*SOURCES, hooks=True))
+plain, watched = devices(*SOURCES)
 
 
 def run(device, sims, *, max_violation=True, margin=0.2, image_ids=None, mean=False):
