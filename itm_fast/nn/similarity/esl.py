@@ -1,0 +1,206 @@
+"""ESL's similarity: embeddings on nine levels of width, one projection a caption and one product for all pairs."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from itm_fast.nn.encoders.regions import l2_normalise
+
+N_LEVELS = 9
+_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
+_KEPT = 2  # largest entries of a row that ESL-A's maps keep
+_BLOCK_ELEMENTS = 1 << 22  # affinities in memory at a time, about ten temporaries of this size
+
+
+class _Levels(nn.Module):
+    """The eight maps from a level to the next, half as wide; state dict `{stem}_{k}.weight`, k = 1 ... 8."""
+
+    def __init__(self, embed_size: int, stem: str, *, heuristic: bool) -> None:
+        super().__init__()
+        self.stem, self.heuristic = stem, heuristic
+        for k in range(1, N_LEVELS):
+            width = embed_size >> k
+            level = nn.Conv1d(1, 4, 2, 2, bias=False) if heuristic else nn.Linear(2 * width, width, bias=False)
+            self.add_module(f"{stem}_{k}", level)
+
+    def forward(self, x: Tensor, *, chain_normalised: bool) -> Tensor:
+        """(..., embed_size) -> all levels side by side (..., about 2 * embed_size), each but the first of unit length.
+
+        The original's images go on from a level's normalised vector, its captions from the one before that.
+        """
+        levels = [x]
+        for k in range(1, N_LEVELS):
+            weight = _weight(self, f"{self.stem}_{k}")
+            if self.heuristic:
+                even, odd = weight.sum(0)[0]  # the four filters are only ever summed
+                x = x[..., 0::2] * even + x[..., 1::2] * odd
+            else:
+                x = x @ _largest_of_rows(l2_normalise(weight)).T
+            levels.append(l2_normalise(x))
+            x = levels[-1] if chain_normalised else x
+        return torch.cat(levels, dim=-1)
+
+
+class _Encoders(nn.Module):
+    def __init__(self, embed_size: int, *, heuristic: bool) -> None:
+        super().__init__()
+        stems = ("kernel_img", "kernel_txt") if heuristic else ("masks", "masks")
+        self.image_levels = _Levels(embed_size, stems[0], heuristic=heuristic)
+        self.text_levels = _Levels(embed_size, stems[1], heuristic=heuristic)
+
+
+class _Calculator(nn.Module):
+    """The learned form of each level, their weights and the temperatures."""
+
+    def __init__(self, embed_size: int, *, heuristic: bool) -> None:
+        super().__init__()
+        self.heuristic = heuristic
+        self.sim_eval = nn.Linear(N_LEVELS, 1, bias=False)
+        self.temp_scale, self.temp_scale_1, self.temp_scale_2 = (nn.Linear(1, 1, bias=False) for _ in range(3))
+        for layer, value in (
+            (self.sim_eval, 0.1),
+            (self.temp_scale, math.log(1 / 0.07)),
+            (self.temp_scale_1, 0.0),
+            (self.temp_scale_2, 3.0),
+        ):
+            nn.init.constant_(layer.weight, value)
+        for k in range(N_LEVELS):
+            width = embed_size >> k
+            self.add_module(f"masks_{k}", nn.Linear(width, width, bias=False))
+            self.add_module(f"lynorm_{k}", nn.LayerNorm((width, width), eps=1e-8))
+
+    def forms(self) -> list[Tensor]:
+        """Each level's form times its weight, (width, width)."""
+        forms = []
+        for k, weight in enumerate(self._level_weights()):
+            normalise = self.get_submodule(f"lynorm_{k}")
+            forms.append(normalise(_weight(self, f"masks_{k}")) * weight)
+        return forms
+
+    def _level_weights(self) -> Tensor:
+        weights: Tensor = self.sim_eval.weight[0]
+        if not self.heuristic:
+            return weights
+        size = weights.abs()
+        least, most = size.min(), size.max()
+        threshold = least + self.temp_scale_1.weight[0, 0] * (most - least)
+        return weights * ((size - threshold) * self.temp_scale_2.weight[0, 0].exp()).exp()
+
+
+class _Sims(nn.Module):  # the original's nesting, for its state dict
+    def __init__(self, embed_size: int, *, heuristic: bool) -> None:
+        super().__init__()
+        self.calculator_1 = _Calculator(embed_size, heuristic=heuristic)
+
+
+class _PlusEncoder(nn.Module):
+    def __init__(self, embed_size: int, *, heuristic: bool) -> None:
+        super().__init__()
+        self.encoders_1 = _Encoders(embed_size, heuristic=heuristic)
+
+
+class ESLSimilarity(nn.Module):
+    """Word-region affinities summed over nine levels, attended both ways.
+
+    A = sum_k T_k D_k V_k^T; sim = mean over words of sum_r A softmax_r(tau h) + mean over regions of
+    sum_w A softmax_w(tau h), h = leaky ReLU(tanh A), normalised over the other side. The original multiplies every
+    caption by the forms D_k again for every image; here that is done once a caption.
+
+    State dict: `sims.calculator_1.*`, `plus_encoder.encoders_1.*` as in the original.
+
+    Source:
+        CrossmodalGroup/ESL; "H" is its `heuristic_strategy = True`, "A" (adaptive) its default.
+    """
+
+    def __init__(self, embed_size: int = 512, *, heuristic: bool = False) -> None:
+        """Initialise temperatures and level weights as ESL does, the maps as torch does.
+
+        Args:
+            embed_size: Numbers per region and word, a multiple of 256.
+            heuristic: ESL-H: a level is a two-tap filter of the last; otherwise ESL-A: a learned, sparse map.
+
+        Raises:
+            ValueError: `embed_size` cannot be halved eight times.
+        """
+        super().__init__()
+        if embed_size < 1 or embed_size % (1 << (N_LEVELS - 1)):
+            raise ValueError(f"embed_size must be a positive multiple of {1 << (N_LEVELS - 1)}, got {embed_size}")
+        self.sims = _Sims(embed_size, heuristic=heuristic)
+        self.plus_encoder = _PlusEncoder(embed_size, heuristic=heuristic)
+
+    def forward(self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+        """Similarities of all pairs.
+
+        Args:
+            regions: (n_images, n_regions, embed_size) floating; all of them count, as in the original.
+            words: (n_captions, max_words, embed_size), dtype and device of `regions`.
+            word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
+
+        Returns:
+            (n_images, n_captions), differentiable.
+        """
+        return self.attend(self.image_levels(regions), self.caption_levels(words, word_counts), word_counts)
+
+    def image_levels(self, regions: Tensor) -> Tensor:
+        """Regions (n, n_regions, embed_size) -> their levels (n, n_regions, width)."""
+        levels: Tensor = self.plus_encoder.encoders_1.image_levels(regions, chain_normalised=True)
+        return levels
+
+    def caption_levels(self, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+        """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0."""
+        if word_counts is not None:
+            words = words.masked_fill(_padding(word_counts, words.shape[1])[:, :, None], 0)
+        levels = self.plus_encoder.encoders_1.text_levels(words, chain_normalised=False)
+        forms = self.sims.calculator_1.forms()
+        parts = levels.split([len(form) for form in forms], dim=-1)
+        return torch.cat([part @ form for part, form in zip(parts, forms, strict=True)], dim=-1)
+
+    def attend(self, image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor | None = None) -> Tensor:
+        """What the two methods above return -> (n_images, n_captions); a block of images at a time."""
+        n_images, n_regions, _ = image_levels.shape
+        n_captions, max_words, _ = caption_levels.shape
+        if word_counts is None:
+            word_counts = torch.full((n_captions,), max_words, device=caption_levels.device)
+        padding = _padding(word_counts, max_words)
+        temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
+        rows = max(1, _BLOCK_ELEMENTS // max(1, n_regions * n_captions * max_words))
+        sims = [image_levels.new_empty(0, n_captions)]
+        for start in range(0, n_images, rows):
+            block = (image_levels[start : start + rows], caption_levels, padding, word_counts, temperature)
+            # Affinities of a block are made again in the backward pass: they are many times larger than the levels.
+            sims.append(
+                checkpoint(_pooled, *block, use_reentrant=False) if torch.is_grad_enabled() else _pooled(*block)
+            )
+        return torch.cat(sims)
+
+
+def _padding(word_counts: Tensor, max_words: int) -> Tensor:
+    return torch.arange(max_words, device=word_counts.device) >= word_counts[:, None]
+
+
+def _weight(module: nn.Module, name: str) -> Tensor:
+    return module.get_parameter(f"{name}.weight")
+
+
+def _largest_of_rows(weight: Tensor) -> Tensor:
+    """All but the largest entries of each row set to 0; ties keep more."""
+    threshold = weight.detach().topk(min(_KEPT, weight.shape[1]), dim=1).values[:, -1:]
+    return weight.masked_fill(weight < threshold, 0)
+
+
+def _pooled(
+    image_levels: Tensor, caption_levels: Tensor, padding: Tensor, counts: Tensor, temperature: Tensor
+) -> Tensor:
+    """The similarities of a block of images with all captions."""
+    n_images, n_regions, width = image_levels.shape
+    affinities = image_levels.reshape(-1, width) @ caption_levels.reshape(-1, width).T
+    affinities = affinities.view(n_images, n_regions, *padding.shape)  # (n_images, n_regions, n_captions, max_words)
+    activated = nn.functional.leaky_relu(affinities.tanh(), _NEGATIVE_SLOPE)  # 0 at padded words
+    over_words = torch.linalg.vector_norm(activated, dim=3, keepdim=True) + 1e-8
+    over_regions = torch.linalg.vector_norm(activated, dim=1, keepdim=True) + 1e-8
+    of_words: Tensor = (affinities * (temperature * activated / over_words).softmax(1)).sum((1, 3)) / counts
+    logits = (temperature * activated / over_regions).masked_fill(padding, -torch.inf)
+    of_regions: Tensor = (affinities * logits.softmax(3)).sum((1, 3)) / n_regions
+    return of_words + of_regions
