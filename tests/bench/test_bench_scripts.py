@@ -9,7 +9,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.mark.parametrize(
-    "script", ["cross_attention", "train_step", "max_similarity", "relevance", "retrieval", "losses"]
+    "script", ["cross_attention", "train_step", "max_similarity", "relevance", "retrieval", "losses", "esl"]
 )
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"
