@@ -85,8 +85,11 @@ def test_padding_is_not_read(heuristic):
 def test_blocks_of_images_change_nothing(monkeypatch):
     module, regions, words, counts = made()
     results = []
-    for elements in (1 << 22, 5 * 4 * 6, 1):  # all images at once, one at a time, and less room than one needs
+    # All at once; an image and two captions at a time; less room than one needs; affinities kept, and made again.
+    for elements, captions, kept in ((1 << 22, 32, 1 << 22), (5 * 2 * 6, 2, 1 << 22), (1, 3, 1), (1 << 22, 1, 1)):
         monkeypatch.setattr(esl, "_BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(esl, "_CAPTIONS_AT_A_TIME", captions)
+        monkeypatch.setattr(esl, "_KEPT_ELEMENTS", kept)
         leaf = regions.clone().requires_grad_()
         sims = module(leaf, words, counts)
         sims.sin().sum().backward()

@@ -11,7 +11,9 @@ from itm_fast.nn.encoders.regions import l2_normalise
 N_LEVELS = 9
 _NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
 _KEPT = 2  # largest entries of a row that ESL-A's maps keep
-_BLOCK_ELEMENTS = 1 << 22  # affinities in memory at a time, about ten temporaries of this size
+_CAPTIONS_AT_A_TIME = 32
+_BLOCK_ELEMENTS = 1 << 18  # affinities at a time, about ten temporaries of this size: what a cache holds
+_KEPT_ELEMENTS = 1 << 22  # above it the backward pass makes the affinities again: they are far larger than the levels
 
 
 class _Levels(nn.Module):
@@ -163,17 +165,22 @@ class ESLSimilarity(nn.Module):
         n_captions, max_words, _ = caption_levels.shape
         if word_counts is None:
             word_counts = torch.full((n_captions,), max_words, device=caption_levels.device)
-        padding = _padding(word_counts, max_words)
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
-        rows = max(1, _BLOCK_ELEMENTS // max(1, n_regions * n_captions * max_words))
-        sims = [image_levels.new_empty(0, n_captions)]
-        for start in range(0, n_images, rows):
-            block = (image_levels[start : start + rows], caption_levels, padding, word_counts, temperature)
-            # Affinities of a block are made again in the backward pass: they are many times larger than the levels.
-            sims.append(
-                checkpoint(_pooled, *block, use_reentrant=False) if torch.is_grad_enabled() else _pooled(*block)
-            )
-        return torch.cat(sims)
+        order = word_counts.argsort()  # captions of about one length together: the padding would be most of the work
+        columns = [image_levels.new_empty(n_images, 0)]
+        recomputed = torch.is_grad_enabled() and n_images * n_regions * n_captions * max_words > _KEPT_ELEMENTS
+        for first in range(0, n_captions, _CAPTIONS_AT_A_TIME):
+            group = order[first : first + _CAPTIONS_AT_A_TIME]
+            counts = word_counts[group]
+            n_words = int(counts.max())
+            captions, padding = caption_levels[group, :n_words], _padding(counts, n_words)
+            rows = max(1, _BLOCK_ELEMENTS // (n_regions * padding.numel()))
+            sims = [image_levels.new_empty(0, len(group))]
+            for start in range(0, n_images, rows):
+                block = (image_levels[start : start + rows], captions, padding, counts, temperature)
+                sims.append(checkpoint(_pooled, *block, use_reentrant=False) if recomputed else _pooled(*block))
+            columns.append(torch.cat(sims))
+        return torch.cat(columns, dim=1)[:, order.argsort()]
 
 
 def _padding(word_counts: Tensor, max_words: int) -> Tensor:
