@@ -82,7 +82,7 @@ def test_padding_is_not_read(heuristic):
         assert parameter.grad is None or parameter.grad.isfinite().all(), name
 
 
-def test_blocks_of_images_change_nothing(monkeypatch):
+def test_blocks_change_nothing(monkeypatch):
     module, regions, words, counts = made()
     results = []
     # All at once; an image and two captions at a time; less room than one needs; affinities kept, and made again.
@@ -120,3 +120,25 @@ def test_zero_rows_have_finite_gradients():
 def test_a_size_that_cannot_be_halved_is_named(embed_size):
     with pytest.raises(ValueError, match=f"positive multiple of 256, got {embed_size}"):
         ESLSimilarity(embed_size)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "fragment"),
+    [
+        ({"word_counts": torch.tensor([6, 0, 3, 2])}, ValueError, r"word_counts\[1\] is 0; expected 1 to 6"),
+        ({"word_counts": torch.tensor([6, 1, 7, 2])}, ValueError, r"word_counts\[2\] is 7; expected 1 to 6"),
+        ({"word_counts": torch.tensor([6, 1])}, ValueError, r"word_counts must have shape \(4,\)"),
+        ({"regions": torch.zeros(3, 0, 256).double()}, ValueError, "must have rows"),
+        ({"words": torch.zeros(4, 6, 128).double()}, ValueError, "must have the same dim, got 256 and 128"),
+        (
+            {"regions": torch.zeros(3, 5, 512), "words": torch.zeros(4, 6, 512)},
+            ValueError,
+            "must have dim 256, got 512",
+        ),
+        ({"words": torch.zeros(4, 6, 256)}, TypeError, "must have the same dtype"),
+    ],
+)
+def test_bad_input_is_named(changed, error, fragment):
+    module, regions, words, counts = made()
+    with pytest.raises(error, match=fragment):
+        module(**{"regions": regions, "words": words, "word_counts": counts, **changed})

@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.ops import _checks
 
 N_LEVELS = 9
 _NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
-_KEPT = 2  # largest entries of a row that ESL-A's maps keep
+_NONZERO_ENTRIES = 2  # largest entries of a row that ESL-A's maps keep
 _CAPTIONS_AT_A_TIME = 32
 _BLOCK_ELEMENTS = 1 << 18  # affinities at a time, about ten temporaries of this size: what a cache holds
 _KEPT_ELEMENTS = 1 << 22  # above it the backward pass makes the affinities again: they are far larger than the levels
@@ -129,6 +130,7 @@ class ESLSimilarity(nn.Module):
         super().__init__()
         if embed_size < 1 or embed_size % (1 << (N_LEVELS - 1)):
             raise ValueError(f"embed_size must be a positive multiple of {1 << (N_LEVELS - 1)}, got {embed_size}")
+        self.embed_size = embed_size
         self.sims = _Sims(embed_size, heuristic=heuristic)
         self.plus_encoder = _PlusEncoder(embed_size, heuristic=heuristic)
 
@@ -142,7 +144,17 @@ class ESLSimilarity(nn.Module):
 
         Returns:
             (n_images, n_captions), differentiable.
+
+        Raises:
+            ValueError: Shapes or devices do not fit, an image has no regions, or a count is outside 1 ... max_words.
+            TypeError: An argument has the wrong type or dtype.
         """
+        _checks.check_vectors(regions, words)
+        _checks.check_counts("word_counts", word_counts, "words", words)
+        if regions.shape[2] != self.embed_size:
+            raise ValueError(f"regions and words must have dim {self.embed_size}, got {regions.shape[2]}")
+        if regions.shape[1] == 0 or words.shape[1] == 0:
+            raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
         return self.attend(self.image_levels(regions), self.caption_levels(words, word_counts), word_counts)
 
     def image_levels(self, regions: Tensor) -> Tensor:
@@ -160,11 +172,21 @@ class ESLSimilarity(nn.Module):
         return torch.cat([part @ form for part, form in zip(parts, forms, strict=True)], dim=-1)
 
     def attend(self, image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor | None = None) -> Tensor:
-        """What the two methods above return -> (n_images, n_captions); a block of images at a time."""
+        """What the two methods above return -> (n_images, n_captions); a block of images and captions at a time.
+
+        The counts are read on the host: on CUDA this waits for the device.
+
+        Raises:
+            ValueError: A count is outside 1 ... max_words.
+        """
         n_images, n_regions, _ = image_levels.shape
         n_captions, max_words, _ = caption_levels.shape
         if word_counts is None:
             word_counts = torch.full((n_captions,), max_words, device=caption_levels.device)
+        wrong = ((word_counts < 1) | (word_counts > max_words)).nonzero()
+        if len(wrong):
+            caption = int(wrong[0])
+            raise ValueError(f"word_counts[{caption}] is {int(word_counts[caption])}; expected 1 to {max_words}")
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
         order = word_counts.argsort()  # captions of about one length together: the padding would be most of the work
         columns = [image_levels.new_empty(n_images, 0)]
@@ -193,7 +215,7 @@ def _weight(module: nn.Module, name: str) -> Tensor:
 
 def _largest_of_rows(weight: Tensor) -> Tensor:
     """All but the largest entries of each row set to 0; ties keep more."""
-    threshold = weight.detach().topk(min(_KEPT, weight.shape[1]), dim=1).values[:, -1:]
+    threshold = weight.detach().topk(min(_NONZERO_ENTRIES, weight.shape[1]), dim=1).values[:, -1:]
     return weight.masked_fill(weight < threshold, 0)
 
 
