@@ -1,6 +1,7 @@
 """Calls timed in turn in one process, so that a disturbance of the machine meets all of them; and a table of ratios."""
 
 import argparse
+import ctypes
 import json
 import os
 import resource
@@ -74,6 +75,8 @@ def extra_mb(call):
         line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name))
         return int(line.split()[1]) / 1024
 
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
+    trim(0)  # what earlier calls freed is resident still, and would take this call's tensors unseen
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
     before = read("VmRSS")
     call()

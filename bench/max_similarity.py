@@ -42,14 +42,21 @@ def case(args, title):
     documents, query = torch.randn(n_documents, n_tokens, dim), torch.randn(1, n_query, dim)
     flat = documents.reshape(-1, dim)
 
-    def plain():
-        return (documents @ query[0].T).amax(dim=1).sum(dim=1)
+    def fused(agg_func="Sum"):
+        return max_similarity(documents, query, agg_func=agg_func)[:, 0]
 
-    torch.testing.assert_close(max_similarity(documents, query)[:, 0], plain(), rtol=1e-4, atol=1e-3)
+    def plain(agg_func="Sum"):
+        largest = (documents @ query[0].T).amax(dim=1)
+        return largest.sum(dim=1) if agg_func == "Sum" else (10 * largest).logsumexp(dim=1) / 10
+
+    for agg_func in ("Sum", "LogSumExp"):
+        torch.testing.assert_close(fused(agg_func), plain(agg_func), rtol=1e-4, atol=1e-3)
     calls = {
-        "fused": lambda: max_similarity(documents, query),
+        "fused": fused,
         "bare GEMM": lambda: flat @ query[0].T,
         "plain torch": plain,
+        "fused, LogSumExp": lambda: fused("LogSumExp"),
+        "plain torch, LogSumExp": lambda: plain("LogSumExp"),
     }
     with torch.inference_mode():
         ms = timed(calls, args.rounds)

@@ -24,8 +24,5 @@ inline constexpr Names<Aggregation, 4> kAggregations{{{"LogSumExp", Aggregation:
                                                       {"Mean", Aggregation::kMean},
                                                       {"Sum", Aggregation::kSum},
                                                       {"Max", Aggregation::kMax}}};
-// Of late interaction.
-inline constexpr Names<Aggregation, 3> kMaxAggregations{
-    {{"Sum", Aggregation::kSum}, {"Mean", Aggregation::kMean}, {"Max", Aggregation::kMax}}};
 
 }  // namespace itm

@@ -20,21 +20,28 @@ namespace itm {
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 struct Batch {
-  at::Tensor vectors;  // (n_groups, max, dim), last dimension contiguous
+  at::Tensor vectors;  // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
   int64_t n_groups, max, dim;
   std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
-  bool dense;                   // contiguous and no padding at all
+  std::vector<int64_t> start;   // [n_groups]: number of `vectors` where group g starts
+  bool dense;                   // (n_groups, max, dim), contiguous and no padding at all
 
   // counts: int64 (n_groups,) or undefined = all valid. `what` ("words") and `unit` name the argument in errors.
   Batch(const at::Tensor& vectors, const std::optional<at::Tensor>& counts, const char* what);
+  // vectors (total, dim): those of the first group, of the second, and so on.
+  static Batch packed(const at::Tensor& vectors, const at::Tensor& counts, const char* what);
 
   int64_t count(int64_t group) const { return offset[group + 1] - offset[group]; }
   int64_t total() const { return offset.back(); }
 
   template <class In>
   const In* vector(int64_t group, int64_t index) const {
-    return vectors.const_data_ptr<In>() + group * vectors.stride(0) + index * vectors.stride(1);
+    return vectors.const_data_ptr<In>() + start[group] + index * vectors.stride(-2);
   }
+
+ private:
+  Batch() = default;
+  void count_vectors(const at::Tensor& counts, const char* what);
 };
 
 // A run of whole groups, and where its vectors lie in the packed operand.

@@ -96,6 +96,12 @@ void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64
                    accumulate || first > 0);
 }
 
+template <class Op, class T>
+void Gemm<Op, T>::in_one_run(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
+                             int64_t ldc, bool accumulate) const {
+  product<Op, T>(brgemm, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+}
+
 template struct Gemm<float, float>;
 template struct Gemm<double, double>;
 template struct Gemm<at::BFloat16, float>;

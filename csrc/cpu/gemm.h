@@ -35,6 +35,9 @@ struct Gemm {
   bool brgemm;
   void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                   int64_t ldc, bool accumulate = false) const;
+  // The same with one sum over k, for a k that the caller has cut already.
+  void in_one_run(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
+                  int64_t ldc, bool accumulate) const;
 };
 
 // Gives the matrix unit back (AMX) at the end of a worker's tiles.

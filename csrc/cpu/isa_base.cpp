@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "attended_similarity.h"
 #include "cider.h"
 #include "cross_attention.h"
+#include "graph_reasoning.h"
 #include "max_similarity.h"
 #include "ranking.h"
 #include "tile.h"

@@ -4,6 +4,8 @@
 #include "groups.inl"
 #include "gram_form.inl"
 #include "cross_attention.inl"
+#include "attended_similarity.inl"
+#include "graph_reasoning.inl"
 #include "max_similarity.inl"
 #include "cider.inl"
 #include "ranking.inl"

@@ -10,6 +10,7 @@ namespace itm {
 
 struct MaxSimilarity {
   Aggregation aggregation;
+  double lambda_lse;
 };
 
 inline int64_t max_similarity_scratch(int64_t, int64_t stride, int64_t n_groups) { return 4 * stride + n_groups; }

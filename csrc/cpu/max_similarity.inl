@@ -15,7 +15,7 @@ void max_similarity_forward(const Tile<T>& tile, const MaxSimilarity& options) {
       max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
     store(best + q, max);
   }
-  aggregate<T>(tile, options.aggregation, T(1), best, tile.scratch + tile.stride);
+  aggregate<T>(tile, options.aggregation, T(options.lambda_lse), best, tile.scratch + tile.stride);
 }
 
 template <class T>
@@ -29,7 +29,7 @@ void max_similarity_backward(const Tile<T>& tile, const MaxSimilarity& options) 
       max = larger_or_nan<T>(load(tile.sims + row * tile.stride + q), max);
     store(best + q, max);
   }
-  aggregate_backward<T>(tile, options.aggregation, T(1), best, grad, maxima);
+  aggregate_backward<T>(tile, options.aggregation, T(options.lambda_lse), best, grad, maxima);
   for (int64_t q = 0; q < tile.n_columns; q += kLanes<T>) {
     Vec<T> left = load(grad + q);
     const Vec<T> max = load(best + q);

@@ -12,7 +12,7 @@
 
 namespace itm::cuda {
 
-// Attention, or the largest similarity of each query (`attends` false; only `aggregation` counts then).
+// Attention, or the largest similarity of each query (`attends` false; the aggregation and its lambda count then).
 struct SimilarityOptions {
   double lambda_softmax, lambda_lse;
   FeatureNorm feature_norm;

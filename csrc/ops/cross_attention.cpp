@@ -11,7 +11,7 @@ namespace {
 CrossAttention options_of(std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
                           double lambda_lse) {
   for (const auto& [name, norm] : kFeatureNorms)
-    if (name == raw_feature_norm) return {norm, aggregation_named(agg_func, kAggregations), lambda_softmax, lambda_lse};
+    if (name == raw_feature_norm) return {norm, aggregation_named(agg_func), lambda_softmax, lambda_lse};
   TORCH_CHECK_VALUE(false, "raw_feature_norm ", std::string(raw_feature_norm), " is not known");
 }
 

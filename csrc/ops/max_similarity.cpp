@@ -27,10 +27,10 @@ auto similarity_of(const MaxSimilarity& options) {
 at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words,
                               const std::optional<at::Tensor>& word_counts,
                               const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
-                              std::string_view agg_func) {
+                              std::string_view agg_func, double lambda_lse) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
-  const MaxSimilarity options{aggregation_named(agg_func, kMaxAggregations)};
+  const MaxSimilarity options{aggregation_named(agg_func), lambda_lse};
   return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
 }
 
@@ -39,11 +39,11 @@ std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor&
                                                                const std::optional<at::Tensor>& word_counts,
                                                                const std::optional<at::Tensor>& region_counts,
                                                                std::string_view cross_attn, std::string_view agg_func,
-                                                               bool need_regions, bool need_words) {
+                                                               double lambda_lse, bool need_regions, bool need_words) {
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
-  const MaxSimilarity options{aggregation_named(agg_func, kMaxAggregations)};
+  const MaxSimilarity options{aggregation_named(agg_func), lambda_lse};
   return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions,
                              need_words);
 }
@@ -53,10 +53,10 @@ std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor&
 TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "max_similarity(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, str cross_attn, "
-      "str agg_func) -> Tensor");
+      "str agg_func, float lambda_lse) -> Tensor");
   m.def(
       "max_similarity_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
-      "str cross_attn, str agg_func, bool need_regions, bool need_words) -> (Tensor, Tensor)");
+      "str cross_attn, str agg_func, float lambda_lse, bool need_regions, bool need_words) -> (Tensor, Tensor)");
 }
 TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("max_similarity", &max_similarity_cpu);

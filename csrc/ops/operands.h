@@ -100,11 +100,10 @@ std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, c
   return {grad_regions, grad_words};
 }
 
-template <class T>
-Aggregation aggregation_named(std::string_view name, const T& allowed) {
-  for (const auto& [known, value] : allowed)
+inline Aggregation aggregation_named(std::string_view name) {
+  for (const auto& [known, value] : kAggregations)
     if (name == known) return value;
-  TORCH_CHECK_VALUE(false, "agg_func ", std::string(name), " is not known to this operator");
+  TORCH_CHECK_VALUE(false, "agg_func ", std::string(name), " is not known");
 }
 
 }  // namespace itm

@@ -1,16 +1,14 @@
 """Late interaction as one operator: public function, fake kernel, autograd."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from itm_fast.ops import _checks, _library
-from itm_fast.ops.cross_attention import CrossAttn
+from itm_fast.ops.cross_attention import AggFunc, CrossAttn
 
 _library.load()
-
-MaxAggFunc = Literal["Sum", "Mean", "Max"]
 
 
 def max_similarity(
@@ -20,7 +18,8 @@ def max_similarity(
     region_counts: Tensor | None = None,
     *,
     cross_attn: CrossAttn = "t2i",
-    agg_func: MaxAggFunc = "Sum",
+    agg_func: AggFunc = "Sum",
+    lambda_lse: float = 10.0,
 ) -> Tensor:
     """Late interaction: each query vector's largest dot product with the context, aggregated over the queries.
 
@@ -34,11 +33,14 @@ def max_similarity(
         word_counts: (n_captions,) int64, 1 ... max_words; what lies beyond is never read. None: all are valid.
         region_counts: (n_images,) int64, likewise for the regions.
         cross_attn: "t2i": per word the best region; "i2t": per region the best word.
-        agg_func: "Sum" (ColBERT), "Mean" (FILIP) or "Max" over the queries.
+        agg_func: "Sum" (ColBERT), "Mean" (FILIP), "Max" or "LogSumExp" = log(sum exp(lambda_lse r)) / lambda_lse over
+            the queries.
+        lambda_lse: Inverse temperature of LogSumExp, above 0. CHAN: 10 (and no division by it).
 
     Returns:
         (n_images, n_captions) float32, or float64 for float64 inputs. Differentiable once in `regions` and `words`; the
-        gradient goes to the first context vector that reaches the maximum. NaN counts as the maximum. Deterministic.
+        gradient of a query goes to the first context vector that reaches its maximum. NaN counts as the maximum.
+        Deterministic.
 
     Raises:
         ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nothing waits
@@ -46,7 +48,8 @@ def max_similarity(
         TypeError: A dtype is not supported, or the two differ.
 
     Source:
-        Khattab & Zaharia, ColBERT, SIGIR 2020, equation 3; Yao et al., FILIP, ICLR 2022, equations 4-6.
+        Khattab & Zaharia, ColBERT, SIGIR 2020, equation 3; Yao et al., FILIP, ICLR 2022, equations 4-6; Pan et al.,
+        Fine-Grained Image-Text Matching by Cross-Modal Hard Aligning Network, CVPR 2023; ppanzx/CHAN.
 
     Example:
         >>> documents, query = torch.eye(3).reshape(1, 3, 3), torch.tensor([[[0.5, 2.0, 0.0]]])
@@ -54,14 +57,17 @@ def max_similarity(
         tensor([[2.]])
     """
     _checks.check_choice("cross_attn", cross_attn, CrossAttn)
-    _checks.check_choice("agg_func", agg_func, MaxAggFunc)
+    _checks.check_choice("agg_func", agg_func, AggFunc)
+    lambda_lse = _checks.check_finite("lambda_lse", lambda_lse, positive=True)
     if isinstance(regions, Tensor) and isinstance(words, Tensor):
         regions, words = _checks.autocast(regions, words)
     _checks.check_vectors(regions, words)
     _checks.check_counts("word_counts", word_counts, "words", words)
     _checks.check_counts("region_counts", region_counts, "regions", regions)
     _checks.check_device("max_similarity", regions.device)
-    scores: Tensor = torch.ops.itm_fast.max_similarity(regions, words, word_counts, region_counts, cross_attn, agg_func)
+    scores: Tensor = torch.ops.itm_fast.max_similarity(
+        regions, words, word_counts, region_counts, cross_attn, agg_func, lambda_lse
+    )
     return scores
 
 

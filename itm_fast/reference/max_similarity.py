@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from itm_fast.reference.cross_attention import aggregate
+
 
 def max_similarity(
     regions: Tensor,
@@ -12,6 +14,7 @@ def max_similarity(
     *,
     cross_attn: str = "t2i",
     agg_func: str = "Sum",
+    lambda_lse: float = 10.0,
 ) -> Tensor:
     """The operator of the same name, one pair of sets at a time.
 
@@ -21,7 +24,8 @@ def max_similarity(
         word_counts: (n_captions,) int64 or None, all valid.
         region_counts: (n_images,) int64 or None, all valid.
         cross_attn: "t2i": per word the best region; "i2t": per region the best word.
-        agg_func: "Sum", "Mean" or "Max" over the queries.
+        agg_func: Aggregation over the queries, see `cross_attention.aggregate`.
+        lambda_lse: Inverse temperature of LogSumExp.
 
     Returns:
         (n_images, n_captions), dtype of the inputs.
@@ -32,12 +36,10 @@ def max_similarity(
     Source:
         Khattab & Zaharia, ColBERT, SIGIR 2020, equation 3.
     """
-    if agg_func not in ("Sum", "Mean", "Max"):
-        raise ValueError(f"agg_func {agg_func!r} is unknown")
 
     def score(image: Tensor, caption: Tensor) -> Tensor:
         best = (image @ caption.T).max(dim=0 if cross_attn == "t2i" else 1).values
-        return best.sum() if agg_func == "Sum" else best.mean() if agg_func == "Mean" else best.max()
+        return aggregate(best[None], agg_func, lambda_lse)[0]
 
     images = [r if region_counts is None else r[: int(region_counts[i])] for i, r in enumerate(regions)]
     captions = [w if word_counts is None else w[: int(word_counts[c])] for c, w in enumerate(words)]

@@ -101,6 +101,17 @@ def test_every_option(plain, raw_feature_norm, agg_func):
         assert error(got, want) < 1e-9
 
 
+@pytest.mark.parametrize("agg_func", AGGREGATIONS)
+def test_every_aggregation_of_the_largest_similarities(plain, agg_func):
+    flags = {"attends": False, "agg_func": agg_func, "lambda_lse": 10.0}
+    plain.configure("warp-random", 2)
+    batch = operands(3, 11, 6, 19, 24)
+    assert error(score_by_tiles(plain, *batch, **flags), expected(*batch, **flags)[0]) < SCORE_BOUND
+    batch = operands(3, 11, 6, 19, 24, torch.float64)
+    for got, want in zip(all_of_chunk(plain, *batch, splits=2, **flags), expected(*batch, **flags), strict=True):
+        assert error(got, want) < 1e-12
+
+
 def all_of_chunk(device, *batch, attends=True, **flags):
     """Scores and gradients by way of S in memory."""
     scores = Chunk(device, *batch, attends=attends, **flags).scores()
@@ -118,13 +129,13 @@ def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chi
         (torch.float16, (SCORE_BOUND, 2**-10, 2**-10)),
     ):
         batch = operands(*shape, dtype)
-        for attends in (True, False):
-            flags = {"attends": attends, "agg_func": "LogSumExp" if attends else "Max"}
+        for attends, agg_func in ((True, "LogSumExp"), (False, "Max"), (False, "LogSumExp")):
+            flags = {"attends": attends, "agg_func": agg_func, "lambda_lse": 6.0}
             want = expected(*batch, **flags)
             got = all_of_chunk(plain, *batch, on_chip=on_chip, splits=3, **flags)
             floor = 1e-4 if shape[1] == 1 else 0  # gradients that are zero but for rounding
             for result, truth, bound in zip(got, want, bounds, strict=True):
-                assert error(result, truth) < bound + floor, (dtype, attends)
+                assert error(result, truth) < bound + floor, (dtype, attends, agg_func)
 
 
 def test_counts_out_of_range_are_nan_and_harm_nobody(plain):

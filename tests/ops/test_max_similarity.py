@@ -1,6 +1,6 @@
 import pytest
 import torch
-from operators import random_batch, relative_error, scores_and_gradients, truth
+from operators import AGG_FUNCS, random_batch, relative_error, scores_and_gradients, truth
 from test_cross_attention import clean
 
 from itm_fast import max_similarity, reference
@@ -8,7 +8,7 @@ from itm_fast import max_similarity, reference
 
 @pytest.mark.all_backends
 @pytest.mark.parametrize("ragged_regions", [False, True], ids=["all_regions", "ragged_regions"])
-@pytest.mark.parametrize("agg_func", ["Sum", "Mean", "Max"])
+@pytest.mark.parametrize("agg_func", AGG_FUNCS)
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 @pytest.mark.parametrize("sizes", [(3, 17, 5, 19, 20), (1, 1, 1, 1, 1), (2, 150, 3, 70, 5), (7, 36, 2, 300, 9)])
 def test_scores_and_gradients_equal_the_reference(sizes, cross_attn, agg_func, ragged_regions):
@@ -32,6 +32,26 @@ def test_sums_run_in_float32(dtype):
 
 
 @pytest.mark.all_backends
+@pytest.mark.parametrize("lambda_lse", [0.01, 1000.0])
+def test_logsumexp_of_any_temperature(lambda_lse):
+    regions, *rest = random_batch(3, 17, 5, 19, 20, ragged_regions=True)
+    batch = (30 * regions, *rest)  # exp(1000 * 30) overflows
+    flags = {"agg_func": "LogSumExp", "lambda_lse": lambda_lse}
+    got = scores_and_gradients(max_similarity, *batch, **flags)
+    for result, want in zip(got, truth("max_similarity", *batch, **flags), strict=True):
+        assert relative_error(result, want) < 1e-10  # lambda_lse * r is off by a few times 30000 * 2^-52
+
+
+@pytest.mark.all_backends
+def test_logsumexp_of_nan_is_nan_and_harms_nobody():
+    regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32))
+    want = max_similarity(regions, words, word_counts, agg_func="LogSumExp")
+    words[1, 0], want[:, 1] = torch.nan, torch.nan
+    got = max_similarity(regions, words, word_counts, agg_func="LogSumExp")
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-15, equal_nan=True)
+
+
+@pytest.mark.all_backends
 def test_ties_go_to_the_first_and_nan_wins():
     regions = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]], requires_grad=True)
     words = torch.tensor([[[1.0, 0.0]]])
@@ -46,11 +66,16 @@ def test_gradcheck_and_opcheck():
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     regions.requires_grad_()
     words.requires_grad_()
-    assert torch.autograd.gradcheck(lambda r, w: max_similarity(r, w, word_counts, region_counts), (regions, words))
-    inputs = (regions, words, word_counts, region_counts, "i2t", "Mean")
+    for agg_func in ("Sum", "LogSumExp"):
+
+        def similarity(regions, words, agg_func=agg_func):
+            return max_similarity(regions, words, word_counts, region_counts, agg_func=agg_func)
+
+        assert torch.autograd.gradcheck(similarity, (regions, words))
+    inputs = (regions, words, word_counts, region_counts, "i2t", "LogSumExp", 10.0)
     torch.library.opcheck(torch.ops.itm_fast.max_similarity.default, inputs)
     grad = torch.randn(2, 3, dtype=torch.float64)
-    inputs = (grad, regions.detach(), words.detach(), None, None, "t2i", "Sum", False, True)
+    inputs = (grad, regions.detach(), words.detach(), None, None, "t2i", "Sum", 10.0, False, True)
     torch.library.opcheck(torch.ops.itm_fast.max_similarity_backward.default, inputs)
 
 
@@ -59,6 +84,10 @@ def test_compiled_under_autocast_and_empty():
     regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))
     compiled = torch.compile(max_similarity, fullgraph=True, backend="eager")
     assert torch.equal(compiled(regions, words, word_counts), max_similarity(regions, words, word_counts))
+    flags = {"agg_func": "LogSumExp", "lambda_lse": 4.0}
+    assert torch.equal(
+        compiled(regions, words, word_counts, **flags), max_similarity(regions, words, word_counts, **flags)
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = max_similarity(regions, words, word_counts)
     assert torch.equal(scores, max_similarity(regions.bfloat16(), words.bfloat16(), word_counts))
@@ -76,7 +105,8 @@ def test_reads_what_late_interaction_writes_in_one_line():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"agg_func": "LogSumExp"}, "agg_func must be one of 'Sum', 'Mean', 'Max'"),
+        ({"agg_func": "Median"}, "agg_func must be one of 'LogSumExp', 'Mean', 'Sum', 'Max', got 'Median'"),
+        ({"lambda_lse": 0}, "lambda_lse must be a finite number above 0, got 0"),
         ({"cross_attn": "i2i"}, "cross_attn"),
     ],
 )

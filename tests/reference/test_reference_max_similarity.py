@@ -1,5 +1,7 @@
 """Late interaction in plain torch, by hand."""
 
+import math
+
 import pytest
 import torch
 
@@ -19,10 +21,13 @@ WORDS = torch.eye(3)[None]
         ("i2t", "Sum", 3 + 4),
         ("i2t", "Mean", 3.5),
         ("i2t", "Max", 4),
+        ("t2i", "LogSumExp", math.log(math.exp(6) + math.exp(4) + math.exp(8)) / 2),
+        ("i2t", "LogSumExp", math.log(math.exp(6) + math.exp(8)) / 2),
     ],
 )
 def test_by_hand(cross_attn, agg_func, expected):
-    assert max_similarity(REGIONS, WORDS, cross_attn=cross_attn, agg_func=agg_func).tolist() == [[expected]]
+    sims = max_similarity(REGIONS, WORDS, cross_attn=cross_attn, agg_func=agg_func, lambda_lse=2.0)
+    torch.testing.assert_close(sims, torch.tensor([[float(expected)]]), rtol=1e-6, atol=0)
 
 
 def test_counts():
@@ -44,5 +49,5 @@ def test_empty_batches():
 
 
 def test_unknown_agg_func():
-    with pytest.raises(ValueError, match="agg_func 'LogSumExp' is unknown"):
-        max_similarity(REGIONS, WORDS, agg_func="LogSumExp")
+    with pytest.raises(ValueError, match="agg_func 'Median' is unknown"):
+        max_similarity(REGIONS, WORDS, agg_func="Median")

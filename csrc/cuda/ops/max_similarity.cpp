@@ -4,24 +4,24 @@
 namespace itm::cuda {
 namespace {
 
-SimilarityOptions options_of(std::string_view agg_func) {
-  return {1, 1, FeatureNorm::kNone, option_named("agg_func", agg_func, kMaxAggregations), 0};
+SimilarityOptions options_of(std::string_view agg_func, double lambda_lse) {
+  return {1, lambda_lse, FeatureNorm::kNone, option_named("agg_func", agg_func, kAggregations), 0};
 }
 
 Tensor max_similarity(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
                       const std::optional<Tensor>& region_counts, std::string_view cross_attn,
-                      std::string_view agg_func) {
+                      std::string_view agg_func, double lambda_lse) {
   return similarity_forward("max_similarity", {regions, words, word_counts, region_counts, cross_attn},
-                            options_of(agg_func));
+                            options_of(agg_func, lambda_lse));
 }
 
 std::tuple<Tensor, Tensor> max_similarity_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
                                                    const std::optional<Tensor>& word_counts,
                                                    const std::optional<Tensor>& region_counts,
                                                    std::string_view cross_attn, std::string_view agg_func,
-                                                   bool need_regions, bool need_words) {
+                                                   double lambda_lse, bool need_regions, bool need_words) {
   return similarity_backward("max_similarity", grad, {regions, words, word_counts, region_counts, cross_attn},
-                             options_of(agg_func), need_regions, need_words);
+                             options_of(agg_func, lambda_lse), need_regions, need_words);
 }
 
 }  // namespace

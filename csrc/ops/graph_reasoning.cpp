@@ -1,0 +1,116 @@
+// torch.ops.itm_fast.graph_reasoning: schema and CPU registration. Contract: itm_fast/ops/graph_reasoning.py.
+#include <torch/library.h>
+
+#include "../cpu/graph_reasoning_tiles.h"
+
+namespace itm {
+namespace {
+
+using at::Tensor;
+
+void check(const char* name, const Tensor& given, at::IntArrayRef shape, const Tensor& like) {
+  TORCH_CHECK_VALUE(given.sizes() == shape, name, " must have shape ", shape, ", got ", given.sizes());
+  TORCH_CHECK_TYPE(given.scalar_type() == like.scalar_type() &&
+                       (given.scalar_type() == at::kFloat || given.scalar_type() == at::kDouble),
+                   name, " must be float32 or float64 as all others, got ", given.scalar_type());
+}
+
+// Contiguous copies of what the operator was given, checked.
+struct Given {
+  Tensor whole, local, forms, form_biases, weights, biases;
+  Batch words;
+  int64_t steps, width;
+
+  Given(const Tensor& w, const Tensor& l, const Tensor& word_counts, const Tensor& f, const Tensor& fb, const Tensor& m,
+        const Tensor& b)
+      : whole(w.contiguous()),
+        local(l.contiguous()),
+        forms(f.contiguous()),
+        form_biases(fb.contiguous()),
+        weights(m.contiguous()),
+        biases(b.contiguous()),
+        words(packed_words(w, l, word_counts)),
+        steps(f.size(0)),
+        width(w.size(2)) {
+    TORCH_CHECK_VALUE(steps > 0 && width > 0, "forms must have at least one step and one number, got ", f.sizes());
+    check("whole", w, {w.size(0), words.n_groups, width}, w);
+    check("local", l, {w.size(0), l.size(1), width}, w);
+    check("forms", f, {steps, width, width}, w);
+    check("form_biases", fb, {steps, width}, w);
+    check("weights", m, {steps, width, width}, w);
+    check("biases", b, {steps, width}, w);
+  }
+
+  bool empty() const { return whole.numel() == 0; }
+
+  template <class T>
+  GraphOperands<T> operands(bool backward) const {
+    return {words,
+            whole.size(0),
+            steps,
+            width,
+            whole.const_data_ptr<T>(),
+            local.const_data_ptr<T>(),
+            {forms.const_data_ptr<T>(), form_biases.const_data_ptr<T>(), weights.const_data_ptr<T>(),
+             biases.const_data_ptr<T>()},
+            gemm_choice(whole.scalar_type()).brgemm,
+            backward};
+  }
+
+ private:
+  static Batch packed_words(const Tensor& whole, const Tensor& local, const Tensor& word_counts) {
+    TORCH_CHECK_VALUE(whole.dim() == 3 && local.dim() == 3, "whole and local must have three dimensions, got ",
+                      whole.sizes(), " and ", local.sizes());
+    return Batch::packed(at::empty({local.size(1), 1}), word_counts, "word");
+  }
+};
+
+Tensor graph_reasoning_cpu(const Tensor& whole, const Tensor& local, const Tensor& word_counts, const Tensor& forms,
+                           const Tensor& form_biases, const Tensor& weights, const Tensor& biases) {
+  const Given given(whole, local, word_counts, forms, form_biases, weights, biases);
+  Tensor out = at::empty(whole.sizes(), whole.options());
+  if (given.empty()) return out;
+  if (whole.scalar_type() == at::kDouble)
+    graph_reasoning_tiles<double>(given.operands<double>(false), out.mutable_data_ptr<double>());
+  else
+    graph_reasoning_tiles<float>(given.operands<float>(false), out.mutable_data_ptr<float>());
+  return out;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> graph_reasoning_backward_cpu(
+    const Tensor& grad, const Tensor& whole, const Tensor& local, const Tensor& word_counts, const Tensor& forms,
+    const Tensor& form_biases, const Tensor& weights, const Tensor& biases) {
+  const Given given(whole, local, word_counts, forms, form_biases, weights, biases);
+  check("grad", grad, whole.sizes(), whole);
+  auto gradient = [&](const Tensor& of) { return at::zeros(of.sizes(), of.options()); };
+  Tensor of_whole = gradient(whole), of_local = gradient(local), of_forms = gradient(forms),
+         of_form_biases = gradient(form_biases), of_weights = gradient(weights), of_biases = gradient(biases);
+  auto run = [&](auto number) {
+    using T = decltype(number);
+    const Tensor cotangent = grad.contiguous();
+    graph_reasoning_backward_tiles<T>(given.operands<T>(true), cotangent.const_data_ptr<T>(),
+                                      of_whole.mutable_data_ptr<T>(), of_local.mutable_data_ptr<T>(),
+                                      {of_forms.mutable_data_ptr<T>(), of_form_biases.mutable_data_ptr<T>(),
+                                       of_weights.mutable_data_ptr<T>(), of_biases.mutable_data_ptr<T>()});
+  };
+  if (!given.empty() && whole.scalar_type() == at::kDouble) run(double());
+  if (!given.empty() && whole.scalar_type() == at::kFloat) run(float());
+  return {of_whole, of_local, of_forms, of_form_biases, of_weights, of_biases};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+  m.def(
+      "graph_reasoning(Tensor whole, Tensor local, Tensor word_counts, Tensor forms, Tensor form_biases, "
+      "Tensor weights, Tensor biases) -> Tensor");
+  m.def(
+      "graph_reasoning_backward(Tensor grad, Tensor whole, Tensor local, Tensor word_counts, Tensor forms, "
+      "Tensor form_biases, Tensor weights, Tensor biases) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+}
+TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("graph_reasoning", &graph_reasoning_cpu);
+  m.impl("graph_reasoning_backward", &graph_reasoning_backward_cpu);
+}
+
+}  // namespace itm

@@ -1,0 +1,201 @@
+"""Similarity vectors of words and what they attend to (SGR, SAF): public function, autograd, and plain torch."""
+
+import itertools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from itm_fast.ops import _checks, _library
+
+_library.load()
+
+_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU before the first normalisation, as in SCAN
+_EPSILON = 1e-8
+_BLOCK_NUMBERS = 1 << 24  # of attended contexts that plain torch makes at a time
+
+
+class CaptionGroup(NamedTuple):
+    """Neighbouring captions of one length."""
+
+    n_captions: int
+    n_words: int  # of each caption
+
+
+def caption_groups(word_counts: list[int], most_words: int) -> list[CaptionGroup]:
+    """Cuts captions into groups of one length and at most `most_words` words, but at least one caption."""
+    groups = []
+    for n_words, run in itertools.groupby(word_counts):
+        left = len(list(run))
+        while left:
+            n_captions = min(left, max(1, most_words // n_words))
+            groups.append(CaptionGroup(n_captions, n_words))
+            left -= n_captions
+    return groups
+
+
+def split_captions(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Tensor]:
+    """(..., all captions, ...) -> for each group (..., n_captions, ...)."""
+    return list(torch.split(x, [group.n_captions for group in groups], dim=dim))
+
+
+def split_words(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Tensor]:
+    """(..., all words, ...) -> for each group (..., n_captions, n_words, ...)."""
+    # torch.split: its backward pass is one concatenation, where that of as many slices adds as many whole tensors.
+    parts = torch.split(x, [group.n_captions * group.n_words for group in groups], dim=dim)
+    shapes = ((*x.shape[:dim], *group, *x.shape[dim + 1 :]) for group in groups)
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def attended_similarity(
+    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, *, lambda_softmax: float = 9.0
+) -> Tensor:
+    """Similarity vector of every word with what it attends to in every image.
+
+    u = attended context (text to image, "clipped_l2norm", see `cross_attention_similarity`) at unit length;
+    y = weight (u - word)^2 + bias, the square taken number by number; result y / (|y| + 1e-8).
+    On the CPU no attended context is ever kept, neither here nor for the gradients, which make them again. On other
+    devices: plain torch, some captions at a time.
+
+    Args:
+        regions: (n_images, n_regions, dim) float32 or float64.
+        words: (n_words, dim), the words of all captions one after another, without padding.
+        word_counts: (n_captions,) int64, at least 1: words of each caption; they sum to n_words.
+        weight: (width, dim).
+        bias: (width,).
+        lambda_softmax: Inverse temperature of the attention.
+
+    Returns:
+        (n_images, n_words, width), dtype of the inputs. Differentiable once in all but the counts; where the original
+        divides by the root of 0 (similarities of a region that are all 0, a context or a vector of length 0), the
+        gradient through it is 0. Deterministic on the CPU.
+
+    Raises:
+        ValueError: Shapes, devices or counts do not fit; the message names the argument.
+        TypeError: A dtype is not supported, or they differ.
+
+    Source:
+        Diao et al., Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021, equations 1-4;
+        Paranioar/SGRAF, model.py.
+
+    Example:
+        >>> regions, words = torch.randn(2, 36, 64), torch.randn(7, 64)
+        >>> attended_similarity(regions, words, torch.tensor([4, 3]), torch.randn(16, 64), torch.zeros(16)).shape
+        torch.Size([2, 7, 16])
+    """
+    lambda_softmax = _checks.check_finite("lambda_softmax", lambda_softmax, positive=False)
+    _check(regions, words, word_counts, weight, bias)
+    if regions.device.type not in ("cpu", "meta"):
+        return _plain(regions, words, word_counts, weight, bias, lambda_softmax)
+    similarities: Tensor
+    similarities, _ = torch.ops.itm_fast.attended_similarity(regions, words, word_counts, weight, bias, lambda_softmax)
+    return similarities
+
+
+def _check(regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor) -> None:
+    given = {"regions": regions, "words": words, "weight": weight, "bias": bias}
+    shapes = {"regions": "(n_images, n_regions, dim)", "words": "(n_words, dim)"}
+    shapes |= {"weight": "(width, dim)", "bias": "(width,)"}
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.ndim != shapes[name].count(",") + (name != "bias"):
+            raise ValueError(f"{name} must have shape {shapes[name]}, got {tuple(tensor.shape)}")
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != regions.dtype:
+            raise TypeError(f"{', '.join(given)} must all be float32 or all float64; {name} is {tensor.dtype}")
+        if tensor.device != regions.device:
+            raise ValueError(f"{name} must be on the device of regions, {regions.device}, got {tensor.device}")
+    if not regions.shape[2] == words.shape[1] == weight.shape[1] or len(bias) != len(weight):
+        raise ValueError(
+            "regions, words and weight must have the same dim, and weight and bias the same width, got "
+            + ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given.items())
+        )
+    if weight.numel() == 0:
+        raise ValueError(f"weight has no numbers, got shape {tuple(weight.shape)}")
+    if not isinstance(word_counts, Tensor) or word_counts.dtype != torch.int64 or word_counts.ndim != 1:
+        raise TypeError("word_counts must be an int64 tensor of one dimension; use torch.as_tensor")
+
+
+def _plain(
+    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
+) -> Tensor:
+    """The operator in plain torch: captions of one length together, contexts made again in the backward pass."""
+    counts: list[int] = word_counts.tolist()
+    if sum(counts) != len(words) or min(counts, default=1) < 1:
+        raise ValueError(f"word_counts must be at least 1 and sum to the {len(words)} words, got {counts}")
+    gram = regions @ regions.transpose(1, 2)
+    parts = [regions.new_empty(len(regions), 0, len(weight))]
+    groups = caption_groups(counts, _BLOCK_NUMBERS // max(1, len(regions) * regions.shape[2]))
+    for captions in split_words(words, groups) if groups else ():
+        block = (regions, gram, captions, weight, bias, lambda_softmax)
+        recomputed = torch.is_grad_enabled()
+        parts.append(checkpoint(_plain_group, *block, use_reentrant=False) if recomputed else _plain_group(*block))
+    return torch.cat(parts, dim=1)
+
+
+def _plain_group(
+    regions: Tensor, gram: Tensor, words: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
+) -> Tensor:
+    """Words (n_captions, n_words, dim) -> (n_images, n_captions * n_words, width)."""
+    flat = words.flatten(0, 1)
+    sims = (regions @ flat.T).view(*regions.shape[:2], *words.shape[:2])
+    clipped = _unit(torch.nn.functional.leaky_relu(sims, _NEGATIVE_SLOPE))
+    attention = (lambda_softmax * clipped).softmax(1).flatten(2).transpose(1, 2)  # (n_images, words, n_regions)
+    squared = ((attention @ gram) * attention).sum(2, keepdim=True)  # of the context's length, without the context
+    live = squared > 0
+    inverse = live / (torch.where(live, squared, 1).sqrt() + _EPSILON)
+    contexts = (attention * inverse) @ regions
+    return _unit(torch.nn.functional.linear((contexts - flat).square(), weight, bias))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """X / (|x| + 1e-8) along the last axis, gradient 0 where x is 0."""
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    unit: Tensor = torch.where(length > 0, x, x.detach()) / (length + _EPSILON)
+    return unit
+
+
+@torch.library.register_fake("itm_fast::attended_similarity")  # type: ignore[untyped-decorator]
+def _fake(regions: Tensor, words: Tensor, _word_counts: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    shape = (regions.shape[0], words.shape[0])
+    return regions.new_empty((*shape, weight.shape[0])), regions.new_empty(shape)
+
+
+@torch.library.register_fake("itm_fast::attended_similarity_backward")  # type: ignore[untyped-decorator]
+def _fake_backward(
+    _grad: Tensor,
+    _similarities: Tensor,
+    _lengths: Tensor,
+    regions: Tensor,
+    words: Tensor,
+    _word_counts: Tensor,
+    weight: Tensor,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])
+    return tuple(regions.new_empty(shape) for shape in shapes)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    regions, words, word_counts, weight, _, ctx.lambda_softmax = inputs
+    similarities, lengths = output
+    ctx.mark_non_differentiable(lengths)
+    ctx.save_for_backward(similarities, lengths, regions, words, word_counts, weight)
+
+
+def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    regions, words, weight, bias = torch.ops.itm_fast.attended_similarity_backward(
+        grad, *ctx.saved_tensors, ctx.lambda_softmax
+    )
+    return regions, words, None, weight, bias, None
+
+
+torch.library.register_autograd("itm_fast::attended_similarity", _backward, setup_context=_setup_context)
+
+
+def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
+    raise RuntimeError("attended_similarity can be differentiated once only, and create_graph=True asks for more")
+
+
+torch.library.register_autograd("itm_fast::attended_similarity_backward", _refuse_second_derivative)
