@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden_files import golden
 
-from itm_fast.nn.similarity import esl
+from itm_fast.nn.similarity import blocks
 from itm_fast.nn.similarity.esl import ESLSimilarity
 
 
@@ -87,9 +87,9 @@ def test_blocks_change_nothing(monkeypatch):
     results = []
     # All at once; an image and two captions at a time; less room than one needs; affinities kept, and made again.
     for elements, captions, kept in ((1 << 22, 32, 1 << 22), (5 * 2 * 6, 2, 1 << 22), (1, 3, 1), (1 << 22, 1, 1)):
-        monkeypatch.setattr(esl, "_BLOCK_ELEMENTS", elements)
-        monkeypatch.setattr(esl, "_CAPTIONS_AT_A_TIME", captions)
-        monkeypatch.setattr(esl, "_KEPT_ELEMENTS", kept)
+        monkeypatch.setattr(blocks, "_BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(blocks, "_CAPTIONS_AT_A_TIME", captions)
+        monkeypatch.setattr(blocks, "_KEPT_ELEMENTS", kept)
         leaf = regions.clone().requires_grad_()
         sims = module(leaf, words, counts)
         sims.sin().sum().backward()

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from itm_fast.nn.encoders.regions import initialised_linear
+
 DataName = Literal["coco_precomp", "f30k_precomp"]
 
 
@@ -58,10 +60,7 @@ class ReasoningRegionEncoder(nn.Module):
         if data_name not in get_args(DataName):
             raise ValueError(f"data_name must be 'coco_precomp' or 'f30k_precomp', got {data_name!r}")
         self.data_name = data_name
-        self.fc = nn.Linear(img_dim, embed_size)
-        bound = (6.0 / (img_dim + embed_size)) ** 0.5
-        nn.init.uniform_(self.fc.weight, -bound, bound)
-        nn.init.zeros_(self.fc.bias)
+        self.fc = initialised_linear(img_dim, embed_size)
         self.img_rnn = nn.GRU(embed_size, embed_size, 1, batch_first=True)
         for number in range(1, 5):
             setattr(self, f"Rs_GCN_{number}", RsGCN(embed_size))

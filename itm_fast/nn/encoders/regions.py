@@ -1,10 +1,13 @@
-"""Region features to embeddings: one linear map, optionally weight-normalised, and unit length."""
+"""Region features to embeddings: a linear map, optionally weight-normalised or beside an MLP, or of their mean."""
 
 import math
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+
+from itm_fast.nn.linear import TileLinear
 
 PrecompEncType = Literal["basic", "weight_norm"]
 
@@ -43,18 +46,95 @@ class RegionEncoder(nn.Module):
         if precomp_enc_type not in get_args(PrecompEncType):
             raise ValueError(f"precomp_enc_type must be 'basic' or 'weight_norm', got {precomp_enc_type!r}")
         self.no_imgnorm = no_imgnorm
-        self.fc: nn.Module = nn.Linear(img_dim, embed_size)
-        if precomp_enc_type == "weight_norm":
-            self.fc = WeightNormLinear(img_dim, embed_size)
-        else:
-            bound = math.sqrt(6.0) / math.sqrt(img_dim + embed_size)
-            nn.init.uniform_(self.fc.weight, -bound, bound)
-            nn.init.zeros_(self.fc.bias)
+        self.fc = (WeightNormLinear if precomp_enc_type == "weight_norm" else initialised_linear)(img_dim, embed_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, max_regions, img_dim) -> regions (n, max_regions, embed_size)."""
         regions: Tensor = self.fc(images)
         return regions if self.no_imgnorm else l2_normalise(regions)
+
+
+class MeanRegionEncoder(nn.Module):
+    """Linear map of the mean of an image's regions; one region is VSE++'s vector an image.
+
+    State dict: `fc.weight` (embed_size, img_dim), `fc.bias`.
+
+    Source:
+        fartashf/vsepp, model.py, EncoderImagePrecomp.
+    """
+
+    def __init__(self, img_dim: int, embed_size: int, *, no_imgnorm: bool = False, use_abs: bool = False) -> None:
+        """Initialise as VSE++ does.
+
+        Args:
+            img_dim: Numbers per feature.
+            embed_size: Numbers per embedding.
+            no_imgnorm: Leave the embeddings at their own length.
+            use_abs: Take absolute values at the end, for order embeddings.
+        """
+        super().__init__()
+        self.no_imgnorm, self.use_abs = no_imgnorm, use_abs
+        self.fc = initialised_linear(img_dim, embed_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, n_regions, img_dim) -> embeddings (n, embed_size)."""
+        embeddings: Tensor = self.fc(images.mean(1))
+        if not self.no_imgnorm:
+            embeddings = nn.functional.normalize(embeddings, dim=1)
+        return torch.abs(embeddings) if self.use_abs else embeddings
+
+
+class _MLP(nn.Module):
+    """Two linear maps; `bns.1` is in the original's state dict and never used."""
+
+    def __init__(self, img_dim: int, embed_size: int) -> None:
+        super().__init__()
+        widths = (img_dim, embed_size // 2, embed_size)
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
+        self.bns = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
+        self.bns[1].requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, n_regions, img_dim) -> (n, n_regions, embed_size)."""
+        hidden = self.layers[0](x)
+        hidden = self.bns[0](hidden.flatten(0, 1)).view_as(hidden).relu()  # over all rows, dropped regions too
+        mapped: Tensor = self.layers[1](hidden)
+        return mapped
+
+
+class MLPRegionEncoder(nn.Module):
+    """Linear map plus a two-layer perceptron with batch normalisation.
+
+    State dict: `fc.*` (embed_size, img_dim), `mlp.layers.{0,1}.*`, `mlp.bns.{0,1}.*`.
+
+    Source:
+        Chen et al., CVPR 2021; woodfrog/vse_infty, lib/encoders.py, EncoderImageAggr.
+    """
+
+    def __init__(self, img_dim: int, embed_size: int) -> None:
+        """Initialise as VSE-infinity does.
+
+        Args:
+            img_dim: Numbers per region feature.
+            embed_size: Numbers per embedding, even.
+        """
+        super().__init__()
+        self.fc = initialised_linear(img_dim, embed_size)
+        self.mlp = _MLP(img_dim, embed_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, n_regions, img_dim) -> regions (n, n_regions, embed_size) of whatever length."""
+        regions: Tensor = self.fc(images) + self.mlp(images)
+        return regions
+
+
+def initialised_linear(in_features: int, out_features: int) -> TileLinear:
+    """A linear map with weights from U(-b, b), b^2 = 6 / (in + out), and zero bias, as all of SCAN's family have it."""
+    linear = TileLinear(in_features, out_features)
+    bound = math.sqrt(6.0) / math.sqrt(in_features + out_features)
+    nn.init.uniform_(linear.weight, -bound, bound)
+    nn.init.zeros_(linear.bias)
+    return linear
 
 
 class WeightNormLinear(nn.Module):

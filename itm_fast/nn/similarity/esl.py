@@ -4,17 +4,14 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.nn.similarity.blocks import padding, sims_in_blocks, valid_counts
 from itm_fast.ops import _checks
 
 N_LEVELS = 9
 _NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
 _NONZERO_ENTRIES = 2  # largest entries of a row that ESL-A's maps keep
-_CAPTIONS_AT_A_TIME = 32
-_BLOCK_ELEMENTS = 1 << 18  # affinities at a time, about ten temporaries of this size: what a cache holds
-_KEPT_ELEMENTS = 1 << 22  # above it the backward pass makes the affinities again: they are far larger than the levels
 
 
 class _Levels(nn.Module):
@@ -165,7 +162,7 @@ class ESLSimilarity(nn.Module):
     def caption_levels(self, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
         """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0."""
         if word_counts is not None:
-            words = words.masked_fill(_padding(word_counts, words.shape[1])[:, :, None], 0)
+            words = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0)
         levels = self.plus_encoder.encoders_1.text_levels(words, chain_normalised=False)
         forms = self.sims.calculator_1.forms()
         parts = levels.split([len(form) for form in forms], dim=-1)
@@ -179,34 +176,14 @@ class ESLSimilarity(nn.Module):
         Raises:
             ValueError: A count is outside 1 ... max_words.
         """
-        n_images, n_regions, _ = image_levels.shape
-        n_captions, max_words, _ = caption_levels.shape
-        if word_counts is None:
-            word_counts = torch.full((n_captions,), max_words, device=caption_levels.device)
-        wrong = ((word_counts < 1) | (word_counts > max_words)).nonzero()
-        if len(wrong):
-            caption = int(wrong[0])
-            raise ValueError(f"word_counts[{caption}] is {int(word_counts[caption])}; expected 1 to {max_words}")
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
-        order = word_counts.argsort()  # captions of about one length together: the padding would be most of the work
-        columns = [image_levels.new_empty(n_images, 0)]
-        recomputed = torch.is_grad_enabled() and n_images * n_regions * n_captions * max_words > _KEPT_ELEMENTS
-        for first in range(0, n_captions, _CAPTIONS_AT_A_TIME):
-            group = order[first : first + _CAPTIONS_AT_A_TIME]
-            counts = word_counts[group]
-            n_words = int(counts.max())
-            captions, padding = caption_levels[group, :n_words], _padding(counts, n_words)
-            rows = max(1, _BLOCK_ELEMENTS // (n_regions * padding.numel()))
-            sims = [image_levels.new_empty(0, len(group))]
-            for start in range(0, n_images, rows):
-                block = (image_levels[start : start + rows], captions, padding, counts, temperature)
-                sims.append(checkpoint(_pooled, *block, use_reentrant=False) if recomputed else _pooled(*block))
-            columns.append(torch.cat(sims))
-        return torch.cat(columns, dim=1)[:, order.argsort()]
 
+        def sims_of(images: Tensor, _: Tensor, captions: Tensor, counts: Tensor) -> Tensor:
+            return _pooled(images, captions, counts, temperature)
 
-def _padding(word_counts: Tensor, max_words: int) -> Tensor:
-    return torch.arange(max_words, device=word_counts.device) >= word_counts[:, None]
+        region_counts = valid_counts("region_counts", None, image_levels)
+        word_counts = valid_counts("word_counts", word_counts, caption_levels)
+        return sims_in_blocks(sims_of, image_levels, region_counts, caption_levels, word_counts)
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
@@ -219,17 +196,16 @@ def _largest_of_rows(weight: Tensor) -> Tensor:
     return weight.masked_fill(weight < threshold, 0)
 
 
-def _pooled(
-    image_levels: Tensor, caption_levels: Tensor, padding: Tensor, counts: Tensor, temperature: Tensor
-) -> Tensor:
+def _pooled(image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor, temperature: Tensor) -> Tensor:
     """The similarities of a block of images with all captions."""
     n_images, n_regions, width = image_levels.shape
     affinities = image_levels.reshape(-1, width) @ caption_levels.reshape(-1, width).T
-    affinities = affinities.view(n_images, n_regions, *padding.shape)  # (n_images, n_regions, n_captions, max_words)
+    affinities = affinities.view(n_images, n_regions, *caption_levels.shape[:2])
     activated = nn.functional.leaky_relu(affinities.tanh(), _NEGATIVE_SLOPE)  # 0 at padded words
     over_words = torch.linalg.vector_norm(activated, dim=3, keepdim=True) + 1e-8
     over_regions = torch.linalg.vector_norm(activated, dim=1, keepdim=True) + 1e-8
-    of_words: Tensor = (affinities * (temperature * activated / over_words).softmax(1)).sum((1, 3)) / counts
-    logits = (temperature * activated / over_regions).masked_fill(padding, -torch.inf)
+    of_words: Tensor = (affinities * (temperature * activated / over_words).softmax(1)).sum((1, 3)) / word_counts
+    no_word = padding(word_counts, caption_levels.shape[1])
+    logits = (temperature * activated / over_regions).masked_fill(no_word, -torch.inf)
     of_regions: Tensor = (affinities * logits.softmax(3)).sum((1, 3)) / n_regions
     return of_words + of_regions

@@ -1,0 +1,53 @@
+"""Drop-in for Paranioar/SGRAF's model.py: `EncoderSimilarity`, same signature and state dict.
+
+from model import EncoderSimilarity        ->  from itm_fast.compat.sgraf import EncoderSimilarity
+"""
+
+from collections.abc import Sequence
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from itm_fast.nn.similarity.sgraf import ModuleName, SGRAFSimilarity
+
+
+class EncoderSimilarity(SGRAFSimilarity):
+    """SGR or SAF of every image with every caption; see `SGRAFSimilarity`.
+
+    Source:
+        Paranioar/SGRAF, model.py, EncoderSimilarity.
+    """
+
+    def __init__(self, embed_size: int, sim_dim: int, module_name: str = "AVE", sgr_step: int = 3) -> None:
+        """Initialise as the original does, with its 36 regions and its dropout of 0.4.
+
+        Args:
+            embed_size: Numbers per region and word.
+            sim_dim: Numbers per similarity vector.
+            module_name: "SGR" or "SAF". The signature's default is the original's, and is refused: it is no model of
+                the paper, and none of its checkpoints needs it.
+            sgr_step: Steps of graph reasoning.
+
+        Raises:
+            ValueError: `module_name` is another, or a size is below 1.
+        """
+        names = get_args(ModuleName)
+        if module_name not in names:
+            raise ValueError(f"module_name must be one of {', '.join(map(repr, names))}, got {module_name!r}")
+        super().__init__(embed_size, sim_dim, module_name="SGR" if module_name == "SGR" else "SAF", sgr_step=sgr_step)
+
+    def forward(  # type: ignore[override]  # the original's names
+        self, img_emb: Tensor, cap_emb: Tensor, cap_lens: Sequence[int] | Tensor
+    ) -> Tensor:
+        """Similarities of all pairs.
+
+        Args:
+            img_emb: (n_images, 36, embed_size).
+            cap_emb: (n_captions, max_words, embed_size).
+            cap_lens: Words of each caption: list or tensor, as the GRU's packing returns it.
+
+        Returns:
+            (n_images, n_captions).
+        """
+        return super().forward(img_emb, cap_emb, torch.as_tensor(cap_lens, dtype=torch.int64, device=cap_emb.device))

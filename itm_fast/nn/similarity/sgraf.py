@@ -1,0 +1,342 @@
+"""SGR's and SAF's similarity: a similarity vector of every word and of the whole, then graph reasoning or a gate."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.nn.linear import TileLinear
+from itm_fast.ops import _checks
+from itm_fast.ops.attended_similarity import (
+    CaptionGroup,
+    attended_similarity,
+    caption_groups,
+    split_captions,
+    split_words,
+)
+from itm_fast.ops.graph_reasoning import graph_reasoning
+
+ModuleName = Literal["SGR", "SAF"]
+_EPSILON = 1e-8
+_LOCAL_NUMBERS = 1 << 26  # of the words' similarity vectors at a time
+
+
+class _VisualGlobal(nn.Module):
+    """The whole image as one vector: its regions weighted by how they go with their mean."""
+
+    def __init__(self, embed_size: int, n_regions: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding_local = nn.Sequential(
+            TileLinear(embed_size, embed_size), nn.BatchNorm1d(n_regions), nn.Tanh(), nn.Dropout(dropout)
+        )
+        self.embedding_global = nn.Sequential(
+            TileLinear(embed_size, embed_size), nn.BatchNorm1d(embed_size), nn.Tanh(), nn.Dropout(dropout)
+        )
+        self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
+
+    def forward(self, regions: Tensor) -> Tensor:
+        """(n_images, n_regions, embed_size) -> (n_images, embed_size)."""
+        common = self.embedding_local(regions) * self.embedding_global(regions.mean(1))[:, None]
+        return l2_normalise((self.embedding_common(common).softmax(1) * regions).sum(1))
+
+
+class _TextGlobal(nn.Module):
+    """The whole caption as one vector, as `_VisualGlobal` without the batch normalisation."""
+
+    def __init__(self, embed_size: int, dropout: float) -> None:
+        super().__init__()
+        self.embedding_local = nn.Sequential(TileLinear(embed_size, embed_size), nn.Tanh(), nn.Dropout(dropout))
+        self.embedding_global = nn.Sequential(TileLinear(embed_size, embed_size), nn.Tanh(), nn.Dropout(dropout))
+        self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
+
+    def forward(self, words: Tensor, groups: list[CaptionGroup]) -> Tensor:
+        """Words without padding (n_words, embed_size) -> (n_captions, embed_size)."""
+        local = self.embedding_local(words)
+        captions = split_words(words, groups)
+        whole = self.embedding_global(torch.cat([caption.mean(1) for caption in captions]))
+        parts = zip(captions, split_words(local, groups), split_captions(whole, groups), strict=True)
+        vectors = []
+        for caption, local_part, whole_part in parts:
+            weights = self.embedding_common(local_part * whole_part[:, None]).softmax(1)
+            vectors.append((weights * caption).sum(1))
+        return l2_normalise(torch.cat(vectors))
+
+
+class _GraphReasoning(nn.Module):
+    """One step of SGR over the similarity vectors of a pair."""
+
+    def __init__(self, sim_dim: int) -> None:
+        super().__init__()
+        self.graph_query_w = nn.Linear(sim_dim, sim_dim)
+        self.graph_key_w = nn.Linear(sim_dim, sim_dim)
+        self.sim_graph_w = nn.Linear(sim_dim, sim_dim)
+
+    def form(self) -> tuple[Tensor, Tensor]:
+        """Query and key as one matrix and a bias: what the query's side alone adds to the edges, their softmax removes.
+
+        The key's bias stands there with factor 0, so that it has a gradient like the rest.
+        """
+        query, key = self.graph_query_w, self.graph_key_w
+        return key.weight.T @ query.weight, query.bias @ key.weight + 0 * key.bias
+
+
+class _Logits(torch.autograd.Function):
+    """Linear map of local vectors to a number each; the vectors again, to be used by `_GatedSums` and nothing else.
+
+    The gradient that comes back through these is completed in place: it is the largest tensor of the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(local, weight)
+        return nn.functional.linear(local, weight, bias)[..., 0], local.view_as(local)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, grad_local: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        local, weight = ctx.saved_tensors
+        numbers = grad.reshape(-1)
+        grad_local.view(-1, local.shape[2]).addr_(numbers, weight[0])
+        return grad_local, numbers[None] @ local.flatten(0, 1), numbers.sum(0, keepdim=True)
+
+
+class _GatedSums(torch.autograd.Function):
+    """Sums over each caption's words of gate (n_images, n_words) times local (n_images, n_words, sim_dim).
+
+    As products of torch's own, the local vectors and their gradient would be copied several times.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, local: Tensor, groups: list[CaptionGroup]) -> Tensor:
+        ctx.save_for_backward(gate, local)
+        ctx.groups = groups
+        pairs = zip(split_words(gate, groups, 1), split_words(local, groups, 1), strict=True)
+        return torch.cat([(weights[:, :, None] @ vectors)[:, :, 0] for weights, vectors in pairs], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        gate, local = ctx.saved_tensors
+        n_words = [group.n_words for group in ctx.groups for _ in range(group.n_captions)]
+        of_words = grad.repeat_interleave(torch.tensor(n_words, device=grad.device), dim=1)
+        of_gate = (of_words[:, :, None] @ local[..., None])[..., 0, 0]
+        return of_gate, of_words.mul_(gate[..., None]), None
+
+
+class _AttentionFiltration(nn.Module):
+    """SAF's gate: one weight a similarity vector, normalised over all images of one caption."""
+
+    def __init__(self, sim_dim: int) -> None:
+        super().__init__()
+        self.attn_sim_w = nn.Linear(sim_dim, 1)
+        self.bn = nn.BatchNorm1d(1)
+
+    def forward(self, whole: Tensor, local: Tensor, groups: list[CaptionGroup]) -> tuple[Tensor, Tensor, Tensor]:
+        """Similarity vectors (n_images, n_captions, sim_dim) and (n_images, n_words, sim_dim) -> one of each pair.
+
+        Also the batch statistics, mean and unbiased variance (n_captions,), that `update` takes.
+        """
+        of_pairs = split_captions(self.attn_sim_w(whole), groups, 1)
+        layer = self.attn_sim_w
+        logits, local = _Logits.apply(local, layer.weight, layer.bias)  # type: ignore[no-untyped-call]
+        of_words = split_words(logits, groups, 1)
+        gates, *statistics = zip(
+            *(self._gate(torch.cat(pair, dim=2)) for pair in zip(of_pairs, of_words, strict=True)), strict=True
+        )
+        of_whole = torch.cat([gate[:, :, :1] for gate in gates], dim=1)
+        of_local = torch.cat([gate[:, :, 1:].flatten(1) for gate in gates], dim=1)
+        vectors = of_whole * whole + _GatedSums.apply(of_local, local, groups)  # type: ignore[no-untyped-call]
+        mean, variance = (torch.cat(parts) for parts in statistics)
+        return l2_normalise(vectors), mean, variance
+
+    def _gate(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(n_images, n_captions, n_nodes) -> weights of the same shape, and the batch statistics."""
+        variance, mean = torch.var_mean(logits, (0, 2), correction=0)
+        n = logits.shape[0] * logits.shape[2]
+        statistics = (mean.detach(), variance.detach() * (n / (n - 1)))
+        if not self.training:
+            mean, variance = cast(Tensor, self.bn.running_mean), cast(Tensor, self.bn.running_var)
+        scale = self.bn.weight * (variance + self.bn.eps).rsqrt()
+        gate = ((logits - mean[:, None]) * scale[:, None] + self.bn.bias).sigmoid()
+        return gate / (gate.sum(2, keepdim=True) + _EPSILON), *statistics
+
+    def update(self, mean: Tensor, variance: Tensor) -> None:
+        """Running statistics after one training step a caption, in this order."""
+        momentum = cast(float, self.bn.momentum)
+        steps_after = torch.arange(len(mean) - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        weights = momentum * (1 - momentum) ** steps_after
+        for running, batch in ((self.bn.running_mean, mean), (self.bn.running_var, variance)):
+            cast(Tensor, running).mul_((1 - momentum) ** len(mean)).add_((weights * batch).sum())
+        cast(Tensor, self.bn.num_batches_tracked).add_(len(mean))
+
+
+class SGRAFSimilarity(nn.Module):
+    """Similarity graph reasoning (SGR) or similarity attention filtration (SAF) between regions and words.
+
+    A word attends to the regions as in SCAN; the squared difference of word and attended context is mapped to a
+    similarity vector, and so is that of the whole caption and the whole image. SGR lets these vectors attend to each
+    other `sgr_step` times and keeps the global one, SAF weighs them with a gate; the sim is the sigmoid of a linear map
+    of what is left.
+
+    State dict: as in the original (`v_global_w`, `t_global_w`, `sim_tranloc_w`, `sim_tranglo_w`, `sim_eval_w`,
+    `SGR_module` or `SAF_module`). In training, SAF's gate normalises every caption with the statistics of its own nodes
+    over all images of the call, and counts each as one step of its running statistics, as the original does.
+
+    Source:
+        Diao et al., Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021; Paranioar/SGRAF.
+    """
+
+    def __init__(
+        self,
+        embed_size: int = 1024,
+        sim_dim: int = 256,
+        *,
+        module_name: ModuleName = "SGR",
+        sgr_step: int = 3,
+        n_regions: int = 36,
+        dropout: float = 0.4,
+    ) -> None:
+        """Initialise as SGRAF does: Xavier-uniform weights, biases 0.
+
+        Args:
+            embed_size: Numbers per region and word.
+            sim_dim: Numbers per similarity vector.
+            module_name: "SGR" or "SAF".
+            sgr_step: Steps of graph reasoning, at least 1.
+            n_regions: Regions of every image; they are the channels of a batch normalisation.
+            dropout: Probability, on the two embeddings that find the whole image and the whole caption.
+
+        Raises:
+            ValueError: An argument is out of its range.
+        """
+        super().__init__()
+        _checks.check_choice("module_name", module_name, ModuleName)
+        sizes = {"embed_size": embed_size, "sim_dim": sim_dim, "sgr_step": sgr_step, "n_regions": n_regions}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.embed_size, self.sim_dim, self.n_regions = embed_size, sim_dim, n_regions
+        self.v_global_w = _VisualGlobal(embed_size, n_regions, dropout)
+        self.t_global_w = _TextGlobal(embed_size, dropout)
+        self.sim_tranloc_w = nn.Linear(embed_size, sim_dim)
+        self.sim_tranglo_w = TileLinear(embed_size, sim_dim)
+        self.sim_eval_w = nn.Linear(sim_dim, 1)
+        if module_name == "SGR":
+            self.SGR_module = nn.ModuleList(_GraphReasoning(sim_dim) for _ in range(sgr_step))
+        else:
+            self.SAF_module = _AttentionFiltration(sim_dim)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+        """Similarities of all pairs.
+
+        The counts are read on the host: on CUDA this waits for the device.
+
+        Args:
+            regions: (n_images, n_regions, embed_size) floating; in training at least two images.
+            words: (n_captions, max_words, embed_size), dtype and device of `regions`.
+            word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
+
+        Returns:
+            (n_images, n_captions) between 0 and 1, differentiable.
+
+        Raises:
+            ValueError: Shapes or devices do not fit, or a count is outside 1 ... max_words.
+            TypeError: An argument has the wrong type or dtype.
+        """
+        counts = self._check(regions, words, word_counts)
+        n_images, n_captions = len(regions), len(words)
+        if not n_images or not n_captions:
+            return regions.new_empty(n_images, n_captions)
+        order = sorted(range(n_captions), key=counts.__getitem__)
+        counts = [counts[caption] for caption in order]
+        packed = _without_padding(words, order, counts)
+        images = self.v_global_w(regions)
+        results = []
+        for part in _parts(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim)):
+            n_words = sum(part)
+            results.append(self._sims(regions, images, packed[:n_words], part))
+            packed = packed[n_words:]
+        place = torch.tensor(order, device=words.device).argsort()
+        sims, *statistics = (torch.cat(parts, dim=-1)[..., place] for parts in zip(*results, strict=True))
+        if self.training and statistics:
+            self.SAF_module.update(*statistics)
+        return sims
+
+    def _check(self, regions: Tensor, words: Tensor, word_counts: Tensor | None) -> list[int]:
+        _checks.check_vectors(regions, words)
+        _checks.check_counts("word_counts", word_counts, "words", words)
+        if regions.shape[1:] != (self.n_regions, self.embed_size):
+            raise ValueError(
+                f"regions must have shape (n_images, {self.n_regions}, {self.embed_size}), got {tuple(regions.shape)}"
+            )
+        if self.training and len(regions) == 1:
+            raise ValueError("regions has one image; in training the batch normalisation needs at least two")
+        max_words = words.shape[1]
+        if word_counts is None:
+            word_counts = torch.full((len(words),), max_words)
+        counts: list[int] = word_counts.tolist()
+        for caption, count in enumerate(counts):
+            if not 1 <= count <= max_words:
+                raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
+        return counts
+
+    def _sims(self, regions: Tensor, images: Tensor, words: Tensor, word_counts: list[int]) -> tuple[Tensor, ...]:
+        """Sims (n_images, n_captions) of captions in the order of their lengths; for SAF also what its `update` takes.
+
+        Args:
+            regions: (n_images, n_regions, embed_size).
+            images: (n_images, embed_size), whole images.
+            words: (n_words, embed_size), the captions' words one after another.
+            word_counts: Words of each caption.
+        """
+        groups, counts = caption_groups(word_counts, len(words)), torch.tensor(word_counts, device=words.device)
+        dtype = torch.promote_types(regions.dtype, torch.float32)  # of the sums
+        layer = self.sim_tranloc_w
+        local = attended_similarity(
+            regions.to(dtype), words.to(dtype), counts, layer.weight.to(dtype), layer.bias.to(dtype)
+        )
+        whole = checkpoint(self._whole, images, self.t_global_w(words, groups), use_reentrant=False)
+        if hasattr(self, "SAF_module"):
+            vectors, *statistics = self.SAF_module(whole, local.to(whole.dtype), groups)
+            return self._scores(vectors), *statistics
+        steps = [cast(_GraphReasoning, step) for step in self.SGR_module]
+        forms, form_biases = zip(*(step.form() for step in steps), strict=True)
+        weights, biases = ([getattr(step.sim_graph_w, name) for step in steps] for name in ("weight", "bias"))
+        parameters = (torch.stack(tensors).to(dtype) for tensors in (forms, form_biases, weights, biases))
+        return (self._scores(graph_reasoning(whole.to(dtype), local, counts, *parameters).to(whole.dtype)),)
+
+    def _whole(self, images: Tensor, captions: Tensor) -> Tensor:
+        """Similarity vectors of whole images and whole captions, (n_images, n_captions, sim_dim)."""
+        return l2_normalise(self.sim_tranglo_w((images[:, None] - captions).square()))
+
+    def _scores(self, vectors: Tensor) -> Tensor:
+        """(n_images, n_captions, sim_dim) -> (n_images, n_captions)."""
+        return cast(Tensor, self.sim_eval_w(vectors))[..., 0].sigmoid()
+
+
+def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:
+    """Runs of captions of at most `most_words` words, but at least one caption."""
+    part: list[int] = []
+    for n_words in word_counts:
+        if part and sum(part) + n_words > most_words:
+            yield part
+            part = []
+        part.append(n_words)
+    yield part
+
+
+def _without_padding(words: Tensor, order: list[int], word_counts: list[int]) -> Tensor:
+    """Words (n_captions, max_words, dim) -> (n_words, dim), captions in this order; word_counts are in it already."""
+    max_words = words.shape[1]
+    counts = torch.tensor(word_counts, device=words.device)[:, None]
+    places = torch.tensor(order, device=words.device)[:, None] * max_words
+    position = torch.arange(max_words, device=words.device)
+    return words.flatten(0, 1).index_select(0, (places + position)[position < counts])
