@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -10,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files import written_aside
-from itm_fast.models.scan import SCAN, SCANConfig
+from itm_fast.models.base import MatchingModel
+from itm_fast.registry import MODELS, model_class
 
 _WEIGHTS, _CARD, _VOCABULARY = "model.safetensors", "config.json", "vocab.json"
 
 
-def save_model(model: SCAN, folder: str | Path) -> None:
+def save_model(model: MatchingModel, folder: str | Path) -> None:
     """Writes weights, card and vocabulary; each file aside and then renamed, the card last.
 
     Args:
@@ -27,12 +29,12 @@ def save_model(model: SCAN, folder: str | Path) -> None:
     with written_aside(folder / _WEIGHTS) as aside:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, aside)
     model.vocabulary.save(folder / _VOCABULARY)
-    card = {"format": "itm-fast model 1", "model": "scan", "config": dataclasses.asdict(model.config)}
+    card = {"format": "itm-fast model 1", "model": model.name, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def load_model(folder: str | Path) -> SCAN:
+def load_model(folder: str | Path) -> MatchingModel:
     """Reads what `save_model` wrote; nothing is unpickled.
 
     Args:
@@ -51,7 +53,8 @@ def load_model(folder: str | Path) -> SCAN:
             raise FileNotFoundError(
                 f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
             )
-    model = SCAN(_read_config(folder / _CARD), Vocabulary.load(folder / _VOCABULARY))
+    kind, config = _read_card(folder / _CARD)
+    model = kind(config, Vocabulary.load(folder / _VOCABULARY))
     try:
         weights = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -63,14 +66,15 @@ def load_model(folder: str | Path) -> SCAN:
     return model.eval()
 
 
-def _read_config(path: Path) -> SCANConfig:
+def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from error
-    if not isinstance(card, dict) or card.get("model") != "scan" or not isinstance(card.get("config"), dict):
-        raise DataError(f'{path}: expected {{"model": "scan", "config": {{...}}}}')
+    if not isinstance(card, dict) or card.get("model") not in MODELS or not isinstance(card.get("config"), dict):
+        raise DataError(f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(MODELS)}')
+    kind = model_class(card["model"])
     try:
-        return SCANConfig(**card["config"])
+        return kind, kind.config_class(**card["config"])
     except (TypeError, ValueError) as error:  # an unknown name, or a value out of range
         raise DataError(f"{path}: {error}") from error

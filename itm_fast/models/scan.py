@@ -1,13 +1,13 @@
 """SCAN: region and word encoders, stacked cross attention, hinge loss."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from torch import Tensor, nn
-
+from itm_fast.config import TrainingConfig
 from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.models.base import MatchingConfig, MatchingModel, Preset
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder
-from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm
@@ -21,7 +21,7 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class SCANConfig:
+class SCANConfig(MatchingConfig):
     """SCAN's flags with its defaults; names as in kuanghuei/SCAN, train.py.
 
     Raises:
@@ -29,14 +29,6 @@ class SCANConfig:
         TypeError: A number is none.
     """
 
-    img_dim: int = 2048
-    """Numbers per precomputed region feature."""
-    word_dim: int = 300
-    """Numbers per word vector before the GRU."""
-    embed_size: int = 1024
-    """Numbers per region and word embedding."""
-    num_layers: int = 1
-    """Layers of the GRU."""
     bi_gru: bool = False
     """Run the GRU in both directions and average them."""
     no_imgnorm: bool = False
@@ -55,42 +47,45 @@ class SCANConfig:
     """Inverse temperature of the attention."""
     lambda_lse: float = 6.0
     """Inverse temperature of LogSumExp."""
-    margin: float = 0.2
-    """Margin of the hinge loss, in units of the similarities."""
-    max_violation: bool = False
-    """Only the hardest negatives count."""
 
     def __post_init__(self) -> None:
-        for name in ("img_dim", "word_dim", "embed_size", "num_layers"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        super().__post_init__()
         for name, options in _OPTIONS.items():
             _checks.check_choice(name, getattr(self, name), options)
         _checks.check_finite("lambda_softmax", self.lambda_softmax, positive=False)
         _checks.check_finite("lambda_lse", self.lambda_lse, positive=True)
-        _checks.check_finite("margin", self.margin, positive=False)
 
 
-# The four rows of the paper's Flickr30K table; all of them with --max_violation --bi_gru.
+# The four rows of the paper's tables; all of them with --max_violation --bi_gru.
+_T_I = SCANConfig(max_violation=True, bi_gru=True)
+_I_T = SCANConfig(max_violation=True, bi_gru=True, cross_attn="i2t", lambda_softmax=4.0, lambda_lse=5.0)
+_F30K = TrainingConfig()
+_COCO = TrainingConfig(num_epochs=20, lr_update=10, learning_rate=5e-4)
 PRESETS = {
-    "t-i LSE": SCANConfig(max_violation=True, bi_gru=True),
-    "t-i AVG": SCANConfig(max_violation=True, bi_gru=True, agg_func="Mean"),
-    "i-t LSE": SCANConfig(max_violation=True, bi_gru=True, cross_attn="i2t", lambda_softmax=4.0, lambda_lse=5.0),
-    "i-t AVG": SCANConfig(max_violation=True, bi_gru=True, cross_attn="i2t", lambda_softmax=4.0, agg_func="Mean"),
+    "f30k-t-i-lse": Preset(_T_I, _F30K),
+    "f30k-t-i-avg": Preset(replace(_T_I, agg_func="Mean"), _F30K),
+    "f30k-i-t-lse": Preset(_I_T, _F30K),
+    "f30k-i-t-avg": Preset(replace(_I_T, agg_func="Mean"), _F30K),
+    "coco-t-i-lse": Preset(_T_I, _COCO),
+    "coco-t-i-avg": Preset(replace(_T_I, agg_func="Mean"), _COCO),
+    "coco-i-t-lse": Preset(replace(_I_T, lambda_lse=20.0), _COCO),
+    "coco-i-t-avg": Preset(replace(_I_T, agg_func="Mean"), _COCO),
 }
 
 
-class SCAN(nn.Module):
+class SCAN(MatchingModel):
     """Stacked cross attention for image-text matching.
 
     Source:
         Lee et al., ECCV 2018; kuanghuei/SCAN.
     """
 
+    name: ClassVar[str] = "scan"
+    config_class = SCANConfig
+    config: SCANConfig
+
     def __init__(self, config: SCANConfig, vocabulary: Vocabulary) -> None:
-        super().__init__()
-        self.config, self.vocabulary = config, vocabulary
+        super().__init__(config, vocabulary)
         self.img_enc = RegionEncoder(
             config.img_dim,
             config.embed_size,
@@ -105,26 +100,10 @@ class SCAN(nn.Module):
             bi_gru=config.bi_gru,
             no_txtnorm=config.no_txtnorm,
         )
-        self.cross_attention = CrossAttention(
+        self.sim_enc = CrossAttention(
             config.cross_attn,
             config.raw_feature_norm,
             config.agg_func,
             config.lambda_softmax,
             config.lambda_lse,
         )
-        self.loss = TripletLoss(config.margin, config.max_violation)
-
-    def encode_images(self, images: Tensor) -> Tensor:
-        """(n, max_regions, img_dim) -> regions (n, max_regions, embed_size)."""
-        regions: Tensor = self.img_enc(images)
-        return regions
-
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
-        """Tokens (n, max_words) int64, word_counts (n,) int64 -> words (n, max_words, embed_size)."""
-        words: Tensor = self.txt_enc(tokens, word_counts)
-        return words
-
-    def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor) -> Tensor:
-        """Regions of n images, words of m captions -> sims (n, m)."""
-        sims: Tensor = self.cross_attention(regions, words, word_counts)
-        return sims

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from itm_fast import reference
-from itm_fast.models import PRESETS, SCAN, SCANConfig
+from itm_fast.models import SCAN, SCANConfig, presets
+
+PRESETS = presets("scan")
 
 SMALL = {"img_dim": 10, "word_dim": 5, "embed_size": 8}
 TOKENS = torch.tensor([[1, 4, 5, 2], [1, 5, 2, 0], [1, 4, 2, 0]])
@@ -36,14 +38,18 @@ def test_defaults_are_those_of_the_original():
 
 def test_presets_are_those_of_the_paper():
     found = {
-        name: (config.cross_attn, config.agg_func, config.lambda_softmax, config.lambda_lse)
-        for name, config in PRESETS.items()
+        name: (preset.model.cross_attn, preset.model.agg_func, preset.model.lambda_softmax, preset.model.lambda_lse)
+        for name, preset in PRESETS.items()
     }
-    assert found["t-i LSE"] == ("t2i", "LogSumExp", 9, 6)
-    assert found["t-i AVG"][:3] == ("t2i", "Mean", 9)
-    assert found["i-t LSE"] == ("i2t", "LogSumExp", 4, 5)
-    assert found["i-t AVG"][:3] == ("i2t", "Mean", 4)
-    assert all(config.bi_gru and config.max_violation for config in PRESETS.values())
+    for data in ("f30k", "coco"):
+        assert found[f"{data}-t-i-lse"] == ("t2i", "LogSumExp", 9, 6)
+        assert found[f"{data}-t-i-avg"][:3] == ("t2i", "Mean", 9)
+        assert found[f"{data}-i-t-lse"] == ("i2t", "LogSumExp", 4, 5 if data == "f30k" else 20)
+        assert found[f"{data}-i-t-avg"][:3] == ("i2t", "Mean", 4)
+        training = PRESETS[f"{data}-t-i-lse"].training
+        schedule = (training.num_epochs, training.lr_update, training.learning_rate)
+        assert schedule == ((30, 15, 2e-4) if data == "f30k" else (20, 10, 5e-4))
+    assert all(preset.model.bi_gru and preset.model.max_violation for preset in PRESETS.values())
 
 
 def test_state_dict_has_the_names_of_the_original(vocabulary):
@@ -56,7 +62,7 @@ def test_state_dict_has_the_names_of_the_original(vocabulary):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_scores_and_loss(vocabulary, preset):
     torch.manual_seed(0)
-    config = dataclasses.replace(PRESETS[preset], **SMALL)
+    config = dataclasses.replace(PRESETS[preset].model, **SMALL)
     model = SCAN(config, vocabulary).double()
     regions, words = model.encode_images(IMAGES.double()), model.encode_captions(TOKENS, WORD_COUNTS)
     assert (regions.shape, words.shape) == ((3, 6, 8), (3, 4, 8))

@@ -1,0 +1,159 @@
+"""What every model offers: encoders, a similarity, and what it adds to the loss of a batch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from itm_fast.config import TrainingConfig
+from itm_fast.data.augment import SizeAugment
+from itm_fast.data.collate import Batch
+from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.nn.losses.triplet import TripletLoss
+from itm_fast.ops import _checks
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """What every model's configuration has; defaults as in SCAN, which the others began from.
+
+    Raises:
+        ValueError: A number is out of range.
+        TypeError: A number is none.
+    """
+
+    img_dim: int = 2048
+    """Numbers per precomputed region feature."""
+    word_dim: int = 300
+    """Numbers per word vector before the GRU."""
+    embed_size: int = 1024
+    """Numbers per embedding: of a region and a word, or of an image and a caption."""
+    num_layers: int = 1
+    """Layers of the GRU."""
+    margin: float = 0.2
+    """Margin of the hinge loss, in units of the similarities."""
+    max_violation: bool = False
+    """Only the hardest negatives count."""
+
+    def __post_init__(self) -> None:
+        self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
+        _checks.check_finite("margin", self.margin, positive=False)
+
+    def _check_sizes(self, *names: str) -> None:
+        """Raises ValueError unless the named numbers are integers of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Hyper-parameters under a name: a model's and its training's."""
+
+    model: MatchingConfig
+    """The model's configuration."""
+    training: TrainingConfig
+    """Epochs, learning rate and the like."""
+
+
+class Encoded(NamedTuple):
+    """A batch after the encoders, as `MatchingModel.similarity` takes it."""
+
+    images: Tensor
+    """(B, ...) floating."""
+    captions: Tensor
+    """(B, ...) floating."""
+    extra_losses: Tensor | None = None
+    """(B,): what each pair costs by itself, such as VSRN's captioning; `MatchingModel.extra_loss` takes it."""
+
+
+M = TypeVar("M")
+Similarity = Callable[[M, Tensor, Tensor, Tensor], Tensor]
+
+
+def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
+    """Of similarities in plain torch: made outside of autocast, of tensors that are at least float32.
+
+    The fused operators take 16-bit vectors and return float32; plain products would return what they take, and hinges
+    of similarities near 1 do not survive bfloat16, which has steps of 0.004 there.
+    """
+
+    @functools.wraps(similarity)
+    def made(self: M, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
+            return similarity(self, images, captions, word_counts)
+
+    return made
+
+
+class MatchingModel(nn.Module):
+    """Base of all models: an encoder of images, one of captions, a similarity.
+
+    Args of a model are its configuration and its vocabulary. State dict: `img_enc.*`, `txt_enc.*` and, where the
+    similarity has parameters, `sim_enc.*`, each with the names of the original.
+    """
+
+    name: ClassVar[str]
+    """As in the registry."""
+    config_class: ClassVar[type[MatchingConfig]]
+    """The configuration's dataclass."""
+
+    img_enc: nn.Module
+    txt_enc: nn.Module
+    sim_enc: nn.Module
+
+    def __init__(self, config: MatchingConfig, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        self.loss = TripletLoss(config.margin, config.max_violation)
+
+    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> what `similarity` takes of images.
+
+        Models that know no missing regions ignore the counts, as their originals do.
+        """
+        encoded: Tensor = self.img_enc(images)
+        return encoded
+
+    def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+        """Tokens (n, max_words) int64, word_counts (n,) int64 -> what `similarity` takes of captions."""
+        encoded: Tensor = self.txt_enc(tokens, word_counts)
+        return encoded
+
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+        """N images and m captions as encoded, word_counts (m,) int64 -> sims (n, m)."""
+        sims: Tensor = self.sim_enc(images, captions, word_counts)
+        return sims
+
+    def size_augment(self) -> SizeAugment:
+        """What drops this model's regions and words while training.
+
+        Raises:
+            ValueError: The model has no use for missing regions.
+        """
+        raise ValueError(f"size_augment is for models that pool whatever regions are there, and {self.name} does not")
+
+    def extra_loss(self, extra_losses: Tensor) -> Tensor:
+        """`Encoded.extra_losses` of a whole batch, (B,) -> scalar."""
+        return extra_losses.sum()
+
+    def forward(self, batch: Batch) -> Encoded:
+        """Encode a batch for training."""
+        images = self.encode_images(batch.regions, batch.region_counts)
+        return Encoded(images, self.encode_captions(batch.tokens, batch.word_counts))
+
+
+class EmbeddingModel(MatchingModel):
+    """One vector an image, one a caption: their dot product is the similarity."""
+
+    @outside_autocast
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+        """Embeddings (n, dim) and (m, dim) -> sims (n, m)."""
+        return torch.matmul(images, captions.T)

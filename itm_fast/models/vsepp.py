@@ -1,0 +1,80 @@
+"""VSE++, VSE0 and order embeddings: one vector an image, one a caption."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from itm_fast.config import TrainingConfig
+from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset
+from itm_fast.nn.encoders.gru import SentenceGRUEncoder
+from itm_fast.nn.encoders.regions import MeanRegionEncoder
+from itm_fast.nn.similarity.embeddings import order_similarity
+from itm_fast.ops import _checks
+
+Measure = Literal["cosine", "order"]
+
+
+@dataclass(frozen=True)
+class VSEPPConfig(MatchingConfig):
+    """VSE++'s flags with its defaults; names as in fartashf/vsepp, train.py.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
+
+    img_dim: int = 4096
+    """Numbers per precomputed feature; of several regions an image the mean is taken."""
+    no_imgnorm: bool = False
+    """Leave image embeddings at their own length."""
+    use_abs: bool = False
+    """Take the absolute value of embeddings."""
+    measure: Measure = "cosine"
+    """Similarity: "cosine", or "order", how far a caption lies above an image."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.check_choice("measure", self.measure, Measure)
+
+
+_ORDER = VSEPPConfig(measure="order", use_abs=True, margin=0.05)
+_SCHEDULE = TrainingConfig()
+PRESETS = {
+    "vse++": Preset(VSEPPConfig(max_violation=True), _SCHEDULE),
+    "vse0": Preset(VSEPPConfig(no_imgnorm=True), _SCHEDULE),
+    "order++": Preset(replace(_ORDER, max_violation=True), replace(_SCHEDULE, learning_rate=1e-3)),
+    "order0": Preset(_ORDER, replace(_SCHEDULE, learning_rate=1e-3)),
+}
+
+
+class VSEPP(EmbeddingModel):
+    """Visual-semantic embeddings with hard negatives.
+
+    Source:
+        Faghri et al., VSE++, BMVC 2018; Vendrov et al., Order-Embeddings, ICLR 2016; fartashf/vsepp.
+    """
+
+    name: ClassVar[str] = "vsepp"
+    config_class = VSEPPConfig
+    config: VSEPPConfig
+
+    def __init__(self, config: VSEPPConfig, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self.img_enc = MeanRegionEncoder(
+            config.img_dim, config.embed_size, no_imgnorm=config.no_imgnorm, use_abs=config.use_abs
+        )
+        self.txt_enc = SentenceGRUEncoder(
+            len(vocabulary),
+            config.word_dim,
+            config.embed_size,
+            num_layers=config.num_layers,
+            use_abs=config.use_abs,
+        )
+
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+        """Embeddings (n, embed_size) and (m, embed_size) -> sims (n, m)."""
+        if self.config.measure == "order":
+            return order_similarity(images, captions)
+        return super().similarity(images, captions, word_counts)

@@ -1,0 +1,101 @@
+"""VSRN: regions that reason about each other, one vector an image; a captioning head helps while training."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, get_args
+
+from torch import Tensor
+
+from itm_fast.config import TrainingConfig
+from itm_fast.data.collate import Batch
+from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset
+from itm_fast.nn.decoders.captioning import CaptioningHead
+from itm_fast.nn.encoders.gru import SentenceGRUEncoder
+from itm_fast.nn.encoders.reasoning import DataName, ReasoningRegionEncoder
+
+
+@dataclass(frozen=True)
+class VSRNConfig(MatchingConfig):
+    """VSRN's flags with its defaults; names as in KunpengLi1994/VSRN, train.py.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
+
+    embed_size: int = 2048
+    """Numbers per embedding."""
+    encoder: DataName = "f30k_precomp"
+    """The original's image encoder for Flickr30K ends in a BatchNorm, the one for COCO normalises its regions."""
+    dim_hidden: int = 512
+    """Numbers of the captioning head's states."""
+    dim_word: int = 300
+    """Numbers of the captioning head's word vectors."""
+    input_dropout_p: float = 0.2
+    """Dropout of the regions before the captioning head."""
+    rnn_dropout_p: float = 0.2
+    """Dropout of what the captioning head's decoder reads."""
+    max_len: int = 60
+    """Tokens of a caption that the captioning head writes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_sizes("dim_hidden", "dim_word")
+        if self.max_len < 2:
+            raise ValueError(f"max_len must be at least 2, got {self.max_len}")
+        for name in ("input_dropout_p", "rnn_dropout_p"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        if self.encoder not in get_args(DataName):
+            raise ValueError(f"encoder must be 'coco_precomp' or 'f30k_precomp', got {self.encoder!r}")
+
+
+_F30K = VSRNConfig(max_violation=True)
+PRESETS = {
+    "f30k": Preset(_F30K, TrainingConfig(lr_update=10)),
+    "coco": Preset(replace(_F30K, encoder="coco_precomp"), TrainingConfig()),
+}
+
+
+class VSRN(EmbeddingModel):
+    """Visual semantic reasoning network.
+
+    Source:
+        Li et al., ICCV 2019; KunpengLi1994/VSRN. There the captioning head, listed twice, stepped twice an iteration
+        under the torch of its day; here once.
+    """
+
+    name: ClassVar[str] = "vsrn"
+    config_class = VSRNConfig
+    config: VSRNConfig
+
+    def __init__(self, config: VSRNConfig, vocabulary: Vocabulary) -> None:
+        super().__init__(config, vocabulary)
+        self.img_enc = ReasoningRegionEncoder(config.img_dim, config.embed_size, data_name=config.encoder)
+        self.txt_enc = SentenceGRUEncoder(
+            len(vocabulary), config.word_dim, config.embed_size, num_layers=config.num_layers
+        )
+        self.caption_head = CaptioningHead(
+            config.embed_size,
+            len(vocabulary),
+            dim_hidden=config.dim_hidden,
+            dim_word=config.dim_word,
+            input_dropout_p=config.input_dropout_p,
+            rnn_dropout_p=config.rnn_dropout_p,
+            max_len=config.max_len,
+        )
+
+    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, n_regions, img_dim) -> embeddings (n, embed_size)."""
+        embeddings: Tensor = self.img_enc(images)[0]
+        return embeddings
+
+    def forward(self, batch: Batch) -> Encoded:
+        """Encode a batch; each pair's extra loss is the captioning head's."""
+        embeddings, regions = self.img_enc(batch.regions)
+        captions = self.encode_captions(batch.tokens, batch.word_counts)
+        return Encoded(embeddings, captions, self.caption_head(regions, batch.tokens, batch.word_counts))
+
+    def extra_loss(self, extra_losses: Tensor) -> Tensor:
+        """The mean over the batch, as in the original, whose hinge is a sum."""
+        return extra_losses.mean()

@@ -1,0 +1,5 @@
+"""Strict readers of the original repositories' checkpoints."""
+
+from itm_fast.originals.checkpoint import load_original
+
+__all__ = ["load_original"]
