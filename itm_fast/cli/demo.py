@@ -186,23 +186,23 @@ def _untrained(args: Demo) -> tuple[SCAN, PrecompDataset, CaptionTokens]:
 
 
 def _train(args: Demo, model: SCAN, dataset: PrecompDataset, tokens: CaptionTokens) -> dict[str, Any]:
+    from itm_fast.config import TrainingConfig
+    from itm_fast.data import BatchPlan, Collator
     from itm_fast.models import save_model
     from itm_fast.training.loop import train
 
+    config = TrainingConfig(
+        num_epochs=args.num_epochs,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        lr_update=args.lr_update,
+        vse_mean_warmup_epochs=args.warmup_epochs,
+        seed=args.seed,
+    )
+    plan = BatchPlan(Collator(dataset, tokens), args.batch_size, args.num_epochs, seed=args.seed)
     started = time.perf_counter()
     with progress_bar("2 train") as progress:
-        losses = train(
-            model,
-            dataset,
-            tokens,
-            num_epochs=args.num_epochs,
-            batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
-            lr_update=args.lr_update,
-            warmup_epochs=args.warmup_epochs,
-            seed=args.seed,
-            progress=progress,
-        )
+        losses = train(model, plan, config, progress=progress).losses
     seconds = time.perf_counter() - started
     save_model(model, args.folder / "model")
     n_steps = len(losses) // args.num_epochs

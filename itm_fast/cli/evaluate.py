@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.metrics.semantic_lists import Relevance
+    from itm_fast.models import MatchingModel
 
-_SOURCES = "expected --sims, or --images with --captions, or --model with --data"
+_SOURCES = "expected --sims, or --images with --captions, or --model or --checkpoint with --data"
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Evaluate image-text retrieval in both directions.
 
-    Similarities come from --sims, from --images with --captions, or from --model with --data.
+    Similarities come from --sims, from --images with --captions, or from --model or --checkpoint with --data.
     """
 
     sims: Path | None = None
@@ -37,8 +38,15 @@ class Evaluate:
     model: Path | None = None
     """Folder of a trained model; needs --data."""
 
+    checkpoint: Path | None = None
+    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity), such as model_best.pth.tar; needs
+    --data."""
+
+    vocab: Path | None = None
+    """Vocabulary of --checkpoint, JSON or pickle; vocab.json of --data unless given."""
+
     data: Path | None = None
-    """Folder of a data set in SCAN's layout, for --model."""
+    """Folder of a data set in SCAN's layout, for --model and --checkpoint."""
 
     split: str = "test"
     """Split of --data."""
@@ -111,7 +119,10 @@ def _scorer(args: Evaluate) -> TileScorer:
     from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
 
     embeddings = _both("--images", args.images, "--captions", args.captions)
-    trained = _both("--model", args.model, "--data", args.data)
+    if args.model is not None and args.checkpoint is not None:
+        raise ValueError(f"more than one source of similarities given: {_SOURCES}")
+    flag = "--model" if args.checkpoint is None else "--checkpoint"
+    trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     if args.sims is not None:
@@ -135,9 +146,26 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
 def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
     from itm_fast.data import PrecompDataset
     from itm_fast.evaluation.scorers import ModelScorer
-    from itm_fast.models import load_model
 
-    return ModelScorer(load_model(model), PrecompDataset(data, args.split), tokenizer=args.tokenizer)
+    loaded = _loaded(model, data, args)
+    dataset = PrecompDataset(data, args.split)
+    if loaded.config.img_dim != dataset.dim:
+        raise ValueError(
+            f"{model} was trained on features {loaded.config.img_dim} wide, but those of {data}, split {args.split!r}, "
+            f"are {dataset.dim} wide"
+        )
+    return ModelScorer(loaded, dataset, tokenizer=args.tokenizer)
+
+
+def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
+    if args.checkpoint is None:
+        from itm_fast.models import load_model
+
+        return load_model(model)
+    from itm_fast.data import Vocabulary
+    from itm_fast.originals import load_original
+
+    return load_original(model, Vocabulary.load(args.vocab or data / "vocab.json"))
 
 
 def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:

@@ -11,7 +11,7 @@ import io
 import itertools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from itm_fast.cli.console import print_error
@@ -30,6 +30,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("itm_fast.cli.demo", "Demo", "make a small data set, train, evaluate, compare with the reference"),
     "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
+    "train": Command("itm_fast.cli.train", "Train", "train a model on a data set in SCAN's layout"),
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
@@ -75,7 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
-    parsed = _parse(getattr(module, command.arguments), name, arguments)
+    if hasattr(module, "parse"):  # its flags depend on its first argument
+        parsed = _said_in_one_line(lambda: module.parse(arguments), name)
+    else:
+        parsed = _parse(getattr(module, command.arguments), name, arguments)
     if isinstance(parsed, int):
         return parsed
     exit_code: int = module.run(parsed)
@@ -86,15 +90,23 @@ def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
     """The parsed flags, or an exit code after ``--help`` or a bad flag."""
     import tyro
 
+    return _said_in_one_line(
+        lambda: tyro.cli(
+            arguments_class,
+            prog=f"itm-fast {name}",
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
+        ),
+        name,
+    )
+
+
+def _said_in_one_line(parse: Callable[[], Any], name: str) -> Any:
+    """What tyro parsed, or the exit code after its help, or after the one line that its panel of errors comes to."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            return tyro.cli(
-                arguments_class,
-                prog=f"itm-fast {name}",
-                args=arguments,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
-            )
+            return parse()
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else _BAD_INPUT
         if code:

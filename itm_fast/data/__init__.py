@@ -1,5 +1,7 @@
 """Reading, making and batching data: SCAN's precomp layout, vocabularies, tokenizers, generated sets."""
 
+from itm_fast.data.augment import SizeAugment
+from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
 from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, PrecompDataset
 from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
@@ -9,15 +11,18 @@ from itm_fast.data.vocabulary import Vocabulary
 __all__ = [
     "CAPTIONS_PER_IMAGE",
     "Batch",
+    "BatchPlan",
     "CaptionTokenizer",
     "CaptionTokens",
     "Collator",
     "MadeData",
     "PrecompDataset",
+    "SizeAugment",
     "Tokenizer",
     "Vocabulary",
     "estimate_bytes",
     "make_data",
     "resolve_tokenizer",
     "tokenize",
+    "training_captions",
 ]

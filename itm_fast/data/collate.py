@@ -103,6 +103,7 @@ class Batch:
         word_counts: int64 (B,), "<start>" and "<end>" counted.
         image_ids: int64 (B,), index of the distinct image in its split: equal where two captions share an image.
         caption_ids: int64 (B,), index of the caption in its split.
+        region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.
     """
 
     regions: torch.Tensor
@@ -110,6 +111,7 @@ class Batch:
     word_counts: torch.Tensor
     image_ids: torch.Tensor
     caption_ids: torch.Tensor
+    region_counts: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.caption_ids)
@@ -187,4 +189,5 @@ class Collator:
             word_counts=word_counts,
             image_ids=torch.from_numpy(image_ids),
             caption_ids=torch.from_numpy(indices),
+            region_counts=torch.full((len(indices),), self.dataset.max_regions),
         )

@@ -1,5 +1,6 @@
 """Words to ids and back: SCAN's JSON vocabularies, the older pickled ones, and new ones from captions."""
 
+import hashlib
 import io
 import json
 import pickle
@@ -73,6 +74,12 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} words)"
+
+    @property
+    def fingerprint(self) -> str:
+        """Size and a hash of the words in order, such as "8481 words, sha256 0a1b2c3d4e5f": names a vocabulary."""
+        digest = hashlib.sha256("\n".join(self.idx2word[index] for index in range(len(self))).encode()).hexdigest()
+        return f"{len(self)} words, sha256 {digest[:12]}"
 
     def __call__(self, word: str) -> int:
         """Id of a word.

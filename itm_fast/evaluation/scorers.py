@@ -52,6 +52,7 @@ class ModelScorer:
         dataset: PrecompDataset,
         *,
         tokenizer: Tokenizer = "nltk",
+        tokens: CaptionTokens | None = None,
         batch_size: int = 128,
         cache_bytes: int = 2 << 30,
         device: torch.device | str = "cpu",
@@ -62,6 +63,7 @@ class ModelScorer:
             model: a model in evaluation mode, on ``device``.
             dataset: the split to score.
             tokenizer: the one the model's vocabulary was made with.
+            tokens: the captions of ``dataset`` as already encoded with it; None encodes them now.
             batch_size: images, and captions, encoded and scored at a time.
             cache_bytes: bound of the encoded batches kept.
             device: where the model is.
@@ -75,7 +77,7 @@ class ModelScorer:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
         self._model, self._dataset, self._device = model, dataset, torch.device(device)
-        self._tokens = CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
+        self._tokens = tokens or CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
         self._batch_size = batch_size
         self._cache = _Cache(cache_bytes)
 
@@ -136,3 +138,36 @@ class _Cache:
 
 def _n_bytes(encoded: Encoded) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in encoded)
+
+
+class ShardedScorer:
+    """A scorer whose tiles are made by several processes: each scores a share of the captions, all get the whole tile.
+
+    Every process must ask for the same tiles in the same order, as `evaluate` does.
+    """
+
+    def __init__(self, scorer: ModelScorer, rank: int, world_size: int, device: torch.device | str = "cpu") -> None:
+        """Share the work.
+
+        Args:
+            scorer: of this process.
+            rank: of this process.
+            world_size: how many there are.
+            device: where the scorer's tiles are.
+        """
+        self.n_images, self.n_captions = scorer.n_images, scorer.n_captions
+        self._scorer, self._rank, self._world_size, self._device = scorer, rank, world_size, torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, rows: slice, columns: slice, /) -> Tensor:
+        """The similarities of a tile, (rows.stop - rows.start, columns.stop - columns.start), on every process."""
+        n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
+        share = -(-n_columns // self._world_size)
+        start = min(columns.start + self._rank * share, columns.stop)
+        mine = torch.zeros(n_rows, share, device=self._device)
+        stop = min(start + share, columns.stop)
+        if start < stop:
+            mine[:, : stop - start] = self._scorer(rows, slice(start, stop))
+        parts = [torch.empty_like(mine) for _ in range(self._world_size)]
+        torch.distributed.all_gather(parts, mine)
+        return torch.cat(parts, dim=1)[:, :n_columns]

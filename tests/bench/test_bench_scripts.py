@@ -9,7 +9,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.mark.parametrize(
-    "script", ["cross_attention", "train_step", "max_similarity", "relevance", "retrieval", "losses", "esl"]
+    "script", ["cross_attention", "train_step", "max_similarity", "relevance", "retrieval", "losses", "esl", "sgraf"]
 )
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"
@@ -23,3 +23,15 @@ def test_runs_and_writes_its_figures(script, tmp_path):
         [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
     )
     assert "faster than tiny" in again.stdout
+
+
+def test_the_experiment_on_little_data(tmp_path):
+    output = tmp_path / "run.json"
+    small = {"n-train": 30, "n-test": 6, "dim": 8, "embed-size": 8, "num-epochs": 1, "batch-size": 5, "seeds": 2}
+    command = [sys.executable, str(BENCH / "sam_small_data.py"), "--json", str(output)]
+    command += [f"--{name}={value}" for name, value in small.items()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert result.returncode == 0, result.stderr
+    results = json.loads(output.read_text(encoding="utf-8"))["results"]
+    assert {name: len(runs) for name, runs in results.items()} == {"fixed": 2, "SAM": 2}
+    assert "SAM - fixed, by seed" in result.stdout

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,6 +102,7 @@ class MeanModel:
     """Mean of words times mean of regions."""
 
     vocabulary = Vocabulary.build([["a", "dog"], ["a", "cat"]], threshold=1)
+    config = SimpleNamespace(img_dim=6)
 
     def encode_images(self, images):
         return images
@@ -153,7 +155,8 @@ def test_help_and_unknown_command(capsys):
     assert cli.main([]) == 2
     assert cli.main(["evalute"]) == 2
     assert (
-        "no command 'evalute'; commands: demo, make-data, evaluate, cider, correlate, info" in capsys.readouterr().err
+        "no command 'evalute'; commands: demo, make-data, train, evaluate, cider, correlate, info"
+        in capsys.readouterr().err
     )
     assert cli.main(["evaluate", "--help"]) == 0
     assert "Caption embeddings" in capsys.readouterr().out

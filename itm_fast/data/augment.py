@@ -1,0 +1,84 @@
+"""Size augmentation: regions and words left out at random while training."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from itm_fast.data.collate import Batch
+
+_DROPPED = 0.2  # share of the regions that are dropped, and of the words that are touched
+_MASKED, _REPLACED = 0.5, 0.1  # of the words that are touched; the others are deleted
+
+
+@dataclass(frozen=True, eq=False)
+class SizeAugment:
+    """Drops regions; masks, replaces or deletes words.
+
+    Each region is dropped with probability 0.2. Each word is touched with probability 0.2; of those that are, half
+    become the mask, a tenth a random word, the rest are deleted. The first and the last token of a caption stay, and at
+    least one region of an image does.
+
+    Attributes:
+        n_tokens: Ids that a random word is drawn from.
+        mask_id: Id of the mask.
+        continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
+            is a word. All pieces of a word share its fate.
+
+    Source:
+        Chen et al., CVPR 2021, section 4.3; woodfrog/vse_infty, lib/datasets/image_caption.py.
+    """
+
+    n_tokens: int
+    mask_id: int
+    continues: npt.NDArray[np.bool_] | None = None
+
+    def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """A batch like `batch` with less in it.
+
+        Args:
+            batch: All its regions valid.
+            generator: Of the choices, on the CPU.
+
+        Returns:
+            Regions that were kept in front, zeros behind; captions that are shorter or equally long.
+        """
+        regions, region_counts = _drop_regions(batch.regions, generator)
+        tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
+        return replace(batch, regions=regions, region_counts=region_counts, tokens=tokens, word_counts=word_counts)
+
+    def _touch_words(self, tokens: Tensor, word_counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        n, most = tokens.shape
+        places = torch.arange(most)
+        inner = (places > 0) & (places < word_counts[:, None] - 1)
+        starts = torch.ones_like(inner)
+        if self.continues is not None:
+            starts = ~torch.from_numpy(self.continues)[tokens]
+        word = starts.cumsum(1).clamp(max=most) - 1  # which word of its caption a token belongs to
+        fate = torch.rand(n, most, generator=generator).gather(1, word.clamp(min=0))
+        masked = inner & (fate < _DROPPED * _MASKED)
+        replaced = inner & ~masked & (fate < _DROPPED * (_MASKED + _REPLACED))
+        deleted = inner & ~masked & ~replaced & (fate < _DROPPED)
+        anything = torch.randint(self.n_tokens, (n, most), generator=generator)
+        touched = torch.where(masked, self.mask_id, torch.where(replaced, anything, tokens))
+        kept = (places < word_counts[:, None]) & ~deleted
+        return _compacted(touched, kept)
+
+
+def _drop_regions(regions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    chance = torch.rand(regions.shape[:2], generator=generator)
+    kept = chance >= _DROPPED
+    kept.scatter_(1, chance.argmax(1, keepdim=True), True)  # an image without regions has no embedding
+    return _compacted(regions, kept)
+
+
+def _compacted(rows: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The entries (n, most, ...) that are kept, in order and in front, zeros behind; cut to the longest."""
+    counts = kept.sum(1)
+    most = int(counts.max()) if len(counts) else 0
+    order = (~kept).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
+    taken = torch.take_along_dim(rows, order.view(*order.shape, *[1] * (rows.ndim - 2)), dim=1)
+    behind = torch.arange(most) >= counts[:, None]
+    return taken.masked_fill(behind.view(*order.shape, *[1] * (rows.ndim - 2)), 0), counts

@@ -1,0 +1,167 @@
+"""`itm-fast train`: SCAN's flags, presets, resuming after a kill, bad input in one line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from itm_fast.cli import main as cli
+from itm_fast.cli.train import parse
+from itm_fast.data import Vocabulary, make_data
+from itm_fast.errors import DataError
+from itm_fast.training.run import RunSettings
+
+DIM = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_data(folder / "f8k_precomp", n_train=30, n_dev=6, n_test=6, max_regions=5, dim=DIM)
+    return folder
+
+
+def flags(data, *more):
+    """SCAN's own spelling."""
+    return [
+        "scan",
+        *("--data_path", str(data), "--data_name", "f8k_precomp", "--tokenizer", "split"),
+        *("--img_dim", str(DIM), "--word_dim", "8", "--embed_size", "16", "--batch_size", "30", "--num_epochs", "2"),
+        *("--max_violation", "--bi_gru", "--agg_func=LogSumExp", "--cross_attn=t2i", "--lambda_lse=6"),
+        *("--lambda_softmax=9", "--raw_feature_norm=clipped_l2norm", "--learning_rate=.001", "--lr_update=1"),
+        *("--log_step=2", "--val_step=3", "--grad_clip=2", "--margin=.2", "--workers=0", "--trackers", *more),
+    ]
+
+
+def train(*arguments):
+    return cli.main(["train", *map(str, arguments)])
+
+
+def test_trains_evaluates_and_goes_on(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(*flags(data, "--model_name", str(run), "--json")) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["steps"], result["folder"]) == (10, str(run))
+    assert result["best"]["rsum"] > 0
+    assert {path.name for path in run.iterdir()} == {"best", "checkpoint.pt", "log.jsonl", "train.json"}
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "validation"] == [3, 5, 6, 9, 10]
+    model = ["--model", str(run / "best"), "--data", str(data / "f8k_precomp"), "--tokenizer", "split", "--json"]
+    assert cli.main(["evaluate", *model]) == 0
+    assert json.loads(capsys.readouterr().out)["rsum"] > 0
+    assert train("--resume", run, "--num_epochs", 3) == 0  # everything else as the run has it
+    assert "15 steps" in capsys.readouterr().out
+    assert json.loads((run / "train.json").read_text())["training"]["num_epochs"] == 3
+
+
+def test_settings_survive_their_file(data, tmp_path):
+    parsed = parse(["esl", "--preset", "coco-h", "--sam", "--data_percent", "10", "--vocab_path", str(data)])
+    parsed.settings.save(tmp_path / "train.json")
+    assert RunSettings.load(tmp_path / "train.json") == parsed.settings
+    assert (parsed.settings.training.num_epochs, parsed.settings.model_config.heuristic_strategy) == (20, True)
+    (tmp_path / "train.json").write_text('{"model": "esl"}')
+    with pytest.raises(DataError, match=r"train\.json: not the settings of a run"):
+        RunSettings.load(tmp_path / "train.json")
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
+    """kill -9 at some moment, once or twice; the losses are those of a run that was left alone."""
+
+    def losses(folder):
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    more = ["--num_epochs", "40", "--save_step", "1", "--log_step", "1", "--val_step", "1000"]
+    assert train(*flags(data, "--model_name", str(whole), *more)) == 0
+    command = [sys.executable, "-m", "itm_fast", "train"]
+    first = subprocess.Popen([*command, *flags(data, "--model_name", str(killed), *more)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    step = torch.load(killed / "checkpoint.pt", weights_only=True)["state"]["step"]
+    assert 0 < step < 200
+    assert train("--resume", killed) == 0
+    assert losses(killed) == losses(whole)
+    states = [torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["model"] for folder in (whole, killed)]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert not [path for path in killed.iterdir() if path.name.startswith(".") and "checkpoint" not in path.name]
+
+
+@pytest.mark.parametrize(
+    ("more", "fragment"),
+    [
+        (["--img_dim", "13"], "are 12 wide, but img_dim is 13; give --img-dim 12"),
+        (["--train_split", "nowhere"], "nowhere_ims.npy: no such file; splits present: dev, test, train"),
+        (["--batch_size", "1000"], "batch_size is 1000, but the training split has only 150 captions"),
+        (["--vocab_path", "/nowhere.json"], "/nowhere.json: no such file"),
+        (["--agg_func", "Median"], "invalid choice 'Median'"),
+        (["--max_violations"], "--max_violations"),
+        (["--device", "gpu"], "device is 'gpu'; expected \"auto\""),
+        (["--data_percent", "0"], "data_percent must be above 0"),
+    ],
+)
+def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
+    assert train(*flags(data, "--model_name", str(tmp_path / "run"), *more)) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("itm-fast: error: ")
+    assert errors.count("\n") == 1
+    assert fragment in errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["clip"], "no model 'clip'; models: vsepp, scan"),
+        (["scan", "--preset", "f8k"], "scan has no preset 'f8k'; presets: f30k-t-i-lse"),
+        (["--resume", "/nowhere"], "/nowhere/train.json: no such file; expected the folder of a run"),
+    ],
+)
+def test_unknown_names(capsys, arguments, fragment):
+    assert train(*arguments) == 2
+    assert fragment in capsys.readouterr().err
+
+
+def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train(*flags(data, "--model_name", str(run), "--num_epochs", "1")) == 0
+    Vocabulary(["<pad>", "<start>", "<end>", "<unk>", "a"]).save(tmp_path / "other.json")
+    capsys.readouterr()
+    assert train("--resume", run, "--vocab_path", tmp_path / "other.json") == 2
+    errors = capsys.readouterr().err
+    assert "vocabulary was '" in errors
+    assert "but now is '5 words, sha256 " in errors
+    assert train("--resume", run) == 0  # what was refused has changed nothing
+
+
+def test_a_damaged_checkpoint_is_one_line(data, tmp_path, capsys):
+    assert train(*flags(data, "--model_name", str(tmp_path), "--num_epochs", "1")) == 0
+    whole = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
+    capsys.readouterr()
+    assert train("--resume", tmp_path) == 2
+    errors = capsys.readouterr().err
+    assert "checkpoint.pt: not a training state" in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(data, tmp_path, capsys):
+    assert train(*flags(data, "--model_name", str(tmp_path), "--num_epochs", "1")) == 0
+    assert train(*flags(data, "--model_name", str(tmp_path))) == 2
+    assert f"holds a run already: go on with --resume {tmp_path}" in capsys.readouterr().err
+
+
+def test_help(capsys):
+    assert train("--help") == 0
+    assert "scan       f30k-t-i-lse" in capsys.readouterr().out
+    assert train("scan", "--help") == 0
+    assert "--lambda-softmax" in capsys.readouterr().out
+    assert train() == 2

@@ -1,0 +1,111 @@
+"""Two processes under gloo are one with the whole batch: parameters, validation, the command line."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from itm_fast.data import make_data
+from itm_fast.training.distributed import SyncedBatchNorm1d, World, joined_world, synchronise_batch_norms
+
+DIM, R = 12, 5
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    make_data(folder, n_train=40, n_dev=6, n_test=2, max_regions=R, dim=DIM)
+    return folder
+
+
+def start(data, folder, n_processes, *flags):
+    """`itm-fast train`, alone or by torchrun's environment; returns what the first process printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "itm_fast", "train", *flags, "--data-path", str(data), "--tokenizer", "split"]
+    command += ["--model-name", str(folder), "--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
+    processes = []
+    for rank in range(n_processes):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if n_processes > 1:
+            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_PORT": port}
+            environment |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        processes.append(subprocess.Popen(command, env=environment, **pipes))
+    outputs = [process.communicate(timeout=240) for process in processes]
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors
+    assert all(not printed for printed, _ in outputs[1:])
+    return json.loads(outputs[0][0])
+
+
+SAM = ["--sam", "--sam-sampling", "random", "--img-dim", str(DIM), "--word-dim", "8", "--embed-size", "16"]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ["scan", "--bi-gru", "--max-violation"],
+        ["vse_infty", "--max-violation", "--optim", "adamw", "--weight-decay", "1e-2"],
+    ],
+    ids=["scan", "vse_infty"],
+)
+def test_two_processes_are_one(data, tmp_path, model):
+    flags = [*model, *SAM, "--batch-size", "50", "--vse-mean-warmup-epochs", "2"]
+    one, two = (start(data, tmp_path / str(n), n, *flags) for n in (1, 2))
+    assert one["steps"] == two["steps"] == 20
+    states = [_state(tmp_path / str(n) / "checkpoint.pt") for n in (1, 2)]
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-5, msg=name)
+    assert two["last_loss"] == pytest.approx(one["last_loss"], rel=1e-4)
+    assert two["best"] == one["best"]
+
+
+def _state(path):
+    """The model's tensors; the bias that a BatchNorm removes counts by what is left of it.
+
+    Its gradient is 0 but for rounding, which Adam makes steps of full size of.
+    """
+    state = torch.load(path, weights_only=True)["state"]["model"]
+    bias = state.pop("img_enc.mlp.layers.0.bias", None)
+    if bias is not None:
+        # of what the BatchNorm has seen of the bias only the mean of the last steps: the weights' part is compared
+        del state["img_enc.mlp.bns.0.running_mean"]
+    return state
+
+
+def test_a_world_of_one_needs_no_environment(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined_world(torch.device("cpu")) as world:
+        assert world == World(0, 1, 0)
+        assert world.is_first
+
+
+def test_half_an_environment_is_said(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    with (
+        pytest.raises(ValueError, match="WORLD_SIZE is set but LOCAL_RANK is not; start with torchrun"),
+        joined_world(torch.device("cpu")),
+    ):
+        pass
+
+
+def test_alone_a_synchronised_batch_norm_is_a_batch_norm():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 4))
+    names = list(model.state_dict())
+    x = torch.randn(6, 4)
+    expected = model(x)
+    model[0].reset_running_stats()
+    synchronise_batch_norms(model)
+    assert isinstance(model[0], SyncedBatchNorm1d)
+    assert list(model.state_dict()) == names
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
