@@ -140,6 +140,10 @@ class MatchingModel(nn.Module):
         """
         raise ValueError(f"size_augment is for models that pool whatever regions are there, and {self.name} does not")
 
+    def learning_rate_factor(self, parameter: str) -> float:
+        """Share of the learning rate that a parameter of this name has; pretrained parts have less than 1."""
+        return 1.0
+
     def extra_loss(self, extra_losses: Tensor) -> Tensor:
         """`Encoded.extra_losses` of a whole batch, (B,) -> scalar."""
         return extra_losses.sum()

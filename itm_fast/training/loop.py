@@ -203,8 +203,8 @@ class _Run:
         return value
 
     def learning_rate(self) -> float:
-        """Of this epoch."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        """Of this epoch, where no pretrained part has a share of it."""
+        return float(max(group["lr"] for group in self.optimizer.param_groups))
 
     def state(self, result: Result) -> dict[str, Any]:
         """What `restore` needs."""
@@ -235,7 +235,7 @@ class _Run:
     def _follow_schedule(self, epoch: int) -> None:
         rate = self.config.learning_rate * 0.1 ** (epoch // self.config.lr_update)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.model.loss.max_violation = self.max_violation and epoch >= self.config.vse_mean_warmup_epochs
 
     @contextmanager
@@ -265,8 +265,16 @@ class _Run:
 
 
 def _optimizer(model: MatchingModel, config: TrainingConfig) -> torch.optim.Optimizer:
+    """One group of parameters for each share of the learning rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        groups.setdefault(model.learning_rate_factor(name), []).append(parameter)
     kind = torch.optim.Adam if config.optim == "adam" else torch.optim.AdamW
-    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return kind(
+        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
 
 
 def _validate(
