@@ -1,4 +1,4 @@
-"""Checkpoints of SCAN, VSE++, SGRAF, VSRN and VSE-infinity, understood by what is in them; nothing is trusted.
+"""Checkpoints of the original repositories, understood by what is in them; nothing is trusted.
 
 All of them are {"epoch", "model": [image, caption (, similarity) state dicts], "best_rsum", "opt": Namespace,
 "Eiters"}.
@@ -12,6 +12,7 @@ import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,18 @@ from torch import Tensor
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.models.base import MatchingModel
+from itm_fast.originals import scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals.parts import Options, Parts
 from itm_fast.registry import model_class
 
-Parts = list[dict[str, Tensor]]
-
+# One file each; a reader recognises its checkpoints and says what their tensors say of the configuration.
+_READERS: dict[str, ModuleType] = {
+    "sgraf": sgraf,
+    "vsrn": vsrn,
+    "vse_infty": vse_infty,
+    "scan": scan,
+    "vsepp": vsepp,
+}
 # What an options object and a NumPy score need beside tensors; old names, new objects.
 _ALLOWED: list[Any] = [
     argparse.Namespace,
@@ -57,11 +66,10 @@ def load_original(path: str | Path, vocabulary: Vocabulary) -> MatchingModel:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint such as model_best.pth.tar")
     parts, options = _read(path)
-    name = _model_name(path, parts, options)
+    name, reader = _reader(path, parts, options)
     kind = model_class(name)
-    config = _config(path, kind, name, parts, options)
-    extra = int(name == "vse_infty")  # the mask of the size augmentation
-    n_words = len(parts[1]["embed.weight"]) - extra
+    config = _config(path, kind, reader, parts, options)
+    n_words = reader.n_words(parts)
     if n_words != len(vocabulary):
         raise DataError(
             f"{path}: trained with a vocabulary of {n_words} words, but the one given has {vocabulary.fingerprint}"
@@ -92,60 +100,28 @@ def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
     return parts, dict(vars(options)) if isinstance(options, argparse.Namespace) else {}
 
 
-def _model_name(path: Path, parts: Parts, options: dict[str, Any]) -> str:
-    image, caption = parts[:2]
-    if any(key.startswith("bert.") for key in caption):
+def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType]:
+    if any(key.startswith("bert.") for key in parts[1]):
         raise DataError(
             f"{path}: its captions are encoded by BERT, which is not read yet; region models with a GRU are"
         )
-    if len(parts) > 2 and "sim_tranloc_w.weight" in parts[2]:
-        return "sgraf"
-    if "Rs_GCN_1.g.weight" in image:
-        return "vsrn"
-    if "gpool.linear.weight" in image and "mlp.layers.0.weight" in image:
-        return "vse_infty"
-    if len(parts) == 2 and set(image) <= {"fc.weight", "fc.bias", "fc.weight_g", "fc.weight_v"}:
-        if "cross_attn" in options:
-            return "scan"
-        if "measure" in options:
-            return "vsepp"
+    for name, reader in _READERS.items():
+        if reader.recognises(parts, options):
+            return name, reader
     raise DataError(
-        f"{path}: of no model known here (SCAN, VSE++, SGRAF, VSRN, VSE-infinity); its image part begins with "
-        f"{', '.join(sorted(image)[:4])} and its options have neither cross_attn nor measure"
+        f"{path}: of no model known here ({', '.join(_READERS)}); its image part begins with "
+        f"{', '.join(sorted(parts[0])[:4])} and its options have neither cross_attn nor measure"
     )
 
 
-def _config(path: Path, kind: type[MatchingModel], name: str, parts: Parts, options: dict[str, Any]) -> Any:
-    """The options that the configuration knows, over which goes what the tensors' shapes say."""
-    image, caption = parts[:2]
+def _config(path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Parts, options: Options) -> Any:
+    """The options that the configuration knows, over which goes what the tensors say."""
     known = {field.name for field in dataclasses.fields(kind.config_class)}
-    found = {key: value for key, value in options.items() if key in known}
-    weight = image["fc.weight_v" if "fc.weight_v" in image else "fc.weight"]
-    recurrent = "cap_rnn" if name == "sgraf" else "rnn"
-    shapes: dict[str, Any] = {
-        "img_dim": weight.shape[1],
-        "embed_size": weight.shape[0],
-        "word_dim": caption["embed.weight"].shape[1],
-        "num_layers": sum(key.startswith(f"{recurrent}.weight_ih_l") and "reverse" not in key for key in caption),
-        "bi_gru": any("reverse" in key for key in caption),
-        "precomp_enc_type": "weight_norm" if "fc.weight_v" in image else "basic",
-        "encoder": "f30k_precomp" if "bn.weight" in image else "coco_precomp",
-    }
-    if name == "sgraf":
-        similarity = parts[2]
-        steps = {key.split(".")[1] for key in similarity if key.startswith("SGR_module.")}
-        shapes |= {
-            "sim_dim": len(similarity["sim_tranloc_w.weight"]),
-            "module_name": "SGR" if steps else "SAF",
-            "n_regions": len(similarity["v_global_w.embedding_local.1.weight"]),
-        }
-        shapes |= {"sgr_step": len(steps)} if steps else {}
-    if name == "vsrn":
-        found.pop("max_len", None)  # of the captioning head, which is not in the file
+    found = {**options, **reader.config(parts, options)}
     try:
-        return kind.config_class(**{**found, **{key: value for key, value in shapes.items() if key in known}})
+        return kind.config_class(**{name: value for name, value in found.items() if name in known})
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: taken for {name}, but its options do not fit: {error}") from error
+        raise DataError(f"{path}: taken for {kind.name}, but its options do not fit: {error}") from error
 
 
 def _with_counters(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,20 @@
+"""Checkpoints of fartashf/vsepp, trained on precomputed features."""
+
+from typing import Any
+
+from itm_fast.originals.parts import Options, Parts, gru_sizes, has_only_a_linear_map, region_sizes
+
+
+def recognises(parts: Parts, options: Options) -> bool:
+    """Whether a checkpoint is VSE++'s."""
+    return len(parts) == 2 and has_only_a_linear_map(parts[0]) and "measure" in options
+
+
+def n_words(parts: Parts) -> int:
+    """Size of the vocabulary that it was trained with."""
+    return len(parts[1]["embed.weight"])
+
+
+def config(parts: Parts, options: Options) -> dict[str, Any]:
+    """What of the configuration the tensors say."""
+    return {**region_sizes(parts[0]), **gru_sizes(parts[1])}
