@@ -36,7 +36,7 @@ class Evaluate:
     """Caption embeddings, .npy of (n_captions, dim)."""
 
     model: Path | None = None
-    """Folder of a trained model; needs --data."""
+    """Folder of a trained model, or hf-hub:owner/name; needs --data."""
 
     checkpoint: Path | None = None
     """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity), such as model_best.pth.tar; needs

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,30 @@ from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files import written_aside
 from itm_fast.models.base import MatchingModel
+from itm_fast.models.hub import local_folder, readme
 from itm_fast.registry import MODELS, model_class
 
-_WEIGHTS, _CARD, _VOCABULARY = "model.safetensors", "config.json", "vocab.json"
+_WEIGHTS, _CARD, _VOCABULARY, _README = "model.safetensors", "config.json", "vocab.json", "README.md"
 
 
-def save_model(model: MatchingModel, folder: str | Path) -> None:
-    """Writes weights, card and vocabulary; each file aside and then renamed, the card last.
+def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, Any] | None = None) -> None:
+    """Writes weights, card, vocabulary and a README; each file aside and then renamed, the card last.
 
     Args:
         model: The model.
         folder: Made if it does not exist; files of an earlier save are replaced.
+        results: Of a validation, for the README.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written to; the files that are there stay whole.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with written_aside(folder / _WEIGHTS) as aside:
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, aside)
     model.vocabulary.save(folder / _VOCABULARY)
+    with written_aside(folder / _README) as aside:
+        aside.write_text(readme(model, results), encoding="utf-8")
     card = {"format": "itm-fast model 1", "model": model.name, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -38,16 +46,18 @@ def load_model(folder: str | Path) -> MatchingModel:
     """Reads what `save_model` wrote; nothing is unpickled.
 
     Args:
-        folder: With model.safetensors, config.json and vocab.json.
+        folder: With model.safetensors, config.json and vocab.json; or "hf-hub:owner/name" of the Hugging Face hub,
+            from its cache if it is there.
 
     Returns:
         The model in evaluation mode, on the CPU.
 
     Raises:
-        FileNotFoundError: A file is missing.
+        FileNotFoundError: A file is missing, or the hub has no such model.
         DataError: A file is damaged, or weights and card do not fit each other.
+        ImportError: The hub was asked for and huggingface_hub is not installed.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     for name in (_CARD, _WEIGHTS, _VOCABULARY):
         if not (folder / name).is_file():
             raise FileNotFoundError(

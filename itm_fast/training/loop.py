@@ -291,7 +291,7 @@ def _validate(
     if is_better:
         result.best = {**found, "step": result.step}
         if folder is not None and run.world.is_first:
-            save_model(run.model, folder / BEST)
+            save_model(run.model, folder / BEST, found)
 
 
 def _collapsed(recent: deque[float], model: MatchingModel) -> bool:

@@ -11,7 +11,7 @@ from itm_fast.errors import DataError
 from itm_fast.models import SCAN, SCANConfig, load_model, save_model
 
 CONFIG = SCANConfig(img_dim=10, word_dim=5, embed_size=8, bi_gru=True, cross_attn="i2t", margin=0.3)
-FILES = ["config.json", "model.safetensors", "vocab.json"]
+FILES = ["config.json", "model.safetensors", "vocab.json"]  # what a model is loaded from
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_saving_again_replaces_and_leaves_nothing_aside(folder, vocabulary):
     model = SCAN(CONFIG, vocabulary)
     save_model(model, folder)
     torch.testing.assert_close(load_model(folder).img_enc.fc.weight, model.img_enc.fc.weight, rtol=0, atol=0)
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", *FILES]
 
 
 def test_a_save_that_fails_leaves_the_old_weights(folder, vocabulary, monkeypatch):
@@ -58,7 +58,7 @@ def test_a_save_that_fails_leaves_the_old_weights(folder, vocabulary, monkeypatc
     with pytest.raises(OSError, match="no space left"):
         save_model(SCAN(CONFIG, vocabulary), folder)
     assert (folder / "model.safetensors").read_bytes() == before
-    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", *FILES]
 
 
 @pytest.mark.parametrize("name", FILES)
