@@ -8,6 +8,7 @@
 #include "attended_similarity.h"
 #include "cider.h"
 #include "cross_attention.h"
+#include "generalised_pooling.h"
 #include "graph_reasoning.h"
 #include "max_similarity.h"
 #include "ranking.h"

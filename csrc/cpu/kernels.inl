@@ -6,6 +6,7 @@
 #include "cross_attention.inl"
 #include "attended_similarity.inl"
 #include "graph_reasoning.inl"
+#include "generalised_pooling.inl"
 #include "max_similarity.inl"
 #include "cider.inl"
 #include "ranking.inl"

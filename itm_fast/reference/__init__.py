@@ -3,6 +3,7 @@
 from itm_fast.reference.attended_similarity import attended_similarity
 from itm_fast.reference.cider import cider
 from itm_fast.reference.cross_attention import cross_attention_closed_form, cross_attention_similarity
+from itm_fast.reference.generalised_pooling import generalised_pooling
 from itm_fast.reference.graph_reasoning import graph_reasoning
 from itm_fast.reference.max_similarity import max_similarity
 from itm_fast.reference.semantic_margin import semantic_margin_loss
@@ -13,6 +14,7 @@ __all__ = [
     "cider",
     "cross_attention_closed_form",
     "cross_attention_similarity",
+    "generalised_pooling",
     "graph_reasoning",
     "max_similarity",
     "semantic_margin_loss",

@@ -9,7 +9,18 @@ BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.mark.parametrize(
-    "script", ["cross_attention", "train_step", "max_similarity", "relevance", "retrieval", "losses", "esl", "sgraf"]
+    "script",
+    [
+        "cross_attention",
+        "train_step",
+        "max_similarity",
+        "relevance",
+        "retrieval",
+        "losses",
+        "esl",
+        "sgraf",
+        "train_model",
+    ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"

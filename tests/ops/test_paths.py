@@ -24,6 +24,7 @@ SOME_TESTS = [
     str(HERE / "test_max_similarity.py"),
     str(HERE / "test_attended_similarity.py"),
     str(HERE / "test_graph_reasoning.py"),
+    str(HERE / "test_generalised_pooling.py"),
     str(HERE / "test_ranking.py"),
     f"{HERE.parent / 'metrics' / 'test_retrieval.py'}::test_topk_equals_a_stable_sort",
     f"{HERE.parent / 'metrics' / 'test_retrieval.py'}::test_dot_products",

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from itm_fast.ops.generalised_pooling import generalised_pooling
+
 TEMPERATURE = 0.1
 
 
@@ -46,11 +48,11 @@ class GPO(nn.Module):
         n, most, _ = vectors.shape
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
-            return _pooled(vectors, theta.to(vectors.device))
-        sizes, which = torch.unique(counts.cpu(), return_inverse=True)
-        theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
-        padding = torch.arange(most, device=vectors.device) >= counts.to(vectors.device)[:, None]
-        return _pooled(vectors.masked_fill(padding[:, :, None], -torch.inf), theta)
+            counts = torch.full((n,), most, device=vectors.device)
+        else:
+            sizes, which = torch.unique(counts.cpu(), return_inverse=True)
+            theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
+        return generalised_pooling(vectors, theta.to(vectors), counts.to(vectors.device))
 
     def weights(self, sizes: Tensor, most: int) -> Tensor:
         """Theta of sets of these sizes, (len(sizes),) int64 on the CPU: (len(sizes), most), 0 beyond the size."""
@@ -74,10 +76,3 @@ def positional_encoding(n: int, dim: int) -> Tensor:
     frequencies = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
     angles = torch.arange(n)[:, None] * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
-
-
-def _pooled(vectors: Tensor, theta: Tensor) -> Tensor:
-    ordered = vectors.sort(dim=1, descending=True).values
-    ordered = ordered.masked_fill(theta[:, :, None] == 0, 0.0)  # -inf beyond the counts would become NaN
-    pooled: Tensor = torch.einsum("nk,nkd->nd", theta.to(ordered.dtype), ordered)
-    return pooled

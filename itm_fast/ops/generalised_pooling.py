@@ -1,0 +1,74 @@
+"""Generalised pooling (GPO) of sets of vectors: public function, fake kernel, autograd."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itm_fast import reference
+from itm_fast.ops import _library
+
+_library.load()
+
+
+def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Tensor) -> Tensor:
+    """One vector of each set: its channels' numbers in decreasing order, weighted by rank.
+
+    pooled_d = sum_k theta_k x_(k),d with x_(k),d the k-th largest number of channel d. On the CPU by a sorting network
+    over vectors of channels, nothing of the size of `vectors` is made but its gradient; on other devices torch's sort.
+
+    Args:
+        vectors: (n, max, dim) float32, float64, bfloat16 or float16; what lies beyond a count is never read.
+        theta: (n, max), weights by rank, of the same dtype.
+        counts: (n,) int64, vectors of each set, 1 ... max.
+
+    Returns:
+        (n, dim), dtype of `vectors`, 16-bit ones summed in float32. Differentiable once in vectors and theta: theta_k
+        goes back to the k-th largest number of each channel, equal numbers rank by their place. Deterministic.
+
+    Raises:
+        ValueError: Shapes or counts do not fit.
+        TypeError: A dtype is not supported, or they differ.
+
+    Source:
+        Chen et al., Learning the Best Pooling Strategy for Visual Semantic Embedding, CVPR 2021, equation 3.
+
+    Example:
+        >>> x = torch.tensor([[[1.0, 5.0], [3.0, 2.0]]])
+        >>> generalised_pooling(x, torch.tensor([[0.75, 0.25]]), torch.tensor([2]))
+        tensor([[2.5000, 4.2500]])
+    """
+    if vectors.dtype in (torch.bfloat16, torch.float16):
+        return generalised_pooling(vectors.float(), theta.float(), counts).to(vectors.dtype)
+    if vectors.device.type not in ("cpu", "meta"):
+        return reference.generalised_pooling(vectors, theta, counts)
+    pooled: Tensor = torch.ops.itm_fast.generalised_pooling(vectors, theta, counts)
+    return pooled
+
+
+@torch.library.register_fake("itm_fast::generalised_pooling")  # type: ignore[untyped-decorator]
+def _fake(vectors: Tensor, _theta: Tensor, _counts: Tensor) -> Tensor:
+    return vectors.new_empty(vectors.shape[0], vectors.shape[2])
+
+
+@torch.library.register_fake("itm_fast::generalised_pooling_backward")  # type: ignore[untyped-decorator]
+def _fake_backward(_grad: Tensor, vectors: Tensor, theta: Tensor, _counts: Tensor) -> tuple[Tensor, Tensor]:
+    return vectors.new_empty(vectors.shape), theta.new_empty(theta.shape)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    return *torch.ops.itm_fast.generalised_pooling_backward(grad, *ctx.saved_tensors), None
+
+
+torch.library.register_autograd("itm_fast::generalised_pooling", _backward, setup_context=_setup_context)
+
+
+def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
+    raise RuntimeError("generalised_pooling can be differentiated once only, and create_graph=True asks for more")
+
+
+torch.library.register_autograd("itm_fast::generalised_pooling_backward", _refuse_second_derivative)
