@@ -27,9 +27,9 @@ class DataConfig:
     """Data set below data_path, such as f30k_precomp or coco_precomp; "." is data_path itself."""
     vocab_path: Path | None = None
     """Vocabulary file, or a folder with {data_name}_vocab.json or .pkl; None: vocab.json of the data set, or, where
-    there is none, the words that the captions of train and dev hold at least four times."""
+    there is none, the words that the captions of train and dev hold at least four times. BERT brings its own."""
     tokenizer: Literal["nltk", "split"] = "nltk"
-    """Splits captions into words: the one that the vocabulary was made with."""
+    """Splits captions into words: the one that the vocabulary was made with. BERT brings its own."""
     train_split: str = "train"
     """Split to learn from."""
     val_split: str = "dev"

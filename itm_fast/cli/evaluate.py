@@ -39,11 +39,12 @@ class Evaluate:
     """Folder of a trained model, or hf-hub:owner/name; needs --data."""
 
     checkpoint: Path | None = None
-    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity), such as model_best.pth.tar; needs
-    --data."""
+    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL), such as model_best.pth.tar;
+    needs --data."""
 
     vocab: Path | None = None
-    """Vocabulary of --checkpoint, JSON or pickle; vocab.json of --data unless given."""
+    """Vocabulary of --checkpoint: JSON or pickle, or, of BERT, vocab.txt or a folder with it or with tokenizer.json;
+    vocab.json of --data unless given."""
 
     data: Path | None = None
     """Folder of a data set in SCAN's layout, for --model and --checkpoint."""
@@ -52,7 +53,7 @@ class Evaluate:
     """Split of --data."""
 
     tokenizer: Literal["nltk", "split"] = "nltk"
-    """Tokenizer of the captions of --data: the one the model's vocabulary was made with."""
+    """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
 
     ncs: bool = False
     """Also report NCS and nsum. φ comes from --relevance, or is CIDEr-D of the captions of --data."""
@@ -162,10 +163,10 @@ def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
         from itm_fast.models import load_model
 
         return load_model(model)
-    from itm_fast.data import Vocabulary
+    from itm_fast.data import load_vocabulary
     from itm_fast.originals import load_original
 
-    return load_original(model, Vocabulary.load(args.vocab or data / "vocab.json"))
+    return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"))
 
 
 def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:

@@ -2,11 +2,13 @@
 
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
+from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
 from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, PrecompDataset
 from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
 from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
 from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.word_pieces import WordPieces
 
 __all__ = [
     "CAPTIONS_PER_IMAGE",
@@ -14,13 +16,16 @@ __all__ = [
     "BatchPlan",
     "CaptionTokenizer",
     "CaptionTokens",
+    "CaptionVocabulary",
     "Collator",
     "MadeData",
     "PrecompDataset",
     "SizeAugment",
     "Tokenizer",
     "Vocabulary",
+    "WordPieces",
     "estimate_bytes",
+    "load_vocabulary",
     "make_data",
     "resolve_tokenizer",
     "tokenize",

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.precomp import IndexLike, PrecompDataset, as_indices
-from itm_fast.data.tokenizers import Tokenizer, resolve_tokenizer
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,23 +41,24 @@ class CaptionTokens:
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], vocabulary: Vocabulary, tokenizer: Tokenizer = "nltk"
+        cls, captions: Iterable[str], vocabulary: CaptionVocabulary, tokenizer: Tokenizer = "nltk"
     ) -> "CaptionTokens":
-        """Tokenise and encode captions, "<start>" and "<end>" included.
+        """Tokenise and encode captions, start and end included.
 
         Args:
             captions: One text each.
             vocabulary: Gives the ids.
-            tokenizer: As in `resolve_tokenizer`; use the one that the vocabulary was made with.
+            tokenizer: As in `resolve_tokenizer`; use the one that the vocabulary was made with. Word pieces have their
+                own.
 
         Returns:
             The ids of all captions.
 
         Raises:
-            ImportError: "nltk" was asked for and nltk is not installed.
+            ImportError: The library of the tokenizer is not installed.
             ValueError: Unknown tokenizer.
         """
-        ready = resolve_tokenizer(tokenizer)
+        ready = vocabulary.tokenizer_for(tokenizer)
         n_attached_stops = 0
         flat, offsets = array("i"), array("q", [0])
         for caption in captions:
@@ -100,7 +101,7 @@ class Batch:
     Attributes:
         regions: float32 (B, max_regions, dim).
         tokens: int64 (B, max_words), zero-padded.
-        word_counts: int64 (B,), "<start>" and "<end>" counted.
+        word_counts: int64 (B,), start and end counted.
         image_ids: int64 (B,), index of the distinct image in its split: equal where two captions share an image.
         caption_ids: int64 (B,), index of the caption in its split.
         region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.

@@ -1,4 +1,4 @@
-"""Captions to tokens, as SCAN and its descendants do it; BERT's WordPiece is not here."""
+"""Captions to tokens, as SCAN and its descendants do it; BERT's word pieces are not here."""
 
 import importlib
 import re
@@ -19,7 +19,7 @@ class CaptionTokenizer:
     """A tokenizer that is ready to run, and what is known about it.
 
     Attributes:
-        name: "nltk" (with punkt_tab), "nltk-without-punkt_tab", "split" or "callable".
+        name: "nltk" (with punkt_tab), "nltk-without-punkt_tab", "split", "word pieces" or "callable".
         split: The function from a caption to its tokens.
         finds_sentences: Whether a full stop inside the caption becomes a token of its own where a sentence ends.
     """

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer
 from itm_fast.errors import DataError
 from itm_fast.files import written_aside
 
@@ -80,6 +81,28 @@ class Vocabulary:
         """Size and a hash of the words in order, such as "8481 words, sha256 0a1b2c3d4e5f": names a vocabulary."""
         digest = hashlib.sha256("\n".join(self.idx2word[index] for index in range(len(self))).encode()).hexdigest()
         return f"{len(self)} words, sha256 {digest[:12]}"
+
+    @property
+    def mask_id(self) -> int:
+        """Id that stands for a word that is hidden: one beyond the words."""
+        return len(self)
+
+    @property
+    def continues(self) -> None:
+        """Which tokens continue the word before them: None, each is a word."""
+        return
+
+    def tokenizer_for(self, tokenizer: Tokenizer) -> CaptionTokenizer:
+        """What splits captions into the words that `encode` takes, as `resolve_tokenizer` makes it.
+
+        Args:
+            tokenizer: The one that the vocabulary was made with.
+
+        Raises:
+            ImportError: "nltk" was asked for and nltk is not installed.
+            ValueError: Unknown tokenizer.
+        """
+        return resolve_tokenizer(tokenizer)
 
     def __call__(self, word: str) -> int:
         """Id of a word.

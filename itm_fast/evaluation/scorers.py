@@ -9,17 +9,17 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import CaptionTokens
 from itm_fast.data.precomp import PrecompDataset
 from itm_fast.data.tokenizers import Tokenizer
-from itm_fast.data.vocabulary import Vocabulary
 
 
 class RetrievalModel(Protocol):
     """What a model has to offer to be evaluated."""
 
     @property
-    def vocabulary(self) -> Vocabulary:
+    def vocabulary(self) -> CaptionVocabulary:
         """The vocabulary it was trained with."""
         ...
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import Batch
-from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 
@@ -43,6 +43,10 @@ class MatchingConfig:
     def __post_init__(self) -> None:
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
+
+    def own_vocabulary(self) -> CaptionVocabulary | None:
+        """The vocabulary that a pretrained text encoder brings; None: that of the data."""
+        return None
 
     def _check_sizes(self, *names: str) -> None:
         """Raises ValueError unless the named numbers are integers of at least 1."""
@@ -109,7 +113,7 @@ class MatchingModel(nn.Module):
     txt_enc: nn.Module
     sim_enc: nn.Module
 
-    def __init__(self, config: MatchingConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: MatchingConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         self.loss = TripletLoss(config.margin, config.max_violation)
@@ -143,6 +147,10 @@ class MatchingModel(nn.Module):
     def learning_rate_factor(self, parameter: str) -> float:
         """Share of the learning rate that a parameter of this name has; pretrained parts have less than 1."""
         return 1.0
+
+    def load_pretrained(self) -> None:
+        """Read the weights that pretrained parts begin a training with; most models have none."""
+        return
 
     def extra_loss(self, extra_losses: Tensor) -> Tensor:
         """`Encoded.extra_losses` of a whole batch, (B,) -> scalar."""

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.caption_vocabulary import load_vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files import written_aside
 from itm_fast.models.base import MatchingModel
@@ -64,7 +64,7 @@ def load_model(folder: str | Path) -> MatchingModel:
                 f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
             )
     kind, config = _read_card(folder / _CARD)
-    model = kind(config, Vocabulary.load(folder / _VOCABULARY))
+    model = kind(config, load_vocabulary(folder / _VOCABULARY))
     try:
         weights = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:

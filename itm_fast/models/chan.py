@@ -1,19 +1,19 @@
 """CHAN: each word aligned with its one best region."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.vocabulary import Vocabulary
-from itm_fast.models.base import MatchingConfig, MatchingModel, Preset
-from itm_fast.nn.encoders.gru import GRUEncoder
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.base import Preset
+from itm_fast.models.text import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
 from itm_fast.ops import _checks
 
 
 @dataclass(frozen=True)
-class CHANConfig(MatchingConfig):
+class CHANConfig(TextConfig):
     """CHAN's flags with its defaults; names as in ppanzx/CHAN, arguments.py.
 
     Raises:
@@ -49,11 +49,21 @@ _SCHEDULE = TrainingConfig(
     vse_mean_warmup_epochs=1,
 )
 _BIGRU = CHANConfig(max_violation=True)
-PRESETS = {"f30k": Preset(_BIGRU, _SCHEDULE), "coco": Preset(_BIGRU, _SCHEDULE)}
+# Both without the original's --drop: dropped regions would have to be unknown to the similarity.
+_BERT = Preset(
+    replace(_BIGRU, text_enc_type="bert", pooling_type="MeanPooling"),
+    replace(_SCHEDULE, batch_size=128, weight_decay=1e-4),
+)
+PRESETS = {
+    "f30k": Preset(_BIGRU, _SCHEDULE),
+    "coco": Preset(_BIGRU, _SCHEDULE),
+    "f30k-bert": _BERT,
+    "coco-bert": _BERT,
+}
 
 
-class CHAN(MatchingModel):
-    """Cross-modal hard aligning network, of region features and a BiGRU's words.
+class CHAN(TextModel):
+    """Cross-modal hard aligning network, of region features and a BiGRU's words or BERT's pieces.
 
     Source:
         Pan et al., CVPR 2023; ppanzx/CHAN.
@@ -63,10 +73,8 @@ class CHAN(MatchingModel):
     config_class = CHANConfig
     config: CHANConfig
 
-    def __init__(self, config: CHANConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: CHANConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
         self.img_enc = RegionEncoder(config.img_dim, config.embed_size)
-        self.txt_enc = GRUEncoder(
-            len(vocabulary), config.word_dim, config.embed_size, num_layers=config.num_layers, bi_gru=True
-        )
+        self.txt_enc = caption_encoder(self.config, len(vocabulary))
         self.sim_enc = CHANSimilarity(config.coding_type, config.pooling_type, config.alpha, config.belta)

@@ -7,15 +7,15 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
-from itm_fast.data.vocabulary import Vocabulary
-from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, outside_autocast
-from itm_fast.nn.encoders.gru import GRUEncoder
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.base import Preset, outside_autocast
+from itm_fast.models.text import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
 
 
 @dataclass(frozen=True)
-class ESLConfig(MatchingConfig):
+class ESLConfig(TextConfig):
     """ESL's flags with its defaults; names as in CrossmodalGroup/ESL, arguments.py.
 
     Raises:
@@ -30,6 +30,7 @@ class ESLConfig(MatchingConfig):
 
 
 _A, _H = ESLConfig(max_violation=True), ESLConfig(max_violation=True, heuristic_strategy=True)
+_BERT_A, _BERT_H = replace(_A, text_enc_type="bert"), replace(_H, text_enc_type="bert")
 _F30K = TrainingConfig(
     learning_rate=5e-4,
     optim="adamw",
@@ -38,15 +39,20 @@ _F30K = TrainingConfig(
     size_augment=True,
 )
 _COCO = replace(_F30K, num_epochs=20, lr_update=10)
+# The paper's are those with BERT; a BiGRU in its place is ours.
 PRESETS = {
     "f30k-h": Preset(_H, _F30K),
     "f30k-a": Preset(_A, _F30K),
     "coco-h": Preset(_H, _COCO),
     "coco-a": Preset(_A, _COCO),
+    "f30k-h-bert": Preset(_BERT_H, _F30K),
+    "f30k-a-bert": Preset(_BERT_A, _F30K),
+    "coco-h-bert": Preset(_BERT_H, _COCO),
+    "coco-a-bert": Preset(_BERT_A, _COCO),
 }
 
 
-class ESL(MatchingModel):
+class ESL(TextModel):
     """Enhanced semantic similarity learning.
 
     Images and captions are encoded down to their levels, so that evaluation projects each caption once. As in the
@@ -61,13 +67,10 @@ class ESL(MatchingModel):
     config: ESLConfig
     sim_enc: ESLSimilarity
 
-    def __init__(self, config: ESLConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: ESLConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
         self.img_enc = MLPRegionEncoder(config.img_dim, config.embed_size)
-        n_words = len(vocabulary) + 1  # the mask of the size augmentation
-        self.txt_enc = GRUEncoder(
-            n_words, config.word_dim, config.embed_size, num_layers=config.num_layers, bi_gru=True
-        )
+        self.txt_enc = caption_encoder(self.config, len(vocabulary) + 1)  # the mask of the size augmentation
         self.sim_enc = ESLSimilarity(config.embed_size, heuristic=config.heuristic_strategy)
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
@@ -85,4 +88,4 @@ class ESL(MatchingModel):
 
     def size_augment(self) -> SizeAugment:
         """Drops regions and words while training."""
-        return SizeAugment(len(self.vocabulary), len(self.vocabulary))
+        return SizeAugment(len(self.vocabulary), self.vocabulary.mask_id, self.vocabulary.continues)

@@ -1,21 +1,23 @@
 """VSE-infinity: regions and words pooled by a learned weight for each rank."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
-from itm_fast.data.vocabulary import Vocabulary
-from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.base import EmbeddingModel, Preset
+from itm_fast.models.text import TextConfig, TextModel
+from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.pooling.gpo import GPO
 
 
 @dataclass(frozen=True)
-class VSEInftyConfig(MatchingConfig):
+class VSEInftyConfig(TextConfig):
     """VSE-infinity's flags with its defaults; names as in woodfrog/vse_infty, arguments.py.
 
     Raises:
@@ -44,8 +46,14 @@ REGION_SCHEDULE = TrainingConfig(
     size_augment=True,
 )
 _REGIONS = VSEInftyConfig(max_violation=True)
+_BERT = Preset(replace(_REGIONS, text_enc_type="bert"), replace(REGION_SCHEDULE, weight_decay=1e-4))
 # Both data sets have the same flags; the decay of the BiGRU branch is what torch's AdamW does unasked.
-PRESETS = {"f30k": Preset(_REGIONS, REGION_SCHEDULE), "coco": Preset(_REGIONS, REGION_SCHEDULE)}
+PRESETS = {
+    "f30k": Preset(_REGIONS, REGION_SCHEDULE),
+    "coco": Preset(_REGIONS, REGION_SCHEDULE),
+    "f30k-bert": _BERT,
+    "coco-bert": _BERT,
+}
 
 
 class _PooledRegions(MLPRegionEncoder):
@@ -72,24 +80,39 @@ class _PooledWords(GRUEncoder):
         return embeddings if self.no_pooled_norm else l2_normalise(embeddings)
 
 
-class VSEInfty(EmbeddingModel):
-    """Visual-semantic embeddings with generalised pooling, of region features and a BiGRU's words.
+class _PooledPieces(BERTEncoder):
+    def __init__(self, config: VSEInftyConfig) -> None:
+        super().__init__(config.bert_config or {}, config.embed_size, no_txtnorm=True)
+        self.no_pooled_norm = config.no_txtnorm
+        self.gpool = GPO()
 
-    The vocabulary has one more id than words, the mask of the size augmentation.
+    def pooled(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+        embeddings: Tensor = self.gpool(self(tokens, word_counts), word_counts)
+        return embeddings if self.no_pooled_norm else l2_normalise(embeddings)
+
+
+class VSEInfty(TextModel, EmbeddingModel):
+    """Visual-semantic embeddings with generalised pooling, of region features and a BiGRU's words or BERT's pieces.
+
+    The BiGRU has one more id than words, the mask of the size augmentation.
 
     Source:
-        Chen et al., CVPR 2021; woodfrog/vse_infty, branch bigru.
+        Chen et al., CVPR 2021; woodfrog/vse_infty, branches bigru and master.
     """
 
     name: ClassVar[str] = "vse_infty"
     config_class = VSEInftyConfig
     config: VSEInftyConfig
     img_enc: _PooledRegions
-    txt_enc: _PooledWords
+    txt_enc: _PooledWords | _PooledPieces
 
-    def __init__(self, config: VSEInftyConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: VSEInftyConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc, self.txt_enc = _PooledRegions(config), _PooledWords(config, len(vocabulary) + 1)
+        self.img_enc = _PooledRegions(config)
+        if config.text_enc_type == "bert":
+            self.txt_enc = _PooledPieces(self.config)
+        else:
+            self.txt_enc = _PooledWords(config, len(vocabulary) + 1)
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size)."""
@@ -101,4 +124,4 @@ class VSEInfty(EmbeddingModel):
 
     def size_augment(self) -> SizeAugment:
         """Drops regions and words while training."""
-        return SizeAugment(len(self.vocabulary), len(self.vocabulary))
+        return SizeAugment(len(self.vocabulary), self.vocabulary.mask_id, self.vocabulary.continues)

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
 from itm_fast.models.base import MatchingModel
-from itm_fast.originals import scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals import esl, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.parts import Options, Parts
 from itm_fast.registry import model_class
 
@@ -31,6 +31,7 @@ _READERS: dict[str, ModuleType] = {
     "sgraf": sgraf,
     "vsrn": vsrn,
     "vse_infty": vse_infty,
+    "esl": esl,
     "scan": scan,
     "vsepp": vsepp,
 }
@@ -44,10 +45,11 @@ _ALLOWED: list[Any] = [
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
     codecs.encode,
 ]
+_NUMBERS = "bert.embeddings.position_ids"  # 0 … 511, a buffer that old transformers wrote
 _PARTS = ("img_enc", "txt_enc", "sim_enc")
 
 
-def load_original(path: str | Path, vocabulary: Vocabulary) -> MatchingModel:
+def load_original(path: str | Path, vocabulary: CaptionVocabulary) -> MatchingModel:
     """Reads a checkpoint of an original repository; every tensor must find its place.
 
     Args:
@@ -68,8 +70,11 @@ def load_original(path: str | Path, vocabulary: Vocabulary) -> MatchingModel:
     parts, options = _read(path)
     name, reader = _reader(path, parts, options)
     kind = model_class(name)
-    config = _config(path, kind, reader, parts, options)
-    n_words = reader.n_words(parts)
+    try:
+        config = _config(path, kind, reader, parts, options)
+        n_words = reader.n_words(parts)
+    except KeyError as error:
+        raise DataError(f"{path}: taken for {name}, but it has no tensor {error}") from error
     if n_words != len(vocabulary):
         raise DataError(
             f"{path}: trained with a vocabulary of {n_words} words, but the one given has {vocabulary.fingerprint}"
@@ -96,15 +101,11 @@ def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
     if not isinstance(found, (list, tuple)) or len(found) < 2 or not all(isinstance(part, Mapping) for part in found):
         raise DataError(f'{path}: expected {{"model": [image, caption (, similarity) state dicts], "opt": ...}}')
     options = content.get("opt")
-    parts = [{key.removeprefix("module."): value for key, value in part.items()} for part in found]
+    parts = [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
     return parts, dict(vars(options)) if isinstance(options, argparse.Namespace) else {}
 
 
 def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType]:
-    if any(key.startswith("bert.") for key in parts[1]):
-        raise DataError(
-            f"{path}: its captions are encoded by BERT, which is not read yet; region models with a GRU are"
-        )
     for name, reader in _READERS.items():
         if reader.recognises(parts, options):
             return name, reader

@@ -25,6 +25,36 @@ def gru_sizes(caption: Mapping[str, Tensor], rnn_name: str = "rnn") -> dict[str,
     }
 
 
+_PIECES = "bert.embeddings.word_embeddings.weight"
+
+
+def n_tokens(caption: Mapping[str, Tensor]) -> int:
+    """Size of the vocabulary of a caption part with BERT, or with a GRU that has a vector more, for the mask."""
+    return len(caption[_PIECES]) if _PIECES in caption else len(caption["embed.weight"]) - 1
+
+
+def encoder_sizes(caption: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Kind and sizes of a caption part with BERT or with a GRU.
+
+    The number of BERT's attention heads isn't among them: they are 64 wide, as in all that its authors published.
+    """
+    if _PIECES not in caption:
+        return {"text_enc_type": "bigru", **gru_sizes(caption)}
+    n_rows, hidden_size = caption[_PIECES].shape
+    intermediate = caption.get("bert.encoder.layer.0.intermediate.dense.weight", ())
+    positions = caption.get("bert.embeddings.position_embeddings.weight", ())
+    sizes = {
+        "model_type": "bert",
+        "vocab_size": n_rows,
+        "hidden_size": hidden_size,
+        "num_hidden_layers": sum(key.endswith(".intermediate.dense.weight") for key in caption),
+        "num_attention_heads": max(1, hidden_size // 64),
+        "intermediate_size": len(intermediate),
+        "max_position_embeddings": len(positions),
+    }
+    return {"text_enc_type": "bert", "bert_config": sizes}
+
+
 def has_only_a_linear_map(image: Mapping[str, Tensor]) -> bool:
     """Whether an image part is SCAN's or VSE++'s."""
     return (

@@ -1,8 +1,8 @@
-"""Checkpoints of woodfrog/vse_infty, branch bigru: region features and a BiGRU's words."""
+"""Checkpoints of woodfrog/vse_infty: region features, with BERT (branch master) or a BiGRU (branch bigru)."""
 
 from typing import Any
 
-from itm_fast.originals.parts import Options, Parts, gru_sizes, region_sizes
+from itm_fast.originals.parts import Options, Parts, encoder_sizes, n_tokens, region_sizes
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -11,10 +11,10 @@ def recognises(parts: Parts, options: Options) -> bool:
 
 
 def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with; the mask of the size augmentation is one id more."""
-    return len(parts[1]["embed.weight"]) - 1
+    """Size of the vocabulary that it was trained with."""
+    return n_tokens(parts[1])
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:
     """What of the configuration the tensors say."""
-    return {**region_sizes(parts[0]), **gru_sizes(parts[1])}
+    return {**region_sizes(parts[0]), **encoder_sizes(parts[1])}

@@ -13,6 +13,7 @@ import torch
 
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data.batches import BatchPlan, training_captions
+from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.collate import CaptionTokens, Collator
 from itm_fast.data.precomp import PrecompDataset
 from itm_fast.data.tokenizers import resolve_tokenizer
@@ -116,6 +117,8 @@ def run_training(
         prepared = _prepare(settings, device, world, notice if world.is_first else lambda message: None)
         fingerprint = _fingerprint(settings, prepared)
         state = load_checkpoint(folder / CHECKPOINT, fingerprint) if resume else None  # before anything is written
+        if state is None:
+            prepared.model.load_pretrained()
         log = None
         if world.is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +158,8 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
     data, training = settings.data, settings.training
     train_set, val_set = PrecompDataset(data.folder, data.train_split), PrecompDataset(data.folder, data.val_split)
     _check_features(settings, train_set, val_set)
-    vocabulary = find_vocabulary(data, train_set, val_set, notice)
+    own = settings.model_config.own_vocabulary()
+    vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
     tokens, val_tokens = (
         CaptionTokens.from_captions(split.captions, vocabulary, data.tokenizer) for split in (train_set, val_set)
     )
@@ -199,7 +203,7 @@ def _check_features(settings: RunSettings, *datasets: PrecompDataset) -> None:
 
 def find_vocabulary(
     data: DataConfig, train_set: PrecompDataset, val_set: PrecompDataset, notice: Notice = lambda message: None
-) -> Vocabulary:
+) -> CaptionVocabulary:
     """The vocabulary that the settings name, the data set's own, or a new one of its captions.
 
     Args:
@@ -213,7 +217,7 @@ def find_vocabulary(
         DataError: The file is no vocabulary.
     """
     if data.vocab_path is not None and not data.vocab_path.is_dir():
-        return Vocabulary.load(data.vocab_path)
+        return load_vocabulary(data.vocab_path)
     if data.vocab_path is not None:
         names = [f"{data.data_name}_vocab{suffix}" for suffix in (".json", ".pkl")]
         for name in names:
@@ -279,7 +283,7 @@ def _fingerprint(settings: RunSettings, prepared: _Prepared) -> dict[str, Any]:
     training = settings.training
     return {
         "model": settings.model,
-        "model_config": json.dumps(dataclasses.asdict(settings.model_config), sort_keys=True, default=str),
+        "model_config": json.dumps(dataclasses.asdict(prepared.model.config), sort_keys=True, default=str),
         "sam": json.dumps(dataclasses.asdict(settings.sam), sort_keys=True),
         "vocabulary": prepared.model.vocabulary.fingerprint,
         "steps_per_epoch": prepared.plan.steps_per_epoch,

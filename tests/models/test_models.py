@@ -107,9 +107,10 @@ def test_autocast_leaves_the_similarities_their_precision(name, vocabulary):
 @pytest.mark.parametrize("name", MODELS)
 def test_presets_make_the_model(name, vocabulary):
     assert presets(name)
-    for preset in presets(name).values():
-        with torch.device("meta"):
-            model_class(name)(preset.model, vocabulary)
+    for key, preset in presets(name).items():
+        if not key.endswith("-bert"):  # test_text_models.py
+            with torch.device("meta"):
+                model_class(name)(preset.model, vocabulary)
         assert preset.training.num_epochs >= 20
 
 

@@ -133,7 +133,6 @@ def unknown(content):
         (missing, r"taken for scan, but its txt_enc does not fit: (.|\n)*Missing key(.|\n)*rnn\.bias_hh_l0"),
         (lambda c: c["model"][0].update(more=torch.zeros(1)), "of no model known here"),
         (unknown, "of no model known here .*its image part begins with cnn.weight"),
-        (lambda c: c["model"][1].update({"bert.pooler": torch.zeros(1)}), "encoded by BERT"),
         (lambda c: c.update(opt=None), "neither cross_attn nor measure"),
         (lambda c: c.update(model={}), r'expected \{"model": \[image, caption'),
         (lambda c: setattr(c["opt"], "agg_func", "Median"), "its options do not fit: agg_func must be one of"),

@@ -76,7 +76,7 @@ def test_one_version():
 
 
 def test_import_is_light():
-    heavy = ["tyro", "rich", "nltk", "scipy", "transformers", "matplotlib", "accelerate", "hypothesis"]
+    heavy = ["tyro", "rich", "nltk", "scipy", "transformers", "tokenizers", "matplotlib", "accelerate", "hypothesis"]
     code = f"import sys, itm_fast; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
