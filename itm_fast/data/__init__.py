@@ -3,7 +3,8 @@
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
-from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, PrecompDataset
+from itm_fast.data.images import ImageDataset, open_split
+from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
 from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
 from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
 from itm_fast.data.vocabulary import Vocabulary
@@ -14,7 +15,9 @@ __all__ = [
     "BatchPlan",
     "CaptionTokenizer",
     "CaptionTokens",
+    "CaptionedSplit",
     "Collator",
+    "ImageDataset",
     "MadeData",
     "PrecompDataset",
     "SizeAugment",
@@ -22,6 +25,7 @@ __all__ = [
     "Vocabulary",
     "estimate_bytes",
     "make_data",
+    "open_split",
     "resolve_tokenizer",
     "tokenize",
     "training_captions",
