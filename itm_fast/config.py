@@ -19,7 +19,11 @@ Tracker = Literal["tensorboard", "wandb"]
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which data: a folder in SCAN's layout, {data_path}/{data_name}/{split}_ims.npy and {split}_caps.txt."""
+    """Which data: a folder in SCAN's layout, {data_path}/{data_name}/{split}_ims.npy and {split}_caps.txt.
+
+    Models that read images take {split}_caps.txt and {split}_ids.txt from there, and id_mapping.json and images/ or
+    flickr30k-images/ from there or from the folder above.
+    """
 
     data_path: Path = Path("data")
     """Folder of the data sets."""

@@ -47,7 +47,8 @@ class Evaluate:
     vocab.json of --data unless given."""
 
     data: Path | None = None
-    """Folder of a data set in SCAN's layout, for --model and --checkpoint."""
+    """Folder of a data set in SCAN's layout, for --model and --checkpoint; a model that reads images finds them by
+    id_mapping.json and images/ there or in the folder above."""
 
     split: str = "test"
     """Split of --data."""
@@ -145,12 +146,12 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
 
 
 def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
-    from itm_fast.data import PrecompDataset
+    from itm_fast.data import PrecompDataset, open_split
     from itm_fast.evaluation.scorers import ModelScorer
 
     loaded = _loaded(model, data, args)
-    dataset = PrecompDataset(data, args.split)
-    if loaded.config.img_dim != dataset.dim:
+    dataset = open_split(data, args.split, loaded.config.image_size)
+    if isinstance(dataset, PrecompDataset) and loaded.config.img_dim != dataset.dim:
         raise ValueError(
             f"{model} was trained on features {loaded.config.img_dim} wide, but those of {data}, split {args.split!r}, "
             f"are {dataset.dim} wide"
@@ -173,16 +174,15 @@ def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
     """φ as the flags say, or None."""
     from itm_fast.data.reference_captions import read_references
     from itm_fast.data.relevance_matrix import read_relevance
+    from itm_fast.evaluation.scorers import ModelScorer
     from itm_fast.relevance import Cider
 
     if args.relevance is not None and args.relevance.suffix in (".npy", ".csv"):
         return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
     if args.relevance is not None:
         references = read_references(args.relevance, args.captions_per_image or 5)
-    elif args.ncs and args.data is not None:
-        from itm_fast.data import PrecompDataset
-
-        dataset = PrecompDataset(args.data, args.split)
+    elif args.ncs and isinstance(scorer, ModelScorer):
+        dataset = scorer.dataset
         step = dataset.captions_per_image
         references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
     elif args.ncs:

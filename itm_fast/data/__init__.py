@@ -4,7 +4,8 @@ from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
-from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, PrecompDataset
+from itm_fast.data.images import ImageDataset, open_split
+from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
 from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
 from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
 from itm_fast.data.vocabulary import Vocabulary
@@ -17,7 +18,9 @@ __all__ = [
     "CaptionTokenizer",
     "CaptionTokens",
     "CaptionVocabulary",
+    "CaptionedSplit",
     "Collator",
+    "ImageDataset",
     "MadeData",
     "PrecompDataset",
     "SizeAugment",
@@ -27,6 +30,7 @@ __all__ = [
     "estimate_bytes",
     "load_vocabulary",
     "make_data",
+    "open_split",
     "resolve_tokenizer",
     "tokenize",
     "training_captions",

@@ -21,11 +21,15 @@ class SizeAugment:
     become the mask, a tenth a random word, the rest are deleted. The first and the last token of a caption stay, and at
     least one region of an image does.
 
+    Of an image that the model cuts into a grid, each cell is dropped with probability 0.2 u where u > 0.2, u from
+    U(0, 1) once an image.
+
     Attributes:
         n_tokens: Ids that a random word is drawn from.
         mask_id: Id of the mask.
         continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
             is a word. All pieces of a word share its fate.
+        n_cells: Cells of the model's grid, where batches hold images; None: they hold regions.
 
     Source:
         Chen et al., CVPR 2021, section 4.3; woodfrog/vse_infty, lib/datasets/image_caption.py.
@@ -34,6 +38,7 @@ class SizeAugment:
     n_tokens: int
     mask_id: int
     continues: npt.NDArray[np.bool_] | None = None
+    n_cells: int | None = None
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """A batch like `batch` with less in it.
@@ -43,8 +48,13 @@ class SizeAugment:
             generator: Of the choices, on the CPU.
 
         Returns:
-            Regions that were kept in front, zeros behind; captions that are shorter or equally long.
+            Regions that were kept in front, zeros behind, or a choice of cells; captions that are shorter or equally
+            long.
         """
+        if self.n_cells is not None:
+            kept_cells = _kept_cells(len(batch), self.n_cells, generator)
+            tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
+            return replace(batch, kept_cells=kept_cells, tokens=tokens, word_counts=word_counts)
         regions, region_counts = _drop_regions(batch.regions, generator)
         tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
         return replace(batch, regions=regions, region_counts=region_counts, tokens=tokens, word_counts=word_counts)
@@ -64,21 +74,29 @@ class SizeAugment:
         anything = torch.randint(self.n_tokens, (n, most), generator=generator)
         touched = torch.where(masked, self.mask_id, torch.where(replaced, anything, tokens))
         kept = (places < word_counts[:, None]) & ~deleted
-        return _compacted(touched, kept)
+        return compacted(touched, kept)
+
+
+def _kept_cells(n: int, n_cells: int, generator: torch.Generator) -> Tensor:
+    """Which cells stay, bool (n, n_cells)."""
+    share = torch.rand(n, 1, generator=generator)
+    chance = torch.rand(n, n_cells, generator=generator)
+    kept = (share <= _DROPPED) | (chance > _DROPPED * share)
+    return kept.scatter_(1, chance.argmax(1, keepdim=True), True)
 
 
 def _drop_regions(regions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     chance = torch.rand(regions.shape[:2], generator=generator)
     kept = chance >= _DROPPED
     kept.scatter_(1, chance.argmax(1, keepdim=True), True)  # an image without regions has no embedding
-    return _compacted(regions, kept)
+    return compacted(regions, kept)
 
 
-def _compacted(rows: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """The entries (n, most, ...) that are kept, in order and in front, zeros behind; cut to the longest."""
+def compacted(rows: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the entries (n, most, ...) that are kept, bool (n, most): in front, zeros behind, and their counts."""
     counts = kept.sum(1)
     most = int(counts.max()) if len(counts) else 0
     order = (~kept).to(torch.int8).argsort(dim=1, stable=True)[:, :most]
     taken = torch.take_along_dim(rows, order.view(*order.shape, *[1] * (rows.ndim - 2)), dim=1)
-    behind = torch.arange(most) >= counts[:, None]
+    behind = torch.arange(most, device=counts.device) >= counts[:, None]
     return taken.masked_fill(behind.view(*order.shape, *[1] * (rows.ndim - 2)), 0), counts

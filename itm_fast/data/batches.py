@@ -9,9 +9,9 @@ import torch
 from itm_fast.config import DataConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.collate import Batch, Collator
-from itm_fast.data.precomp import PrecompDataset
+from itm_fast.data.precomp import CaptionedSplit
 
-_ORDER, _AUGMENT, _SUBSET = range(3)  # what a generator is for
+_ORDER, _AUGMENT, _SUBSET, _IMAGES = range(4)  # what a generator is for
 
 
 class BatchPlan(torch.utils.data.Dataset[Batch]):
@@ -70,7 +70,7 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         ids = np.split(self.caption_ids(step), self._world_size)[self._rank]
-        batch = self._collator(torch.from_numpy(ids))
+        batch = self._collator(torch.from_numpy(ids), _generator(self._seed, _IMAGES, step, self._rank))
         if self._augment is None:
             return batch
         generator = _generator(self._seed, _AUGMENT, step, self._rank)
@@ -89,7 +89,7 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
 
-def training_captions(dataset: PrecompDataset, config: DataConfig, seed: int) -> npt.NDArray[np.int64]:
+def training_captions(dataset: CaptionedSplit, config: DataConfig, seed: int) -> npt.NDArray[np.int64]:
     """The captions that `data_percent` leaves: the first lines of the file, or those of random images.
 
     Args:

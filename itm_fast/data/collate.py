@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from itm_fast.data.caption_vocabulary import CaptionVocabulary
-from itm_fast.data.precomp import IndexLike, PrecompDataset, as_indices
+from itm_fast.data.precomp import CaptionedSplit, IndexLike, as_indices
 from itm_fast.data.tokenizers import Tokenizer
 
 
@@ -99,12 +99,13 @@ class Batch:
     """One training batch; row b of every tensor belongs to the same caption and its image.
 
     Attributes:
-        regions: float32 (B, max_regions, dim).
+        regions: float32 (B, max_regions, dim), or images (B, 3, height, width).
         tokens: int64 (B, max_words), zero-padded.
         word_counts: int64 (B,), start and end counted.
         image_ids: int64 (B,), index of the distinct image in its split: equal where two captions share an image.
         caption_ids: int64 (B,), index of the caption in its split.
         region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.
+        kept_cells: bool (B, n_cells), cells of the images' grids that were not dropped; None: all are there.
     """
 
     regions: torch.Tensor
@@ -113,6 +114,7 @@ class Batch:
     image_ids: torch.Tensor
     caption_ids: torch.Tensor
     region_counts: torch.Tensor
+    kept_cells: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.caption_ids)
@@ -138,7 +140,8 @@ class Batch:
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        return Batch(*(change(cast(torch.Tensor, getattr(self, field.name))) for field in fields(self)))
+        tensors = (cast("torch.Tensor | None", getattr(self, field.name)) for field in fields(self))
+        return Batch(*(tensor if tensor is None else change(tensor) for tensor in tensors))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +152,7 @@ class Collator:
     needs, and which made its order of pairs depend on the tokenizer.
 
     Attributes:
-        dataset: Where regions come from.
+        dataset: Where regions, or images, come from.
         tokens: Its captions, tokenised.
 
     Raises:
@@ -159,7 +162,7 @@ class Collator:
         loader = DataLoader(range(dataset.n_captions), 128, shuffle=True, collate_fn=Collator(dataset, tokens))
     """
 
-    dataset: PrecompDataset
+    dataset: CaptionedSplit
     tokens: CaptionTokens
 
     def __post_init__(self) -> None:
@@ -168,11 +171,14 @@ class Collator:
                 f"tokens has {len(self.tokens)} captions, but dataset {self.dataset.n_captions}; expected the same"
             )
 
-    def __call__(self, caption_indices: Sequence[int] | torch.Tensor) -> Batch:
+    def __call__(
+        self, caption_indices: Sequence[int] | torch.Tensor, generator: torch.Generator | None = None
+    ) -> Batch:
         """Make a batch.
 
         Args:
             caption_indices: (B,) integers, 0 … n_captions - 1.
+            generator: Of what varies in images while training; None: nothing does.
 
         Returns:
             The batch, B rows, in the order of `caption_indices`.
@@ -185,7 +191,7 @@ class Collator:
         image_ids = indices // self.dataset.captions_per_image
         tokens, word_counts = self.tokens.pad(indices)
         return Batch(
-            regions=self.dataset.regions(image_ids),
+            regions=self.dataset.regions(image_ids, generator),
             tokens=tokens,
             word_counts=word_counts,
             image_ids=torch.from_numpy(image_ids),

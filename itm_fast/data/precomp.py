@@ -3,9 +3,10 @@
 import functools
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,75 @@ _WHERE_FROM = (
 )
 
 
-class PrecompDataset:
+class CaptionedSplit(ABC):
+    """One split of a folder with captions in SCAN's layout, five an image, whatever its images are kept as.
+
+    Attributes:
+        folder: The folder with the files of all splits.
+        split: The name of this one.
+        captions: The captions, stripped of white space at both ends.
+        ids: int64 (n_images,), the ids of the distinct images, or None where there is no `{split}_ids.txt`.
+        captions_per_image: 5.
+    """
+
+    captions: list[str]
+    ids: npt.NDArray[np.int64] | None
+    captions_per_image: int
+    _hint: ClassVar[str] = f"{_LAYOUT}; {_WHERE_FROM}"
+
+    def __init__(self, folder: str | Path, split: str, dev_captions: int | None) -> None:
+        if not split or Path(split).name != split:
+            raise ValueError(f'split is {split!r}; expected a plain name such as "train", "dev", "test" or "testall"')
+        if dev_captions is not None and (dev_captions < 1 or dev_captions % CAPTIONS_PER_IMAGE):
+            raise ValueError(f"dev_captions is {dev_captions}; expected None or a positive multiple of 5")
+        self.folder, self.split, self._dev_captions = Path(folder), split, dev_captions
+        self.captions_per_image = CAPTIONS_PER_IMAGE
+
+    @property
+    def n_captions(self) -> int:
+        """Captions of the split, after the cut."""
+        return len(self.captions)
+
+    @property
+    def n_images(self) -> int:
+        """Distinct images of the split, after the cut."""
+        return len(self.captions) // CAPTIONS_PER_IMAGE
+
+    def __len__(self) -> int:
+        return self.n_captions
+
+    @property
+    @abstractmethod
+    def max_regions(self) -> int:
+        """Regions of each image."""
+
+    @abstractmethod
+    def regions(self, image_indices: IndexLike, generator: torch.Generator | None = None) -> torch.Tensor:
+        """What a model's image encoder takes of some images.
+
+        Args:
+            image_indices: (n,) integers, indices of distinct images, 0 … n_images - 1, in any order, repeats allowed.
+            generator: Of what varies while training; None: nothing does.
+        """
+
+    def _existing(self, name: str) -> Path:
+        path = self.folder / name
+        if path.is_file():
+            return path
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: no such folder; expected one with {name}. {self._hint}")
+        raise FileNotFoundError(f"{path}: no such file; splits present: {_existing_splits(self.folder)}. {self._hint}")
+
+    def _read_ids_and_cut(self) -> None:
+        """After the captions were read; the cut comes last because counts are compared before it."""
+        ids_path = self.folder / f"{self.split}_ids.txt"
+        self.ids = _read_ids(ids_path, len(self.captions)) if ids_path.exists() else None
+        if self.split == "dev" and self._dev_captions is not None:
+            del self.captions[self._dev_captions :]
+            self.ids = None if self.ids is None else self.ids[: self.n_images]
+
+
+class PrecompDataset(CaptionedSplit):
     """One split of a folder in SCAN's layout; features stay on disk until `regions` asks for some of them.
 
     Rows of `{split}_ims.npy` against lines of `{split}_caps.txt` decide which of the two circulating kinds it is:
@@ -58,36 +127,14 @@ class PrecompDataset:
     """
 
     images: "np.memmap[Any, np.dtype[Any]]"
-    captions: list[str]
-    ids: npt.NDArray[np.int64] | None
-    captions_per_image: int
 
     def __init__(self, folder: str | Path, split: str, *, dev_captions: int | None = CAPTIONS_PER_IMAGE * 1000) -> None:
-        if not split or Path(split).name != split:
-            raise ValueError(f'split is {split!r}; expected a plain name such as "train", "dev", "test" or "testall"')
-        if dev_captions is not None and (dev_captions < 1 or dev_captions % CAPTIONS_PER_IMAGE):
-            raise ValueError(f"dev_captions is {dev_captions}; expected None or a positive multiple of 5")
-        self.folder, self.split, self._dev_captions = Path(folder), split, dev_captions
-        self.captions_per_image = CAPTIONS_PER_IMAGE
+        super().__init__(folder, split, dev_captions)
         ims_path, caps_path = (self._existing(f"{split}_{suffix}") for suffix in ("ims.npy", "caps.txt"))
         self.images = _open_features(ims_path)
         self.captions = read_lines(caps_path, "caption")
         self._captions_per_row = _captions_per_row(self.images, len(self.captions), ims_path, caps_path)
-        ids_path = self.folder / f"{split}_ids.txt"
-        self.ids = _read_ids(ids_path, len(self.captions)) if ids_path.exists() else None
-        if split == "dev" and dev_captions is not None:  # cut last: the rule above needs all lines
-            del self.captions[dev_captions:]
-            self.ids = None if self.ids is None else self.ids[: self.n_images]
-
-    @property
-    def n_captions(self) -> int:
-        """Captions of the split, after the cut."""
-        return len(self.captions)
-
-    @property
-    def n_images(self) -> int:
-        """Distinct images of the split, after the cut."""
-        return len(self.captions) // CAPTIONS_PER_IMAGE
+        self._read_ids_and_cut()
 
     @property
     def max_regions(self) -> int:
@@ -99,9 +146,6 @@ class PrecompDataset:
         """Width of a region's feature."""
         return int(self.images.shape[2])
 
-    def __len__(self) -> int:
-        return self.n_captions
-
     def __repr__(self) -> str:
         return (
             f"PrecompDataset({self.split!r}: {self.n_images} images of {self.max_regions} x {self.dim}, "
@@ -111,16 +155,6 @@ class PrecompDataset:
     def __reduce__(self) -> tuple[Any, ...]:
         # A memmap would be pickled as all its bytes; a worker process opens the files again instead.
         return functools.partial(type(self), dev_captions=self._dev_captions), (self.folder, self.split)
-
-    def _existing(self, name: str) -> Path:
-        path = self.folder / name
-        if path.is_file():
-            return path
-        if not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder}: no such folder; expected one with {name}. {_LAYOUT}")
-        raise FileNotFoundError(
-            f"{path}: no such file; splits present: {_existing_splits(self.folder)}. {_LAYOUT}; {_WHERE_FROM}"
-        )
 
     def image_row(self, caption_index: int) -> int:
         """Row of `images` that belongs to a caption.
@@ -138,11 +172,12 @@ class PrecompDataset:
             raise IndexError(f"caption_index is {caption_index}; expected 0 … {self.n_captions - 1}")
         return caption_index // self._captions_per_row
 
-    def regions(self, image_indices: IndexLike) -> torch.Tensor:
+    def regions(self, image_indices: IndexLike, generator: torch.Generator | None = None) -> torch.Tensor:
         """Features of some images, read from disk.
 
         Args:
             image_indices: (n,) integers, indices of distinct images, 0 … n_images - 1, in any order, repeats allowed.
+            generator: Not used: features do not vary while training.
 
         Returns:
             float32 (n, max_regions, dim), a copy.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import CaptionTokens
-from itm_fast.data.precomp import PrecompDataset
+from itm_fast.data.precomp import CaptionedSplit
 from itm_fast.data.tokenizers import Tokenizer
 
 
@@ -49,7 +49,7 @@ class ModelScorer:
     def __init__(
         self,
         model: RetrievalModel,
-        dataset: PrecompDataset,
+        dataset: CaptionedSplit,
         *,
         tokenizer: Tokenizer = "nltk",
         tokens: CaptionTokens | None = None,
@@ -76,7 +76,8 @@ class ModelScorer:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
-        self._model, self._dataset, self._device = model, dataset, torch.device(device)
+        self.dataset = dataset
+        self._model, self._device = model, torch.device(device)
         self._tokens = tokens or CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
         self._batch_size = batch_size
         self._cache = _Cache(cache_bytes)
@@ -108,7 +109,7 @@ class ModelScorer:
         return range(start, min(start + self._batch_size, n_items))
 
     def _encode_images(self, batch: int) -> Encoded:
-        images = self._dataset.regions(self._indices(batch, self.n_images))
+        images = self.dataset.regions(self._indices(batch, self.n_images))
         return (self._model.encode_images(images.to(self._device)),)
 
     def _encode_captions(self, batch: int) -> Encoded:

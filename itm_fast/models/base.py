@@ -40,6 +40,11 @@ class MatchingConfig:
     max_violation: bool = False
     """Only the hardest negatives count."""
 
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the images that the model reads itself; None: it takes precomputed features."""
+        return None
+
     def __post_init__(self) -> None:
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
@@ -144,13 +149,23 @@ class MatchingModel(nn.Module):
         """
         raise ValueError(f"size_augment is for models that pool whatever regions are there, and {self.name} does not")
 
+    def load_pretrained(self) -> None:
+        """Gives pretrained parts their weights, before a training begins; a saved model has its own.
+
+        Raises:
+            ValueError: The configuration does not say which.
+            ImportError: A library that has them is not installed.
+            FileNotFoundError: A file of weights is missing.
+            DataError: A file of weights is damaged, or another part's.
+        """
+
+    def follow_schedule(self, step: int, steps_per_epoch: int) -> float:
+        """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss."""
+        return 1.0
+
     def learning_rate_factor(self, parameter: str) -> float:
         """Share of the learning rate that a parameter of this name has; pretrained parts have less than 1."""
         return 1.0
-
-    def load_pretrained(self) -> None:
-        """Read the weights that pretrained parts begin a training with; most models have none."""
-        return
 
     def extra_loss(self, extra_losses: Tensor) -> Tensor:
         """`Encoded.extra_losses` of a whole batch, (B,) -> scalar."""

@@ -26,7 +26,8 @@ from itm_fast.originals import esl, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.parts import Options, Parts
 from itm_fast.registry import model_class
 
-# One file each; a reader recognises its checkpoints and says what their tensors say of the configuration.
+# One file each; a reader recognises its checkpoints and says what their tensors say of the configuration; with
+# `tensors` it leaves out what the model here has no place for.
 _READERS: dict[str, ModuleType] = {
     "sgraf": sgraf,
     "vsrn": vsrn,
@@ -80,7 +81,8 @@ def load_original(path: str | Path, vocabulary: CaptionVocabulary) -> MatchingMo
             f"{path}: trained with a vocabulary of {n_words} words, but the one given has {vocabulary.fingerprint}"
         )
     model = kind(config, vocabulary)
-    for part_name, weights in zip(_PARTS, parts, strict=False):
+    kept: Parts = reader.tensors(parts) if hasattr(reader, "tensors") else parts
+    for part_name, weights in zip(_PARTS, kept, strict=False):
         part = model.get_submodule(part_name)
         try:
             part.load_state_dict(_with_counters(weights, part.state_dict()), strict=True)

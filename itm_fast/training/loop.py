@@ -181,13 +181,14 @@ class _Run:
         """
         epoch = step // self.plan.steps_per_epoch
         self._follow_schedule(epoch)
+        factor = self.model.follow_schedule(step, self.plan.steps_per_epoch)
         is_last = (step + 1) % self.config.accumulation_steps == 0 or step + 1 == len(self.plan)
         with self._synchronised(is_last), self._autocast(), self._own_randomness(step):
             loss = self.objective(batch.to(self.device, non_blocking=True))
             value = loss.item()
             if not math.isfinite(value):
                 raise DivergedError(self._divergence(step, f"the loss is {value}"))
-            self.scaler.scale(loss / self.config.accumulation_steps).backward()
+            self.scaler.scale(loss * factor / self.config.accumulation_steps).backward()
         return value / self.config.batch_size, self._update(step) if is_last else None
 
     def _update(self, step: int) -> float:

@@ -15,7 +15,8 @@ from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.collate import CaptionTokens, Collator
-from itm_fast.data.precomp import PrecompDataset
+from itm_fast.data.images import open_split
+from itm_fast.data.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.data.tokenizers import resolve_tokenizer
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.errors import DataError
@@ -156,7 +157,8 @@ class _Prepared:
 
 def _prepare(settings: RunSettings, device: torch.device, world: World, notice: Notice) -> _Prepared:
     data, training = settings.data, settings.training
-    train_set, val_set = PrecompDataset(data.folder, data.train_split), PrecompDataset(data.folder, data.val_split)
+    image_size = settings.model_config.image_size
+    train_set, val_set = (open_split(data.folder, split, image_size) for split in (data.train_split, data.val_split))
     _check_features(settings, train_set, val_set)
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
@@ -186,8 +188,10 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
     return _Prepared(model, plan, margin, _validator(settings, model, val_set, val_tokens, device, world))
 
 
-def _check_features(settings: RunSettings, *datasets: PrecompDataset) -> None:
+def _check_features(settings: RunSettings, *datasets: CaptionedSplit) -> None:
     for dataset in datasets:
+        if not isinstance(dataset, PrecompDataset):
+            continue  # images fit every model that reads images
         if dataset.dim != settings.model_config.img_dim:
             raise ValueError(
                 f"the features of {dataset.folder}, split {dataset.split!r}, are {dataset.dim} wide, but img_dim is "
@@ -202,7 +206,7 @@ def _check_features(settings: RunSettings, *datasets: PrecompDataset) -> None:
 
 
 def find_vocabulary(
-    data: DataConfig, train_set: PrecompDataset, val_set: PrecompDataset, notice: Notice = lambda message: None
+    data: DataConfig, train_set: CaptionedSplit, val_set: CaptionedSplit, notice: Notice = lambda message: None
 ) -> CaptionVocabulary:
     """The vocabulary that the settings name, the data set's own, or a new one of its captions.
 
@@ -232,7 +236,7 @@ def find_vocabulary(
     return vocabulary
 
 
-def _semantic_margin(settings: RunSettings, dataset: PrecompDataset, captions: list[int]) -> SemanticMarginLoss:
+def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: list[int]) -> SemanticMarginLoss:
     """SAM with CIDEr's document frequencies from the training captions that are left, as the paper's code has it."""
     step, sam = dataset.captions_per_image, settings.sam
     references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
@@ -255,7 +259,7 @@ def _semantic_margin(settings: RunSettings, dataset: PrecompDataset, captions: l
 def _validator(
     settings: RunSettings,
     model: MatchingModel,
-    dataset: PrecompDataset,
+    dataset: CaptionedSplit,
     tokens: CaptionTokens,
     device: torch.device,
     world: World,

@@ -81,7 +81,9 @@ def test_empty_batch(parts):
 
 def test_to_moves_every_tensor(parts):
     dataset, _, _, tokens = parts
-    moved = Collator(dataset, tokens)([0, 5]).to("meta")
+    batch = Collator(dataset, tokens)([0, 5])
+    assert batch.to("meta").kept_cells is None
+    moved = dataclasses.replace(batch, kept_cells=torch.ones(2, 4, dtype=torch.bool)).to("meta")
     assert {getattr(moved, field.name).device.type for field in dataclasses.fields(moved)} == {"meta"}
 
 
