@@ -93,6 +93,17 @@ class CaptionTokens:
         tokens[valid] = self.flat[(starts[:, None] + columns)[valid]]
         return torch.from_numpy(tokens), torch.from_numpy(word_counts)
 
+    def by_image(self, captions_per_image: int) -> "CaptionTokens":
+        """All captions of an image, one after the other, as if they were one caption.
+
+        Args:
+            captions_per_image: Captions that follow each other and belong to one image.
+
+        Returns:
+            One entry an image.
+        """
+        return CaptionTokens(self.flat, self.offsets[::captions_per_image])
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -105,6 +116,8 @@ class Batch:
         image_ids: int64 (B,), index of the distinct image in its split: equal where two captions share an image.
         caption_ids: int64 (B,), index of the caption in its split.
         region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.
+        image_tokens: int64 (B, most), tokens of all captions of each image, zero-padded; None where the model has no
+            use for them.
     """
 
     regions: torch.Tensor
@@ -113,6 +126,7 @@ class Batch:
     image_ids: torch.Tensor
     caption_ids: torch.Tensor
     region_counts: torch.Tensor
+    image_tokens: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.caption_ids)
@@ -138,7 +152,8 @@ class Batch:
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
-        return Batch(*(change(cast(torch.Tensor, getattr(self, field.name))) for field in fields(self)))
+        tensors = (cast(torch.Tensor | None, getattr(self, field.name)) for field in fields(self))
+        return Batch(*(cast(torch.Tensor, None if tensor is None else change(tensor)) for tensor in tensors))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +166,7 @@ class Collator:
     Attributes:
         dataset: Where regions come from.
         tokens: Its captions, tokenised.
+        has_image_tokens: Give each batch the tokens of all captions of its images too.
 
     Raises:
         ValueError: The two do not have equally many captions.
@@ -161,6 +177,7 @@ class Collator:
 
     dataset: PrecompDataset
     tokens: CaptionTokens
+    has_image_tokens: bool = False
 
     def __post_init__(self) -> None:
         if len(self.tokens) != self.dataset.n_captions:
@@ -184,6 +201,9 @@ class Collator:
         indices = as_indices(caption_indices, self.dataset.n_captions, "caption_indices")
         image_ids = indices // self.dataset.captions_per_image
         tokens, word_counts = self.tokens.pad(indices)
+        image_tokens = None
+        if self.has_image_tokens:
+            image_tokens = self.tokens.by_image(self.dataset.captions_per_image).pad(image_ids)[0]
         return Batch(
             regions=self.dataset.regions(image_ids),
             tokens=tokens,
@@ -191,4 +211,5 @@ class Collator:
             image_ids=torch.from_numpy(image_ids),
             caption_ids=torch.from_numpy(indices),
             region_counts=torch.full((len(indices),), self.dataset.max_regions),
+            image_tokens=image_tokens,
         )
