@@ -115,6 +115,7 @@ class CVSE(EmbeddingModel):
     name: ClassVar[str] = "cvse"
     config_class = CVSEConfig
     config: CVSEConfig
+    vocabulary: Vocabulary
     triplet_weight = 3.0
     concept_vectors: Tensor
     concept_numbers: Tensor

@@ -130,8 +130,6 @@ def _config(path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Pa
     try:
         found = {**options, **reader.config(parts, options)}
         return kind.config_class(**{name: value for name, value in found.items() if name in known})
-    except KeyError as error:
-        raise DataError(f"{path}: taken for {kind.name}, but it has no {error.args[0]}") from error
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: taken for {kind.name}, but its options do not fit: {error}") from error
 

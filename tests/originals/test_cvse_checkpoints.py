@@ -102,7 +102,11 @@ def fc1(content):
         (lambda c: c["model"][7].update({"joint_emb_v.weight": torch.zeros(1)}), {}, "the part that fuses has param"),
         (lambda c: c["model"][6].update(more=torch.zeros(1)), {}, r"its C_GCN does not fit: (.|\n)*more"),
         (lambda c: c["model"][4].pop("embedding_1.1.weight"), {}, "its V_consensus_level_embedding does not fit"),
-        (lambda c: c["model"][2].pop("embedding_1.1.weight"), {}, r"taken for cvse, but it has no embedding_1\.1"),
+        (
+            lambda c: c["model"][2].pop("embedding_1.1.weight"),
+            {},
+            r"taken for cvse, but it has no tensor 'embedding_1\.1",
+        ),
         (lambda c: None, {"activation_type": "sigmoid"}, "activation_type is 'sigmoid'; only 'tanh' is known"),
         (lambda c: None, {"no_txtnorm": True}, "no_txtnorm is True; only False is known"),
     ],
