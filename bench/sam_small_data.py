@@ -39,6 +39,7 @@ def arguments(argv):
     add("--n-test", type=int, default=300, help="test images of the generated set")
     add("--dim", type=int, default=256, help="width of its region features")
     add("--embed-size", type=int, default=256, help="width of the model's embeddings")
+    add("--n-concepts", type=int, default=60, help="concepts of CVSE; a generated set has few content words")
     add("--num-epochs", type=int, default=30)
     add("--warmup-epochs", type=int, default=0, help="first epochs with all negatives")
     add("--batch-size", type=int, default=64)
@@ -72,7 +73,10 @@ def settings_of(args, data, dim, seed, sam):
         sam_triplet_weight=args.sam_triplet_weight,
     )
     sizes = {"img_dim": dim, "embed_size": args.embed_size, "word_dim": 64, "max_violation": True}
-    config = dataclasses.replace(model_class(args.model).config_class(), **sizes)
+    default = model_class(args.model).config_class()
+    if hasattr(default, "n_concepts"):
+        sizes |= {"n_concepts": args.n_concepts, "input_channel": 64}
+    config = dataclasses.replace(default, **sizes)
     given = DataConfig(data, tokenizer="split", data_percent=args.data_percent)
     return RunSettings(args.model, config, given, training, margin)
 

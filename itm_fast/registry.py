@@ -16,6 +16,7 @@ _HOMES = {
     "vse_infty": ("itm_fast.models.vse_infty", "VSEInfty"),
     "esl": ("itm_fast.models.esl", "ESL"),
     "chan": ("itm_fast.models.chan", "CHAN"),
+    "cvse": ("itm_fast.models.cvse", "CVSE"),
 }
 MODELS = tuple(_HOMES)
 

@@ -39,12 +39,16 @@ class Evaluate:
     """Folder of a trained model, or hf-hub:owner/name; needs --data."""
 
     checkpoint: Path | None = None
-    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL), such as model_best.pth.tar;
-    needs --data."""
+    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL, CVSE), such as
+    model_best.pth.tar; needs --data."""
 
     vocab: Path | None = None
     """Vocabulary of --checkpoint: JSON or pickle, or, of BERT, vocab.txt or a folder with it or with tokenizer.json;
     vocab.json of --data unless given."""
+
+    concepts: Path | None = None
+    """Folder with the files of concepts of a CVSE --checkpoint: category_concepts.json, *_adj_concepts.pkl,
+    *_concepts_glove_word2vec.pkl."""
 
     data: Path | None = None
     """Folder of a data set in SCAN's layout, for --model and --checkpoint; a model that reads images finds them by
@@ -123,6 +127,8 @@ def _scorer(args: Evaluate) -> TileScorer:
     embeddings = _both("--images", args.images, "--captions", args.captions)
     if args.model is not None and args.checkpoint is not None:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
+    if args.concepts is not None and args.checkpoint is None:
+        raise ValueError("--concepts goes with --checkpoint; the folder of a --model holds its concepts")
     flag = "--model" if args.checkpoint is None else "--checkpoint"
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
@@ -167,7 +173,7 @@ def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
     from itm_fast.data import load_vocabulary
     from itm_fast.originals import load_original
 
-    return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"))
+    return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"), concepts=args.concepts)
 
 
 def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:

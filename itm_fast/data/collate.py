@@ -93,6 +93,17 @@ class CaptionTokens:
         tokens[valid] = self.flat[(starts[:, None] + columns)[valid]]
         return torch.from_numpy(tokens), torch.from_numpy(word_counts)
 
+    def by_image(self, captions_per_image: int) -> "CaptionTokens":
+        """All captions of an image, one after the other, as if they were one caption.
+
+        Args:
+            captions_per_image: Captions that follow each other and belong to one image.
+
+        Returns:
+            One entry an image.
+        """
+        return CaptionTokens(self.flat, self.offsets[::captions_per_image])
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -106,6 +117,8 @@ class Batch:
         caption_ids: int64 (B,), index of the caption in its split.
         region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.
         kept_cells: bool (B, n_cells), cells of the images' grids that were not dropped; None: all are there.
+        image_tokens: int64 (B, most), tokens of all captions of each image, zero-padded; None where the model has no
+            use for them.
     """
 
     regions: torch.Tensor
@@ -115,6 +128,7 @@ class Batch:
     caption_ids: torch.Tensor
     region_counts: torch.Tensor
     kept_cells: torch.Tensor | None = None
+    image_tokens: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.caption_ids)
@@ -154,6 +168,7 @@ class Collator:
     Attributes:
         dataset: Where regions, or images, come from.
         tokens: Its captions, tokenised.
+        has_image_tokens: Give each batch the tokens of all captions of its images too.
 
     Raises:
         ValueError: The two do not have equally many captions.
@@ -164,6 +179,7 @@ class Collator:
 
     dataset: CaptionedSplit
     tokens: CaptionTokens
+    has_image_tokens: bool = False
 
     def __post_init__(self) -> None:
         if len(self.tokens) != self.dataset.n_captions:
@@ -190,6 +206,9 @@ class Collator:
         indices = as_indices(caption_indices, self.dataset.n_captions, "caption_indices")
         image_ids = indices // self.dataset.captions_per_image
         tokens, word_counts = self.tokens.pad(indices)
+        image_tokens = None
+        if self.has_image_tokens:
+            image_tokens = self.tokens.by_image(self.dataset.captions_per_image).pad(image_ids)[0]
         return Batch(
             regions=self.dataset.regions(image_ids, generator),
             tokens=tokens,
@@ -197,4 +216,5 @@ class Collator:
             image_ids=torch.from_numpy(image_ids),
             caption_ids=torch.from_numpy(indices),
             region_counts=torch.full((len(indices),), self.dataset.max_regions),
+            image_tokens=image_tokens,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,14 @@ class RetrievalModel(Protocol):
 
     def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, /) -> Tensor:
         """Regions of n images, words of m captions -> (n, m)."""
+        ...
+
+
+class _ReadsImageTokens(Protocol):
+    """A model whose `reads_image_tokens(training=False)` is true."""
+
+    def encode_captions(self, tokens: Tensor, word_counts: Tensor, image_tokens: Tensor, /) -> Tensor:
+        """As `RetrievalModel` has it, with the tokens of all captions of each image, (n, most) int64, zero-padded."""
         ...
 
 
@@ -79,6 +87,9 @@ class ModelScorer:
         self.dataset = dataset
         self._model, self._device = model, torch.device(device)
         self._tokens = tokens or CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
+        reads_image_tokens = getattr(model, "reads_image_tokens", None)
+        is_told = reads_image_tokens is not None and reads_image_tokens(training=False)
+        self._image_tokens = self._tokens.by_image(dataset.captions_per_image) if is_told else None
         self._batch_size = batch_size
         self._cache = _Cache(cache_bytes)
 
@@ -113,9 +124,13 @@ class ModelScorer:
         return (self._model.encode_images(images.to(self._device)),)
 
     def _encode_captions(self, batch: int) -> Encoded:
-        tokens, word_counts = self._tokens.pad(self._indices(batch, self.n_captions))
-        tokens, word_counts = tokens.to(self._device), word_counts.to(self._device)
-        return self._model.encode_captions(tokens, word_counts), word_counts
+        indices = self._indices(batch, self.n_captions)
+        tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(indices))
+        if self._image_tokens is None:
+            return self._model.encode_captions(tokens, word_counts), word_counts
+        images = [caption // self.dataset.captions_per_image for caption in indices]
+        image_tokens = self._image_tokens.pad(images)[0].to(self._device)
+        return cast(_ReadsImageTokens, self._model).encode_captions(tokens, word_counts, image_tokens), word_counts
 
 
 class _Cache:

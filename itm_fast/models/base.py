@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.caption_vocabulary import CaptionVocabulary
-from itm_fast.data.collate import Batch
+from itm_fast.data.collate import Batch, CaptionTokens
+from itm_fast.data.precomp import IndexLike
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 
@@ -71,6 +72,20 @@ class Preset:
     """Epochs, learning rate and the like."""
 
 
+class FurtherPairs(NamedTuple):
+    """Embeddings of the batch's images and captions besides those that are ranked by, with a triplet loss of their own.
+
+    Their similarity is their dot product.
+    """
+
+    images: Tensor
+    """(B, dim) floating."""
+    captions: Tensor
+    """(B, dim) floating."""
+    weight: float
+    """Of `MatchingModel.loss` on them."""
+
+
 class Encoded(NamedTuple):
     """A batch after the encoders, as `MatchingModel.similarity` takes it."""
 
@@ -80,6 +95,8 @@ class Encoded(NamedTuple):
     """(B, ...) floating."""
     extra_losses: Tensor | None = None
     """(B,): what each pair costs by itself, such as VSRN's captioning; `MatchingModel.extra_loss` takes it."""
+    further: tuple[FurtherPairs, ...] = ()
+    """What else has a triplet loss."""
 
 
 M = TypeVar("M")
@@ -102,6 +119,13 @@ def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
     return made
 
 
+def dot_products(images: Tensor, captions: Tensor) -> Tensor:
+    """Embeddings (n, dim) and (m, dim) -> (n, m), outside of autocast and at least float32."""
+    with torch.autocast(images.device.type, enabled=False):
+        images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
+        return torch.matmul(images, captions.T)
+
+
 class MatchingModel(nn.Module):
     """Base of all models: an encoder of images, one of captions, a similarity.
 
@@ -113,6 +137,9 @@ class MatchingModel(nn.Module):
     """As in the registry."""
     config_class: ClassVar[type[MatchingConfig]]
     """The configuration's dataclass."""
+
+    triplet_weight: float = 1.0
+    """Of `loss` on `similarity` beside the model's other losses."""
 
     img_enc: nn.Module
     txt_enc: nn.Module
@@ -163,9 +190,25 @@ class MatchingModel(nn.Module):
         """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss."""
         return 1.0
 
+    def prepare(self, tokens: CaptionTokens, captions: IndexLike) -> None:
+        """Take from the training captions what stays as it is; called once, before the first step.
+
+        Args:
+            tokens: All captions of the training split.
+            captions: Which of them are trained on.
+        """
+
+    def reads_image_tokens(self, *, training: bool) -> bool:
+        """Whether captions are encoded together with the tokens of all captions of their image."""
+        return False
+
     def learning_rate_factor(self, parameter: str) -> float:
         """Share of the learning rate that a parameter of this name has; pretrained parts have less than 1."""
         return 1.0
+
+    def learning_rate_decay(self, parameter: str) -> float:
+        """What the learning rate of a parameter of this name is multiplied by each time that it falls."""
+        return 0.1
 
     def extra_loss(self, extra_losses: Tensor) -> Tensor:
         """`Encoded.extra_losses` of a whole batch, (B,) -> scalar."""
@@ -180,7 +223,6 @@ class MatchingModel(nn.Module):
 class EmbeddingModel(MatchingModel):
     """One vector an image, one a caption: their dot product is the similarity."""
 
-    @outside_autocast
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
         """Embeddings (n, dim) and (m, dim) -> sims (n, m)."""
-        return torch.matmul(images, captions.T)
+        return dot_products(images, captions)

@@ -22,13 +22,14 @@ from torch import Tensor
 from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
 from itm_fast.models.base import MatchingModel
-from itm_fast.originals import esl, scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals import cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.parts import Options, Parts
 from itm_fast.registry import model_class
 
 # One file each; a reader recognises its checkpoints and says what their tensors say of the configuration; with
-# `tensors` it leaves out what the model here has no place for.
+# `named_parts` it leaves out what the model here has no place for.
 _READERS: dict[str, ModuleType] = {
+    "cvse": cvse,
     "sgraf": sgraf,
     "vsrn": vsrn,
     "vse_infty": vse_infty,
@@ -50,12 +51,15 @@ _NUMBERS = "bert.embeddings.position_ids"  # 0 … 511, a buffer that old transf
 _PARTS = ("img_enc", "txt_enc", "sim_enc")
 
 
-def load_original(path: str | Path, vocabulary: CaptionVocabulary) -> MatchingModel:
+def load_original(
+    path: str | Path, vocabulary: CaptionVocabulary, *, concepts: str | Path | None = None
+) -> MatchingModel:
     """Reads a checkpoint of an original repository; every tensor must find its place.
 
     Args:
         path: The file, as torch.save wrote it under any version, from Python 2 as well.
         vocabulary: The one that it was trained with.
+        concepts: Folder with the files of concepts of a CVSE checkpoint, as `read_concepts` takes it.
 
     Returns:
         The model in evaluation mode, on the CPU.
@@ -64,6 +68,7 @@ def load_original(path: str | Path, vocabulary: CaptionVocabulary) -> MatchingMo
         FileNotFoundError: There is no such file.
         DataError: The file is damaged, asks for more than tensors and options, is of a model that is not known here,
             or was trained with another vocabulary.
+        ValueError: A CVSE checkpoint without `concepts`, or with those of another; any other checkpoint with some.
     """
     path = Path(path)
     if not path.is_file():
@@ -81,8 +86,11 @@ def load_original(path: str | Path, vocabulary: CaptionVocabulary) -> MatchingMo
             f"{path}: trained with a vocabulary of {n_words} words, but the one given has {vocabulary.fingerprint}"
         )
     model = kind(config, vocabulary)
-    kept: Parts = reader.tensors(parts) if hasattr(reader, "tensors") else parts
-    for part_name, weights in zip(_PARTS, kept, strict=False):
+    if hasattr(reader, "set_concepts"):
+        reader.set_concepts(model, concepts)
+    elif concepts is not None:
+        raise ValueError(f"concepts is for CVSE's checkpoints, but {path} is of {name}")
+    for part_name, weights in _named(path, reader, parts).items():
         part = model.get_submodule(part_name)
         try:
             part.load_state_dict(_with_counters(weights, part.state_dict()), strict=True)
@@ -120,11 +128,22 @@ def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType
 def _config(path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Parts, options: Options) -> Any:
     """The options that the configuration knows, over which goes what the tensors say."""
     known = {field.name for field in dataclasses.fields(kind.config_class)}
-    found = {**options, **reader.config(parts, options)}
     try:
+        found = {**options, **reader.config(parts, options)}
         return kind.config_class(**{name: value for name, value in found.items() if name in known})
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: taken for {kind.name}, but its options do not fit: {error}") from error
+
+
+def _named(path: Path, reader: ModuleType, parts: Parts) -> dict[str, dict[str, Tensor]]:
+    """The state dicts by the parts of the model that they belong to."""
+    if not hasattr(reader, "named_parts"):
+        return dict(zip(_PARTS, parts, strict=False))
+    try:
+        named: dict[str, dict[str, Tensor]] = reader.named_parts(parts)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return named
 
 
 def _with_counters(weights: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

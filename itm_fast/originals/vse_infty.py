@@ -27,9 +27,9 @@ def config(parts: Parts, options: Options) -> dict[str, Any]:
     return {**_image_sizes(parts[0]), **encoder_sizes(parts[1])}
 
 
-def tensors(parts: Parts) -> Parts:
+def named_parts(parts: Parts) -> dict[str, dict[str, Tensor]]:
     """Without the backbone's second copy, if it is one, and its classes, which nothing computes with."""
-    return [_without_copies(parts[0]), *parts[1:]]
+    return {"img_enc": _without_copies(parts[0]), "txt_enc": parts[1]}
 
 
 def _has_regions(image: Mapping[str, Tensor]) -> bool:

@@ -234,9 +234,9 @@ class _Run:
         return state["step"], state["best"]
 
     def _follow_schedule(self, epoch: int) -> None:
-        rate = self.config.learning_rate * 0.1 ** (epoch // self.config.lr_update)
+        n_falls = epoch // self.config.lr_update
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["factor"]
+            group["lr"] = self.config.learning_rate * group["factor"] * group["decay"] ** n_falls
         self.model.loss.max_violation = self.max_violation and epoch >= self.config.vse_mean_warmup_epochs
 
     @contextmanager
@@ -266,13 +266,13 @@ class _Run:
 
 
 def _optimizer(model: MatchingModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """One group of parameters for each share of the learning rate."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """One group of parameters for each share of the learning rate and each way that it falls."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault(model.learning_rate_factor(name), []).append(parameter)
+        groups.setdefault((model.learning_rate_factor(name), model.learning_rate_decay(name)), []).append(parameter)
     kind = torch.optim.Adam if config.optim == "adam" else torch.optim.AdamW
     return kind(
-        [{"params": parameters, "factor": factor} for factor, parameters in groups.items()],
+        [{"params": parameters, "factor": factor, "decay": decay} for (factor, decay), parameters in groups.items()],
         lr=config.learning_rate,
         weight_decay=config.weight_decay,
     )

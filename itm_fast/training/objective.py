@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from itm_fast.data.collate import Batch
-from itm_fast.models.base import MatchingModel
+from itm_fast.models.base import MatchingModel, dot_products
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.training.distributed import gather_columns, gather_rows
 
@@ -13,7 +13,8 @@ from itm_fast.training.distributed import gather_columns, gather_rows
 class Objective(nn.Module):
     """A model with its loss, from a batch to a number: what DistributedDataParallel wraps.
 
-    loss = triplet_weight * triplet(sims) + SAM(sims) + what the model adds for each pair by itself.
+    loss = triplet_weight * the model's weight * triplet(sims) + SAM(sims) + what the model adds: triplet losses of
+    further embeddings, and what each pair costs by itself.
     """
 
     def __init__(
@@ -24,7 +25,8 @@ class Objective(nn.Module):
         Args:
             model: The model; `model.loss` is its triplet loss.
             margin: SAM over a corpus of the training captions; the model's triplet loss is not part of it.
-            triplet_weight: Of the model's triplet loss on its similarity, beside SAM.
+            triplet_weight: Of the model's triplet loss on its similarity, beside SAM; those of further embeddings keep
+                their weights.
         """
         super().__init__()
         self.model, self.margin, self.triplet_weight = model, margin, triplet_weight
@@ -37,7 +39,10 @@ class Objective(nn.Module):
         sims = gather_columns(self.model.similarity(images, encoded.captions, batch.word_counts))
         loss: Tensor = encoded.captions.new_zeros(())
         if self.triplet_weight:
-            loss = loss + self.triplet_weight * self.model.loss(sims, image_ids)
+            loss = loss + self.triplet_weight * self.model.triplet_weight * self.model.loss(sims, image_ids)
+        for pairs in encoded.further:
+            further_sims = gather_columns(dot_products(gather_rows(pairs.images), pairs.captions))
+            loss = loss + pairs.weight * self.model.loss(further_sims, image_ids)
         if encoded.extra_losses is not None:
             loss = loss + self.model.extra_loss(gather_rows(encoded.extra_losses))
         if self.margin is not None:

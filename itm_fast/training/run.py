@@ -174,8 +174,9 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
     kind = model_class(settings.model)
     model = kind(settings.model_config, vocabulary).to(device)
     captions = training_captions(train_set, data, training.seed)
+    model.prepare(tokens, captions)
     plan = BatchPlan(
-        Collator(train_set, tokens),
+        Collator(train_set, tokens, has_image_tokens=model.reads_image_tokens(training=True)),
         training.batch_size,
         training.num_epochs,
         caption_indices=captions,

@@ -79,9 +79,20 @@ def test_empty_batch(parts):
     assert len(batch.word_counts) == len(batch) == 0
 
 
+def test_tokens_of_all_captions_of_an_image(parts):
+    dataset, _, _, tokens = parts
+    batch = Collator(dataset, tokens, has_image_tokens=True)([7, 0, 5])
+    for row, image in zip(batch.image_tokens.tolist(), (1, 0, 1), strict=True):
+        want = [token for k in range(5) for token in tokens.pad([5 * image + k])[0][0].tolist()]
+        assert row == want + [0] * (len(row) - len(want))
+    without = Collator(dataset, tokens)([7, 0, 5])
+    assert without.image_tokens is None
+    assert without.to("cpu").image_tokens is None
+
+
 def test_to_moves_every_tensor(parts):
     dataset, _, _, tokens = parts
-    batch = Collator(dataset, tokens)([0, 5])
+    batch = Collator(dataset, tokens, has_image_tokens=True)([0, 5])
     assert batch.to("meta").kept_cells is None
     moved = dataclasses.replace(batch, kept_cells=torch.ones(2, 4, dtype=torch.bool)).to("meta")
     assert {getattr(moved, field.name).device.type for field in dataclasses.fields(moved)} == {"meta"}

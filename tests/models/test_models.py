@@ -27,6 +27,7 @@ SMALL = {
     "vse_infty": {},
     "esl": {"embed_size": 256},
     "chan": {},
+    "cvse": {"n_regions": R, "n_concepts": 40, "input_channel": 16, "dropout_rate": 0.1},
 }
 
 
@@ -82,6 +83,8 @@ def test_gradients_reach_every_parameter(name, vocabulary):
     loss = model.loss(model.similarity(encoded.images, encoded.captions, batch().word_counts))
     if encoded.extra_losses is not None:
         loss = loss + model.extra_loss(encoded.extra_losses)
+    for pairs in encoded.further:
+        loss = loss + pairs.weight * model.loss(pairs.images @ pairs.captions.T)
     loss.backward()
     unused = {
         n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
@@ -202,6 +205,32 @@ ORIGINALS = {
         **batch_norm("mlp.bns.0", 256),
         **batch_norm("mlp.bns.1", 512),
     },
+    ("cvse", "img_enc"): linear("fc", 1024, 2048),
+    ("cvse", "txt_enc"): {"embed.weight": (VN, 300), **BIGRU},
+    # without fc1, fc2 and fc3, the same tensors again, and what never runs: see itm_fast/originals/cvse.py
+    ("cvse", "V_self_atten_enhance"): {
+        **linear("embedding_1.0", 1024, 1024),
+        **batch_norm("embedding_1.1", 36),
+        **linear("embedding_2.0", 1024, 1024),
+        **batch_norm("embedding_2.1", 1024),
+        **linear("embedding_3.0", 1, 1024),
+    },
+    ("cvse", "T_self_atten_enhance"): {
+        **linear("embedding_1.0", 1024, 1024),
+        **linear("embedding_2.0", 1024, 1024),
+        **linear("embedding_3.0", 1, 1024),
+    },
+    **{
+        ("cvse", f"{side}_consensus_level_embedding"): {
+            **linear("embedding_1.0", 1024, 1024),
+            **batch_norm("embedding_1.1", 1024),
+            **linear("embedding_2.0", 1024, 1024),
+            **batch_norm("embedding_2.1", 1024),
+            **linear("embedding_3.0", 1, 1024),
+        }
+        for side in "VT"
+    },
+    ("cvse", "C_GCN"): {"gc1.weight": (300, 512), "gc2.weight": (512, 1024), "adj_all": (300, 300)},
     ("esl", "sim_enc"): {
         "sims.calculator_1.sim_eval.weight": (1, 9),
         **{f"sims.calculator_1.temp_scale{k}.weight": (1, 1) for k in ("", "_1", "_2")},
@@ -235,7 +264,9 @@ def data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("name", "sam"), [*((name, False) for name in MODELS), ("scan", True), ("vse_infty", True)])
+@pytest.mark.parametrize(
+    ("name", "sam"), [*((name, False) for name in MODELS), ("scan", True), ("vse_infty", True), ("cvse", True)]
+)
 def test_every_model_learns(name, sam, data, tmp_path):
     """R@1 at least five times chance, which is 1 %, on images and captions that it has not seen."""
     options = {

@@ -102,6 +102,12 @@ def test_files_of_python_2(tmp_path):
     torch.testing.assert_close(scores(load_original(tmp_path / "old.pth", VOCABULARY)), scores(model), rtol=0, atol=0)
 
 
+def test_only_cvse_takes_concepts(tmp_path):
+    write(tmp_path / "m.pth", made("scan"))
+    with pytest.raises(ValueError, match=r"concepts is for CVSE's checkpoints, but .*m\.pth is of scan"):
+        load_original(tmp_path / "m.pth", VOCABULARY, concepts=tmp_path)
+
+
 def test_counters_of_batches_may_be_missing(tmp_path):
     def without(content):
         for part in content["model"]:

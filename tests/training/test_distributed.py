@@ -52,8 +52,9 @@ SAM = ["--sam", "--sam-sampling", "random", "--img-dim", str(DIM), "--word-dim",
     [
         ["scan", "--bi-gru", "--max-violation"],
         ["vse_infty", "--max-violation", "--optim", "adamw", "--weight-decay", "1e-2"],
+        ["cvse", "--dropout-rate", "0", "--n-regions", str(R), "--n-concepts", "20", "--input-channel", "8"],
     ],
-    ids=["scan", "vse_infty"],
+    ids=["scan", "vse_infty", "cvse"],
 )
 def test_two_processes_are_one(data, tmp_path, model):
     flags = [*model, *SAM, "--batch-size", "50", "--vse-mean-warmup-epochs", "2"]
@@ -68,15 +69,23 @@ def test_two_processes_are_one(data, tmp_path, model):
 
 
 def _state(path):
-    """The model's tensors; the bias that a BatchNorm removes counts by what is left of it.
+    """The model's tensors, without the biases that a BatchNorm or a softmax removes.
 
-    Its gradient is 0 but for rounding, which Adam makes steps of full size of.
+    Their gradient is 0 but for rounding, which Adam makes steps of full size of.
     """
     state = torch.load(path, weights_only=True)["state"]["model"]
     bias = state.pop("img_enc.mlp.layers.0.bias", None)
     if bias is not None:
         # of what the BatchNorm has seen of the bias only the mean of the last steps: the weights' part is compared
         del state["img_enc.mlp.bns.0.running_mean"]
+    for name in [name for name in state if name.endswith("embedding_3.0.bias")]:  # CVSE's
+        del state[name]
+        for number in (1, 2):
+            module = name.replace("3.0.bias", str(number))
+            is_normalised = f"{module}.1.running_mean" in state
+            is_by_region = number == 1 and "self_atten" in name  # whose channels see other sums of the bias
+            if is_normalised and not is_by_region:
+                del state[f"{module}.0.bias"], state[f"{module}.1.running_mean"]
     return state
 
 
