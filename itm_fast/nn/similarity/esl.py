@@ -168,7 +168,9 @@ class ESLSimilarity(nn.Module):
             return self._projected_levels(words)
         valid = ~padding(word_counts, words.shape[1])
         levels = self._projected_levels(words[valid])
-        return levels.new_zeros(*valid.shape, levels.shape[1]).index_put((valid,), levels)
+        padded = levels.new_zeros(*valid.shape, levels.shape[1])
+        padded[valid] = levels
+        return padded
 
     def _projected_levels(self, words: Tensor) -> Tensor:
         levels = self.plus_encoder.encoders_1.text_levels(words, chain_normalised=False)
