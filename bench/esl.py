@@ -1,4 +1,4 @@
-"""ESL's similarity: ours, and plain torch in the original's order, a caption at a time, projected for every image."""
+"""ESL's similarity with its levels: fused; plain torch in the original's order, a caption projected for every image."""
 
 import sys
 
@@ -8,6 +8,7 @@ from _interleaved import arguments, extra_mb, finish, report, timed
 
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
+from itm_fast.ops.level_attention import level_attention
 
 
 def as_in_the_original(module, regions, words, word_counts):
@@ -46,20 +47,31 @@ def case(args, title, n_images, n_captions, training):
         return sims.detach()
 
     calls = {
-        "one projection a caption": lambda: call(lambda: module(regions, words, word_counts)),
+        "fused": lambda: call(lambda: module(regions, words, word_counts)),
         "plain torch": lambda: call(lambda: as_in_the_original(module, regions, words, word_counts)),
     }
     first, second = (value() for value in calls.values())
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     memory = {name: extra_mb(value) for name, value in calls.items()}
-    flat, vectors = (
-        module.image_levels(regions).detach().flatten(0, 1),
-        packed(module.caption_levels(words).detach(), word_counts),
+    image_levels, caption_levels = (
+        levels.detach().requires_grad_(training)
+        for levels in (module.image_levels(regions), module.caption_levels(words, word_counts))
     )
-    ms = timed({**calls, "bare GEMM": lambda: flat @ vectors.T}, args.rounds)
-    ours, plain = list(calls)
-    bars = [("plain torch / ours", ms[plain] / ms[ours], -4.0)]
-    if memory[ours]:
+    temperature = torch.tensor(1 / 0.07, requires_grad=training)
+    flat, vectors = image_levels.detach().flatten(0, 1), packed(caption_levels.detach(), word_counts)
+    cotangent = flat @ vectors.T
+    gemms = [lambda: flat @ vectors.T]
+    if training:  # sims and both gradients
+        gemms += [lambda: cotangent @ vectors, lambda: cotangent.T @ flat]
+    calls |= {
+        "fused, of levels": lambda: call(
+            lambda: level_attention(image_levels, caption_levels, word_counts, temperature)
+        ),
+        f"bare GEMM{'s (3)' if training else ''}": lambda: [gemm() for gemm in gemms],
+    }
+    ms = timed(calls, args.rounds)
+    bars = [("plain torch / fused", ms["plain torch"] / ms["fused"], -4.0)]
+    if memory["fused"]:
         print(f"extra memory: {', '.join(f'{name} {mb:.0f} MB' for name, mb in memory.items())}")
     shape = f"{n_images} x {n_captions}, 36 regions, {int(word_counts.sum())} words, D = 512, float32"
     return report(args, title, shape, ms, bars)

@@ -24,6 +24,7 @@ struct GradTiles {
   const Rows<In, T, T>& rows;
   const Columns<In, T, T>& columns;
   const T* grad_scores;
+  T* grad_parameter;
   int64_t context_stride, query_stride;
   T *grad_sims, *grad_sims_transposed, *grad_gram,
       *kappa;  // [rows, n_columns], [n_columns, rows], as rows.gram, [blocks, n_columns]
@@ -56,7 +57,9 @@ struct GradTiles {
           tile.gram_stride = Rows<In, T, T>::gram_stride(context, c);
           tile.grad_gram = grad_gram + rows.gram_offset[c - rows.begin];
         }
-        tile.grad_scores = grad_scores + c * context_stride + column.begin * query_stride;
+        const int64_t pair = c * context_stride + column.begin * query_stride;
+        tile.grad_scores = grad_scores + pair;
+        tile.grad_parameter = grad_parameter != nullptr ? grad_parameter + pair : nullptr;
         similarity.backward(tile);
         keep(tile, first_row, column.start);
         group_sims += tile.n_context * tile.stride;
@@ -89,12 +92,12 @@ void times_row_panels(Gemm<T, T> gemm, int64_t m, int64_t inner, int64_t dim, co
   }
 }
 
-// Null outputs are not computed. A vector that is all zero gets gradient 0 from a similarity with norms (the originals:
-// NaN).
+// Null outputs are not computed; grad_parameter is addressed as grad_scores is. A vector that is all zero gets gradient
+// 0 from a similarity with norms (the originals: NaN).
 template <class In, class T>
 void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm,
                     const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context,
-                    In* grad_query) {
+                    In* grad_query, T* grad_parameter) {
   const Gemm<T, T> gemm{brgemm};
   const int64_t dim = context.dim;
   const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram);
@@ -120,6 +123,7 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
                                  rows,
                                  columns,
                                  grad_scores,
+                                 grad_parameter,
                                  context_stride,
                                  query_stride,
                                  grad_sims.data(),

@@ -10,6 +10,7 @@
 #include "cross_attention.h"
 #include "generalised_pooling.h"
 #include "graph_reasoning.h"
+#include "level_attention.h"
 #include "max_similarity.h"
 #include "ranking.h"
 #include "tile.h"

@@ -7,6 +7,7 @@
 #include "attended_similarity.inl"
 #include "graph_reasoning.inl"
 #include "generalised_pooling.inl"
+#include "level_attention.inl"
 #include "max_similarity.inl"
 #include "cider.inl"
 #include "ranking.inl"

@@ -32,6 +32,7 @@ struct Tile {
   T* grad_sims;          // dS [n_context, stride], overwritten
   T* grad_gram;          // dG + dG^T [as gram], added to; both triangles
   T* grad_query;         // kappa [n_columns], added to: the factor of the query vector itself in its gradient
+  T* grad_parameter;     // of group g in the similarity's learnt number at grad_parameter[g * score_stride]; or null
   T* scratch;            // scratch_numbers(...) of the similarity
 };
 

@@ -8,6 +8,7 @@
 
 #include "../cpu/engine.h"
 #include "../cpu/engine_backward.h"
+#include "../options.h"
 
 namespace itm {
 
@@ -71,10 +72,12 @@ at::Tensor similarity_forward(const Roles& roles, const Make& make, at::IntArray
 }
 
 // Gradients of regions and words in their own dtype; a gradient that is not needed is an empty tensor of shape (0,).
+// grad_parameter: receives each pair's gradient in the similarity's learnt number, where it has one and it is needed.
 template <class Make>
 std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, const at::Tensor& regions,
                                                        const at::Tensor& words, const Roles& roles, const Make& make,
-                                                       bool regions_query, bool need_regions, bool need_words) {
+                                                       bool regions_query, bool need_regions, bool need_words,
+                                                       at::Tensor* grad_parameter = nullptr) {
   TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == regions.size(0) && grad.size(1) == words.size(0),
                     "grad must have shape (", regions.size(0), ", ", words.size(0), "), got ", grad.sizes());
   const auto type = regions.scalar_type();
@@ -82,6 +85,7 @@ std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, c
     return needed ? at::zeros(of.sizes(), of.options()) : at::empty({0}, of.options());
   };
   at::Tensor grad_regions = gradient(regions, need_regions), grad_words = gradient(words, need_words);
+  if (grad_parameter != nullptr) *grad_parameter = at::empty(grad.sizes(), grad.options().dtype(score_type(type)));
   if (grad.numel() == 0) return {grad_regions, grad_words};
   const at::Tensor cotangent = grad.to(score_type(type)).contiguous();
   auto run = [&](auto in, auto accumulator) {
@@ -91,7 +95,8 @@ std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, c
     In* of_words = need_words ? grad_words.mutable_data_ptr<In>() : nullptr;
     score_backward<In, T>(roles.context, roles.query, make(T()), gemm_choice(score_type(type)).brgemm,
                           cotangent.const_data_ptr<T>(), roles.context_stride, roles.query_stride,
-                          regions_query ? of_words : of_regions, regions_query ? of_regions : of_words);
+                          regions_query ? of_words : of_regions, regions_query ? of_regions : of_words,
+                          grad_parameter != nullptr ? grad_parameter->mutable_data_ptr<T>() : nullptr);
   };
   if (type == at::kDouble) run(double(), double());
   if (type == at::kFloat) run(float(), float());

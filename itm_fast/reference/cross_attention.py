@@ -43,7 +43,7 @@ def cross_attention_similarity(
         cosines = _attended_cosines(query, context, raw_feature_norm, lambda_softmax)
         return aggregate(cosines, agg_func, lambda_lse)
 
-    regions, words = _flat_at_zero(regions, -1), _flat_at_zero(words, -1)
+    regions, words = flat_at_zero(regions, -1), flat_at_zero(words, -1)
     columns = [regions.new_zeros(regions.shape[0], 0)]
     for c in range(words.shape[0]):
         caption = words[c : c + 1, : None if word_counts is None else int(word_counts[c])]
@@ -78,7 +78,7 @@ def normalise_features(sims: Tensor, raw_feature_norm: str) -> Tensor:
         sims = torch.where(sims > 0, sims, 0.1 * sims)
     if kind in ("clipped", "no_norm"):
         return sims
-    sims = _flat_at_zero(sims, 2)
+    sims = flat_at_zero(sims, 2)
     if kind.endswith("l2norm"):
         size = torch.linalg.vector_norm(sims, dim=2, keepdim=True)
     elif kind.endswith("l1norm"):
@@ -143,6 +143,6 @@ def cross_attention_closed_form(
     return torch.stack(scores, dim=1)
 
 
-def _flat_at_zero(x: Tensor, dim: int) -> Tensor:
+def flat_at_zero(x: Tensor, dim: int) -> Tensor:
     """X itself, with gradient 0 along `dim` where it is all zero: the originals give NaN there (a root at 0)."""
     return torch.where((x != 0).any(dim=dim, keepdim=True), x, x.detach())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from golden_files import golden
 
-from itm_fast.nn.similarity import blocks
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
+from itm_fast.ops import _blocks
 
 CODINGS, POOLINGS = get_args(CodingType), get_args(PoolingType)
 UNFUSED = [("VSACoding", pooling) for pooling in POOLINGS] + [(c, "SoftmaxPooling") for c in ("VHACoding", "THACoding")]
@@ -66,7 +66,7 @@ def made(dtype=torch.float64):
     batch = []
     for vectors, counts in ((regions, region_counts), (words, word_counts)):
         vectors = torch.nn.functional.normalize(vectors.double(), dim=2)
-        vectors[blocks.padding(counts, vectors.shape[1])] = torch.nan
+        vectors[_blocks.padding(counts, vectors.shape[1])] = torch.nan
         batch.append(vectors.to(dtype))
     return *batch, word_counts, region_counts
 
@@ -97,18 +97,18 @@ def test_blocks_change_nothing(monkeypatch, flags):
     want = sims_and_gradients(CHANSimilarity(*flags), *made())
     # An image and two captions at a time; less room than one needs; kept, and made again.
     for elements, captions, kept in ((5 * 2 * 6, 2, 1 << 22), (1, 3, 1), (1 << 22, 1, 1)):
-        monkeypatch.setattr(blocks, "_BLOCK_ELEMENTS", elements)
-        monkeypatch.setattr(blocks, "_CAPTIONS_AT_A_TIME", captions)
-        monkeypatch.setattr(blocks, "_KEPT_ELEMENTS", kept)
+        monkeypatch.setattr(_blocks, "_BLOCK_ELEMENTS", elements)
+        monkeypatch.setattr(_blocks, "_CAPTIONS_AT_A_TIME", captions)
+        monkeypatch.setattr(_blocks, "_KEPT_ELEMENTS", kept)
         for found, expected in zip(sims_and_gradients(CHANSimilarity(*flags), *made()), want, strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("flags", UNFUSED)
 def test_nothing_of_the_size_of_all_pairs_is_kept(monkeypatch, flags):
-    monkeypatch.setattr(blocks, "_BLOCK_ELEMENTS", 1)
-    monkeypatch.setattr(blocks, "_CAPTIONS_AT_A_TIME", 2)
-    monkeypatch.setattr(blocks, "_KEPT_ELEMENTS", 1)
+    monkeypatch.setattr(_blocks, "_BLOCK_ELEMENTS", 1)
+    monkeypatch.setattr(_blocks, "_CAPTIONS_AT_A_TIME", 2)
+    monkeypatch.setattr(_blocks, "_KEPT_ELEMENTS", 1)
     regions, words = torch.rand(10, 8, 2, requires_grad=True), torch.rand(12, 9, 2, requires_grad=True)
     storages = {}
 

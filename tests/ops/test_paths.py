@@ -22,6 +22,8 @@ SOME_TESTS = [
     )
 ] + [
     str(HERE / "test_max_similarity.py"),
+    str(HERE / "test_level_attention.py"),
+    f"{HERE.parent / 'nn' / 'test_esl_similarity.py'}::test_golden_vectors_of_the_original",
     str(HERE / "test_attended_similarity.py"),
     str(HERE / "test_graph_reasoning.py"),
     str(HERE / "test_generalised_pooling.py"),

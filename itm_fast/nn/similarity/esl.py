@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.nn.encoders.regions import l2_normalise
-from itm_fast.nn.similarity.blocks import padding, sims_in_blocks, valid_counts
 from itm_fast.ops import _checks
+from itm_fast.ops._blocks import padding
+from itm_fast.ops.level_attention import level_attention
 
 N_LEVELS = 9
-_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
 _NONZERO_ENTRIES = 2  # largest entries of a row that ESL-A's maps keep
 
 
@@ -160,30 +160,32 @@ class ESLSimilarity(nn.Module):
         return levels
 
     def caption_levels(self, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
-        """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0."""
-        if word_counts is not None:
-            words = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0)
+        """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0.
+
+        Only the words themselves are multiplied: on CUDA this waits for the device, to know how many there are.
+        """
+        if word_counts is None:
+            return self._projected_levels(words)
+        valid = ~padding(word_counts, words.shape[1])
+        levels = self._projected_levels(words[valid])
+        padded = levels.new_zeros(*valid.shape, levels.shape[1])
+        padded[valid] = levels
+        return padded
+
+    def _projected_levels(self, words: Tensor) -> Tensor:
         levels = self.plus_encoder.encoders_1.text_levels(words, chain_normalised=False)
         forms = self.sims.calculator_1.forms()
         parts = levels.split([len(form) for form in forms], dim=-1)
         return torch.cat([part @ form for part, form in zip(parts, forms, strict=True)], dim=-1)
 
     def attend(self, image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor | None = None) -> Tensor:
-        """What the two methods above return -> (n_images, n_captions); a block of images and captions at a time.
-
-        The counts are read on the host: on CUDA this waits for the device.
+        """What the two methods above return -> (n_images, n_captions), see `level_attention`.
 
         Raises:
             ValueError: A count is outside 1 ... max_words.
         """
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
-
-        def sims_of(images: Tensor, _: Tensor, captions: Tensor, counts: Tensor) -> Tensor:
-            return _pooled(images, captions, counts, temperature)
-
-        region_counts = valid_counts("region_counts", None, image_levels)
-        word_counts = valid_counts("word_counts", word_counts, caption_levels)
-        return sims_in_blocks(sims_of, image_levels, region_counts, caption_levels, word_counts)
+        return level_attention(image_levels, caption_levels, word_counts, temperature)
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:
@@ -194,18 +196,3 @@ def _largest_of_rows(weight: Tensor) -> Tensor:
     """All but the largest entries of each row set to 0; ties keep more."""
     threshold = weight.detach().topk(min(_NONZERO_ENTRIES, weight.shape[1]), dim=1).values[:, -1:]
     return weight.masked_fill(weight < threshold, 0)
-
-
-def _pooled(image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor, temperature: Tensor) -> Tensor:
-    """The similarities of a block of images with all captions."""
-    n_images, n_regions, width = image_levels.shape
-    affinities = image_levels.reshape(-1, width) @ caption_levels.reshape(-1, width).T
-    affinities = affinities.view(n_images, n_regions, *caption_levels.shape[:2])
-    activated = nn.functional.leaky_relu(affinities.tanh(), _NEGATIVE_SLOPE)  # 0 at padded words
-    over_words = torch.linalg.vector_norm(activated, dim=3, keepdim=True) + 1e-8
-    over_regions = torch.linalg.vector_norm(activated, dim=1, keepdim=True) + 1e-8
-    of_words: Tensor = (affinities * (temperature * activated / over_words).softmax(1)).sum((1, 3)) / word_counts
-    no_word = padding(word_counts, caption_levels.shape[1])
-    logits = (temperature * activated / over_regions).masked_fill(no_word, -torch.inf)
-    of_regions: Tensor = (affinities * logits.softmax(3)).sum((1, 3)) / n_regions
-    return of_words + of_regions

@@ -51,7 +51,7 @@ def sims_in_blocks(
     n_images, max_regions, _ = regions.shape
     order = word_counts.argsort()  # captions of about one length together: the padding would be most of the work
     recomputed = torch.is_grad_enabled() and n_images * max_regions * words.shape[0] * words.shape[1] > _KEPT_ELEMENTS
-    columns = [regions.new_empty(n_images, 0)]
+    columns = [regions[:, 0, :0]]  # nothing, but differentiable where there is no block
     for first in range(0, len(order), _CAPTIONS_AT_A_TIME):
         group = order[first : first + _CAPTIONS_AT_A_TIME]
         counts = word_counts[group]

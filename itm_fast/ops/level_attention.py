@@ -1,0 +1,149 @@
+"""ESL's similarity of levels as one operator: public function, plain torch for other devices, fake kernel, autograd."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itm_fast.ops import _checks, _library
+from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
+
+_library.load()
+
+_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
+_EPSILON = 1e-8
+
+
+def level_attention(regions: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor) -> Tensor:
+    """Similarity of every image with every caption: affinities of words and regions attended both ways.
+
+    A = words regions^T, h = leaky ReLU of slope 0.1 of tanh A, n(h) = h / (|h| + 1e-8);
+    sim = mean over words of sum_r A softmax_r(temperature n(h)), n over words, + mean over regions of
+    sum_w A softmax_w(temperature n(h)), n over regions.
+    On the CPU affinities stay in the cache, and the gradients make them again. On other devices: plain torch, a block
+    of images and captions at a time; there the counts are read on the host, which waits for the device.
+
+    Args:
+        regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides. ESL: their levels side
+            by side.
+        words: (n_captions, max_words, width), dtype and device of `regions`. ESL: their levels times the forms.
+        word_counts: (n_captions,) int64, 1 ... max_words: words of each caption; what lies beyond is never read.
+            None: all are valid.
+        temperature: () floating, on the device of `regions`; any finite number.
+
+    Returns:
+        (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
+        in `regions`, `words` and `temperature`; gradients come in their dtype. Where a region has affinity 0 with all
+        words of a caption, or a word with all regions of an image, the gradient through these affinities is 0 (the
+        original: NaN), and so is that of a vector that is all zero. NaN in a vector reaches the scores of its image or
+        caption, and no others. Deterministic on the CPU.
+
+    Raises:
+        ValueError: Shapes, devices or counts do not fit; the message names the argument.
+        TypeError: A dtype is not supported, or the two differ.
+
+    Source:
+        Zhang et al., ESL, IEEE TCSVT 2023; CrossmodalGroup/ESL.
+
+    Example:
+        >>> regions, words = torch.randn(2, 36, 64), torch.randn(3, 12, 64)
+        >>> level_attention(regions, words, torch.tensor([12, 5, 1]), torch.tensor(14.0)).shape
+        torch.Size([2, 3])
+    """
+    if isinstance(regions, Tensor) and isinstance(words, Tensor):
+        regions, words = _checks.autocast(regions, words)
+    _checks.check_vectors(regions, words)
+    _checks.check_counts("word_counts", word_counts, "words", words)
+    _check_temperature(temperature, regions)
+    if regions.device.type not in ("cpu", "meta"):
+        return _plain(regions, words, word_counts, temperature)
+    sims: Tensor = torch.ops.itm_fast.level_attention(regions, words, word_counts, temperature)
+    return sims
+
+
+def _check_temperature(temperature: Tensor, regions: Tensor) -> None:
+    if not isinstance(temperature, Tensor):
+        raise TypeError(f"temperature must be a torch.Tensor, got {type(temperature).__name__}; use torch.as_tensor")
+    if temperature.ndim != 0:
+        raise ValueError(f"temperature must have shape (), got {tuple(temperature.shape)}")
+    if temperature.dtype not in _checks.FLOAT_DTYPES:
+        raise TypeError(f"temperature must be float32, float64, bfloat16 or float16, got {temperature.dtype}")
+    if temperature.device != regions.device:
+        raise ValueError(f"temperature must be on the device of regions, {regions.device}, got {temperature.device}")
+
+
+def _plain(regions: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor) -> Tensor:
+    """The operator in plain torch: affinities of some images and captions at a time."""
+    if regions.shape[1] == 0 or words.shape[1] == 0:
+        raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
+    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
+
+    def sims_of(images: Tensor, _: Tensor, captions: Tensor, counts: Tensor) -> Tensor:
+        return _plain_block(images.to(dtype), captions.to(dtype), counts, temperature.to(dtype))
+
+    region_counts = valid_counts("region_counts", None, regions)
+    word_counts = valid_counts("word_counts", word_counts, words)
+    sims = sims_in_blocks(sims_of, regions, region_counts, words, word_counts)
+    return sims.to(dtype)  # without images or captions there was no block
+
+
+def _plain_block(regions: Tensor, words: Tensor, word_counts: Tensor, temperature: Tensor) -> Tensor:
+    n_images, n_regions, width = regions.shape
+    no_word = padding(word_counts, words.shape[1])  # (n_captions, max_words)
+    words = words.masked_fill(no_word[:, :, None], 0)
+    affinities = (regions.reshape(-1, width) @ words.reshape(-1, width).T).view(n_images, n_regions, *words.shape[:2])
+    live = (affinities != 0).any(1, keepdim=True) & (affinities != 0).any(3, keepdim=True)
+    affinities = torch.where(live, affinities, affinities.detach())
+    activated = torch.nn.functional.leaky_relu(affinities.tanh(), _NEGATIVE_SLOPE)  # 0 at padded words
+    over_words = torch.linalg.vector_norm(activated, dim=3, keepdim=True) + _EPSILON
+    over_regions = torch.linalg.vector_norm(activated, dim=1, keepdim=True) + _EPSILON
+    of_words: Tensor = (affinities * (temperature * activated / over_words).softmax(1)).sum((1, 3)) / word_counts
+    logits = (temperature * activated / over_regions).masked_fill(no_word, -torch.inf)
+    of_regions: Tensor = (affinities * logits.softmax(3)).sum((1, 3)) / n_regions
+    return of_words + of_regions
+
+
+@torch.library.register_fake("itm_fast::level_attention")  # type: ignore[untyped-decorator]
+def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
+    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
+    return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
+
+
+@torch.library.register_fake("itm_fast::level_attention_backward")  # type: ignore[untyped-decorator]
+def _fake_backward(
+    _grad: Tensor,
+    regions: Tensor,
+    words: Tensor,
+    _word_counts: Tensor | None,
+    temperature: Tensor,
+    need_regions: bool,
+    need_words: bool,
+    need_temperature: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        regions.new_empty(regions.shape if need_regions else (0,)),
+        words.new_empty(words.shape if need_words else (0,)),
+        temperature.new_empty(() if need_temperature else (0,)),
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    need_regions, need_words, _, need_temperature = needed = ctx.needs_input_grad
+    regions, words, temperature = torch.ops.itm_fast.level_attention_backward(
+        grad, *ctx.saved_tensors, need_regions, need_words, need_temperature
+    )
+    return tuple(x if wanted else None for x, wanted in zip((regions, words, None, temperature), needed, strict=True))
+
+
+torch.library.register_autograd("itm_fast::level_attention", _backward, setup_context=_setup_context)
+
+
+def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
+    raise RuntimeError("level_attention can be differentiated once only, and create_graph=True asks for more")
+
+
+torch.library.register_autograd("itm_fast::level_attention_backward", _refuse_second_derivative)
