@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,6 +93,11 @@ class Tiles:
             self._done += tile.numel()
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+
+def everything(scorer: TileScorer) -> tuple[IntArray, IntArray]:
+    """The bounds of a single fold that holds all images and captions."""
+    return np.array([0, scorer.n_images]), np.array([0, scorer.n_captions])
 
 
 def tile_sims(chunk_bytes: int) -> int:
