@@ -244,7 +244,8 @@ class IntraModal:
         """{name: figures}."""
         n_sims = tile_sims(chunk_bytes)
         scorer = _WithoutSelf(self.embeddings, self.self_score)
-        counted = SetRanks(scorer, n_sims, self.truth, None)
+        # No item is a positive of itself, so plain products will do for the scores of the positives.
+        counted = SetRanks(scorer.products, n_sims, self.truth, None)
         Tiles(scorer, progress, f"{self.name} similarities").collect(everything(scorer), n_sims, counted.collectors, ())
         ranks = counted.ranks()[0]
         if ranks is None:
@@ -258,12 +259,12 @@ class _WithoutSelf:
     """Dot products of embeddings with each other; of an item with itself: a number given."""
 
     def __init__(self, embeddings: Array, self_score: float) -> None:
-        self._products = DotProductScorer(embeddings, embeddings)
+        self.products = DotProductScorer(embeddings, embeddings)
         self._self_score = self_score
-        self.n_images = self.n_captions = self._products.n_images
+        self.n_images = self.n_captions = self.products.n_images
 
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
-        tile = self._products(rows, columns)
+        tile = self.products(rows, columns)
         first, last = max(rows.start, columns.start), min(rows.stop, columns.stop)
         if first < last:
             tile[first - rows.start : last - rows.start, first - columns.start : last - columns.start].fill_diagonal_(

@@ -14,6 +14,7 @@ from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
 
 RSUM_KS = (1, 5, 10)
+_NEVER = torch.iinfo(torch.int64).max
 
 
 def named(name: str, ks: Iterable[int], scores: Tensor) -> dict[str, float]:
@@ -32,22 +33,28 @@ def named(name: str, ks: Iterable[int], scores: Tensor) -> dict[str, float]:
 
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
     """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions."""
-    recalls = (recall_of_ranks(ranks.best, RSUM_KS) for ranks in (image, caption))
+    recalls = (recall_of_ranks(_hit_at(ranks, ranks.best), RSUM_KS) for ranks in (image, caption))
     return {"i2t": rank_figures(image, ks), "t2i": rank_figures(caption, ks), "rsum": rsum(*recalls)}
 
 
 def rank_figures(ranks: Ranks, ks: Sequence[int]) -> dict[str, Any]:
     """The figures of one direction from its ranks."""
     return {
-        **named("R", ks, recall_of_ranks(ranks.best, ks)),
+        **named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.best), ks)),
         **named("R_all", ks, recall_of_all(ranks, ks)),
         "medr": median_rank(ranks.best),
         "meanr": mean_rank(ranks.best),
-        "optimistic": named("R", ks, recall_of_ranks(ranks.optimistic, ks)),
-        "pessimistic": named("R", ks, recall_of_ranks(ranks.pessimistic, ks)),
+        "optimistic": named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.optimistic), ks)),
+        "pessimistic": named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.pessimistic), ks)),
         "n_queries": int((ranks.n_positives > 0).sum()),
         "n_tied": int((ranks.pessimistic > ranks.optimistic).sum()),
     }
+
+
+def _hit_at(ranks: Ranks, best: Tensor) -> Tensor:
+    """Ranks for recall: a query whose positives are all outside the gallery misses, however large k is."""
+    missed = (ranks.n_positives > 0) & (ranks.positives < 0).all(1)
+    return best.masked_fill(missed, _NEVER)
 
 
 def precision_figures(hits: Tensor, truth: QueryPositives, ks: Sequence[int]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from itm_fast.metrics.query_positives import numbered
 from itm_fast.metrics.scorers import TileScorer
 from itm_fast.metrics.selection import select
 
-_NUMBER_AT_THE_END = re.compile(r"(\d+)(?:\.jpg)?")
+_NUMBER_AT_THE_END = re.compile(r"(?:.*[_:])?(\d+)(?:\.jpg)?", re.DOTALL)
 _KEYS = ("image_ids", "caption_ids")
 
 
@@ -90,7 +90,7 @@ def coco_ids(ids: Iterable[Hashable], name: str) -> list[int]:
         if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
             plain.append(int(key))
             continue
-        found = _NUMBER_AT_THE_END.fullmatch(re.split(r"[_:]", key)[-1]) if isinstance(key, str) else None
+        found = _NUMBER_AT_THE_END.fullmatch(key) if isinstance(key, str) else None
         if found is None:
             raise ValueError(f"{name}[{place}] is {key!r}, expected an id of COCO: a number, or a name that ends so")
         plain.append(int(found[1]))

@@ -36,7 +36,7 @@ _EXTRAS = {
     "i2i": "CxC i2i",
 }
 _SAMPLED = (
-    "Correlation with human scores: Spearman over half of the queries with one pair each, mean and std of many samples;\n"
+    "Correlation with human scores: Spearman over half of the queries with one pair each, mean and std of samples;\n"
     "it depends on which column is the query: compare like with like."
 )
 _CORRELATIONS = {"sts": "STS", "sis": "SIS", "sits": "SITS"}
@@ -111,8 +111,8 @@ class Report(Mapping[str, Any]):
             known = _SEMANTIC_DEFINITIONS.items()
             parts += [text for key, text in known if key != "SR" or self["conditions"]["m"] is not None]
         parts += [*self._tie_lines(), _DEFINITION]
-        shown = {**self, "eccv": 0} if "mAP@R" in self["i2t"] else self
-        parts += [text for key, text in _SET_DEFINITIONS.items() if key in shown]
+        keys = {*self, *(("eccv",) if "mAP@R" in self["i2t"] else ())}
+        parts += [text for key, text in _SET_DEFINITIONS.items() if key in keys]
         parts += [*self["conditions"].get("notes", []), self._conditions()]
         return "\n".join(parts)
 

@@ -127,10 +127,10 @@ def positive_scores(tiles: Tiles, index: Tensor, n_sims: int) -> Tensor:
     for start in range(0, n_queries, step):
         ours = index[start : start + step]
         items, width = torch.unique(ours[ours >= 0]), max(1, min(_POSITIVE_ITEMS, n_sims // step))
-        runs = list(_runs(items, width))
         # Of embeddings and matrices scattered columns cost no more than a run; a call for each would.
-        gathered = len(runs) > _FEW_RUNS and isinstance(tiles.scorer, (MatrixScorer, DotProductScorer))
-        for some in torch.split(items, width) if gathered else runs:
+        scattered = int((items.diff() > _MAX_GAP).sum()) >= _FEW_RUNS
+        gathered = scattered and isinstance(tiles.scorer, (MatrixScorer, DotProductScorer))
+        for some in torch.split(items, width) if gathered else _runs(items, width):
             first, last = int(some[0]), int(some[-1])
             queries, columns = slice(start, start + len(ours)), some.numpy()
             if gathered:

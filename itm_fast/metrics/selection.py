@@ -76,7 +76,7 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
             images if rows is None else images[rows], captions if columns is None else captions[columns]
         )
     if isinstance(scorer, MatrixScorer):
-        return _Selected(scorer, rows, columns)
+        return _SelectedMatrix(scorer, rows, columns)
     for name, numbers in (("images", rows), ("captions", columns)):
         if numbers is not None and np.any(np.diff(numbers) <= 0):
             raise ValueError(
@@ -88,6 +88,48 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
 
 def _all_in_order(numbers: IntArray, n: int) -> bool:
     return len(numbers) == n and bool(np.array_equal(numbers, np.arange(n)))
+
+
+class _SelectedMatrix(MatrixScorer):
+    """Tiles of the chosen rows and columns of a matrix."""
+
+    rows: IntArray | None
+    columns: IntArray | None
+
+    def __init__(self, scorer: MatrixScorer, rows: IntArray | None, columns: IntArray | None) -> None:
+        super().__init__(scorer.sims)
+        if isinstance(scorer, _SelectedMatrix):  # a selection of a selection is one of the matrix
+            rows, columns = _composed(scorer.rows, rows), _composed(scorer.columns, columns)
+        self.rows, self.columns = rows, columns
+        self.n_images = self.n_images if rows is None else len(rows)
+        self.n_captions = self.n_captions if columns is None else len(columns)
+
+    def __call__(self, rows: slice, columns: slice, /) -> Array:
+        row_index = rows if self.rows is None else self.rows[rows]
+        if self.columns is None:
+            return self.sims[row_index, columns]
+        column_index = self.columns[columns]
+        if isinstance(self.sims, torch.Tensor) and self.sims.device.type != "cpu":
+            return self.sims[row_index][:, column_index]
+        # Row by row: a row stays in the cache while its columns are picked, and no other columns are copied.
+        numbers = range(rows.start, rows.stop) if self.rows is None else row_index.tolist()  # type: ignore[union-attr]
+        if isinstance(self.sims, torch.Tensor):
+            picked = torch.from_numpy(column_index)
+            tile = self.sims.new_empty(len(numbers), len(picked))
+            for place, number in enumerate(numbers):
+                torch.index_select(self.sims[number], 0, picked, out=tile[place])
+            return tile
+        array = np.empty((len(numbers), len(column_index)), self.sims.dtype)
+        for place, number in enumerate(numbers):
+            self.sims[number].take(column_index, out=array[place], mode="clip")  # "raise" would buffer
+        return array
+
+
+def _composed(first: IntArray | None, then: IntArray | None) -> IntArray | None:
+    if first is None or then is None:
+        return first if then is None else then
+    composed: IntArray = first[then]
+    return composed
 
 
 class _Selected:

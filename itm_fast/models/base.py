@@ -114,6 +114,9 @@ class MatchingModel(nn.Module):
     config_class: ClassVar[type[MatchingConfig]]
     """The configuration's dataclass."""
 
+    compares_embeddings: bool = False
+    """Whether the similarity is the dot product of one vector an image and one a caption."""
+
     img_enc: nn.Module
     txt_enc: nn.Module
     sim_enc: nn.Module
@@ -179,6 +182,8 @@ class MatchingModel(nn.Module):
 
 class EmbeddingModel(MatchingModel):
     """One vector an image, one a caption: their dot product is the similarity."""
+
+    compares_embeddings = True
 
     @outside_autocast
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:

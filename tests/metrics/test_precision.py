@@ -171,6 +171,8 @@ def test_select(rows, columns):
         assert (part.n_images, part.n_captions) == expected.shape
         tile = torch.as_tensor(part(slice(1, 3), slice(0, 4)))
         torch.testing.assert_close(tile, expected[1:3, 0:4])
+        again = select(part, np.array([1]), np.array([0, 3]))
+        torch.testing.assert_close(torch.as_tensor(again(slice(0, 1), slice(0, 2))), expected[1:2, [0, 3]])
 
 
 @pytest.mark.parametrize(
