@@ -73,10 +73,11 @@ def test_coco_maps_by_name_because_orders_differ(folder):
     assert (fine.pool[owners[7]], place) == (f"{key}.jpg", 2)
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_whole_of_coco_fg_needs_little_memory(folder):
     # 31,244 x 25,000 similarities would be 3.1 GB.
     code = f"""
-import resource, numpy as np
+import numpy as np
 from itm_fast.evaluation import evaluate
 from itm_fast.evaluation.protocols.fine_grained import read_fine_grained
 fine = read_fine_grained({str(folder)!r}, "coco-fg")
@@ -88,10 +89,10 @@ report = evaluate((images, captions), protocol="coco-fg", annotations={str(folde
 assert report["i2t"]["n_queries"] == 5000
 assert report["t2i"]["n_queries"] == report["originals"]["t2i"]["n_queries"] == 25000
 assert report["originals"]["t2i"]["R@1"] >= report["t2i"]["R@1"] > 1
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) * (1 if sys.platform == "darwin" else 1024) < 1 << 30
+    assert int(done.stdout) * 1024 < 1 << 30  # not ru_maxrss, which a child inherits from pytest
 
 
 @pytest.fixture
