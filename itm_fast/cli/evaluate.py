@@ -70,8 +70,38 @@ class Evaluate:
     m: int | None = None
     """Also report Semantic Recall with the m most relevant captions (or images) of a query; needs φ."""
 
-    protocol: Literal["flickr30k-1k", "coco-1k", "coco-5k"] | None = None
-    """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images."""
+    protocol: (
+        Literal[
+            "flickr30k-1k",
+            "coco-1k",
+            "coco-5k",
+            "eccv",
+            "cxc",
+            "cxc-image-text",
+            "coco-fg",
+            "coco-fg-originals",
+            "flickr30k-fg",
+            "flickr30k-fg-originals",
+            "positives",
+        ]
+        | None
+    ) = None
+    """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images. With
+    --annotations: eccv (coco-5k with CxC recall and ECCV Caption's mAP@R, R-Precision), cxc (also text-text, image-
+    image and correlations; needs embeddings), cxc-image-text, the fine-grained sets with or without distractor images,
+    positives (any ids and positives)."""
+
+    annotations: Path | None = None
+    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file."""
+
+    ids: Path | None = None
+    """Ids of rows and columns, .json or .npz with image_ids and caption_ids, if not in the protocol's order."""
+
+    self_score: float = float("-inf")
+    """Of cxc: similarity of a query with itself in text-text and image-image retrieval; 0 as in VSE-infinity's code."""
+
+    query_column: Literal[0, 1] = 0
+    """Of cxc: which column of the rated pairs is the query of the correlations."""
 
     folds: int | None = None
     """Folds in file order whose mean is quoted; protocols set this themselves."""
@@ -109,6 +139,10 @@ def run(args: Evaluate) -> int:
             caption_to_image=caption_to_image,
             folds=args.folds,
             protocol=args.protocol,
+            annotations=args.annotations,
+            ids=args.ids,
+            self_score=args.self_score,
+            query_column=args.query_column,
             progress=progress,
         )
     if args.output is not None:

@@ -9,31 +9,36 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from itm_fast.evaluation.protocols import ProtocolName, find_protocol
-from itm_fast.evaluation.protocols._protocol import Headline
-from itm_fast.evaluation.report import Report, named
+from itm_fast.evaluation.figures import RSUM_KS, mean_figures, precision_of_ranks, section
+from itm_fast.evaluation.ids import IdsLike
+from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
+from itm_fast.evaluation.protocols import ProtocolName
+from itm_fast.evaluation.report import Report
 from itm_fast.evaluation.semantics import Semantics
-from itm_fast.metrics.counting import Ranks
-from itm_fast.metrics.positives import make_positives
+from itm_fast.metrics.positives import Positives
+from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import stream_ranks
-from itm_fast.metrics.recall import checked_ks, mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
+from itm_fast.metrics.recall import checked_ks
 from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import Relevance
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress
-
-_RSUM_KS = (1, 5, 10)
+from itm_fast.metrics.set_ranks import SetRanks
+from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
 
 
 def evaluate(
     sims: Sims,
     relevance: Relevance | None = None,
     *,
-    ks: Sequence[int] = _RSUM_KS,
+    ks: Sequence[int] = RSUM_KS,
     m: int | None = None,
     captions_per_image: int | None = None,
     caption_to_image: npt.ArrayLike | torch.Tensor | None = None,
     folds: int | None = None,
     protocol: ProtocolName | None = None,
+    annotations: Annotations | None = None,
+    ids: IdsLike | None = None,
+    self_score: float = NO_SELF,
+    query_column: QueryColumn = 0,
     n_images: int | None = None,
     n_captions: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
@@ -60,7 +65,21 @@ def evaluate(
         folds: cut the set into that many folds of n_images / folds images, in file order; the quoted figures are the
             mean over the folds, each with its own gallery.
         protocol: "flickr30k-1k" (1000 images), "coco-1k" (mean of five 1K folds of the 5000 images) or "coco-5k" (the
-            5000 images at once; the folds are reported beside): sizes are checked, folds are set.
+            5000 images at once; the folds are reported beside): sizes are checked, folds are set. With annotations:
+            "eccv": coco-5k, and of the same pass CxC recall and ECCV Caption's mAP@R, R-Precision and recall (and PMRP
+            if its ground truth is in the folder); "cxc": image-text, text-text and image-image retrieval, and the STS,
+            SIS and SITS correlations, of embeddings; "cxc-image-text": what of it needs no embeddings; "coco-fg",
+            "flickr30k-fg": refined captions against the pool with distractor images; "coco-fg-originals",
+            "flickr30k-fg-originals": without distractors; "positives": any ids and positives.
+        annotations: the folder with the annotation files of the protocol, in their owners' formats; for "positives" a
+            .json or .npz file (``read_relevant_pairs``) or a ``RelevantPairs``. "eccv" finds what is not there in the
+            installed package eccv_caption.
+        ids: the ids of rows and columns, ``Ids`` or a file (``read_ids``), if they are not in the order of the
+            protocol: Karpathy's test order (coco_test_ids.npy), that of the pool's .npy file, or of the annotations.
+            Captions and images that the protocol does not have are left out.
+        self_score: in text-text and image-image retrieval, the similarity of a query with itself: -inf, so that it is
+            no result, or 0 as in woodfrog/vse_infty.
+        query_column: which column of the rated pairs is the query of the correlations.
         n_images: images, if ``sims`` is a callable without that attribute.
         n_captions: captions, likewise.
         chunk_bytes: bound of a tile of similarities, counted as 8 bytes each.
@@ -70,14 +89,19 @@ def evaluate(
         The report: ``report["i2t"]["R@1"]``, ``report["t2i"]["medr"]``, ``report["rsum"]``; ``print(report)``.
         With φ: ``report["i2t"]["NCS@10"]``, ``report["nsum"]`` and, with the query's own captions or image left out of
         both lists, ``report["i2t"]["NCS(N)@10"]``, ``report["nsum(N)"]``. In folds both axes of φ are cut, as in the
-        paper's 1K figures: ``report["folds"][0]``.
+        paper's 1K figures: ``report["folds"][0]``. More sections as the protocol says: ``report["cxc"]["i2t"]["R@1"]``,
+        ``report["eccv"]["t2i"]["mAP@R"]``, ``report["t2t"]["R@1"]``, ``report["sits"]["spearman"]``.
 
     Raises:
-        ValueError: NaN in sims or φ (row and column are named), sizes that do not fit each other or the protocol.
+        ValueError: NaN in sims or φ (row and column are named), sizes or ids that do not fit each other or the
+            protocol.
+        FileNotFoundError: an annotation file is missing; says which, and where its owners publish it.
+        DataError: an annotation file holds something else, or is cut short.
         TypeError: sims or φ of an unsupported type.
 
     Source: kuanghuei/SCAN evaluation.py (i2t, t2i, five folds); fold means are true means, not its summary lines. NCS:
-        Biten et al., Is An Image Worth Five Sentences?, WACV 2022; furkanbiten/ncs_metric.
+        Biten et al., Is An Image Worth Five Sentences?, WACV 2022; furkanbiten/ncs_metric. Protocols: Chun et al., ECCV
+        Caption, ECCV 2022; Parekh et al., Crisscrossed Captions, EACL 2021; cwj1412/MSCOCO-Flikcr30K_FG.
 
     Example:
         >>> report = evaluate(torch.tensor([[0.9, 0.2, 0.4, 0.3], [0.8, 0.1, 0.7, 0.6]]), captions_per_image=2)
@@ -86,91 +110,125 @@ def evaluate(
     """
     started = time.perf_counter()
     ks = checked_ks(ks)
-    scorer = as_scorer(sims, n_images, n_captions)
-    headline: Headline = "full" if folds is None else "fold_mean"
-    if protocol is not None:
-        rules = find_protocol(protocol)
-        if folds not in (None, rules.folds):
-            raise ValueError(
-                f"folds is {folds}, but protocol {protocol} has {rules.folds or 'no'} folds; leave folds out"
-            )
-        rules.check(scorer.n_images, scorer.n_captions)
-        folds, headline = rules.folds, rules.headline
-    positives = make_positives(
-        scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
+    if query_column not in (0, 1):
+        raise ValueError(f"query_column is {query_column}, expected 0 (the first column of the rated pairs) or 1")
+    request = Request(
+        ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids, self_score, query_column
     )
-    if not positives.n_captions:
+    plan = make_plan(as_scorer(sims, n_images, n_captions), request)
+    scorer = plan.scorer
+    if not scorer.n_captions:
         raise ValueError(f"sims is {scorer.n_images} x 0: without captions there is nothing to evaluate")
     if m is not None and relevance is None:
         raise ValueError(f"m is {m}, but there is no relevance to take the relevant items from")
-    semantics = None if relevance is None else Semantics(relevance, scorer, positives, ks, m)
-    first, second = (progress, None) if semantics is None else _two_passes(progress)
-    n_listed = 0 if semantics is None else semantics.n_retrieved
-    both = stream_ranks(scorer, positives, k=n_listed, folds=folds, chunk_bytes=chunk_bytes, progress=first)
-    scopes = [(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)]
-    figures = [_section(*scope, ks) for scope in scopes]
-    if semantics is not None:
-        more = semantics.figures(both, folds, chunk_bytes=chunk_bytes, progress=second)
-        figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
+    stages = _Stages(progress, plan, relevance is not None)
+    if isinstance(plan.positives, Positives):
+        figures, dtype = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages)
+    else:
+        if relevance is not None:
+            raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k or eccv")
+        figures, dtype = _of_sets(plan, plan.positives, ks, chunk_bytes, stages)
     sections = _sections(figures)
+    more: dict[str, Any] = {}
+    for extra in plan.extras:
+        more |= extra.sections(chunk_bytes, stages.next(extra.n_pairs) if extra.n_pairs else None)
     conditions = {
         "n_images": scorer.n_images,
         "n_captions": scorer.n_captions,
         "protocol": protocol,
-        "folds": folds,
+        "folds": plan.folds,
         "ks": list(ks),
         "m": m,
-        "dtype": str(both.dtype).removeprefix("torch."),
+        "dtype": str(dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - started,
+        "notes": list(plan.notes),
     }
-    return Report({**sections[headline], "headline": headline, **sections, "conditions": conditions})
+    headline = plan.headline
+    return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})
 
 
-def _two_passes(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """Progress of the pass over sims and of the pass over φ, each half of the whole."""
-    if progress is None:
-        return None, None
-    return lambda done, total: progress(done, 2 * total), lambda done, total: progress(total + done, 2 * total)
+class _Stages:
+    """Progress of passes one after the other, each a part of the whole."""
+
+    def __init__(self, progress: Progress | None, plan: Plan, with_relevance: bool) -> None:
+        self._progress, self._begun = progress, 0
+        self.n_pairs = plan.scorer.n_images * plan.scorer.n_captions
+        self._total = self.n_pairs * (1 + with_relevance) + sum(extra.n_pairs for extra in plan.extras)
+
+    def next(self, n_pairs: int) -> Progress | None:
+        """Progress of the next pass, over that many pairs."""
+        progress, begun, total = self._progress, self._begun, self._total
+        self._begun += n_pairs
+        if progress is None:
+            return None
+        return lambda done, _: progress(begun + done, total)
+
+
+def _of_owners(
+    plan: Plan,
+    positives: Positives,
+    relevance: Relevance | None,
+    ks: Sequence[int],
+    m: int | None,
+    chunk_bytes: int,
+    stages: _Stages,
+) -> tuple[list[dict[str, Any]], torch.dtype]:
+    """Figures of the whole gallery, then of each fold, where every caption has one image."""
+    if relevance is not None and plan.moved:
+        raise ValueError(
+            "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
+            "put sims and relevance in the order of the protocol first"
+        )
+    semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m)
+    n_sims = tile_sims(chunk_bytes)
+    also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
+    both = stream_ranks(
+        plan.scorer,
+        positives,
+        k=0 if semantics is None else semantics.n_retrieved,
+        folds=plan.folds,
+        also=also,
+        chunk_bytes=chunk_bytes,
+        progress=stages.next(stages.n_pairs),
+    )
+    scopes = [(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)]
+    figures = [section(*scope, ks) for scope in scopes]
+    if semantics is not None:
+        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_pairs))
+        figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
+    return figures, both.dtype
+
+
+@torch.no_grad()
+def _of_sets(
+    plan: Plan,
+    positives: tuple[QueryPositives, QueryPositives],
+    ks: Sequence[int],
+    chunk_bytes: int,
+    stages: _Stages,
+) -> tuple[list[dict[str, Any]], torch.dtype]:
+    """Figures of the whole gallery with any positives."""
+    n_sims = tile_sims(chunk_bytes)
+    tiles = Tiles(plan.scorer, stages.next(stages.n_pairs))
+    counted = SetRanks(plan.scorer, n_sims, *positives)
+    also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
+    tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also], ())
+    image, caption = counted.both()
+    figures = section(image, caption, ks)
+    for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
+        if plan.precision:
+            figures[direction] |= precision_of_ranks(ranks)
+        figures[direction]["n_pairs"] = truth.n_pairs
+    return [figures], tiles.dtype()
 
 
 def _sections(scopes: list[dict[str, Any]]) -> dict[str, Any]:
     """The figures of the whole gallery and, if there are folds, of each and their mean."""
     full, *folds = scopes
-    return {"full": full, **({"fold_mean": _mean(folds), "folds": folds} if folds else {})}
+    return {"full": full, **({"fold_mean": mean_figures(folds), "folds": folds} if folds else {})}
 
 
 def _joined(ranks: dict[str, Any], of_phi: dict[str, Any]) -> dict[str, Any]:
     """The figures of a scope from its ranks, with those from its φ."""
     directions = {name: {**ranks[name], **of_phi[name]} for name in ("i2t", "t2i")}
     return {**ranks, **of_phi, **directions}
-
-
-def _section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
-    recalls = (recall_of_ranks(ranks.best, _RSUM_KS) for ranks in (image, caption))
-    return {"i2t": _figures(image, ks), "t2i": _figures(caption, ks), "rsum": rsum(*recalls)}
-
-
-def _figures(ranks: Ranks, ks: Sequence[int]) -> dict[str, Any]:
-    """The figures of one direction."""
-    return {
-        **named("R", ks, recall_of_ranks(ranks.best, ks)),
-        **named("R_all", ks, recall_of_all(ranks, ks)),
-        "medr": median_rank(ranks.best),
-        "meanr": mean_rank(ranks.best),
-        "optimistic": named("R", ks, recall_of_ranks(ranks.optimistic, ks)),
-        "pessimistic": named("R", ks, recall_of_ranks(ranks.pessimistic, ks)),
-        "n_queries": int((ranks.n_positives > 0).sum()),
-        "n_tied": int((ranks.pessimistic > ranks.optimistic).sum()),
-    }
-
-
-def _mean(folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean of every figure over the folds; numbers of queries (the integers) are summed."""
-    mean: dict[str, Any] = {}
-    for key, first in folds[0].items():
-        values = [fold[key] for fold in folds]
-        if isinstance(first, dict):
-            mean[key] = _mean(values)
-        else:
-            mean[key] = sum(values) if isinstance(first, int) else sum(values) / len(values)
-    return mean

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import math
 from dataclasses import dataclass
@@ -14,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.evaluation.rated_pairs import read_rated_pairs
 from itm_fast.relevance import Cider
 
-_COLUMNS = ("caption", "image", "agg_score", "sampling_method")
+_COLUMNS = ("caption", "image")
 _ORIGINAL = "c2i_original"  # the caption was written for the image
 
 
@@ -52,28 +50,9 @@ def read_judgements(path: str | Path) -> Judgements:
 
     Source: google-research-datasets/Crisscrossed-Captions, data/sits_{val,test}.csv.
     """
-    path = Path(path)
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (gzip.BadGzipFile, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a UTF-8 CSV file: {error}") from error
-    rows = csv.reader(io.StringIO(text))
-    header = next(rows, [])
-    if tuple(header) != _COLUMNS:
-        raise DataError(f"{path}: begins with {','.join(header)!r:.80}, expected the columns {','.join(_COLUMNS)}")
-    captions, images, scores, original = [], [], [], []
-    for number, row in enumerate(rows, start=2):
-        score = _number(row[2]) if len(row) == len(_COLUMNS) else math.nan
-        if not math.isfinite(score):
-            raise DataError(
-                f"{path}:{number}: {','.join(row)!r:.80}, expected a caption, an image, a number and a method"
-            )
-        captions.append(row[0])
-        images.append(row[1])
-        scores.append(score)
-        original.append(row[3] == _ORIGINAL)
-    return Judgements(captions, images, np.array(scores), np.array(original, dtype=bool))
+    rated = read_rated_pairs(path, _COLUMNS[:2])
+    original = np.array([method == _ORIGINAL for method in rated.methods], dtype=bool)
+    return Judgements(rated.left, rated.right, rated.scores, original)
 
 
 def correlation(relevance: npt.ArrayLike, judgements: Judgements) -> dict[str, float]:
@@ -140,13 +119,6 @@ def cider_of_pairs(judgements: Judgements, karpathy: str | Path, cider: Cider | 
     row, column = ({key: place for place, key in enumerate(keys)} for keys in (names, distinct))
     pairs = corpus.pairs([row[name] for name in judgements.images], [column[sentid] for sentid in ids])
     return pairs.double().numpy()
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
 
 
 def _pearson(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-
-from torch import Tensor
 
 from itm_fast.files import written_aside
 
@@ -24,6 +22,24 @@ _SEMANTIC_DEFINITIONS = {
     "SR": "SR@k: % of the most relevant items among the first k.",
     "nsum": "(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions.",
 }
+_SET_DEFINITIONS = {
+    "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
+    "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
+    "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
+}
+_EXTRAS = {
+    "cxc": "CxC",
+    "eccv": "ECCV Caption",
+    "pmrp": "plausible matches",
+    "originals": "originals only",
+    "t2t": "CxC t2t",
+    "i2i": "CxC i2i",
+}
+_SAMPLED = (
+    "Correlation with human scores: Spearman over half of the queries with one pair each, mean and std of samples;\n"
+    "it depends on which column is the query: compare like with like."
+)
+_CORRELATIONS = {"sts": "STS", "sis": "SIS", "sits": "SITS"}
 _WIDE_BOUNDS = 0.1  # points of R@k between the tie bounds from which the figures should not be trusted
 
 
@@ -41,7 +57,11 @@ class Report(Mapping[str, Any]):
         headline: "full" or "fold_mean".
         full: {"i2t", "t2i", "rsum"} over the whole gallery.
         fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
-        conditions: n_images, n_captions, protocol, folds, ks, m, dtype, seconds.
+        cxc, eccv, pmrp, originals: {"i2t", "t2i"} with other positives or another gallery, as the protocol says:
+            "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
+        t2t, i2i: figures of text-text and image-image retrieval.
+        sts, sis, sits: {"spearman", "std", "query_column", "n_queries", ...}, sampled correlation x 100.
+        conditions: n_images, n_captions, protocol, folds, ks, m, dtype, seconds, notes.
     """
 
     def __init__(self, results: Mapping[str, Any]) -> None:
@@ -81,14 +101,19 @@ class Report(Mapping[str, Any]):
         """A table, its definitions, and the conditions."""
         ks = self["conditions"]["ks"]
         recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
+        recall += [name for name in ("mAP@R", "R-Precision") if name in self["i2t"]]
         parts = [self._title(), *_table(self._rows(recall, ["rsum"]))]
+        parts += self._extra_tables()
         if "nsum" in self:
             names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
             shown = [name for name in names if name in self["i2t"]]
             parts += ["", *_table(self._rows(shown, ["nsum", "nsum(N)"])), ""]
             known = _SEMANTIC_DEFINITIONS.items()
             parts += [text for key, text in known if key != "SR" or self["conditions"]["m"] is not None]
-        parts += [*self._tie_lines(), _DEFINITION, self._conditions()]
+        parts += [*self._tie_lines(), _DEFINITION]
+        keys = {*self, *(("eccv",) if "mAP@R" in self["i2t"] else ())}
+        parts += [text for key, text in _SET_DEFINITIONS.items() if key in keys]
+        parts += [*self["conditions"].get("notes", []), self._conditions()]
         return "\n".join(parts)
 
     def __repr__(self) -> str:
@@ -114,6 +139,33 @@ class Report(Mapping[str, Any]):
                 rows.append([f"{name} {direction}", *figures, *both])
         return rows
 
+    def _extra_tables(self) -> list[str]:
+        """Tables of what a protocol reports beside the retrieval of the first table."""
+        found = {}
+        for key, title in _EXTRAS.items():
+            if key in ("t2t", "i2i") and key in self:
+                found[title] = self[key]
+            elif key in self:
+                found |= {f"{title} {name}": self[key][name] for name in _DIRECTIONS if name in self[key]}
+        lines = []
+        if found:
+            ks = (f"R@{k}" for k in self["conditions"]["ks"])
+            known = [*ks, "medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
+            columns = [name for name in known if any(name in figures for figures in found.values())]
+            rows = [["", *columns, "queries"]]
+            for title, figures in found.items():
+                cells = [_number(name, figures[name]) if name in figures else "" for name in columns]
+                rows.append([title, *cells, str(figures["n_queries"])])
+            lines += ["", *_table(rows), ""]
+        rated = {title: self[key] for key, title in _CORRELATIONS.items() if key in self}
+        if rated:
+            rows = [["", "spearman x 100", "std", "query", "queries", "sampled", "pairs"]]
+            for title, one in rated.items():
+                figures = [f"{one['spearman']:.1f}", f"{one['std']:.1f}", one["query_column"]]
+                rows.append([title, *figures, *(str(one[name]) for name in ("n_queries", "n_sampled", "n_pairs"))])
+            lines += [*_table(rows), _SAMPLED, ""]
+        return lines
+
     def _tie_lines(self) -> list[str]:
         lines = []
         for direction, words in _DIRECTIONS.items():
@@ -137,20 +189,6 @@ class Report(Mapping[str, Any]):
             f"{self['full']['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
             f"{conditions['seconds']:.2f} s"
         )
-
-
-def named(name: str, ks: Iterable[int], scores: Tensor) -> dict[str, float]:
-    """Scores at cut-offs as a report names them: "NCS@5".
-
-    Args:
-        name: the metric's.
-        ks: cut-offs.
-        scores: (len(ks),) numbers.
-
-    Returns:
-        {f"{name}@{k}": score}.
-    """
-    return {f"{name}@{k}": score for k, score in zip(ks, scores.tolist(), strict=True)}
 
 
 def _number(column: str, value: float) -> str:

@@ -13,6 +13,7 @@ from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import CaptionTokens
 from itm_fast.data.precomp import CaptionedSplit
 from itm_fast.data.tokenizers import Tokenizer
+from itm_fast.metrics.scorers import DotProductScorer
 
 
 class RetrievalModel(Protocol):
@@ -107,6 +108,26 @@ class ModelScorer:
                 )
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
+
+    @torch.inference_mode()
+    def as_embeddings(self) -> DotProductScorer:
+        """The embeddings of all images and captions, which compare with each other too.
+
+        Raises:
+            ValueError: a model that has none, such as one with cross-attention.
+        """
+        if not getattr(self._model, "compares_embeddings", False):
+            raise ValueError(
+                f"{type(self._model).__name__} does not compare one embedding an image with one a caption by their dot "
+                "product, so that it has no similarity of two captions or two images (protocol cxc); use protocol "
+                "cxc-image-text"
+            )
+        n_batches = (-(-n // self._batch_size) for n in (self.n_images, self.n_captions))
+        images, captions = (range(n) for n in n_batches)
+        return DotProductScorer(
+            torch.cat([self._encode_images(batch)[0] for batch in images]),
+            torch.cat([self._encode_captions(batch)[0] for batch in captions]),
+        )
 
     def _batches(self, items: slice) -> Iterator[tuple[int, slice]]:
         """The fixed batches that meet a slice, and the part of each that lies in it."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from itm_fast.evaluation.report import named
+from itm_fast.evaluation.figures import named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk

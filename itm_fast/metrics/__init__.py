@@ -3,6 +3,8 @@
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.ncs import ncs_at_k, nsum
 from itm_fast.metrics.positives import Positives, make_positives
+from itm_fast.metrics.precision import hit_rate_at_k, map_at_r, pmrp, r_precision
+from itm_fast.metrics.query_positives import QueryPositives, positives_by_id, query_positives
 from itm_fast.metrics.ranks import ranks
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_at_k, rsum
 from itm_fast.metrics.retrieved import TopK
@@ -10,13 +12,20 @@ from itm_fast.metrics.semantic_recall import semantic_recall_at_k
 
 __all__ = [
     "Positives",
+    "QueryPositives",
     "Ranks",
     "TopK",
+    "hit_rate_at_k",
     "make_positives",
+    "map_at_r",
     "mean_rank",
     "median_rank",
     "ncs_at_k",
     "nsum",
+    "pmrp",
+    "positives_by_id",
+    "query_positives",
+    "r_precision",
     "ranks",
     "recall_at_k",
     "rsum",

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
+from itm_fast.metrics.selection import select
 from itm_fast.metrics.tiles import Query, Tiles
 from itm_fast.ops.ranking import count_ranks_
 
 # A tile of few queries wastes little (it scores all their positives with all of them), yet fills the units of a GEMM.
 _POSITIVE_QUERIES, _POSITIVE_ITEMS = 256, 2048
+_FEW_RUNS = 8
 _MAX_GAP = 8  # columns between two positives that are cheaper scored along than split into two tiles
 
 
@@ -123,12 +126,23 @@ def positive_scores(tiles: Tiles, index: Tensor, n_sims: int) -> Tensor:
     scores = None
     for start in range(0, n_queries, step):
         ours = index[start : start + step]
-        for items in _runs(torch.unique(ours[ours >= 0]), max(1, min(_POSITIVE_ITEMS, n_sims // step))):
-            first, last = int(items[0]), int(items[-1])
-            tile = tiles.score(slice(start, start + len(ours)), slice(first, last + 1))
+        items, width = torch.unique(ours[ours >= 0]), max(1, min(_POSITIVE_ITEMS, n_sims // step))
+        # Of embeddings and matrices scattered columns cost no more than a run; a call for each would.
+        scattered = int((items.diff() > _MAX_GAP).sum()) >= _FEW_RUNS
+        gathered = scattered and isinstance(tiles.scorer, (MatrixScorer, DotProductScorer))
+        for some in torch.split(items, width) if gathered else _runs(items, width):
+            first, last = int(some[0]), int(some[-1])
+            queries, columns = slice(start, start + len(ours)), some.numpy()
+            if gathered:
+                picked = Tiles(select(tiles.scorer, None, columns), what=tiles.what, captions=columns)
+                tile = picked.score(queries, slice(0, len(some)))
+            else:
+                tile = tiles.score(queries, slice(first, last + 1))
             scores = tile.new_zeros(n_queries, n_slots) if scores is None else scores
             rows, slots = ((ours >= first) & (ours <= last)).nonzero(as_tuple=True)
-            scores[start + rows, slots] = tile[rows, ours[rows, slots] - first].to(scores)
+            wanted = ours[rows, slots]
+            places = torch.searchsorted(some, wanted) if gathered else wanted - first
+            scores[start + rows, slots] = tile[rows, places].to(scores)
     return torch.zeros(n_queries, n_slots) if scores is None else scores
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.positives import IntArray, Positives, make_positives
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.metrics.scorers import Sims, TileScorer, as_scorer
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Query, Tiles, tile_sims
+from itm_fast.metrics.tiles import CHUNK_BYTES, Collector, Progress, Query, Tiles, everything, tile_sims
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ def stream_ranks(
     *,
     k: int = 0,
     folds: int | None = None,
+    also: Sequence[Collector] = (),
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> BothRanks:
@@ -110,6 +111,7 @@ def stream_ranks(
         positives: which pairs are positive; its sizes are the scorer's.
         k: items to list for every query, at most as many as its gallery has; 0: none.
         folds: also rank inside that many folds, in file order; tiles are cut at their borders, nothing is scored twice.
+        also: whatever else shall see every tile of this pass.
         chunk_bytes: bound of one tile, counted as 8 bytes a similarity.
         progress: called with (pairs done, pairs in all).
 
@@ -138,10 +140,10 @@ def stream_ranks(
 
     (image, caption), keepers = counters(), _keepers(scorer, k, scores.dtype)
     if folds is None:
-        tiles.collect(bounds, n_sims, (image, caption, *keepers), ())
+        tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), ())
         return BothRanks(image.ranks(), caption.ranks(), (), (), _both(keepers), (), scores.dtype)
     fold_counters, fold_keepers = counters(), _keepers(scorer, k, scores.dtype)
-    tiles.collect(bounds, n_sims, (image, caption, *keepers), (*fold_counters, *fold_keepers))
+    tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), (*fold_counters, *fold_keepers))
     image_folds, caption_folds = (
         tuple(ranks.subset(fold) for fold in _slices(cut))
         for ranks, cut in zip((counter.ranks() for counter in fold_counters), bounds, strict=True)
@@ -187,8 +189,7 @@ def stream_topk(
     tiles = Tiles(scorer, progress, what)
     dtype = tiles.dtype()
     whole, of_folds = _keepers(scorer, k, dtype), _keepers(scorer, k if bounds is not None else 0, dtype)
-    all_in_one = (np.array([0, scorer.n_images]), np.array([0, scorer.n_captions]))
-    tiles.collect(all_in_one if bounds is None else bounds, n_sims, whole, of_folds)
+    tiles.collect(everything(scorer) if bounds is None else bounds, n_sims, whole, of_folds)
     return _both(whole), () if bounds is None else _of_folds(_both(of_folds), bounds)
 
 

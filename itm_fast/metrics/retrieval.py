@@ -13,7 +13,7 @@ from torch import Tensor
 from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.metrics.scorers import Array, Sims, TileScorer, as_scorer
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, tile_sims
+from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
 
 PositiveItems: TypeAlias = int | Tensor | npt.NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
 
@@ -76,7 +76,7 @@ def topk(
         raise ValueError(f"k is {k}, expected 1 ... {scorer.n_captions}, the items of the gallery")
     tiles = Tiles(scorer, progress)
     keeper = TopKeeper("image", scorer.n_images, k, tiles.dtype())
-    tiles.collect(_everything(scorer), tile_sims(chunk_bytes), (keeper,), ())
+    tiles.collect(everything(scorer), tile_sims(chunk_bytes), (keeper,), ())
     return keeper.topk()
 
 
@@ -121,7 +121,7 @@ def ranks(
     index = _positive_index(positives, scorer.n_images, scorer.n_captions)
     tiles, n_sims = Tiles(scorer, progress), tile_sims(chunk_bytes)
     counter = RankCounter("image", positive_scores(tiles, index, n_sims), index)
-    tiles.collect(_everything(scorer), n_sims, (counter,), ())
+    tiles.collect(everything(scorer), n_sims, (counter,), ())
     found = counter.ranks()
     return BestRanks(found.optimistic, found.pessimistic)
 
@@ -133,10 +133,6 @@ def _scorer(queries: Sims, gallery: object) -> TileScorer:
         kinds = f"{type(queries).__name__} and {type(gallery).__name__}"
         raise TypeError(f"queries and gallery are {kinds}, expected two tensors or arrays of embeddings (n, dim)")
     return as_scorer((queries, gallery))
-
-
-def _everything(scorer: TileScorer) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    return np.array([0, scorer.n_images]), np.array([0, scorer.n_captions])
 
 
 def _positive_index(positives: PositiveItems, n_queries: int, n_items: int) -> Tensor:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,15 +35,23 @@ class Collector(Protocol):
 class Tiles:
     """Checked tiles of a scorer, and how far the pass has come."""
 
-    def __init__(self, scorer: TileScorer, progress: Progress | None = None, what: str = "sims") -> None:
+    def __init__(
+        self,
+        scorer: TileScorer,
+        progress: Progress | None = None,
+        what: str = "sims",
+        captions: IntArray | None = None,
+    ) -> None:
         """Nothing is scored yet.
 
         Args:
             scorer: similarities, or relevance, by tile.
             progress: called with (pairs done, pairs in all), first with (0, pairs in all).
             what: the name of the argument in errors.
+            captions: what errors call the columns, if they are a selection.
         """
-        self.scorer, self._progress, self._what = scorer, progress, what
+        self._captions = captions
+        self.scorer, self._progress, self.what = scorer, progress, what
         self._done, self._total = 0, scorer.n_images * scorer.n_captions
         if progress is not None:
             progress(0, self._total)
@@ -62,7 +71,8 @@ class Tiles:
         if has_nan(tile):
             first = torch.nonzero(torch.isnan(tile))[0].tolist()
             row, column = rows.start + first[0], columns.start + first[1]
-            raise ValueError(f"{self._what} is NaN at row (image) {row}, column (caption) {column}; NaN has no rank")
+            column = column if self._captions is None else int(self._captions[column])
+            raise ValueError(f"{self.what} is NaN at row (image) {row}, column (caption) {column}; NaN has no rank")
         return tile
 
     def dtype(self) -> torch.dtype:
@@ -92,6 +102,11 @@ class Tiles:
             self._done += tile.numel()
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+
+def everything(scorer: TileScorer) -> tuple[IntArray, IntArray]:
+    """The bounds of a single fold that holds all images and captions."""
+    return np.array([0, scorer.n_images]), np.array([0, scorer.n_captions])
 
 
 def tile_sims(chunk_bytes: int) -> int:

@@ -140,6 +140,8 @@ class MatchingModel(nn.Module):
 
     triplet_weight: float = 1.0
     """Of `loss` on `similarity` beside the model's other losses."""
+    compares_embeddings: bool = False
+    """Whether the similarity is the dot product of one vector an image and one a caption."""
 
     img_enc: nn.Module
     txt_enc: nn.Module
@@ -222,6 +224,8 @@ class MatchingModel(nn.Module):
 
 class EmbeddingModel(MatchingModel):
     """One vector an image, one a caption: their dot product is the similarity."""
+
+    compares_embeddings = True
 
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
         """Embeddings (n, dim) and (m, dim) -> sims (n, m)."""

@@ -73,6 +73,8 @@ class VSEPP(EmbeddingModel):
             use_abs=config.use_abs,
         )
 
+        self.compares_embeddings = config.measure == "cosine"
+
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
         """Embeddings (n, embed_size) and (m, embed_size) -> sims (n, m)."""
         if self.config.measure == "order":

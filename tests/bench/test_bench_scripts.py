@@ -20,6 +20,7 @@ BENCH = Path(__file__).parents[2] / "bench"
         "esl",
         "sgraf",
         "train_model",
+        "evaluation",
     ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path):

@@ -206,3 +206,67 @@ def test_print_table(capsys):
     out = capsys.readouterr().out
     assert "numbers" in out
     assert "1.5" in out
+
+
+def test_protocol_positives(folder, capsys):
+    pairs = {"image_ids": list(range(10)), "caption_ids": list(range(50)), "image_to_captions": {"3": [1, 2], "4": [7]}}
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    flags = ["--sims", "sims.npy", "--protocol", "positives", "--annotations", "pairs.json"]
+    code, out, _ = run(capsys, *flags, "--json")
+    assert code == 0
+    assert json.loads(out)["i2t"]["n_queries"] == 2
+    (folder / "ids.json").write_text(json.dumps({"image_ids": list(range(9, -1, -1)), "caption_ids": list(range(50))}))
+    np.save("sims.npy", np.load("sims.npy")[::-1])
+    _, turned, _ = run(capsys, *flags, "--ids", "ids.json", "--json")
+    assert json.loads(turned)["i2t"] == json.loads(out)["i2t"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        (["--protocol", "positives"], "needs annotations"),
+        (["--protocol", "cxc"], "needs embeddings"),
+        (["--protocol", "cxc-image-text"], "Crisscrossed-Captions"),
+        (["--protocol", "coco-fg"], "its owners publish it at https://github.com/cwj1412"),
+        (["--protocol", "coco-fg", "--annotations", "none"], "none: no such folder of annotations"),
+        (["--ids", "ids.json"], "ids has no use without a protocol"),
+        (["--query-column", "2"], "--query-column"),
+    ],
+)
+def test_bad_protocols_are_one_line_and_code_2(folder, capsys, flags, fragment):
+    code, out, err = run(capsys, "--sims", "sims.npy", *flags)
+    assert (code, out) == (2, "")
+    assert fragment in err
+    assert err.count("\n") == 1
+
+
+class NoEmbeddings(MeanModel):
+    """As models with cross-attention."""
+
+
+class Embeddings(MeanModel):
+    """One vector an image and a caption."""
+
+    compares_embeddings = True
+
+    def encode_images(self, images):
+        return images.mean(1)
+
+    def encode_captions(self, tokens, word_counts):
+        return super().encode_captions(tokens, word_counts).sum(1)
+
+
+def test_models_as_embeddings(folder):
+    from itm_fast.data import PrecompDataset
+    from itm_fast.evaluation.scorers import ModelScorer
+
+    rng = np.random.default_rng(0)
+    np.save(folder / "dev2_ims.npy", rng.standard_normal((4, 3, 6), dtype=np.float32))
+    (folder / "dev2_caps.txt").write_text("a dog\na cat a\n" * 10)
+    data = PrecompDataset(folder, "dev2")
+    found = ModelScorer(Embeddings(), data, tokenizer="split", batch_size=3).as_embeddings()
+    assert (found.images.shape, found.captions.shape) == ((4, 6), (20, 6))
+    sims = ModelScorer(MeanModel(), data, tokenizer="split")(slice(0, 4), slice(0, 20))
+    torch.testing.assert_close(found(slice(0, 4), slice(0, 20)), sims)
+    with pytest.raises(ValueError, match="no similarity of two captions or two images"):
+        ModelScorer(NoEmbeddings(), data, tokenizer="split").as_embeddings()

@@ -265,3 +265,19 @@ def test_positive_scores_come_from_bounded_tiles(shuffled, n_sims):
     assert len(images) == 170
     assert torch.equal(scores[images, slots], sims[images, captions[images, slots]])
     assert max(seen) <= n_sims
+
+
+@pytest.mark.parametrize("source", ["matrix", "embeddings", "callable"])
+def test_scattered_positives_are_scored_too(source):
+    rng = np.random.default_rng(0)
+    images, captions = (rng.integers(-3, 4, (n, 5)).astype(np.float32) for n in (40, 3000))
+    sims = images @ captions.T
+    index = torch.from_numpy(np.sort(np.stack([rng.choice(3000, 6, replace=False) for _ in range(40)])))
+    given = {"matrix": sims, "embeddings": (images, captions), "callable": lambda r, c: sims[r, c]}[source]
+    scores = positive_scores(Tiles(as_scorer(given, 40, 3000)), index, 5000)
+    np.testing.assert_array_equal(scores.numpy(), np.take_along_axis(sims, index.numpy(), 1))
+    if source == "matrix":
+        row, column = 17, int(index[17, 3])
+        sims[row, column] = np.nan
+        with pytest.raises(ValueError, match=rf"row \(image\) {row}, column \(caption\) {column};"):
+            positive_scores(Tiles(as_scorer(sims)), index, 10**9)

@@ -1,37 +1,56 @@
-"""Protocols by name: the sizes a test set must have, its folds, and which figure is quoted."""
+"""Protocols by name: the sizes a test set must have, its folds, which figure is quoted, and its annotations."""
 
 from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
 from itm_fast.evaluation.protocols._protocol import Protocol
-from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K
+from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K, CXC, CXC_IMAGE_TEXT, ECCV
 from itm_fast.evaluation.protocols.flickr30k import FLICKR30K_1K
 
-ProtocolName: TypeAlias = Literal["flickr30k-1k", "coco-1k", "coco-5k"]
+ProtocolName: TypeAlias = Literal[
+    "flickr30k-1k",
+    "coco-1k",
+    "coco-5k",
+    "eccv",
+    "cxc",
+    "cxc-image-text",
+    "coco-fg",
+    "coco-fg-originals",
+    "flickr30k-fg",
+    "flickr30k-fg-originals",
+    "positives",
+]
 
-_PROTOCOLS = {protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K, COCO_5K)}
+_OF_FIXED_SIZE = {protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K, COCO_5K, ECCV, CXC, CXC_IMAGE_TEXT)}
+
+
+def check_protocol(name: str) -> None:
+    """Raise ValueError unless there is a protocol of that name."""
+    if name not in get_args(ProtocolName):
+        raise ValueError(f"protocol is {name!r}, expected one of {', '.join(get_args(ProtocolName))}")
 
 
 def find_protocol(name: str) -> Protocol:
-    """The protocol of that name.
+    """The sizes and folds of a protocol that knows them without a file.
 
     Args:
-        name: "flickr30k-1k", "coco-1k" or "coco-5k".
+        name: of a protocol of Flickr30K or MSCOCO.
 
     Returns:
         Its sizes and folds.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or one whose sizes its annotations say.
 
     Example:
         >>> find_protocol("coco-1k").folds
         5
     """
-    if name not in _PROTOCOLS:
-        raise ValueError(f"protocol is {name!r}, expected one of {', '.join(get_args(ProtocolName))}")
-    return _PROTOCOLS[name]
+    check_protocol(name)
+    if name not in _OF_FIXED_SIZE:
+        raise ValueError(f"protocol {name} takes its sizes from its annotations")
+    return _OF_FIXED_SIZE[name]
 
 
-__all__ = ["Protocol", "ProtocolName", "find_protocol"]
+__all__ = ["Protocol", "ProtocolName", "check_protocol", "find_protocol"]

@@ -19,6 +19,7 @@ class Protocol:
         folds: folds, in file order, or None.
         headline: whether the quoted figures are those of the whole gallery or the mean of the folds.
         wrong_size: what a wrong size usually means, by number of images given.
+        wrong_captions: likewise where only the number of captions is wrong, by that number.
     """
 
     name: str
@@ -27,13 +28,18 @@ class Protocol:
     folds: int | None
     headline: Headline
     wrong_size: dict[int, str]
+    wrong_captions: dict[int, str]
 
     def check(self, n_images: int, n_captions: int) -> None:
         """Raise ValueError unless the set has the sizes of the protocol."""
         if (n_images, n_captions) == (self.n_images, self.n_captions):
             return
-        reason = f": {self.wrong_size[n_images]}" if n_images in self.wrong_size else ""
+        reason = self.wrong_size.get(n_images, "")
+        if (n_images, n_captions) == (self.n_captions, self.n_images):
+            reason = "it looks transposed; rows are images and columns captions, so pass sims.T"
+        elif n_images == self.n_images:
+            reason = self.wrong_captions.get(n_captions, "")
         raise ValueError(
             f"protocol {self.name} expects {self.n_images} images x {self.n_captions} captions, given {n_images} x "
-            f"{n_captions}{reason}"
+            f"{n_captions}{': ' if reason else ''}{reason}"
         )

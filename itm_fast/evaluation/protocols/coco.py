@@ -8,6 +8,15 @@ from itm_fast.evaluation.protocols._protocol import Protocol
 _ONE_FOLD = "1,000 images are one fold only (SCAN's coco split `test`); use the split `testall`"
 _REPEATED = "25,000 rows hold every image once a caption; pass every fifth row"
 _WRONG_SIZE = {1000: _ONE_FOLD, 25000: _REPEATED}
+# With c // 5 every label after the first image of six captions would be wrong, without a sign of it.
+_ALL_CAPTIONS = (
+    "25,010 are all captions of the split, where a few images have six or seven; keep the first five of every image, "
+    "or pass ids or caption_to_image to protocol eccv, which does so"
+)
+_WRONG_CAPTIONS = {25010: _ALL_CAPTIONS}
 
-COCO_1K = Protocol("coco-1k", 5000, 25000, folds=5, headline="fold_mean", wrong_size=_WRONG_SIZE)
-COCO_5K = Protocol("coco-5k", 5000, 25000, folds=5, headline="full", wrong_size=_WRONG_SIZE)
+COCO_1K = Protocol("coco-1k", 5000, 25000, 5, "fold_mean", _WRONG_SIZE, _WRONG_CAPTIONS)
+COCO_5K = Protocol("coco-5k", 5000, 25000, 5, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
+ECCV = Protocol("eccv", 5000, 25000, 5, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
+CXC = Protocol("cxc", 5000, 25000, None, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
+CXC_IMAGE_TEXT = Protocol("cxc-image-text", 5000, 25000, None, "full", _WRONG_SIZE, _WRONG_CAPTIONS)

@@ -13,4 +13,5 @@ FLICKR30K_1K = Protocol(
     wrong_size={
         5000: "these are the sizes of coco-5k, or every image is repeated once a caption; then pass every fifth row",
     },
+    wrong_captions={},
 )

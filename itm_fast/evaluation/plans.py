@@ -1,0 +1,310 @@
+"""From a protocol's name to what is ranked: images and captions in its order, positives, folds, and what is extra."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy.typing as npt
+import torch
+
+from itm_fast.evaluation.extras import (
+    Correlation,
+    Extra,
+    IntraModal,
+    OriginalsOnly,
+    PlausibleMatches,
+    RankedSets,
+    RetrievedSets,
+)
+from itm_fast.evaluation.ids import Arranged, Ids, IdsLike, arrange, coco_ids, first_five, read_ids
+from itm_fast.evaluation.protocols import ProtocolName, check_protocol, cxc, find_protocol
+from itm_fast.evaluation.protocols._protocol import Headline
+from itm_fast.evaluation.protocols.eccv_caption import (
+    CocoTest,
+    Truth,
+    has_plausible_matches,
+    read_coco_test,
+    read_truth,
+)
+from itm_fast.evaluation.protocols.fine_grained import FineGrained, read_fine_grained
+from itm_fast.evaluation.protocols.positives import RelevantPairs, read_relevant_pairs
+from itm_fast.metrics.positives import IntArray, Positives, make_positives
+from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
+from itm_fast.metrics.scorers import Array, DotProductScorer, TileScorer
+from itm_fast.metrics.selection import select
+
+Annotations: TypeAlias = str | Path | RelevantPairs
+QueryColumn: TypeAlias = Literal[0, 1]
+
+NO_SELF = -float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What an evaluation ranks.
+
+    Attributes:
+        scorer: the similarities, in the order of the protocol.
+        positives: captions of images; or any positives of image and of caption queries.
+        folds: in that order, or None.
+        headline: which figures are quoted.
+        extras: what is reported beside them.
+        precision: whether mAP@R and R-Precision are.
+        moved: whether the order or the number of images or captions is not that of what was given.
+        notes: what was left out.
+    """
+
+    scorer: TileScorer
+    positives: Positives | tuple[QueryPositives, QueryPositives]
+    folds: int | None = None
+    headline: Headline = "full"
+    extras: Sequence[Extra] = ()
+    precision: bool = False
+    moved: bool = False
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What the caller of ``evaluate`` said about the test set; its docstring has the meaning."""
+
+    ks: Sequence[int]
+    captions_per_image: int | None
+    caption_to_image: npt.ArrayLike | torch.Tensor | None
+    folds: int | None
+    protocol: ProtocolName | None
+    annotations: Annotations | None
+    ids: IdsLike | None
+    self_score: float
+    query_column: QueryColumn
+
+    def annotations_folder(self) -> str | Path | None:
+        """The folder of annotations, if one was given."""
+        if isinstance(self.annotations, RelevantPairs):
+            raise TypeError(f"annotations is a RelevantPairs, but protocol {self.protocol} reads a folder of files")
+        return self.annotations
+
+
+def make_plan(scorer: TileScorer, request: Request) -> Plan:
+    """The plan of an evaluation; reads the annotations and checks the sizes.
+
+    Raises:
+        ValueError: sizes, ids or options that do not fit the protocol.
+        FileNotFoundError, DataError: files of annotations.
+    """
+    name = request.protocol
+    if name is not None:
+        check_protocol(name)
+    if name in (None, "flickr30k-1k", "coco-1k", "coco-5k"):
+        return _plain(scorer, request)
+    if request.captions_per_image is not None:
+        raise ValueError(f"captions_per_image has no use with protocol {name}, whose annotations say whose captions")
+    if name == "eccv":
+        return _eccv(scorer, request)
+    if name in ("cxc", "cxc-image-text"):
+        return _cxc(scorer, request)
+    if request.caption_to_image is not None or request.folds is not None:
+        given = "folds" if request.caption_to_image is None else "caption_to_image"
+        raise ValueError(f"{given} has no use with protocol {name}, whose annotations say whose captions they are")
+    return _positives(scorer, request) if name == "positives" else _fine_grained(scorer, request)
+
+
+def _plain(scorer: TileScorer, request: Request) -> Plan:
+    for option in ("annotations", "ids"):
+        if getattr(request, option) is not None:
+            what = "without a protocol" if request.protocol is None else f"with protocol {request.protocol}"
+            raise ValueError(f"{option} has no use {what}; protocols that read it: eccv, cxc, coco-fg, positives, ...")
+    folds = request.folds
+    headline: Headline = "full" if folds is None else "fold_mean"
+    if request.protocol is not None:
+        rules = find_protocol(request.protocol)
+        _check_folds(request, rules.folds)
+        rules.check(scorer.n_images, scorer.n_captions)
+        folds, headline = rules.folds, rules.headline
+    positives = make_positives(
+        scorer.n_images,
+        scorer.n_captions,
+        captions_per_image=request.captions_per_image,
+        caption_to_image=request.caption_to_image,
+    )
+    return Plan(scorer, positives, folds, headline)
+
+
+def _check_folds(request: Request, folds: int | None) -> None:
+    if request.folds not in (None, folds):
+        raise ValueError(
+            f"folds is {request.folds}, but protocol {request.protocol} has {folds or 'no'} folds; leave folds out"
+        )
+
+
+def _eccv(scorer: TileScorer, request: Request) -> Plan:
+    _check_folds(request, 5)
+    test = read_coco_test(request.annotations_folder())
+    arranged = _coco_test(scorer, request, test)
+    folder = request.annotations_folder()
+    extras: list[Extra] = [
+        RankedSets("cxc", *_by_id(read_truth(folder, "cxc"), test, "cxc"), request.ks),
+        RetrievedSets("eccv", *_by_id(read_truth(folder, "eccv"), test, "eccv"), request.ks),
+    ]
+    if has_plausible_matches(folder):
+        extras.append(PlausibleMatches(*_by_id(read_truth(folder, "pm"), test, "pm"), arranged.scorer))
+    positives = make_positives(len(test.image_ids), len(test.caption_ids))
+    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=arranged.notes)
+
+
+def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged:
+    """COCO's test images and captions in Karpathy's order."""
+    if request.ids is not None:
+        if request.caption_to_image is not None:
+            raise ValueError("caption_to_image and ids exclude each other: the annotations say whose captions they are")
+        return arrange(
+            scorer, read_ids(request.ids), (test.image_ids, test.caption_ids), str(request.protocol), coco_ids
+        )
+    rules = find_protocol(str(request.protocol))
+    if request.caption_to_image is None:
+        rules.check(scorer.n_images, scorer.n_captions)
+        return Arranged(scorer, False, [])
+    owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=request.caption_to_image)
+    rules.check(scorer.n_images, rules.n_captions)
+    kept = select(scorer, None, first_five(owners.caption_to_image, scorer.n_images))
+    n_left_out = scorer.n_captions - kept.n_captions
+    notes = [f"{n_left_out} captions beyond the first five of an image were left out"] if n_left_out else []
+    return Arranged(kept, kept is not scorer, notes)
+
+
+def _by_id(truth: Truth, test: CocoTest, name: str) -> tuple[QueryPositives, QueryPositives]:
+    return (
+        positives_by_id(
+            truth.image_to_captions, test.image_ids, test.caption_ids, source=f"{name}_image_to_caption.json"
+        ),
+        positives_by_id(
+            truth.caption_to_images, test.caption_ids, test.image_ids, source=f"{name}_caption_to_image.json"
+        ),
+    )
+
+
+def _cxc(scorer: TileScorer, request: Request) -> Plan:
+    _check_folds(request, None)
+    folder = request.annotations_folder()
+    whole = request.protocol == "cxc"
+    if whole:
+        scorer = _embeddings(scorer)
+    if folder is None:
+        raise ValueError(
+            f"protocol {request.protocol} needs annotations: the folder with the .csv files of {cxc.PUBLISHED}"
+        )
+    rated = {task: cxc.read_rated(folder, task) for task in (cxc.COLUMNS if whole else ("sits",))}
+    test = read_coco_test(folder) if request.ids is None else _given_test(rated["sits"], read_ids(request.ids))
+    arranged = _coco_test(scorer, request, test)
+    truth = cxc.image_text_truth(rated["sits"])
+    truths = _by_id(truth, test, "sits")
+    extras: list[Extra] = []
+    of = arranged.scorer
+    embeddings = (of.captions, of.images) if whole and isinstance(of, DotProductScorer) else None
+    if embeddings is not None:
+        owners = cxc.owners(rated["sits"], test.caption_ids)
+        sides = (
+            ("t2t", "sts", embeddings[0], test.caption_ids, owners),
+            ("i2i", "sis", embeddings[1], test.image_ids, None),
+        )
+        for name, task, side, ids, siblings in sides:
+            related = cxc.intra_modal_positives(rated[task], cxc.THRESHOLDS[task], ids, siblings)
+            extras.append(IntraModal(name, side, related, request.ks, request.self_score))
+            places = rated[task].places(ids, ids)
+            extras.append(_correlation(task, rated[task], places, request, (side, side)))
+    places = rated["sits"].places(test.caption_ids, test.image_ids)
+    extras.append(_correlation("sits", rated["sits"], places, request, embeddings))
+    notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
+    return Plan(of, truths, None, "full", extras, moved=arranged.moved, notes=notes)
+
+
+def _given_test(sits: cxc.Rated, ids: Ids) -> CocoTest:
+    """The rated images and captions in the order of the user's ids: without folds the order matters to ties only."""
+    if ids.captions is None:
+        raise ValueError("protocol cxc needs caption_ids beside image_ids")
+    sides = []
+    for given, name, rated in ((ids.images, "image_ids", sits.right), (ids.captions, "caption_ids", sits.left)):
+        missing = dict.fromkeys(rated)
+        mine = [key for key in coco_ids(given, name) if key in missing]
+        for key in mine:
+            missing.pop(key, None)
+        sides.append([*dict.fromkeys(mine), *missing])  # `arrange` names those that are missing
+    return CocoTest(*sides)
+
+
+def _correlation(
+    task: str,
+    rated: cxc.Rated,
+    places: tuple[IntArray, IntArray],
+    request: Request,
+    embeddings: tuple[Array, Array] | None,
+) -> Correlation:
+    column = request.query_column
+    return Correlation(task, places, rated.scores, rated.queries(column), cxc.COLUMNS[task][column], embeddings)
+
+
+def _embeddings(scorer: TileScorer) -> DotProductScorer:
+    """The scorer as embeddings, which intra-modal similarities need."""
+    if isinstance(scorer, DotProductScorer):
+        return scorer
+    as_embeddings = getattr(scorer, "as_embeddings", None)
+    if as_embeddings is None:
+        raise ValueError(
+            "protocol cxc compares captions with captions and images with images, which needs embeddings: pass a pair "
+            "(images, captions). Similarities alone, and models with cross-attention, which only score an image with a "
+            "caption, have no such similarity; protocol cxc-image-text does what they can"
+        )
+    found: DotProductScorer = as_embeddings()
+    return found
+
+
+def _fine_grained(scorer: TileScorer, request: Request) -> Plan:
+    name = str(request.protocol)
+    base = name.removesuffix("-originals")
+    fine = read_fine_grained(request.annotations_folder(), base)
+    names = fine.pool if name == base else fine.originals
+    if request.ids is not None:
+        arranged = arrange(scorer, read_ids(request.ids), (names, None), name, _file_names)
+    else:
+        arranged = Arranged(scorer, False, [])
+    _check_fine_grained(arranged.scorer, fine, name, len(names))
+    positives = make_positives(len(names), len(fine.captions), caption_to_image=fine.caption_to_image(names))
+    extras = [OriginalsOnly(positives, request.ks)] if name == base else []
+    return Plan(arranged.scorer, positives, None, "full", extras, moved=arranged.moved, notes=arranged.notes)
+
+
+def _file_names(ids: Iterable[Hashable], _: str) -> list[Hashable]:
+    """File names of images, also where they were given without .jpg."""
+    return [key if str(key).endswith(".jpg") else f"{key}.jpg" for key in ids]
+
+
+def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_images: int) -> None:
+    given, wanted = (scorer.n_images, scorer.n_captions), (n_images, len(fine.captions))
+    if given == wanted:
+        return
+    reason = ""
+    if given == wanted[::-1]:
+        reason = ": it looks transposed; rows are images and columns captions, so pass sims.T"
+    elif given == (len(fine.originals), len(fine.captions)):
+        reason = f": without the distractors it is another, easier test: protocol {name}-originals"
+    elif given == (len(fine.pool), len(fine.captions)):
+        reason = f": with the distractors it is protocol {name.removesuffix('-originals')}"
+    raise ValueError(
+        f"protocol {name} expects {wanted[0]} images x {wanted[1]} captions, given {given[0]} x {given[1]}{reason}"
+    )
+
+
+def _positives(scorer: TileScorer, request: Request) -> Plan:
+    pairs = read_relevant_pairs(request.annotations)
+    images, captions = pairs.ids.images, pairs.ids.captions or ()
+    arranged = arrange(
+        scorer, pairs.ids if request.ids is None else read_ids(request.ids), (images, captions), "positives"
+    )
+    truths = (
+        positives_by_id(pairs.image_to_captions, images, captions, source="image_to_captions"),
+        positives_by_id(pairs.caption_to_images, captions, images, source="caption_to_images"),
+    )
+    return Plan(arranged.scorer, truths, None, "full", (), True, arranged.moved, arranged.notes)

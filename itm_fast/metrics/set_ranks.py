@@ -1,0 +1,97 @@
+"""Ranks of any positives in both directions, collected in somebody else's pass over the tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
+from itm_fast.metrics.positives import IntArray
+from itm_fast.metrics.query_positives import QueryPositives
+from itm_fast.metrics.scorers import TileScorer
+from itm_fast.metrics.tiles import Collector, Tiles
+
+
+class SetRanks:
+    """Counts the ranks of the positives of image queries, of caption queries, or of both."""
+
+    def __init__(
+        self, scorer: TileScorer, n_sims: int, image: QueryPositives | None, caption: QueryPositives | None
+    ) -> None:
+        """Score the positive pairs; nothing is counted yet.
+
+        Args:
+            scorer: similarities by tile.
+            n_sims: bound of one tile, in pairs.
+            image: captions of image queries, or None for no such queries.
+            caption: images of caption queries, or None.
+
+        Raises:
+            ValueError: NaN among the scores of the positives.
+        """
+        pairs = []
+        if image is not None:
+            pairs.append((image.owners(), image.items))
+        if caption is not None:
+            pairs.append((caption.items, caption.owners()))
+        # The two directions may be annotated apart: each pair of either is scored once.
+        keys = [rows * scorer.n_captions + columns for rows, columns in pairs]
+        distinct = np.unique(np.concatenate(keys))
+        scores = _scores(scorer, n_sims, distinct)
+        self._truth = (image, caption)
+        self._counters: list[RankCounter | None] = [None, None]
+        for place, (query, truth) in enumerate(zip(("image", "caption"), self._truth, strict=True)):
+            if truth is None:
+                continue
+            index = torch.from_numpy(truth.padded())
+            padded = scores.new_zeros(index.shape)
+            padded[index >= 0] = scores[torch.from_numpy(np.searchsorted(distinct, keys.pop(0))).to(scores.device)]
+            self._counters[place] = RankCounter("image" if query == "image" else "caption", padded, index)
+
+    @property
+    def collectors(self) -> list[Collector]:
+        """What has to see every tile once."""
+        return [counter for counter in self._counters if counter is not None]
+
+    def ranks(self) -> tuple[Ranks | None, Ranks | None]:
+        """Ranks of image and of caption queries, once every tile has been seen.
+
+        A query whose positives are all outside the gallery has the rank after the last item; a positive outside counts
+        in n_positives.
+        """
+        image, caption = (
+            None if counter is None or truth is None else _with_unreachable(counter.ranks(), truth)
+            for counter, truth in zip(self._counters, self._truth, strict=True)
+        )
+        return image, caption
+
+    def both(self) -> tuple[Ranks, Ranks]:
+        """Likewise, where there are queries of both directions."""
+        image, caption = self.ranks()
+        if image is None or caption is None:
+            raise ValueError("there are no queries of one direction")
+        return image, caption
+
+
+def _scores(scorer: TileScorer, n_sims: int, pairs: IntArray) -> Tensor:
+    """Scores of pairs given as row · n_captions + column, ascending."""
+    rows, columns = np.divmod(pairs, max(1, scorer.n_captions))
+    counts = np.bincount(rows, minlength=scorer.n_images)
+    padded = np.full((scorer.n_images, int(counts.max(initial=0))), -1, np.int64)
+    slots = np.arange(len(pairs)) - (np.cumsum(counts) - counts)[rows]
+    padded[rows, slots] = columns
+    found = positive_scores(Tiles(scorer), torch.from_numpy(padded), n_sims)
+    return found[torch.from_numpy(rows).to(found.device), torch.from_numpy(slots).to(found.device)]
+
+
+def _with_unreachable(ranks: Ranks, truth: QueryPositives) -> Ranks:
+    n_unreachable = torch.from_numpy(truth.n_unreachable)
+    missed = (ranks.n_positives == 0) & (n_unreachable > 0)
+    return Ranks(
+        ranks.optimistic.masked_fill(missed, truth.n_items),
+        ranks.pessimistic.masked_fill(missed, truth.n_items),
+        ranks.best.masked_fill(missed, truth.n_items),
+        ranks.positives,
+        ranks.n_positives + n_unreachable,
+    )
