@@ -18,8 +18,8 @@ from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.pooling.consensus import Consensus, ConsensusAttention, divergence, fused
 from itm_fast.nn.pooling.instance_attention import RegionAttention, WordAttention
-from itm_fast.nn.similarity.blocks import padding
 from itm_fast.ops import _checks
+from itm_fast.ops._blocks import padding
 
 ConceptLabels = Literal["caption", "image_in_training", "image"]
 

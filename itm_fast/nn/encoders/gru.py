@@ -2,9 +2,28 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
+from itm_fast.nn.encoders.packed_gru import packed_states
 from itm_fast.nn.encoders.regions import l2_normalise
+
+
+def packed_places(tokens: Tensor, word_counts: Tensor) -> PackedSequence:
+    """Where the valid tokens of (n, max_words) are, flat, in the order in which a GRU takes them.
+
+    Vectors are made of these only and are put back by one copy: torch's own padding goes back through a copy of
+    everything for each step.
+    """
+    places = torch.arange(tokens.numel(), device=tokens.device).view(tokens.shape)
+    return pack_padded_sequence(places, word_counts.cpu(), batch_first=True, enforce_sorted=False)
+
+
+def last_rows(places: PackedSequence, word_counts: Tensor, max_words: int) -> Tensor:
+    """Row of each caption's last token among the packed ones, (n,) int64."""
+    last = torch.arange(len(word_counts), device=word_counts.device) * max_words + word_counts - 1
+    rows = torch.empty(len(word_counts) * max_words, dtype=torch.int64, device=word_counts.device)
+    rows[places.data] = torch.arange(len(places.data), device=word_counts.device)
+    return rows[last]
 
 
 class GRUEncoder(nn.Module):
@@ -50,13 +69,15 @@ class GRUEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
         """Tokens (n, max_words) and word_counts (n,) int64 -> words (n, max_words, embed_size), padding exactly 0."""
-        vectors = self.dropout(self.embed(tokens))
-        packed = pack_padded_sequence(vectors, word_counts.cpu(), batch_first=True, enforce_sorted=False)
-        states = self.get_submodule(self.rnn_name)(packed)[0]
-        words, _ = pad_packed_sequence(states, batch_first=True, total_length=tokens.shape[1])
+        places = packed_places(tokens, word_counts)
+        vectors = self.dropout(self.embed(tokens.flatten()[places.data]))
+        words = packed_states(getattr(self, self.rnn_name), places._replace(data=vectors))
         if self.bi_gru:
-            words = (words[..., : self.embed_size] + words[..., self.embed_size :]) / 2
-        return words if self.no_txtnorm else l2_normalise(words)
+            words = (words[:, : self.embed_size] + words[:, self.embed_size :]) / 2
+        if not self.no_txtnorm:
+            words = l2_normalise(words)
+        padded = words.new_zeros(tokens.numel(), self.embed_size).index_copy(0, places.data, words)
+        return padded.view(*tokens.shape, self.embed_size)
 
 
 class SentenceGRUEncoder(nn.Module):
@@ -88,6 +109,8 @@ class SentenceGRUEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
         """Tokens (n, max_words) and word_counts (n,) int64 -> embeddings (n, embed_size) of unit length."""
-        packed = pack_padded_sequence(self.embed(tokens), word_counts.cpu(), batch_first=True, enforce_sorted=False)
-        embeddings: Tensor = nn.functional.normalize(self.rnn(packed)[1][-1], dim=1)
+        places = packed_places(tokens, word_counts)
+        vectors = self.embed(tokens.flatten()[places.data])
+        states = packed_states(self.rnn, places._replace(data=vectors))
+        embeddings = nn.functional.normalize(states[last_rows(places, word_counts, tokens.shape[1])], dim=1)
         return torch.abs(embeddings) if self.use_abs else embeddings
