@@ -16,8 +16,8 @@ from itm_fast.training.run import RunSettings, run_training
 R, DIM = 12, 64
 LEARNS = {
     "vsrn": {"learning_rate": 8e-3, "num_epochs": 16, "lr_update": 14, "vse_mean_warmup_epochs": 14},
-    "esl": {"learning_rate": 1.5e-3},
-    "sgraf": {"learning_rate": 5e-3, "num_epochs": 10, "lr_update": 9, "vse_mean_warmup_epochs": 9},
+    "esl": {"learning_rate": 1e-3},
+    "sgraf": {"learning_rate": 3e-3},
 }
 SMALL = {
     "vsepp": {},
@@ -260,7 +260,7 @@ def test_the_originals_tensors(name, part):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    make_data(folder, n_train=300, n_dev=60, n_test=100, max_regions=R, dim=DIM)
+    make_data(folder, n_train=400, n_dev=60, n_test=400, max_regions=R, dim=DIM)
     return folder
 
 
@@ -268,11 +268,11 @@ def data(tmp_path_factory):
     ("name", "sam"), [*((name, False) for name in MODELS), ("scan", True), ("vse_infty", True), ("cvse", True)]
 )
 def test_every_model_learns(name, sam, data, tmp_path):
-    """R@1 at least five times chance, which is 1 %, on images and captions that it has not seen."""
+    """R@1 at least five times chance, which is 0.25 %, on images and captions that it has not seen."""
     options = {
-        "num_epochs": 8,
-        "lr_update": 7,
-        "vse_mean_warmup_epochs": 7,
+        "num_epochs": 10,
+        "lr_update": 8,
+        "vse_mean_warmup_epochs": 10,
         "learning_rate": 4e-3,
         **LEARNS.get(name, {}),
     }
@@ -283,4 +283,4 @@ def test_every_model_learns(name, sam, data, tmp_path):
     settings = RunSettings(name, model, DataConfig(data, tokenizer="split"), training, margin)
     run_training(settings, tmp_path)
     report = evaluate(ModelScorer(load_model(tmp_path / "best"), PrecompDataset(data, "test"), tokenizer="split"))
-    assert min(report["i2t"]["R@1"], report["t2i"]["R@1"]) >= 5.0
+    assert min(report["i2t"]["R@1"], report["t2i"]["R@1"]) >= 5 * 0.25
