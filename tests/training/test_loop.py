@@ -360,3 +360,9 @@ def test_the_fused_operator_gives_the_loss_curve_of_the_reference(made, monkeypa
     _, plain = run(made, **options)
     assert len(fused) == 200
     np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_compiled_encoders_give_the_same_losses(made):
+    _, plain = run(made)
+    _, compiled = run(made, compile=True)
+    np.testing.assert_allclose(compiled, plain, rtol=1e-5)

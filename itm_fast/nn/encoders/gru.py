@@ -67,6 +67,8 @@ class GRUEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
 
+    # Every batch has other numbers of captions at each step, and would be a graph of its own.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
         """Tokens (n, max_words) and word_counts (n,) int64 -> words (n, max_words, embed_size), padding exactly 0."""
         places = packed_places(tokens, word_counts)
@@ -107,6 +109,7 @@ class SentenceGRUEncoder(nn.Module):
         self.rnn = nn.GRU(word_dim, embed_size, num_layers, batch_first=True)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
         """Tokens (n, max_words) and word_counts (n,) int64 -> embeddings (n, embed_size) of unit length."""
         places = packed_places(tokens, word_counts)
