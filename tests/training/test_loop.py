@@ -364,5 +364,6 @@ def test_the_fused_operator_gives_the_loss_curve_of_the_reference(made, monkeypa
 
 def test_compiled_encoders_give_the_same_losses(made):
     _, plain = run(made)
-    _, compiled = run(made, compile=True)
+    model, compiled = run(made, compile=True)
+    assert model.img_enc._compiled_call_impl is not None
     np.testing.assert_allclose(compiled, plain, rtol=1e-5)
