@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import json
+import multiprocessing
 import os
 import resource
 import statistics
@@ -81,6 +82,32 @@ def extra_mb(call):
     before = read("VmRSS")
     call()
     return read("VmHWM") - before
+
+
+def extra_mb_apart(make_calls, *args):
+    """Peak resident memory by name during the second call of each of `make_calls(*args)`; None off Linux.
+
+    Each runs in a process of its own, whose malloc gives back what is freed: the peak is what a call has in use.
+    """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 18)
+    try:
+        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+            threads = torch.get_num_threads()
+            names = processes.apply(_names, (make_calls, args))
+            return {name: processes.apply(_second_call, (make_calls, args, name, threads)) for name in names}
+    finally:
+        del os.environ["MALLOC_MMAP_THRESHOLD_"]
+
+
+def _names(make_calls, args):
+    return list(make_calls(*args))
+
+
+def _second_call(make_calls, args, name, threads):
+    torch.set_num_threads(threads)
+    call = make_calls(*args)[name]
+    call()
+    return extra_mb(call)
 
 
 def report(args, title, shape, results, bars=()):

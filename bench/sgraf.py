@@ -5,7 +5,7 @@ import sys
 
 import torch
 from _cases import scan_batch
-from _interleaved import arguments, extra_mb, finish, report, timed
+from _interleaved import arguments, extra_mb_apart, finish, report, timed
 
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.nn.linear import TileLinear
@@ -40,8 +40,8 @@ def as_in_the_original(module, regions, words, word_counts):
     return torch.cat(columns, dim=1)
 
 
-def case(args, module_name, n):
-    n = max(int(n * args.scale), 4)
+def calls_of(module_name, n):
+    torch.manual_seed(0)
     regions, words, word_counts = scan_batch(n, n)
     module = SGRAFSimilarity(module_name=module_name, dropout=0.0)  # with dropout, the two would differ
     regions.requires_grad_()
@@ -56,20 +56,26 @@ def case(args, module_name, n):
         leaves = [regions, words, *parameters]
         return sims.detach(), *torch.autograd.grad(sims.diagonal().sum() - sims.mean(), leaves)
 
-    calls = {
+    return {
         "fused": lambda: step(module, module.parameters()),
         "plain torch": lambda: step(lambda *batch: as_in_the_original(plain, *batch), plain.parameters()),
     }
+
+
+def case(args, module_name, n):
+    n = max(int(n * args.scale), 4)
+    calls = calls_of(module_name, n)
     for found, want in zip(*(call() for call in calls.values()), strict=True):
         torch.testing.assert_close(found, want, rtol=0, atol=1e-3 * float(want.abs().max()) + 1e-6)
-    memory = {name: extra_mb(call) for name, call in calls.items()}
     ms = timed(calls, args.rounds)
+    memory = extra_mb_apart(calls_of, module_name, n)
     fused, torch_ = list(calls)
     bars = [("plain torch / ours", ms[torch_] / ms[fused], -3.0)]
     if memory[fused]:
         print(f"extra memory: {', '.join(f'{name} {mb:.0f} MB' for name, mb in memory.items())}")
         bars.append(("memory, ours / plain torch", memory[fused] / memory[torch_], 0.25))
-    shape = f"{n} x {n}, 36 regions, {int(word_counts.sum())} words, D = 1024, sim_dim 256, float32"
+    n_words = int(scan_batch(n, n)[2].sum())
+    shape = f"{n} x {n}, 36 regions, {n_words} words, D = 1024, sim_dim 256, float32"
     return report(args, f"{module_name}, training step", shape, ms, bars)
 
 

@@ -4,7 +4,8 @@
 //     runs of kDimensionRun numbers of the dimension: contexts . -> (context - word)^2 -> product with the weight's
 //     slice
 // Of what goes through a run, a block of words holds 100 kB. What is summed over images (gradients of words, weight and
-// bias) has one sum per run of images, added up in their order: results do not depend on the number of threads.
+// bias) is summed over runs of images, and these sums are added in their order: results do not depend on the number of
+// threads.
 #pragma once
 
 #include "attended_similarity.h"
@@ -13,9 +14,8 @@
 
 namespace itm {
 
-constexpr int64_t kAttendedColumns = 144;           // words of a block
-constexpr int64_t kImageRunNumbers = 4 << 20;       // of the sums over images, all runs together
-constexpr int64_t kFewestRuns = 8, kMostRuns = 32;  // of images
+constexpr int64_t kAttendedColumns = 144;  // words of a block
+constexpr int64_t kRunImages = 4;          // a sum over fewer images would cost more time to add up
 
 // The operands that all tiles share. Panels are those of kDimensionRun columns: [dim / kDimensionRun][rows][columns].
 template <class T>
@@ -148,13 +148,25 @@ void attended_similarity_tiles(const AttendedOperands<T>& all, const T* bias, T*
   });
 }
 
-// Gradients of a run of images, and what such a run adds to those that are summed over images.
+// What the backward pass reads besides the operands, and the gradients it writes.
 template <class T>
 struct AttendedGradients {
   const T *grad, *similarities, *lengths;  // as the forward pass wrote them; grad is the cotangent
-  T *regions, *words, *weight, *bias;      // regions [images, n_regions, dim]; the rest as panels, one per run
-  int64_t words_size, weight_size;         // numbers of one run
+  T *regions, *words, *weight, *bias;      // words without padding, [n_words, dim]
 };
+
+// Copies rows of panels [dim / kDimensionRun][rows][columns] to [n_rows, dim], or adds them.
+template <class T>
+void add_panels(int64_t rows, int64_t dim, const T* panels, int64_t first_row, int64_t n_rows, bool add, T* to) {
+  for (int64_t first = 0; first < dim; first += kDimensionRun) {
+    const int64_t columns = std::min(kDimensionRun, dim - first);
+    for (int64_t r = 0; r < n_rows; r++) {
+      const T* from = panels + first * rows + (first_row + r) * columns;
+      T* out = to + r * dim + first;
+      for (int64_t d = 0; d < columns; d++) out[d] = add ? out[d] + from[d] : from[d];
+    }
+  }
+}
 
 template <class T>
 class AttendedBackward : AttendedTile<T> {
@@ -171,7 +183,10 @@ class AttendedBackward : AttendedTile<T> {
         grad_sims_transposed(all.n_regions * all.words.stride),
         grad_regions(all.n_regions * all.dim),
         grad_gram(this->tile.gram_stride * this->tile.gram_stride),
-        dot(all.words.stride) {
+        dot(all.words.stride),
+        grad_words(all.n_words * all.dim),
+        grad_weight(all.padded_width * all.dim),
+        grad_bias(all.width) {
     this->tile.grad_sims = grad_sims.data();
     this->tile.grad_gram = grad_gram.data();
     this->attended.dot = dot.data();
@@ -180,14 +195,18 @@ class AttendedBackward : AttendedTile<T> {
     this->attended.grad_sims_transposed = grad_sims_transposed.data();
   }
 
-  void image(int64_t i, int64_t run) {
+  void start_run() {
+    for (const Buffer<T>* sum : {&grad_words, &grad_weight, &grad_bias}) std::fill_n(sum->data(), sum->size(), T(0));
+  }
+
+  void image(int64_t i) {
     const auto& all = this->all;
     this->take_image(i);
     pack_panels<T, T, T>(all.images, {i, i + 1, all.n_regions, region_width, 0}, all.dim, transposed_regions.data(),
                          nullptr);
     std::fill_n(grad_regions.data(), all.n_regions * all.dim, T(0));
     std::fill_n(grad_gram.data(), this->tile.gram_stride * this->tile.gram_stride, T(0));
-    for (size_t b = 0; b < all.words.blocks.size(); b++) block(b, run);
+    for (size_t b = 0; b < all.words.blocks.size(); b++) block(b);
     for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
       const int64_t columns = all.columns_of(first);
       T* sum = grad_regions + first * all.n_regions;
@@ -198,26 +217,35 @@ class AttendedBackward : AttendedTile<T> {
     }
   }
 
+  // Adds what the run has summed to the gradients, or is the first to write them.
+  void end_run(bool add) const {
+    const auto& all = this->all;
+    for (const Block& block : all.words.blocks)
+      add_panels<T>(all.n_words, all.dim, grad_words.data(), block.start, block.vectors, add,
+                    g.words + all.first_word(block) * all.dim);
+    add_panels<T>(all.padded_width, all.dim, grad_weight.data(), 0, all.width, add, g.weight);
+    const T* sum = grad_bias.data();
+    for (int64_t j = 0; j < all.width; j++) g.bias[j] = add ? g.bias[j] + sum[j] : sum[j];
+  }
+
  private:
   const AttendedGradients<T> g;
   const int64_t region_width;
   Buffer<T> transposed_regions, transposed_vectors, grad_contexts, projections, grad_sims, grad_sims_transposed,
       grad_regions, grad_gram, dot;
+  Buffer<T> grad_words, grad_weight, grad_bias;  // of a run; words and weight as panels
 
-  void block(int64_t b, int64_t run) {
+  void block(int64_t b) {
     const auto& all = this->all;
     const Block& block = all.words.blocks[b];
-    T* grad_words = g.words + run * g.words_size;
     this->take_block(b);
     const T* scaled = ITM_PICK(attended_weights_kept<T>)(this->tile, this->attended);
     const int64_t row = this->image_number() * all.captions.total() + all.first_word(block);
     ITM_PICK(unit_rows_backward<T>)(block.vectors, block.padded, all.width, all.padded_width, g.grad + row * all.width,
                                     g.similarities + row * all.width, g.lengths + row, this->vectors.data(),
-                                    transposed_vectors.data(), g.bias + run * all.width);
+                                    transposed_vectors.data(), grad_bias.data());
     std::fill_n(dot.data(), block.padded, T(0));
-    for (int64_t first = 0; first < all.dim; first += kDimensionRun)
-      dimension_run(block, first, scaled, grad_words + first * all.n_words + block.start * all.columns_of(first),
-                    g.weight + run * g.weight_size + first * all.padded_width);
+    for (int64_t first = 0; first < all.dim; first += kDimensionRun) dimension_run(block, first, scaled);
     ITM_PICK(attended_weights_backward<T>)(this->tile, this->attended);
     for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
       const int64_t columns = all.columns_of(first);
@@ -229,16 +257,17 @@ class AttendedBackward : AttendedTile<T> {
     }
   }
 
-  void dimension_run(const Block& block, int64_t first, const T* scaled, T* grad_words, T* grad_weight) {
+  void dimension_run(const Block& block, int64_t first, const T* scaled) {
     const auto& all = this->all;
     const int64_t columns = all.columns_of(first);
     this->make_contexts(block, first);
     all.gemm.in_one_run(block.padded, columns, all.padded_width, this->vectors.data(), all.padded_width,
                         all.weight_panels + first * all.padded_width, columns, grad_contexts.data(), columns, false);
     ITM_PICK(squared_differences_backward<T>)(block.padded, columns, all.words_of(block, first), this->contexts.data(),
-                                              grad_contexts.data(), grad_words, dot.data());
+                                              grad_contexts.data(),
+                                              grad_words + first * all.n_words + block.start * columns, dot.data());
     all.gemm.in_one_run(all.padded_width, columns, block.padded, transposed_vectors.data(), block.padded,
-                        this->contexts.data(), columns, grad_weight, columns, true);
+                        this->contexts.data(), columns, grad_weight + first * all.padded_width, columns, true);
     all.gemm.in_one_run(all.n_regions, columns, block.padded, scaled, this->tile.stride, grad_contexts.data(), columns,
                         grad_regions + first * all.n_regions, columns, true);
     for (int64_t j = 0; j < region_width; j += kPanelColumns) {
@@ -251,52 +280,20 @@ class AttendedBackward : AttendedTile<T> {
   int64_t image_number() const { return AttendedTile<T>::image; }
 };
 
-// Sums the runs' panels in their order: rows first_row to first_row + n_rows of them, to [n_rows, dim].
-template <class T>
-void add_runs(int64_t n_runs, int64_t size, int64_t rows, int64_t dim, const T* sums, int64_t first_row, int64_t n_rows,
-              T* to) {
-  for (int64_t first = 0; first < dim; first += kDimensionRun) {
-    const int64_t columns = std::min(kDimensionRun, dim - first);
-    for (int64_t r = 0; r < n_rows; r++) {
-      const T* from = sums + first * rows + (first_row + r) * columns;
-      T* out = to + r * dim + first;
-      std::copy_n(from, columns, out);
-      for (int64_t run = 1; run < n_runs; run++)
-        for (int64_t d = 0; d < columns; d++) out[d] += from[run * size + d];
-    }
-  }
-}
-
 // Overwrites all four gradients; those of words are without padding, [n_words, dim].
 template <class T>
-void attended_similarity_backward_tiles(const AttendedOperands<T>& all, const T* grad, const T* similarities,
-                                        const T* lengths, T* grad_regions, T* grad_words, T* grad_weight,
-                                        T* grad_bias) {
+void attended_similarity_backward_tiles(const AttendedOperands<T>& all, const AttendedGradients<T>& gradients) {
   const int64_t n_images = all.images.n_groups;
-  const int64_t words_size = all.n_words * all.dim, weight_size = all.padded_width * all.dim;
-  const int64_t n_runs =
-      std::min(n_images, std::clamp(kImageRunNumbers / (words_size + weight_size), kFewestRuns, kMostRuns));
-  const Buffer<T> words(n_runs * words_size), weight(n_runs * weight_size), bias(n_runs * all.width);
-  const AttendedGradients<T> gradients{grad,          similarities, lengths,    grad_regions, words.data(),
-                                       weight.data(), bias.data(),  words_size, weight_size};
-  parallel_workers(n_runs, [&](auto next) {
+  InOrder order;
+  parallel_workers((n_images + kRunImages - 1) / kRunImages, [&](auto next) {
     AttendedBackward<T> backward(all, gradients);
     for (int64_t run = next(); run >= 0; run = next()) {
-      std::fill_n(words + run * words_size, words_size, T(0));
-      std::fill_n(weight + run * weight_size, weight_size, T(0));
-      std::fill_n(bias + run * all.width, all.width, T(0));
-      for (int64_t i = n_images * run / n_runs; i < n_images * (run + 1) / n_runs; i++) backward.image(i, run);
+      InOrder::Turn turn(order, run);
+      backward.start_run();
+      for (int64_t i = run * kRunImages; i < std::min(n_images, (run + 1) * kRunImages); i++) backward.image(i);
+      turn([&] { backward.end_run(run > 0); });
     }
   });
-  parallel_items(all.words.blocks.size(), [&](int64_t b) {
-    const Block& block = all.words.blocks[b];
-    T* to = grad_words + all.first_word(block) * all.dim;
-    add_runs<T>(n_runs, words_size, all.n_words, all.dim, words.data(), block.start, block.vectors, to);
-  });
-  add_runs<T>(n_runs, weight_size, all.padded_width, all.dim, weight.data(), 0, all.width, grad_weight);
-  std::copy_n(bias.data(), all.width, grad_bias);
-  for (int64_t run = 1; run < n_runs; run++)
-    for (int64_t j = 0; j < all.width; j++) grad_bias[j] += bias.data()[run * all.width + j];
 }
 
 }  // namespace itm

@@ -40,6 +40,7 @@ class Buffer {  // 64-byte aligned, uninitialised unless asked for
         data_(tensor_.mutable_data_ptr<T>()) {}
   T* data() const { return data_; }
   T* operator+(int64_t i) const { return data_ + i; }
+  int64_t size() const { return tensor_.numel(); }
 
  private:
   at::Tensor tensor_;

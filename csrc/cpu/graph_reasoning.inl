@@ -90,20 +90,24 @@ void add_bias(int64_t rows, int64_t width, const T* bias, bool relu, T* x) {
     }
 }
 
+// Sums over the rows are made apart and then added: few roundings even where many tiles add to one sum.
+template <class T>
+void column_sums(int64_t rows, int64_t width, const T* x, T* sums) {
+  constexpr int64_t step = 64;
+  for (int64_t first = 0; first < width; first += step) {
+    const int64_t n = std::min(step, width - first);
+    T sum[step] = {};
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t d = 0; d < n; d++) sum[d] += x[row * width + first + d];
+    for (int64_t d = 0; d < n; d++) sums[first + d] += sum[d];
+  }
+}
+
 // grad <- 0 where x is not above 0; its sums over the rows are added to grad_bias.
 template <class T>
 void relu_backward(int64_t rows, int64_t width, const T* x, T* grad, T* grad_bias) {
-  for (int64_t row = 0; row < rows; row++, x += width, grad += width)
-    for (int64_t d = 0; d < width; d++) {
-      grad[d] = x[d] <= T(0) ? T(0) : grad[d];
-      grad_bias[d] += grad[d];
-    }
-}
-
-template <class T>
-void column_sums(int64_t rows, int64_t width, const T* x, T* sums) {
-  for (int64_t row = 0; row < rows; row++, x += width)
-    for (int64_t d = 0; d < width; d++) sums[d] += x[d];
+  for (int64_t i = 0; i < rows * width; i++) grad[i] = x[i] <= T(0) ? T(0) : grad[i];
+  column_sums<T>(rows, width, grad, grad_bias);
 }
 
 #define ITM_INSTANTIATE(T)                                                                                         \

@@ -11,7 +11,7 @@
 namespace itm {
 
 constexpr int64_t kGraphNodes = 144;  // of a tile
-constexpr int64_t kGraphRuns = 8;     // of tiles
+constexpr int64_t kRunTiles = 12;     // a sum over fewer tiles would cost more time to add up
 
 template <class T>
 struct GraphParameters {  // [steps, width, width] and [steps, width]
@@ -229,26 +229,28 @@ template <class T>
 void graph_reasoning_backward_tiles(const GraphOperands<T>& all, const T* grad, T* grad_whole, T* grad_local,
                                     const GraphParameters<T>& gradients) {
   const int64_t matrices = all.steps * all.width * all.width, vectors = all.steps * all.width;
-  const int64_t run_size = 2 * (matrices + vectors), n_runs = std::min(kGraphRuns, all.n_tiles());
-  const Buffer<T> sums(n_runs * run_size);
-  parallel_workers(n_runs, [&](auto next) {
+  const int64_t run_size = 2 * (matrices + vectors);
+  const std::pair<T*, int64_t> parts[] = {{gradients.forms, matrices},
+                                          {gradients.weights, matrices},
+                                          {gradients.form_biases, vectors},
+                                          {gradients.biases, vectors}};
+  InOrder order;
+  parallel_workers((all.n_tiles() + kRunTiles - 1) / kRunTiles, [&](auto next) {
     GraphTile<T> tile(all);
+    const Buffer<T> sums(run_size);
+    const GraphParameters<T> of_run{sums.data(), sums + 2 * matrices, sums + matrices, sums + 2 * matrices + vectors};
     for (int64_t run = next(); run >= 0; run = next()) {
-      T* sum = sums + run * run_size;
-      std::fill_n(sum, run_size, T(0));
-      const GraphParameters<T> of_run{sum, sum + 2 * matrices, sum + matrices, sum + 2 * matrices + vectors};
-      for (int64_t i = all.n_tiles() * run / n_runs; i < all.n_tiles() * (run + 1) / n_runs; i++)
+      InOrder::Turn turn(order, run);
+      std::fill_n(sums.data(), run_size, T(0));
+      for (int64_t i = run * kRunTiles; i < std::min(all.n_tiles(), (run + 1) * kRunTiles); i++)
         tile.backward(i, grad, grad_whole, grad_local, of_run);
+      turn([&] {
+        const T* sum = sums.data();
+        for (auto [to, n] : parts)
+          for (int64_t i = 0; i < n; i++, sum++) to[i] = run > 0 ? to[i] + *sum : *sum;
+      });
     }
   });
-  int64_t start = 0;
-  for (auto [to, n] : {std::pair{gradients.forms, matrices}, std::pair{gradients.weights, matrices},
-                       std::pair{gradients.form_biases, vectors}, std::pair{gradients.biases, vectors}}) {
-    std::copy_n(sums + start, n, to);
-    for (int64_t run = 1; run < n_runs; run++)
-      for (int64_t i = 0; i < n; i++) to[i] += sums.data()[run * run_size + start + i];
-    start += n;
-  }
 }
 
 }  // namespace itm

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <mutex>
@@ -50,5 +51,51 @@ void parallel_items(int64_t n_items, Item&& item) {
     for (int64_t i = next(); i >= 0; i = next()) item(i);
   });
 }
+
+// Lets workers act one after another in the order of their items. A sum over items then needs one buffer a worker, not
+// one an item, and does not depend on the number of threads. The items must be those of one parallel_workers.
+class InOrder {
+ public:
+  // One item's turn, made before its work begins: a worker that fails in between must not keep the others waiting.
+  class Turn {
+   public:
+    Turn(InOrder& order, int64_t item) : order(order), item(item) {}
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    ~Turn() { order.leave(acted); }
+
+    // Waits until the turns of all items before have ended, and acts; not at all if one of them failed.
+    template <class Act>
+    void operator()(Act&& act) {
+      if (!order.wait(item)) return;
+      act();
+      acted = true;
+    }
+
+   private:
+    InOrder& order;
+    const int64_t item;
+    bool acted = false;
+  };
+
+ private:
+  std::mutex lock;
+  std::condition_variable changed;
+  int64_t n_acted = 0;
+  bool failed = false;
+
+  bool wait(int64_t item) {
+    std::unique_lock<std::mutex> guard(lock);
+    changed.wait(guard, [&] { return failed || n_acted == item; });
+    return !failed;
+  }
+
+  void leave(bool acted) {
+    const std::lock_guard<std::mutex> guard(lock);
+    n_acted += acted;
+    failed |= !acted;
+    changed.notify_all();
+  }
+};
 
 }  // namespace itm

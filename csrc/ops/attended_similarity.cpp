@@ -75,10 +75,10 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> attended_similarity_b
     using T = decltype(number);
     const AttendedOperands<T> operands(images, captions, weight, lambda_softmax,
                                        gemm_choice(regions.scalar_type()).brgemm, true);
-    attended_similarity_backward_tiles<T>(operands, cotangent.const_data_ptr<T>(), units.const_data_ptr<T>(),
-                                          norms.const_data_ptr<T>(), of_regions.mutable_data_ptr<T>(),
-                                          of_words.mutable_data_ptr<T>(), of_weight.mutable_data_ptr<T>(),
-                                          of_bias.mutable_data_ptr<T>());
+    attended_similarity_backward_tiles<T>(
+        operands, {cotangent.const_data_ptr<T>(), units.const_data_ptr<T>(), norms.const_data_ptr<T>(),
+                   of_regions.mutable_data_ptr<T>(), of_words.mutable_data_ptr<T>(), of_weight.mutable_data_ptr<T>(),
+                   of_bias.mutable_data_ptr<T>()});
   });
   return {of_regions, of_words, of_weight, of_bias};
 }

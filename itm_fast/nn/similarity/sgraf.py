@@ -40,8 +40,16 @@ class _VisualGlobal(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """(n_images, n_regions, embed_size) -> (n_images, embed_size)."""
-        common = self.embedding_local(regions) * self.embedding_global(regions.mean(1))[:, None]
-        return l2_normalise((self.embedding_common(common).softmax(1) * regions).sum(1))
+        mapped, norm, *activation = self.embedding_local
+        whole = self.embedding_global(regions.mean(1))
+        weights = checkpoint(self._weights, norm(mapped(regions)), whole, *activation, use_reentrant=False)
+        return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
+
+    def _weights(self, local: Tensor, whole: Tensor, *activation: nn.Module) -> Tensor:
+        """Attention (n_images, n_regions, 1); made again in the backward pass, which is quicker than to keep it all."""
+        for layer in activation:
+            local = layer(local)
+        return cast(Tensor, self.embedding_common(local * whole[:, None])).softmax(1)
 
 
 class _TextGlobal(nn.Module):
