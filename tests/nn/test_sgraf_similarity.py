@@ -1,5 +1,7 @@
 """SGR and SAF: the original's scores, gradients and running statistics; padding, blocks, what is refused."""
 
+import copy
+
 import pytest
 import torch
 from golden_files import golden
@@ -118,6 +120,18 @@ def test_running_statistics_count_every_caption_in_order():
         module(regions, words[caption : caption + 1, :count])
     for name, want in together.items():
         torch.testing.assert_close(module.state_dict()[name], want, rtol=1e-12, atol=1e-12)
+
+
+@KINDS
+def test_a_training_step_counts_the_images_once(kind):
+    module, regions, words, counts = made(kind)
+    linear, norm, *_ = module.v_global_w.embedding_local
+    alone = copy.deepcopy(norm)
+    regions.requires_grad_()
+    module(regions, words, counts).sum().backward()  # the backward pass makes the normalised regions again
+    alone(linear(regions))
+    for (name, found), want in zip(norm.named_buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-12, msg=name)
 
 
 @KINDS

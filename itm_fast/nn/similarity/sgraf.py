@@ -40,16 +40,28 @@ class _VisualGlobal(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """(n_images, n_regions, embed_size) -> (n_images, embed_size)."""
-        mapped, norm, *activation = self.embedding_local
+        linear, *others = self.embedding_local
+        norm, *activation = cast(list[nn.BatchNorm1d], others)
+        local = linear(regions)
         whole = self.embedding_global(regions.mean(1))
-        weights = checkpoint(self._weights, norm(mapped(regions)), whole, *activation, use_reentrant=False)
+        if norm.training:
+            _count_batch(norm, local.detach())
+        weights = checkpoint(self._weights, local, whole, norm, *activation, use_reentrant=False)
         return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
 
-    def _weights(self, local: Tensor, whole: Tensor, *activation: nn.Module) -> Tensor:
-        """Attention (n_images, n_regions, 1); made again in the backward pass, which is quicker than to keep it all."""
+    def _weights(self, local: Tensor, whole: Tensor, norm: nn.BatchNorm1d, *activation: nn.Module) -> Tensor:
+        """Attention (n_images, n_regions, 1); made again in the backward pass: three tensors like the regions."""
+        running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
+        local = nn.functional.batch_norm(local, *running, norm.weight, norm.bias, norm.training, eps=norm.eps)
         for layer in activation:
             local = layer(local)
         return cast(Tensor, self.embedding_common(local * whole[:, None])).softmax(1)
+
+
+def _count_batch(norm: nn.BatchNorm1d, x: Tensor) -> None:
+    """What a training step does to the running statistics of `norm`, apart from its output."""
+    torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, cast(float, norm.momentum))
+    cast(Tensor, norm.num_batches_tracked).add_(1)
 
 
 class _TextGlobal(nn.Module):
