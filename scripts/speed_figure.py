@@ -55,7 +55,8 @@ def draw(table: Table) -> str:
     for exponent in range(int(math.log10(SCALE[0])), int(math.log10(SCALE[1])) + 1):
         x = _x(10.0**exponent)
         axis.append(f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 8}" y2="{height - 30}"/>')
-        axis.append(f'<text class="faint" x="{x:.1f}" y="{height - 14}" text-anchor="middle">{10**exponent:,} ms</text>')
+        place = f'x="{x:.1f}" y="{height - 14}" text-anchor="middle"'
+        axis.append(f'<text class="faint" {place}>{10**exponent:,} ms</text>')
     legend = []
     for place, (way, colour) in enumerate(zip(table.ways, COLOURS, strict=True)):
         x = 16 + (0, 80, 180, 380)[place]

@@ -75,7 +75,8 @@ def test_blocks_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypa
 def run(block: Block, where: str, namespace: dict) -> str:
     """What a block prints."""
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out if block.kind == "sh fails" else io.StringIO()):
+    errors = out if block.kind == "sh fails" else io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
         if block.kind == "python":
             code = "\n" * block.line + block.code  # so that a traceback has the line of the page
             exec(compile(code, where.partition(":")[0], "exec"), namespace)
