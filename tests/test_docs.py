@@ -9,6 +9,7 @@ Blocks of a page run in order, in one namespace and one temporary folder:
 """
 
 import contextlib
+import dataclasses
 import doctest
 import importlib
 import io
@@ -112,6 +113,22 @@ def test_commands_exist_with_their_flags(page: Path, monkeypatch: pytest.MonkeyP
                 assert words[0] != "python" or (ROOT / words[1]).is_file(), said
     for name in re.findall(r"`itm-fast ([a-z-]+)", page.read_text(encoding="utf-8")):
         assert name in COMMANDS, f"{page.name}: there is no command {name}"
+
+
+@every_page
+def test_flags_in_the_text_exist(page: Path):
+    from itm_fast import config
+    from itm_fast.cli.train import RunOptions
+    from itm_fast.registry import MODELS, model_class
+
+    kinds = [RunOptions, config.DataConfig, config.SAMConfig, config.TrainingConfig]
+    kinds += [model_class(name).config_class for name in MODELS]
+    modules = [(importlib.import_module(command.module), command.arguments) for command in COMMANDS.values()]
+    kinds += [getattr(module, name) for module, name in modules if not hasattr(module, "parse")]
+    known = {field.name.replace("_", "-") for kind in kinds for field in dataclasses.fields(kind)}
+    known |= {"preset", "resume", "help", "no-build-isolation"}  # of train; of all; of pip
+    found = set(re.findall(r"`(?:itm-fast [^`]*)?--([a-z-]+)", prose(page)))
+    assert not found - known
 
 
 def test_nearly_every_python_block_runs():
