@@ -22,7 +22,7 @@ from itm_fast.metrics.recall import checked_ks
 from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import Relevance
 from itm_fast.metrics.set_ranks import SetRanks
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, n_pairs, tile_sims
 
 
 def evaluate(
@@ -152,8 +152,8 @@ class _Stages:
 
     def __init__(self, progress: Progress | None, plan: Plan, with_relevance: bool) -> None:
         self._progress, self._begun = progress, 0
-        self.n_pairs = plan.scorer.n_images * plan.scorer.n_captions
-        self._total = self.n_pairs * (1 + with_relevance) + sum(extra.n_pairs for extra in plan.extras)
+        self.n_pairs, self.n_phi = n_pairs(plan.scorer), plan.scorer.n_images * plan.scorer.n_captions
+        self._total = self.n_pairs + with_relevance * self.n_phi + sum(extra.n_pairs for extra in plan.extras)
 
     def next(self, n_pairs: int) -> Progress | None:
         """Progress of the next pass, over that many pairs."""
@@ -194,7 +194,7 @@ def _of_owners(
     scopes = [(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)]
     figures = [section(*scope, ks) for scope in scopes]
     if semantics is not None:
-        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_pairs))
+        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
         figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
     return figures, both.dtype
 

@@ -159,13 +159,15 @@ class OriginalsOnly:
 class PairScores:
     """Collects the similarities of some pairs while the tiles go by."""
 
-    def __init__(self, rows: IntArray, columns: IntArray) -> None:
+    def __init__(self, rows: IntArray, columns: IntArray, query: Query = "image") -> None:
         """Remember the pairs.
 
         Args:
             rows: (n,) images.
             columns: (n,) captions.
+            query: the direction whose similarities are collected, where the two differ.
         """
+        self.query: Query = query
         self._order = np.argsort(rows, kind="stable")
         self._rows, self._columns = rows[self._order], columns[self._order]
         self.scores = np.full(len(rows), np.nan)
@@ -195,7 +197,7 @@ class Correlation:
     def __post_init__(self) -> None:
         """Nothing is collected yet."""
         left, right = self.places  # of SITS captions and images
-        self._pairs = PairScores(right, left)
+        self._pairs = PairScores(right, left, "image" if self.query_column == "image" else "caption")
 
     def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
         """The similarities of the pairs, unless they are cosines of embeddings."""
