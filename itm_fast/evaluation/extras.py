@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.evaluation.figures import precision_figures, rank_figures, section
+from itm_fast.evaluation.figures import check_ranks, check_retrieved, precision_figures, rank_figures, section
 from itm_fast.evaluation.sampled_correlation import FloatArray, sampled_spearman
 from itm_fast.metrics.positives import IntArray, Positives
 from itm_fast.metrics.precision import hits_of_lists, r_precision
@@ -92,7 +92,9 @@ class RetrievedSets:
         """{name: {"i2t", "t2i"}}."""
         figures = {}
         for direction, keeper, truth in zip(("i2t", "t2i"), self._keepers, (self.image, self.caption), strict=True):
-            hits = hits_of_lists(truth, truth.queries, keeper.topk().indices)
+            top, n_relevant = keeper.topk(), torch.from_numpy(truth.n_relevant[truth.queries])
+            check_retrieved(top, n_relevant.clamp(min=max(self.ks)), f"mAP@R of {self.name}", keeper.query)
+            hits = hits_of_lists(truth, truth.queries, top.indices)
             figures[direction] = precision_figures(hits, truth, self.ks)
         return {self.name: figures}
 
@@ -153,7 +155,10 @@ class OriginalsOnly:
     def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
         """{"originals": {"t2i"}}."""
         caption = None if self._ranks is None else self._ranks.ranks()[1]
-        return {} if caption is None else {"originals": {"t2i": rank_figures(caption, self.ks)}}
+        if caption is None:
+            return {}
+        check_ranks(caption, max(self.ks), "caption")
+        return {"originals": {"t2i": rank_figures(caption, self.ks)}}
 
 
 class PairScores:
