@@ -1,4 +1,4 @@
-"""Tiles of similarities between the regions of images and the words of captions: per-token embeddings, two operators."""
+"""Tiles of similarities between the regions of images and the words of captions, block by block."""
 
 from __future__ import annotations
 
