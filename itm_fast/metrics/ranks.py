@@ -130,13 +130,13 @@ def stream_ranks(
     n_sims = tile_sims(chunk_bytes)
     bounds = positives.fold_bounds(1 if folds is None else folds)
     tiles = Tiles(scorer, progress)
-    dtype = tiles.dtype()
     captions = torch.from_numpy(positives.padded())
     owners = torch.from_numpy(positives.caption_to_image)[:, None]
     scores = positive_scores(Tiles(of_query(scorer, "image")), captions, n_sims)
     turned = scores
     if isinstance(scorer, TwoWayScorer):
         turned = positive_scores(Tiles(of_query(scorer, "caption")), captions, n_sims)
+    dtype = torch.promote_types(scores.dtype, turned.dtype)
     of_captions = turned.new_empty(positives.n_captions, 1)
     of_captions[captions[captions >= 0], 0] = turned[captions >= 0]
 
