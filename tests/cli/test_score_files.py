@@ -86,7 +86,8 @@ def test_two_directions(data, capsys):
     assert same(found, evaluate(expected))
 
 
-def test_no_candidate(data, capsys):
+@pytest.mark.parametrize("no_candidate", ["-200", "-150"])
+def test_no_candidate(data, capsys, no_candidate):
     # As X-VLM on two processes leaves it: -200 outside the candidates, whose own scores are shifted by -100.
     sims = np.where(data["sims"] > np.sort(data["sims"])[:, -11:-10], data["sims"] - 100, -200)
     turned = data["turned"].T - 100
@@ -94,7 +95,7 @@ def test_no_candidate(data, capsys):
     np.save("turned.npy", turned.T)
     np.save("few.npy", np.where(sims > np.sort(sims)[:, -4:-3], sims, -np.inf))
     expected = evaluate(TwoWayScorer(np.where(sims == -200, -np.inf, sims), turned))
-    flags = ["--sims", "sims.npy", "--t2i-sims", "turned.npy", "--no-candidate", "-150"]
+    flags = ["--sims", "sims.npy", "--t2i-sims", "turned.npy", "--no-candidate", no_candidate]
     code, found, _ = run(capsys, *flags)
     assert code == 0
     assert same(found, expected)
