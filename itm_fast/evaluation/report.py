@@ -28,6 +28,7 @@ _SET_DEFINITIONS = {
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
 _EXTRAS = {
+    "coarse": "coarse stage",
     "cxc": "CxC",
     "eccv": "ECCV Caption",
     "pmrp": "plausible matches",
@@ -57,6 +58,8 @@ class Report(Mapping[str, Any]):
         headline: "full" or "fold_mean".
         full: {"i2t", "t2i", "rsum"} over the whole gallery.
         fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
+        coarse: {"i2t", "t2i"} of ``rerank``'s first stage: "R@1", ..., and R@k, which re-ranking cannot exceed.
+        members: of an ensemble: a list of {"name", "weight", "min", "max", "mean", "std", "seconds"}.
         cxc, eccv, pmrp, originals: {"i2t", "t2i"} with other positives or another gallery, as the protocol says:
             "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
         t2t, i2i: figures of text-text and image-image retrieval.
@@ -100,9 +103,9 @@ class Report(Mapping[str, Any]):
     def __str__(self) -> str:
         """A table, its definitions, and the conditions."""
         ks = self["conditions"]["ks"]
-        recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
-        recall += [name for name in ("mAP@R", "R-Precision") if name in self["i2t"]]
-        parts = [self._title(), *_table(self._rows(recall, ["rsum"]))]
+        recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks), "mAP@R", "R-Precision"]
+        recall = [name for name in recall if name in self["i2t"]]  # re-ranked lists have no medr, meanr
+        parts = [self._title(), *_table(self._rows(recall, [name for name in ("rsum",) if name in self]))]
         parts += self._extra_tables()
         if "nsum" in self:
             names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
@@ -118,17 +121,19 @@ class Report(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """The headline in one line."""
-        return f"Report(rsum={self['rsum']:.2f}, i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
+        rsum = f"rsum={self['rsum']:.2f}, " if "rsum" in self else ""
+        return f"Report({rsum}i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
 
     def _title(self) -> str:
         conditions = self["conditions"]
         what = "whole gallery" if self["headline"] == "full" else f"mean of {conditions['folds']} folds"
         nsum = f", nsum {self['nsum']:.1f}" if "nsum" in self else ""
-        return f"{conditions['protocol'] or 'retrieval'}: {what}, rsum {self['rsum']:.1f}{nsum}"
+        rsum = f", rsum {self['rsum']:.1f}" if "rsum" in self else ""
+        return f"{conditions['protocol'] or 'retrieval'}: {what}{rsum}{nsum}"
 
     def _rows(self, columns: list[str], sums: list[str]) -> list[list[str]]:
         rows = [["", *columns, *sums]]
-        sections = [("whole gallery", self["full"])]
+        sections = [("whole gallery", self["full"])] if "full" in self else []
         if "folds" in self:
             sections += [(f"fold {number}", fold) for number, fold in enumerate(self["folds"], start=1)]
             sections.append(("mean of folds", self["fold_mean"]))
@@ -149,8 +154,10 @@ class Report(Mapping[str, Any]):
                 found |= {f"{title} {name}": self[key][name] for name in _DIRECTIONS if name in self[key]}
         lines = []
         if found:
-            ks = (f"R@{k}" for k in self["conditions"]["ks"])
-            known = [*ks, "medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
+            ks = self["conditions"]["ks"]
+            depth = self["conditions"].get("k", ks[0])
+            known = [*(f"R@{k}" for k in dict.fromkeys((*ks, depth)))]
+            known += ["medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
             columns = [name for name in known if any(name in figures for figures in found.values())]
             rows = [["", *columns, "queries"]]
             for title, figures in found.items():
@@ -186,7 +193,7 @@ class Report(Mapping[str, Any]):
         conditions = self["conditions"]
         return (
             f"{conditions['n_images']} images x {conditions['n_captions']} captions, "
-            f"{self['full']['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
+            f"{self['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
             f"{conditions['seconds']:.2f} s"
         )
 

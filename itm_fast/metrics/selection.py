@@ -86,6 +86,11 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
     return _Selected(scorer, rows, columns)
 
 
+def chosen(scorer: TileScorer) -> tuple[IntArray | None, IntArray | None]:
+    """Which rows and columns of a matrix ``select`` has taken, None for all in order."""
+    return (scorer.rows, scorer.columns) if isinstance(scorer, _SelectedMatrix) else (None, None)
+
+
 def _all_in_order(numbers: IntArray, n: int) -> bool:
     return len(numbers) == n and bool(np.array_equal(numbers, np.arange(n)))
 
