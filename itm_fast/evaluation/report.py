@@ -23,6 +23,7 @@ _SEMANTIC_DEFINITIONS = {
     "nsum": "(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions.",
 }
 _SET_DEFINITIONS = {
+    "coarse": "coarse stage: the fast model alone; its R@k at the number of candidates bounds all after re-ranking.",
     "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
@@ -64,6 +65,7 @@ class Report(Mapping[str, Any]):
             "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
         t2t, i2i: figures of text-text and image-image retrieval.
         sts, sis, sits: {"spearman", "std", "query_column", "n_queries", ...}, sampled correlation x 100.
+        search: of ``itm-fast rerank`` and ``ensemble``: what was tried on the validation set, and the best.
         conditions: n_images, n_captions, protocol, folds, ks, m, dtype, seconds, notes.
     """
 
@@ -107,6 +109,7 @@ class Report(Mapping[str, Any]):
         recall = [name for name in recall if name in self["i2t"]]  # re-ranked lists have no medr, meanr
         parts = [self._title(), *_table(self._rows(recall, [name for name in ("rsum",) if name in self]))]
         parts += self._extra_tables()
+        parts += self._member_table()
         if "nsum" in self:
             names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
             shown = [name for name in names if name in self["i2t"]]
@@ -172,6 +175,15 @@ class Report(Mapping[str, Any]):
                 rows.append([title, *figures, *(str(one[name]) for name in ("n_queries", "n_sampled", "n_pairs"))])
             lines += [*_table(rows), _SAMPLED, ""]
         return lines
+
+    def _member_table(self) -> list[str]:
+        """What an ensemble is made of."""
+        if "members" not in self:
+            return []
+        numbers = ("weight", "min", "max", "mean", "std", "seconds")
+        rows = [["member", *numbers]]
+        rows += [[one["name"], *(f"{one[name]:.4g}" for name in numbers)] for one in self["members"]]
+        return ["", *_table(rows), ""]
 
     def _tie_lines(self) -> list[str]:
         lines = []

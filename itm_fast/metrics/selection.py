@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -55,8 +55,8 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         columns: (m,) numbers of captions, or None for all in order.
 
     Returns:
-        A scorer of n x m pairs. Matrices and embeddings are picked from; of other scorers the tile that spans the
-        chosen ones is asked for.
+        A scorer of n x m pairs. Matrices and embeddings are picked from; a scorer with a method select(rows, columns)
+        does it itself; of others the tile that spans the chosen ones is asked for.
 
     Raises:
         ValueError: a scorer that is neither matrix nor embeddings, and numbers that do not ascend.
@@ -77,6 +77,9 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         )
     if isinstance(scorer, MatrixScorer):
         return _SelectedMatrix(scorer, rows, columns)
+    own: Callable[[IntArray | None, IntArray | None], TileScorer] | None = getattr(scorer, "select", None)
+    if own is not None:
+        return own(rows, columns)
     for name, numbers in (("images", rows), ("captions", columns)):
         if numbers is not None and np.any(np.diff(numbers) <= 0):
             raise ValueError(
