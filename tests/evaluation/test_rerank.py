@@ -9,8 +9,17 @@ import torch
 
 from itm_fast.data import Vocabulary
 from itm_fast.evaluation import RelevantPairs, evaluate, rerank, search_alpha
+from itm_fast.evaluation.candidates import score_candidates
+from itm_fast.evaluation.extras import PlausibleMatches, RankedSets, RetrievedSets
 from itm_fast.evaluation.ids import Ids
+from itm_fast.evaluation.list_figures import extra_sections
+from itm_fast.evaluation.pairs import as_pair_scorer
+from itm_fast.evaluation.plans import Plan
 from itm_fast.evaluation.scorers import ModelScorer
+from itm_fast.metrics.precision import map_at_r
+from itm_fast.metrics.query_positives import positives_by_id
+from itm_fast.metrics.ranks import stream_topk
+from itm_fast.metrics.scorers import MatrixScorer
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/evaluation/small_421.json"
 KS = (1, 2, 3)
@@ -245,6 +254,49 @@ def test_positives_and_ids():
     finals = dense(coarse, fine, 9, 0, 1)
     own = [pairs.image_to_captions[i] for i in range(8)]
     assert plain["i2t"]["R@3"] == pytest.approx(dense_recalls(finals[0][:8], own, (3,))[3][0])
+
+
+@pytest.mark.parametrize("k", [12, 5])
+def test_what_else_a_protocol_reports(k):
+    """As of eccv: recall with other positives, mAP@R from lists as deep as the largest R, and what is left out."""
+    coarse, fine = made(13)
+    lists = {i: [(3 * i + j) % 45 for j in range(1 + i)] for i in range(8)}, {c: [c % 9, (c + 2) % 9] for c in range(9)}
+    truths = (
+        positives_by_id({**lists[0], 2: [*lists[0][2], 99]}, range(9), range(45)),
+        positives_by_id(lists[1], range(45), range(9)),
+    )
+    everything = stream_topk(MatrixScorer(fine), 45)[0]
+    extras = [
+        RankedSets("cxc", *truths, KS),
+        RetrievedSets("eccv", *truths, KS),
+        PlausibleMatches(*truths, MatrixScorer(fine)),
+    ]
+    plan = Plan(MatrixScorer(fine), truths, extras=extras)
+    whole = extra_sections(plan, (everything.image, everything.caption), KS, 45)[0]
+    scored = score_candidates(
+        MatrixScorer(coarse), as_pair_scorer(fine, 9, 45), k, None, (None, None), chunk_bytes=8 * 70
+    )
+    sections, left_out = extra_sections(plan, scored.galleries[0].lists(0, 1), KS, k)
+    assert any("PMRP" in line for line in left_out)
+    assert ("eccv" in sections) == (k == 12)
+    assert any("which need k of at least 8" in line for line in left_out) == (k == 5)
+    finals = dense(coarse, fine, k, 0, 1)
+    own = [np.array(lists[0][i]) for i in range(8)]
+    for cut, (any_of, _) in dense_recalls(finals[0][:8], own, KS).items():
+        assert sections["cxc"]["i2t"][f"R@{cut}"] == pytest.approx(any_of)
+        if k == 12:
+            assert sections["eccv"]["i2t"][f"R@{cut}"] == pytest.approx(any_of)
+    if k == 12:
+        lists_of_all = [list(i) for i in (truths[0].padded()[q][truths[0].padded()[q] >= 0] for q in range(9))]
+        precision = []
+        for query in range(8):
+            order, r = np.argsort(-finals[0][query], kind="stable"), len(lists[0][query]) + (query == 2)
+            hits = np.isin(order[:r], lists_of_all[query])
+            precision.append(hits.mean())
+        assert sections["eccv"]["i2t"]["R-Precision"] == pytest.approx(100 * np.mean(precision))
+    for name, figures in whole.items():  # lists of everything: as evaluate has them
+        assert figures["t2i"]["n_queries"] == 9, name
+    assert whole["eccv"]["t2i"]["mAP@R"] == pytest.approx(map_at_r(fine, truths[1], query="caption"))
 
 
 def test_alpha_search():
