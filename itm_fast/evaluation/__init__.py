@@ -1,8 +1,23 @@
 """Evaluation of image-text retrieval: protocols, streaming, reports."""
 
+from itm_fast.evaluation.ensemble import EnsembleScorer
 from itm_fast.evaluation.evaluate import evaluate
 from itm_fast.evaluation.ids import Ids, read_ids
 from itm_fast.evaluation.protocols.positives import RelevantPairs
 from itm_fast.evaluation.report import Report
+from itm_fast.evaluation.rerank import AlphaSearch, rerank, search_alpha
+from itm_fast.evaluation.weight_search import WeightSearch, search_weights
 
-__all__ = ["Ids", "RelevantPairs", "Report", "evaluate", "read_ids"]
+__all__ = [
+    "AlphaSearch",
+    "EnsembleScorer",
+    "Ids",
+    "RelevantPairs",
+    "Report",
+    "WeightSearch",
+    "evaluate",
+    "read_ids",
+    "rerank",
+    "search_alpha",
+    "search_weights",
+]

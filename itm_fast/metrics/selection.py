@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -61,8 +61,8 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         columns: (m,) numbers of captions, or None for all in order.
 
     Returns:
-        A scorer of n x m pairs. Matrices and embeddings are picked from; of other scorers the tile that spans the
-        chosen ones is asked for.
+        A scorer of n x m pairs. Matrices and embeddings are picked from; a scorer with a method select(rows, columns)
+        does it itself; of others the tile that spans the chosen ones is asked for.
 
     Raises:
         ValueError: a scorer that is neither matrix nor embeddings, and numbers that do not ascend.
@@ -86,6 +86,9 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         )
     if isinstance(scorer, MatrixScorer):
         return _SelectedMatrix(scorer, rows, columns)
+    own: Callable[[IntArray | None, IntArray | None], TileScorer] | None = getattr(scorer, "select", None)
+    if own is not None:
+        return own(rows, columns)
     for name, numbers in (("images", rows), ("captions", columns)):
         if numbers is not None and np.any(np.diff(numbers) <= 0):
             raise ValueError(
@@ -93,6 +96,11 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
                 "embeddings or a matrix, or order the data set as the annotations are"
             )
     return _Selected(scorer, rows, columns)
+
+
+def chosen(scorer: TileScorer) -> tuple[IntArray | None, IntArray | None]:
+    """Which rows and columns of a matrix ``select`` has taken, None for all in order."""
+    return (scorer.rows, scorer.columns) if isinstance(scorer, _SelectedMatrix) else (None, None)
 
 
 def _all_in_order(numbers: IntArray, n: int) -> bool:
