@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 _ROWS = 128  # images of φ computed and written at a time
 
 
-@dataclass(frozen=True)
-class CiderMatrix:
-    """Write φ, (n_images, n_captions) .npy: the CIDEr of every caption against the captions of every image."""
+@dataclass(frozen=True, kw_only=True)
+class FileFlags:
+    """Files."""
 
     references: Path
     """Captions of the images: .json, {image: [captions]}; or text, --captions-per-image lines an image."""
 
     output: Path
     """The .npy file to write; replaced once it is complete."""
+
+    captions_per_image: int = 5
+    """Lines an image in a text file of references."""
 
     candidates: Path | None = None
     """Captions to score, a line each; by default the references themselves."""
@@ -33,6 +36,11 @@ class CiderMatrix:
 
     save_frequencies: Path | None = None
     """Also write the document frequencies (safetensors)."""
+
+
+@dataclass(frozen=True)
+class VariantFlags:
+    """Variant of CIDEr."""
 
     variant: Literal["cider_d", "cider"] = "cider_d"
     """cider_d is what the codes of NCS, SAM and pycocoevalcap compute; cider has no clipping and no length penalty."""
@@ -46,14 +54,21 @@ class CiderMatrix:
     tokenizer: Literal["split", "ptb"] = "split"
     """split: lower-case, then white space; ptb: as pycocoevalcap's PTBTokenizer."""
 
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
     dtype: Literal["float32", "float64"] = "float32"
     """Of the file; sums are float64 in either case."""
 
-    captions_per_image: int = 5
-    """Lines an image in a text file of references."""
-
     json: bool = False
     """Print what was done as JSON."""
+
+
+@dataclass(frozen=True)
+class CiderMatrix(FileFlags, VariantFlags, OutputFlags):
+    """Write φ, (n_images, n_captions) .npy: the CIDEr of every caption against the captions of every image."""
 
 
 def run(args: CiderMatrix) -> int:
