@@ -110,11 +110,12 @@ def _write(args: CiderMatrix, corpus: Corpus) -> None:
     from itm_fast.files import written_aside
 
     dtype = torch.float32 if args.dtype == "float32" else torch.float64
-    with written_aside(args.output) as aside, progress_bar("cider") as progress:
+    # In order and not through a map of the file, which on a full disk ends in a bus error instead of an OSError.
+    with written_aside(args.output) as aside, aside.open("wb") as file, progress_bar("cider") as progress:
         shape = (corpus.n_images, corpus.n_captions)
-        phi = np.lib.format.open_memmap(aside, mode="w+", dtype=args.dtype, shape=shape)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(args.dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, corpus.n_images, _ROWS):
             stop = min(start + _ROWS, corpus.n_images)
-            phi[start:stop] = corpus.relevance(range(start, stop), dtype=dtype).numpy()
+            file.write(corpus.relevance(range(start, stop), dtype=dtype).numpy())
             progress(stop, corpus.n_images)
-        phi.flush()

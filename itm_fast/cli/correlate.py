@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from itm_fast.cli.console import print_json, print_table
+from itm_fast.cli.console import print_json, print_table, progress_bar
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ def run(args: Correlate) -> int:
     judged = read_judgements(args.judgements)
     found = {"binary": correlation(judged.original, judged)}
     if args.captions is not None:
-        found["cider_d"] = correlation(cider_of_pairs(judged, args.captions), judged)
+        with progress_bar("read captions") as progress:
+            found["cider_d"] = correlation(cider_of_pairs(judged, args.captions, progress=progress), judged)
     if args.json:
         # None of binary relevance among pairs that are all non-original: it does not vary
         print_json({"n_pairs": len(judged.scores), "n_original": int(judged.original.sum()), "pearson": found})

@@ -75,7 +75,12 @@ def test_bash_takes_equal_signs_and_underscores(scripts):
 
 def test_bash_lists_all(scripts):
     commands, flags, models, paths, numbers = bash_completions(
-        scripts, "itm-fast ", "itm-fast evaluate --", "itm-fast train ", "itm-fast evaluate --sims ", "itm-fast demo --dim "
+        scripts,
+        "itm-fast ",
+        "itm-fast evaluate --",
+        "itm-fast train ",
+        "itm-fast evaluate --sims ",
+        "itm-fast demo --dim ",
     )
     assert commands == [*cli.COMMANDS, "--help", "--version"]
     assert {"--sims", "--captions-per-image", "--json", "--help"} <= set(flags)
@@ -107,7 +112,8 @@ def typed(command, environment, folder, lines):
 def test_bash_completes_files_at_a_prompt(scripts):
     """A blank in a name is quoted, a folder gets its slash: what bash does by itself, and a list of words does not."""
     bash = [needed("bash"), "--norc", "--noprofile", "-i"]
-    start = "bind 'set enable-bracketed-paste off'; itm-fast() { printf '<%s|' \"$@\"; echo '<''<'; }; source ./bash; echo '<''<'\n"
+    start = "bind 'set enable-bracketed-paste off'; itm-fast() { printf '<%s|' \"$@\"; echo '<''<'; }; "
+    start += "source ./bash; echo '<''<'\n"
     lines = [start, "itm-fast evaluate --sims si\t\n", "itm-fast cider su\t\n", "itm-fast evaluate --prot\teccv\n"]
     _, file, folder, flag = typed(bash, {"PS1": "", "HISTFILE": ""}, scripts, lines)
     assert "<--sims|<sim file.npy|" in file
