@@ -172,7 +172,7 @@ def _usage() -> str:
     lines += ["", "commands:", *commands, "", "itm-fast COMMAND --help lists the flags with their defaults and units."]
     lines += [
         "",
-        "exit codes: 0 done, 2 bad input, 1 any other error (ITM_FAST_DEBUG=1 shows the traceback),",
-        "130 Ctrl-C, 141 the reader of the output has left.",
+        "exit codes: 0 done, 2 bad input, 1 any other error, 130 Ctrl-C, 141 the reader",
+        "of the output has left. ITM_FAST_DEBUG=1 shows the traceback of an error.",
     ]
     return "\n".join(lines)

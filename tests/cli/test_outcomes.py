@@ -1,5 +1,6 @@
 """What every command has in common: JSON, progress, colours, exit codes, full disks, readers that leave."""
 
+import contextlib
 import csv
 import errno
 import importlib
@@ -11,6 +12,7 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -78,16 +80,41 @@ def not_json(constant):
     raise AssertionError(f"{constant} is not JSON")
 
 
+@contextlib.contextmanager
+def stderr_on_a_terminal():
+    """Within it stderr is a terminal; yields the list of what that was sent, complete afterwards."""
+    ours, its = pty.openpty()
+    shown = []
+
+    def read():
+        with contextlib.suppress(OSError):  # nobody has it open any more
+            while True:
+                shown.append(os.read(ours, 65536).decode(errors="replace"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        with os.fdopen(its, "w") as stderr, contextlib.redirect_stderr(stderr):
+            yield shown
+    finally:
+        reader.join(10)
+        os.close(ours)
+
+
 @pytest.mark.parametrize("command", RUNS)
-def test_json_on_stdout_and_progress_on_stderr(command, folder, capsys, monkeypatch):
-    """On a terminal, where the bar is: nothing of it is on stdout, which is one JSON document."""
+def test_json_on_stdout_and_progress_on_a_terminal(command, folder, capsys, monkeypatch):
     if command == "train":
         make_data("data", n_train=12, n_dev=5, n_test=5, max_regions=4, dim=12)
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert cli.main([command, *RUNS[command], "--json"]) == 0
-    printed = capsys.readouterr()
-    assert isinstance(json.loads(printed.out, parse_constant=not_json), dict)
-    assert ("left" in printed.err) is (command != "info")
+    monkeypatch.setenv("TERM", "xterm")
+    with stderr_on_a_terminal() as shown:
+        assert cli.main([command, *RUNS[command], "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out, parse_constant=not_json), dict)
+    screen = "".join(shown)
+    if command == "info":
+        assert screen == ""
+    else:
+        assert re.search(r"\d % .*left", screen)
+        assert screen.count("\x1b[?25h") == screen.count("\x1b[?25l") > 0  # the cursor is back
 
 
 def test_every_command_has_json():
@@ -235,7 +262,3 @@ def test_on_a_terminal(folder):
     plain = re.sub(r"\x1b\[\d*m", "", shown)
     assert max(map(len, plain.splitlines())) <= 60
     assert on_a_terminal(["evaluate", "--help"], folder, NO_COLOR="1") == (0, plain)
-    code, shown = on_a_terminal(["make-data", "made", *TINY], folder)
-    assert code == 0
-    assert "left" in shown  # the bar
-    assert "made: " in shown
