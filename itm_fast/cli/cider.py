@@ -117,5 +117,5 @@ def _write(args: CiderMatrix, corpus: Corpus) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, corpus.n_images, _ROWS):
             stop = min(start + _ROWS, corpus.n_images)
-            file.write(corpus.relevance(range(start, stop), dtype=dtype).numpy())
+            file.write(corpus.relevance(range(start, stop), dtype=dtype).numpy().data)
             progress(stop, corpus.n_images)
