@@ -38,7 +38,11 @@ def print_help(usage: str, about: str, flags: Sequence[Flag]) -> None:
     for flag in flags:
         groups.setdefault("Arguments" if flag.is_positional else flag.group, []).append(flag)
     for heading, members in sorted(groups.items(), key=lambda group: group[0] != "Arguments"):
-        lines += [f"{bold[0]}{heading}{bold[1]}", *itertools.chain(*(_of(flag, width, bold) for flag in members)), ""]
+        lines += [
+            *(f"{bold[0]}{line}{bold[1]}" for line in _wrapped(heading, width)),
+            *itertools.chain(*(_of(flag, width, bold) for flag in members)),
+            "",
+        ]
     print("\n".join([*lines, *_of(_HELP, width, bold)]))
 
 
