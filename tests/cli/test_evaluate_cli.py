@@ -151,11 +151,11 @@ def test_interrupt_is_130(capsys, monkeypatch):
 
 def test_help_and_unknown_command(capsys):
     assert cli.main(["--help"]) == 0
-    assert "evaluate   recall, ranks and NCS" in capsys.readouterr().out
+    assert "evaluate    recall, ranks and NCS" in capsys.readouterr().out
     assert cli.main([]) == 2
     assert cli.main(["evalute"]) == 2
     assert (
-        "no command 'evalute'; commands: demo, make-data, train, evaluate, rerank, ensemble, cider, correlate, info"
+        "no command 'evalute'; perhaps you meant evaluate; commands: demo, make-data, train, evaluate, rerank, ensemble"
         in capsys.readouterr().err
     )
     assert cli.main(["evaluate", "--help"]) == 0
