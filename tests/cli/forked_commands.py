@@ -21,10 +21,10 @@ PRELOADED += ["itm_fast.cli.demo", "itm_fast.cli.cider", "itm_fast.data.syntheti
 
 
 def serve():
-    """Answer until stdin ends; returns, in a fork, the arguments of its command."""
+    """Answer until stdin ends; returns, in a fork, the arguments of its command and where it says that it begins."""
     for line in sys.stdin:
         case = json.loads(line)
-        started = time.monotonic()
+        begun, begins = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.chdir(case["folder"])
@@ -32,7 +32,11 @@ def serve():
                 os.dup2(
                     os.open(Path(case["folder"]).parent / stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor
                 )
-            return case["arguments"]
+            return case["arguments"], begins
+        os.close(begins)
+        os.read(begun, 1)  # a signal in the lines above would not meet the command
+        os.close(begun)
+        started = time.monotonic()
         for seconds, number in case["signals"]:
             time.sleep(seconds)
             os.kill(pid, number)  # of one that has ended too: it is a zombie until it is waited for
@@ -48,9 +52,11 @@ if __name__ == "__main__":
     for module in PRELOADED:
         with contextlib.suppress(ImportError):  # an optional library
             importlib.import_module(module)
-    arguments = serve()
-    if arguments is not None:
+    command = serve()
+    if command is not None:
+        arguments, begins = command
         sys.argv = ["itm-fast", *arguments]
+        os.write(begins, b".")
         exit_code = cli.main()
         sys.stdout.flush()
         os._exit(exit_code)  # taking apart all that was imported costs more than most commands
