@@ -131,8 +131,8 @@ class Run:
             -1: none.
         captions: the text of every caption, or None.
         image_names: the name of every image, or None.
-        curves: {"ks": [...], "ncs": {"i2t": [a score a k], "t2i": ...}, "semantic_recall": {"m": [...], "k": [1, 5, 10],
-            "i2t": [[a score an m] a k], "t2i": ...}}, percent over the whole gallery; empty without φ.
+        curves: {"ks": [...], "ncs": {"i2t": [a score a k], "t2i": ...}, "semantic_recall": {"m": [...],
+            "k": [1, 5, 10], "i2t": [[a score an m] a k], "t2i": ...}}, percent over the whole gallery; empty without φ.
         attention: of some pairs, if the model has cross-attention.
         source: what was evaluated, plain values: kind, path, model, similarity, split.
 
@@ -205,7 +205,7 @@ def save_run(run: Run, folder: str | os.PathLike[str]) -> None:
     Raises:
         FileExistsError: ``folder`` is a file, or holds files and no run: nothing is written.
         FileNotFoundError: the folder that ``folder`` is in does not exist.
-        ValueError: the report, the curves or the source hold NaN or infinity, which JSON has not.
+        TypeError: the report, the curves or the source hold something that JSON has not.
 
     Example:
         >>> save_run(run, "runs/scan")  # doctest: +SKIP
@@ -221,8 +221,8 @@ def save_run(run: Run, folder: str | os.PathLike[str]) -> None:
         "image_names": run.image_names,
         "attention": [{"image": one.image, "caption": one.caption, "words": one.words} for one in run.attention],
     }
-    report = _json(run.report, "report")
-    _json(card, "run")  # what cannot be written is found before anything is replaced
+    report = _json(run.report)
+    _json(card)  # what cannot be written is found before anything is replaced
     tensors = {"caption_to_image": run.caption_to_image}
     for direction, results in zip(_DIRECTIONS, (run.i2t, run.t2i), strict=True):
         found = {f"{direction}.{field.name}": getattr(results, field.name) for field in fields(results)}
@@ -236,7 +236,7 @@ def save_run(run: Run, folder: str | os.PathLike[str]) -> None:
             save_file(plain, aside, metadata={"format": _FORMAT})
     card["files"] = {name: _digest(folder / name) for name in (_REPORT, _QUERIES, _ATTENTION)}
     with written_aside(folder / _CARD) as aside:
-        aside.write_text(_json(card, "run"), encoding="utf-8")
+        aside.write_text(_json(card), encoding="utf-8")
 
 
 def check_run_folder(folder: str | os.PathLike[str]) -> None:
@@ -350,11 +350,8 @@ def _is_list_of(kind: type, values: object) -> bool:
     return isinstance(values, list) and all(isinstance(value, kind) for value in values)
 
 
-def _json(content: Mapping[str, Any], what: str) -> str:
-    try:
-        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"the {what} cannot be written as JSON: {error}") from error
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
 def _object(path: Path) -> dict[str, Any]:
