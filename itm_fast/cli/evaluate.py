@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.sources import ModelOptions, open_array, open_model
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.metrics.semantic_lists import Relevance
-    from itm_fast.models import MatchingModel
 
 _SOURCES = "expected --sims, or --images with --captions, or --model or --checkpoint with --data"
 
@@ -127,7 +124,7 @@ def run(args: Evaluate) -> int:
     from itm_fast.evaluation import evaluate
 
     scorer = _scorer(args)
-    caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
+    caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image)
     relevance = _relevance(args, scorer)
     with progress_bar("evaluate") as progress:
         report = evaluate(
@@ -168,11 +165,12 @@ def _scorer(args: Evaluate) -> TileScorer:
     if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     if args.sims is not None:
-        return MatrixScorer(_load(args.sims))
+        return MatrixScorer(open_array(args.sims))
     if embeddings is not None:
-        return DotProductScorer(*map(_load, embeddings))
+        return DotProductScorer(*map(open_array, embeddings))
     if trained is not None:
-        return _model_scorer(*trained, args)
+        options = ModelOptions(args.data, args.split, args.tokenizer, args.vocab, args.concepts)
+        return open_model(*trained, options, original=args.checkpoint is not None)
     raise ValueError(f"no source of similarities given: {_SOURCES}")
 
 
@@ -183,31 +181,6 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
     if first_path is not None or second_path is not None:
         raise ValueError(f"{first} and {second} go together, but {second if first_path else first} is missing")
     return None
-
-
-def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
-    from itm_fast.data import PrecompDataset, open_split
-    from itm_fast.evaluation.scorers import ModelScorer
-
-    loaded = _loaded(model, data, args)
-    dataset = open_split(data, args.split, loaded.config.image_size)
-    if isinstance(dataset, PrecompDataset) and loaded.config.img_dim != dataset.dim:
-        raise ValueError(
-            f"{model} was trained on features {loaded.config.img_dim} wide, but those of {data}, split {args.split!r}, "
-            f"are {dataset.dim} wide"
-        )
-    return ModelScorer(loaded, dataset, tokenizer=args.tokenizer)
-
-
-def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
-    if args.checkpoint is None:
-        from itm_fast.models import load_model
-
-        return load_model(model)
-    from itm_fast.data import load_vocabulary
-    from itm_fast.originals import load_original
-
-    return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"), concepts=args.concepts)
 
 
 def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
@@ -231,19 +204,3 @@ def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
         return None
     with progress_bar("cider") as progress:
         return Cider().fit(references).encode(references, progress=progress)
-
-
-def _load(path: Path) -> npt.NDArray[np.generic]:
-    """One array, memory-mapped; pickles are refused."""
-    import numpy as np
-
-    from itm_fast.errors import DataError
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
-    return array

@@ -35,6 +35,7 @@ from itm_fast.metrics.positives import IntArray, Positives, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
 from itm_fast.metrics.scorers import Array, DotProductScorer, TileScorer
 from itm_fast.metrics.selection import select
+from itm_fast.metrics.two_way import TwoWayScorer
 
 Annotations: TypeAlias = str | Path | RelevantPairs
 QueryColumn: TypeAlias = Literal[0, 1]
@@ -149,10 +150,13 @@ def _eccv(scorer: TileScorer, request: Request) -> Plan:
         RankedSets("cxc", *_by_id(read_truth(folder, "cxc"), test, "cxc"), request.ks),
         RetrievedSets("eccv", *_by_id(read_truth(folder, "eccv"), test, "eccv"), request.ks),
     ]
-    if has_plausible_matches(folder):
+    notes = list(arranged.notes)
+    if has_plausible_matches(folder) and isinstance(scorer, TwoWayScorer):
+        notes.append("PMRP was left out: it ranks thousands of items, where two-way similarities have few candidates")
+    elif has_plausible_matches(folder):
         extras.append(PlausibleMatches(*_by_id(read_truth(folder, "pm"), test, "pm"), arranged.scorer))
     positives = make_positives(len(test.image_ids), len(test.caption_ids))
-    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=arranged.notes)
+    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=notes)
 
 
 def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged:

@@ -50,7 +50,8 @@ class Report(Mapping[str, Any]):
         i2t, t2i: the figures of image and of caption queries, as ``headline`` says: "R@1", ... (any positive),
             "R_all@1", ... (share of the positives), "medr", "meanr"; "optimistic" and "pessimistic" with "R@1", ...
             under the best and the worst order of equal scores; "n_queries"; "n_tied", the queries whose best positive
-            has the score of a non-positive.
+            has the score of a non-positive; "n_undefined", those whose positives all have the score -inf, of pairs that
+            were no candidates, beside others: if there are any, "medr" and "meanr" are None.
         rsum: R@1 + R@5 + R@10 of both directions.
         nsum, nsum(N): likewise of NCS and NCS(N); only with φ. Then i2t and t2i also hold "NCS@1", "NCS(N)@1", ... and,
             where m is given, "SR@1", "SR(N)@1", ...
@@ -170,6 +171,11 @@ class Report(Mapping[str, Any]):
         lines = []
         for direction, words in _DIRECTIONS.items():
             figures = self[direction]
+            if figures["n_undefined"]:
+                lines.append(
+                    f"{words}: the positives of {figures['n_undefined']} of {figures['n_queries']} queries were no "
+                    "candidates (-inf), so that medr and meanr are not defined"
+                )
             if not figures["n_tied"]:
                 continue
             low, high = figures["pessimistic"], figures["optimistic"]
@@ -191,7 +197,9 @@ class Report(Mapping[str, Any]):
         )
 
 
-def _number(column: str, value: float) -> str:
+def _number(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:.2f}" if column == "meanr" else f"{value:.1f}"
 
 

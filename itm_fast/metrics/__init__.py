@@ -9,12 +9,14 @@ from itm_fast.metrics.ranks import ranks
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_at_k, rsum
 from itm_fast.metrics.retrieved import TopK
 from itm_fast.metrics.semantic_recall import semantic_recall_at_k
+from itm_fast.metrics.two_way import TwoWayScorer
 
 __all__ = [
     "Positives",
     "QueryPositives",
     "Ranks",
     "TopK",
+    "TwoWayScorer",
     "hit_rate_at_k",
     "make_positives",
     "map_at_r",

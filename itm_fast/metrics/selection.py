@@ -10,7 +10,8 @@ from torch import Tensor
 
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import Array, DotProductScorer, MatrixScorer, TileScorer
-from itm_fast.metrics.tiles import Collector
+from itm_fast.metrics.tiles import Collector, Query
+from itm_fast.metrics.two_way import TwoWayScorer
 
 
 class Part:
@@ -22,9 +23,14 @@ class Part:
         Args:
             rows: ascending numbers of images, or None for all.
             columns: ascending numbers of captions, or None for all.
-            collectors: get what is left of each tile.
+            collectors: get what is left of each tile; at least one, all of one direction.
         """
         self._rows, self._columns, self._collectors = rows, columns, collectors
+
+    @property
+    def query(self) -> Query:
+        """The direction of all its collectors."""
+        return self._collectors[0].query
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Take the scores (n_rows, n_columns) of some images and captions."""
@@ -70,6 +76,9 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
     columns = None if columns is None or _all_in_order(columns, scorer.n_captions) else columns
     if rows is None and columns is None:
         return scorer
+    if isinstance(scorer, TwoWayScorer):
+        sides = (scorer.images_to_captions, scorer.captions_to_images)
+        return TwoWayScorer(*(select(side, rows, columns) for side in sides))
     if isinstance(scorer, DotProductScorer):
         images, captions = scorer.images, scorer.captions
         return DotProductScorer(
