@@ -61,6 +61,12 @@ def check_retrieved(top: TopK, depth: Tensor | int, figure: str, query: Query) -
         raise UndefinedError(figure, query, number, int((~masked[number]).sum()), int(depths[number]))
 
 
+def fewest_candidates(top: TopK) -> int:
+    """The smallest number of listed items of a query that were candidates, and so are in order."""
+    masked = (top.values == -torch.inf) & (top.indices != NO_ITEM)
+    return int((~masked).sum(1).min()) if len(masked) else 0
+
+
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
     """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions; UndefinedError as ``check_ranks``."""
     sides: tuple[tuple[Ranks, Query], ...] = ((image, "image"), (caption, "caption"))
