@@ -180,7 +180,7 @@ def _of_owners(
     keep: RunKeeper | None,
 ) -> tuple[list[dict[str, Any]], torch.dtype]:
     """Figures of the whole gallery, then of each fold, where every caption has one image."""
-    if relevance is not None and any(part is not None for part in plan.order):
+    if relevance is not None and plan.moved:
         raise ValueError(
             "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
             "put sims and relevance in the order of the protocol first"

@@ -39,8 +39,8 @@ class UndefinedError(ValueError):
 
     def __init__(self, figure: str, query: Query, number: int, n_candidates: int, k: int) -> None:
         super().__init__(
-            f"{figure} is undefined: {query} {number} has {n_candidates} candidates (similarities above -inf), and what "
-            f"comes after them has no order; score at least {k} candidates a query, or ask for smaller ks"
+            f"{figure} is undefined: {query} {number} has {n_candidates} candidates (similarities above -inf), and what"
+            f" comes after them has no order; score at least {k} candidates a query, or ask for smaller ks"
         )
 
 

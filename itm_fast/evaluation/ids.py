@@ -107,13 +107,18 @@ class Arranged:
     Attributes:
         scorer: their similarities, in the order of the protocol.
         order: which of the given images and captions they are, (n_images,) and (n_captions,); None for all of them, in
-            the order given. Where it is not, nothing else may be read by position.
+            the order given.
         notes: what was left out.
     """
 
     scorer: TileScorer
     order: Order
     notes: list[str]
+
+    @property
+    def moved(self) -> bool:
+        """Whether nothing else may be read by position."""
+        return any(part is not None for part in self.order)
 
 
 def arrange(
