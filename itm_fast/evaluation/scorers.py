@@ -116,7 +116,13 @@ class ModelScorer:
 
     @torch.inference_mode()
     def pair(self, image: int, caption: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """One image and one caption as encoded: regions (n_regions, dim), words (n_words, dim), and its tokens."""
+        """One image and one caption as encoded: regions (n_regions, dim), words (n_words, dim), and its tokens.
+
+        Raises:
+            IndexError: an image or caption that is not there.
+        """
+        if not (0 <= image < self.n_images and 0 <= caption < self.n_captions):
+            raise IndexError(f"no image {image} and caption {caption}: there are {self.n_images} and {self.n_captions}")
         image_batch, image_place = divmod(image, self._batch_size)
         caption_batch, caption_place = divmod(caption, self._batch_size)
         (regions,) = self._cache.get(("image", image_batch), self._encode_images)
