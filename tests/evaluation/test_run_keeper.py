@@ -11,10 +11,14 @@ from itm_fast import reference
 from itm_fast.data import Vocabulary
 from itm_fast.evaluation import Ids, RelevantPairs, RunKeeper, evaluate, load_run, save_run
 from itm_fast.evaluation.attention import attention_maps, has_attention, shown_pairs
+from itm_fast.evaluation.extras import RankedSets, RetrievedSets
+from itm_fast.evaluation.plans import Plan
 from itm_fast.evaluation.run import QueryResults
 from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.evaluation.semantics import CURVE_MS
-from itm_fast.metrics import TwoWayScorer, ncs_at_k, semantic_recall_at_k
+from itm_fast.metrics import TwoWayScorer, make_positives, ncs_at_k, query_positives, semantic_recall_at_k
+from itm_fast.metrics.ranks import stream_ranks
+from itm_fast.metrics.scorers import as_scorer
 from itm_fast.models import model_class
 from itm_fast.nn.similarity.chan import CHANSimilarity
 from itm_fast.nn.similarity.cross_attention import CrossAttention
@@ -171,6 +175,31 @@ def test_any_positives(sims):
     np.testing.assert_array_equal(run.i2t.ranks[kept], ranks[kept.numpy()])
     check(run.t2i, sims.T, of_captions.T, 6)
     assert run.caption_to_image[[3, 59, 0]].tolist() == [0, 11, -1]
+
+
+def test_annotations_beside_the_images_own_captions(sims):
+    rng = np.random.default_rng(5)
+    truths = [rng.random((N_IMAGES, N_CAPTIONS)) < share for share in (0.1, 0.2)]
+    sets = [
+        tuple(
+            query_positives([np.flatnonzero(row) for row in side], len(side), side.shape[1])
+            for side in (truth, truth.T)
+        )
+        for truth in truths
+    ]
+    extras = [RankedSets("cxc", *sets[0], (1,)), RetrievedSets("eccv", *sets[1], (1,))]
+    positives = make_positives(N_IMAGES, N_CAPTIONS)
+    plan = Plan(as_scorer(sims), positives, extras=extras)
+    keep = RunKeeper(20)
+    both = stream_ranks(plan.scorer, positives, k=20)
+    keep.take(plan, (both.image, both.caption), both.top)
+    run = keep.run(evaluate(sims), name="annotated")
+    either = truths[0] | truths[1]
+    for results, truth in ((run.i2t, either), (run.t2i, either.T)):
+        lists = results.retrieved.numpy()
+        expected = np.take_along_axis(truth, np.maximum(lists, 0), 1) & (lists >= 0)
+        np.testing.assert_array_equal(results.annotated, expected)
+        assert 0 < expected.sum() < expected.size
 
 
 def test_texts_follow_the_order_of_the_protocol(sims, tmp_path):
