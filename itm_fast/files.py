@@ -38,7 +38,9 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield aside
         os.replace(aside, target)
     except OSError as error:
-        if error.filename is None or Path(error.filename) == aside:  # people know the file by its own name only
+        if error.errno is not None and (
+            error.filename is None or Path(error.filename) == aside
+        ):  # people know the file by its own name only
             error.filename = str(target)
         raise
     except Exception as error:

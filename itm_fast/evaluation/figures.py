@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.counting import Ranks
+from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
 from itm_fast.metrics.precision import average_precision, hits_at, precision_at_r
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
@@ -59,6 +59,12 @@ def check_retrieved(top: TopK, depth: Tensor | int, figure: str, query: Query) -
     if short.any():
         number = int(short.int().argmax())
         raise UndefinedError(figure, query, number, int((~masked[number]).sum()), int(depths[number]))
+
+
+def fewest_candidates(top: TopK) -> int:
+    """The smallest number of listed items of a query that were candidates, and so are in order; else ALL_CANDIDATES."""
+    masked = (top.values == -torch.inf) & (top.indices != NO_ITEM)
+    return int((~masked).sum(1).min()) if masked.any() else ALL_CANDIDATES
 
 
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:

@@ -117,6 +117,28 @@ class ModelScorer:
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
 
+    @property
+    def model(self) -> RetrievalModel:
+        """The model that scores."""
+        return self._model
+
+    @torch.inference_mode()
+    def pair(self, image: int, caption: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """One image and one caption as encoded: regions (n_regions, dim), words (n_words, dim), and its tokens.
+
+        Raises:
+            IndexError: an image or caption that is not there.
+        """
+        if not (0 <= image < self.n_images and 0 <= caption < self.n_captions):
+            raise IndexError(f"no image {image} and caption {caption}: there are {self.n_images} and {self.n_captions}")
+        image_batch, image_place = divmod(image, self._batch_size)
+        caption_batch, caption_place = divmod(caption, self._batch_size)
+        (regions,) = self._cache.get(("image", image_batch), self._encode_images)
+        words, word_counts = self._cache.get(("caption", caption_batch), self._encode_captions)
+        (ids,) = self._tokens.pad([caption])[0].tolist()
+        tokens = tuple(self._model.vocabulary.token(index) for index in ids)
+        return regions[image_place], words[caption_place, : int(word_counts[caption_place])], tokens
+
     @torch.inference_mode()
     def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
         """The similarities of some pairs only: of each image with its captions, gathered into tiles.

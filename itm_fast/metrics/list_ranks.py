@@ -64,7 +64,7 @@ def ranks_in_lists(lists: TopK, positives: Tensor, n_unreachable: Tensor | None 
         )
         for start in range(0, max(1, len(positives)), step)
     ]
-    optimistic, pessimistic, best, places = (torch.cat(part) for part in zip(*parts, strict=True))
+    optimistic, pessimistic, best, places, item, score = (torch.cat(part) for part in zip(*parts, strict=True))
     none = n_positives == 0
     return Ranks(
         optimistic=optimistic.masked_fill(none, -1),
@@ -73,10 +73,12 @@ def ranks_in_lists(lists: TopK, positives: Tensor, n_unreachable: Tensor | None 
         positives=places,
         n_positives=n_positives,
         n_candidates=torch.full_like(n_positives, ALL_CANDIDATES),
+        best_item=item,
+        best_score=score,
     )
 
 
-def _ranks(lists: TopK, positives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _ranks(lists: TopK, positives: Tensor) -> tuple[Tensor, ...]:
     k = lists.indices.shape[1]
     same = lists.indices[:, :, None] == positives[:, None, :]  # (n, k, slots)
     is_positive = same.any(2)
@@ -84,7 +86,8 @@ def _ranks(lists: TopK, positives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     # First where true; k where nowhere.
     places = torch.where(same.any(1), same.int().argmax(1), k)
     best = torch.where(found, is_positive.int().argmax(1), k)
-    score = lists.values.gather(1, best.clamp(max=max(0, k - 1))[:, None])
+    place = best.clamp(max=max(0, k - 1))[:, None]
+    score = lists.values.gather(1, place)
     taken = lists.indices != NO_ITEM
     above = ((lists.values > score) & taken).sum(1)
     at_least = ((lists.values >= score) & taken & ~is_positive).sum(1)
@@ -94,4 +97,6 @@ def _ranks(lists: TopK, positives: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
         torch.where(found, at_least, k),
         best,
         places.masked_fill(places == k, -1),
+        torch.where(found, lists.indices.gather(1, place)[:, 0], -1),
+        torch.where(found, score[:, 0], -torch.inf),
     )
