@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from itm_fast.evaluation import EmbeddedSet
+    from itm_fast.evaluation.ids import IdsLike
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.metrics.semantic_lists import Relevance
     from itm_fast.models import MatchingModel
 
-_SOURCES = "expected --sims, or --images with --captions, or --model or --checkpoint with --data"
+_SOURCES = "expected --sims, or --images with --captions, or --embeddings, or --model or --checkpoint with --data"
 
 
 @dataclass(frozen=True)
 class Evaluate:
     """Evaluate image-text retrieval in both directions.
 
-    Similarities come from --sims, from --images with --captions, or from --model or --checkpoint with --data.
+    Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
+    with --data.
     """
 
     sims: Path | None = None
@@ -34,6 +37,9 @@ class Evaluate:
 
     captions: Path | None = None
     """Caption embeddings, .npy of (n_captions, dim)."""
+
+    embeddings: Path | None = None
+    """Folder that itm-fast embed wrote; it also holds the ids and captions."""
 
     model: Path | None = None
     """Folder of a trained model, or hf-hub:owner/name; needs --data."""
@@ -126,9 +132,13 @@ def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
 
-    scorer = _scorer(args)
+    embedded = _embedded(args)
+    scorer = _scorer(args, embedded)
+    ids: IdsLike | None = args.ids
     caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
-    relevance = _relevance(args, scorer)
+    if embedded is not None:
+        ids, caption_to_image = embedded.places(args.protocol)
+    relevance = _relevance(args, scorer, embedded)
     with progress_bar("evaluate") as progress:
         report = evaluate(
             scorer,
@@ -140,11 +150,14 @@ def run(args: Evaluate) -> int:
             folds=args.folds,
             protocol=args.protocol,
             annotations=args.annotations,
-            ids=args.ids,
+            ids=ids,
             self_score=args.self_score,
             query_column=args.query_column,
             progress=progress,
         )
+    if embedded is not None:
+        report["conditions"]["model"] = embedded.model
+        report["conditions"]["notes"] += embedded.notes
     if args.output is not None:
         report.to_json(args.output)
     if args.json:
@@ -154,7 +167,23 @@ def run(args: Evaluate) -> int:
     return 0
 
 
-def _scorer(args: Evaluate) -> TileScorer:
+def _embedded(args: Evaluate) -> EmbeddedSet | None:
+    """The folder of --embeddings, as the protocol takes it."""
+    from itm_fast.evaluation import read_embeddings
+
+    if args.embeddings is None:
+        return None
+    for flag, given in (
+        ("--ids", args.ids),
+        ("--caption-to-image", args.caption_to_image),
+        ("--captions-per-image", args.captions_per_image),
+    ):
+        if given is not None:
+            raise ValueError(f"{flag} has no use with --embeddings, whose folder says whose captions they are")
+    return read_embeddings(args.embeddings).of_protocol(args.protocol)
+
+
+def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     """The one source of similarities that the flags name."""
     from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
 
@@ -165,12 +194,14 @@ def _scorer(args: Evaluate) -> TileScorer:
         raise ValueError("--concepts goes with --checkpoint; the folder of a --model holds its concepts")
     flag = "--model" if args.checkpoint is None else "--checkpoint"
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
-    if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
+    if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     if args.sims is not None:
         return MatrixScorer(_load(args.sims))
     if embeddings is not None:
         return DotProductScorer(*map(_load, embeddings))
+    if embedded is not None:
+        return embedded.scorer()
     if trained is not None:
         return _model_scorer(*trained, args)
     raise ValueError(f"no source of similarities given: {_SOURCES}")
@@ -210,7 +241,7 @@ def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
     return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"), concepts=args.concepts)
 
 
-def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
+def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None) -> Relevance | None:
     """φ as the flags say, or None."""
     from itm_fast.data.reference_captions import read_references
     from itm_fast.data.relevance_matrix import read_relevance
@@ -225,6 +256,8 @@ def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
         dataset = scorer.dataset
         step = dataset.captions_per_image
         references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
+    elif args.ncs and embedded is not None:
+        references = embedded.references()
     elif args.ncs:
         raise ValueError("--ncs needs --relevance (a matrix, or the captions of the images), or the captions of --data")
     else:

@@ -1,8 +1,22 @@
 """Evaluation of image-text retrieval: protocols, streaming, reports."""
 
+from itm_fast.evaluation.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.evaluation.embedding_files import EmbeddedSet, read_embeddings
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.evaluation.extraction import extract_embeddings
 from itm_fast.evaluation.ids import Ids, read_ids
 from itm_fast.evaluation.protocols.positives import RelevantPairs
 from itm_fast.evaluation.report import Report
 
-__all__ = ["Ids", "RelevantPairs", "Report", "evaluate", "read_ids"]
+__all__ = [
+    "DualEncoder",
+    "EmbeddedSet",
+    "Ids",
+    "RelevantPairs",
+    "Report",
+    "evaluate",
+    "extract_embeddings",
+    "load_dual_encoder",
+    "read_embeddings",
+    "read_ids",
+]

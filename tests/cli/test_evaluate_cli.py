@@ -155,7 +155,7 @@ def test_help_and_unknown_command(capsys):
     assert cli.main([]) == 2
     assert cli.main(["evalute"]) == 2
     assert (
-        "no command 'evalute'; commands: demo, make-data, train, evaluate, cider, correlate, info"
+        "no command 'evalute'; commands: demo, make-data, train, evaluate, embed, cider, correlate, info"
         in capsys.readouterr().err
     )
     assert cli.main(["evaluate", "--help"]) == 0
