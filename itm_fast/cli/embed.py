@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import tyro
+
 from itm_fast.cli.console import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -28,8 +30,8 @@ class Embed:
     output: Path
     """Folder to write to: images.npy, captions.npy, caption_to_image.npy, items.json, embeddings.json."""
 
-    images_folder: tuple[Path, ...] = ()
-    """Needed: the folder with the image files, such as val2014, or the one above it; or several."""
+    images_folder: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
+    """Needed: the folder with the image files, such as val2014, or the one above it; may be given again."""
 
     captions: Path | None = None
     """Needed: Karpathy's dataset_coco.json or dataset_flickr30k.json, or .json of {image file: [captions]}, such as
@@ -74,7 +76,7 @@ def run(args: Embed) -> int:
     started = time.perf_counter()
     if args.captions is None or not args.images_folder:
         raise ValueError(
-            "embed needs --images-folder, with the image files, and --captions, Karpathy's .json or another"
+            "expected --images-folder, with the image files, and --captions, such as dataset_coco.json"
         )
     items = read_captioned_images(args.captions, split=args.split, image_list=args.image_list)
     find_images(items, args.images_folder)  # before the model is loaded, which may take long

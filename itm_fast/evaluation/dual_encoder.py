@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -53,8 +55,16 @@ class DualEncoder:
     dtype: ModelDtype
 
     def token_counts(self, captions: Sequence[str]) -> list[int]:
-        """Tokens of each caption before it is cut, those of start and end included."""
+        """Tokens of each caption before it is cut, those of start and end included.
+
+        Raises:
+            ValueError: the tokenizer has tokens that the model does not know.
+        """
         tokens = self.tokenizer(list(captions), verbose=False)["input_ids"] if captions else []
+        n_known = self.model.config.get_text_config().vocab_size
+        largest = max((max(ids) for ids in tokens if ids), default=0)
+        if largest >= n_known:
+            raise ValueError(f"{self.name}: its tokenizer gives token {largest}, but the model knows {n_known} only")
         return [len(ids) for ids in tokens]
 
     def prepare_images(self, paths: Sequence[Path]) -> Inputs:
@@ -124,12 +134,14 @@ def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtyp
         )
     processor = _from_folder(transformers.AutoProcessor, folder)
     # A folder without processor, as of VisionTextDualEncoder, may give one of the two alone.
-    tokenizer = getattr(processor, "tokenizer", None)
-    tokenizer = _from_folder(transformers.AutoTokenizer, folder) if tokenizer is None else tokenizer
-    image_processor = getattr(processor, "image_processor", None)
-    image_processor = (
-        _from_folder(transformers.AutoImageProcessor, folder) if image_processor is None else image_processor
-    )
+    tokenizer, image_processor = (getattr(processor, name, None) for name in ("tokenizer", "image_processor"))
+    if tokenizer is None:
+        tokenizer = _from_folder(transformers.AutoTokenizer, folder)
+    names = sorted({"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()})
+    if not any((folder / name).is_file() for name in names):  # transformers makes one without words
+        raise DataError(f"{folder} holds no vocabulary of a {type(tokenizer).__name__}: none of {', '.join(names)}")
+    if image_processor is None:
+        image_processor = _from_folder(transformers.AutoImageProcessor, folder)
     defaults = getattr(type(processor), "text_kwargs", None)
     defaults = defaults if isinstance(defaults, dict) else {}
     ends = defaults.get("padding") == "max_length" or model.config.model_type in _PADDED_TO_THE_END
@@ -207,12 +219,28 @@ def _give_features(blip: Any) -> None:
 
 def _from_folder(auto: Any, folder: Path, **options: Any) -> Any:
     try:
-        return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+        with _quiet():
+            return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     except ImportError as error:
         raise ImportError(f"{folder}: {' '.join(str(error).split())}") from error
     except Exception as error:  # a damaged or foreign folder raises nearly every kind of exception
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: {auto.__name__} of transformers cannot read it: {reason:.300}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bars and warnings of transformers: what matters of them is said in an error of ours."""
+    logging = importlib.import_module("transformers.utils.logging")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _context_length(model: Any, tokenizer: Any, default: int | None) -> int:
