@@ -75,9 +75,7 @@ def run(args: Embed) -> int:
 
     started = time.perf_counter()
     if args.captions is None or not args.images_folder:
-        raise ValueError(
-            "expected --images-folder, with the image files, and --captions, such as dataset_coco.json"
-        )
+        raise ValueError("expected --images-folder, with the image files, and --captions, such as dataset_coco.json")
     items = read_captioned_images(args.captions, split=args.split, image_list=args.image_list)
     find_images(items, args.images_folder)  # before the model is loaded, which may take long
     encoder = load_dual_encoder(args.model, device=args.device, dtype=args.dtype)

@@ -147,7 +147,8 @@ def _karpathy(path: Path, images: list[Any], split: str) -> list[_Entry]:
     entries, splits = [], set()
     for place, image in enumerate(images):
         if not isinstance(image, dict) or not {"filename", "split", "sentences"} <= set(image):
-            hint = "; COCO's own captions_*.json has no split and no order" if "file_name" in image else ""
+            is_coco = isinstance(image, dict) and "file_name" in image
+            hint = "; COCO's own captions_*.json has no split and no order" if is_coco else ""
             raise DataError(f"{path}: images[{place}] has no filename, split or sentences{hint}; {_EXPECTED}")
         splits.add(str(image["split"]))
         if image["split"] != split:

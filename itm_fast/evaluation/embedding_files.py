@@ -127,10 +127,12 @@ def read_embeddings(folder: str | Path) -> EmbeddedSet:
     return EmbeddedSet(folder, model, images, captions, owners.astype(np.int64), ids, names, paths, texts, notes)
 
 
-def mapped(path: Path, mode: str = "r") -> npt.NDArray[np.generic]:
+def mapped(path: Path, *, writable: bool = False) -> npt.NDArray[np.generic]:
     """A memory-mapped (n, dim) array; DataError if it is anything else, or cut short."""
     try:
-        array: Any = np.lib.format.open_memmap(path, mode=mode)
+        array: Any = np.lib.format.open_memmap(path, mode="r")  # r+ alone would fill up with zeros what was cut off
+        if writable:
+            array = np.lib.format.open_memmap(path, mode="r+")
     except (ValueError, EOFError, TypeError) as error:
         raise DataError(f"{path}: not a plain .npy array, or cut short: {error}") from error
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16):

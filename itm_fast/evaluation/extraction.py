@@ -193,7 +193,7 @@ class _Rows:
         self.begun = state.rows[kind]
         if self.begun:
             is_named = self.begun == n_rows and not self._part.exists()
-            self._array = mapped(self._path if is_named else self._part, "r" if is_named else "r+")
+            self._array = mapped(self._path if is_named else self._part, writable=not is_named)
             shape = (n_rows, self._array.shape[1] if dim is None else dim)
             if self._array.shape != shape or self._array.dtype != dtype:
                 raise DataError(

@@ -1,6 +1,5 @@
 """CLIP-like models: vectors as the model gives them one by one, padding, cutting, and folders that are refused."""
 
-import json
 import shutil
 
 import numpy as np
