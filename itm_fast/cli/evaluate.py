@@ -137,7 +137,7 @@ def run(args: Evaluate) -> int:
     ids: IdsLike | None = args.ids
     caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
     if embedded is not None:
-        ids, caption_to_image = embedded.places(args.protocol)
+        ids, caption_to_image = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
     with progress_bar("evaluate") as progress:
         report = evaluate(

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader (head, less) has seen enough; keep Python's last flush quiet
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except (ValueError, TypeError, OSError) as error:  # DataError is a ValueError
+    except (ValueError, TypeError, OSError, ImportError) as error:  # DataError is a ValueError
         if os.environ.get("ITM_FAST_DEBUG") == "1":
             raise
         print_error(_message(error))

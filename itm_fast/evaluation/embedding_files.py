@@ -16,6 +16,7 @@ import numpy.typing as npt
 from itm_fast.errors import DataError
 from itm_fast.evaluation.files import read_array, read_json
 from itm_fast.evaluation.ids import Ids, read_ids
+from itm_fast.evaluation.protocols.fine_grained import read_fine_grained
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import DotProductScorer
 
@@ -86,11 +87,24 @@ class EmbeddedSet:
             notes=[*self.notes, f"{len(self.texts) - len(kept)} captions beyond the first five of an image left out"],
         )
 
-    def places(self, protocol: str | None) -> tuple[Ids | None, IntArray | None]:
-        """What ``evaluate`` takes as ``ids`` and as ``caption_to_image`` under a protocol."""
+    def places(self, protocol: str | None, annotations: Path | None = None) -> tuple[Ids | None, IntArray | None]:
+        """What ``evaluate`` takes as ``ids`` and as ``caption_to_image`` under a protocol.
+
+        Raises:
+            ValueError: under a fine-grained protocol, the captions are not those of its annotations, in their order.
+        """
         if protocol in _BY_ID:
             return self.ids, None
-        return (Ids(self.image_names), None) if protocol in _BY_NAME else (None, self.caption_to_image)
+        if protocol not in _BY_NAME:
+            return None, self.caption_to_image
+        refined = read_fine_grained(annotations, protocol.removesuffix("-originals")).captions
+        if self.ids.captions != [f"{key}#{place}" for key, place in refined]:
+            raise ValueError(
+                f"{self.folder} does not hold the captions of protocol {protocol} in the order of its annotations: "
+                "run itm-fast embed with the set's *_FG_ann.json as --captions and its *_FG_img_filenames.npy as "
+                "--image-list"
+            )
+        return Ids(self.image_names), None
 
 
 def read_embeddings(folder: str | Path) -> EmbeddedSet:

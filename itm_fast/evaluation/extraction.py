@@ -90,6 +90,7 @@ def extract_embeddings(
     }
     state = _State(folder, conditions, np.array([path.stat().st_size for path in paths], dtype=np.int64), restart)
     if state.is_complete:
+        (folder / PROGRESS).unlink(missing_ok=True)
         return read_embeddings(folder)
     counts = np.array(encoder.token_counts(items.captions), dtype=np.int64)
     # Longest first: what does not fit the memory fails at once, and little is spent on padding.
