@@ -88,6 +88,7 @@ def test_rows_are_in_the_order_given(extract, encoder, items, place, tmp_path):
     assert embedded.images.shape == (N_IMAGES, 8)
     assert embedded.captions.shape == (N_CAPTIONS, 8)
     assert isinstance(embedded.images, np.memmap)
+    assert not embedded.images.flags.writeable
     for row, text in enumerate(items.captions):
         np.testing.assert_allclose(embedded.captions[row], encoder.encode_captions([text])[0], atol=2e-5)
     for row, name in enumerate(items.image_names):
