@@ -96,7 +96,7 @@ def test_relevance_of_its_own_captions(place, capsys):
 def test_fine_grained_set(place, capsys):
     """Refined captions in an order of their own, and a pool with distractors."""
     names = sorted(path.name for path in (place / "val2014").iterdir())
-    refined = {names[number].removesuffix(".jpg"): ["a red dog", f"two {word}"] for number, word in ((2, "a"), (0, "b"))}
+    refined = {names[number].removesuffix(".jpg"): ["a red dog", f"two {number}"] for number in (2, 0)}
     (place / "fine").mkdir()
     (place / "fine/MSCOCO_FG_ann.json").write_text(json.dumps(refined))
     np.save(place / "fine/MSCOCO_FG_img_filenames.npy", np.array(names))
@@ -140,36 +140,39 @@ def test_the_first_five_captions_of_coco(tmp_path, capsys):
     assert found["conditions"]["notes"] == ["10 captions beyond the first five of an image left out"]
 
 
+INPUTS = "--images-folder val2014 --captions dataset.json"
+
+
 @pytest.mark.parametrize(
-    ("argv", "fragment"),
+    ("command", "fragment"),
     [
-        (["embed", "clip", "out2"], "expected --images-folder"),
-        (["embed", "clip", "out2", "--images-folder", "val2014"], "and --captions, such as dataset_coco.json"),
-        (["embed", *"nobody/clip out2 --images-folder val2014 --captions dataset.json".split()], "Nothing is download"),
-        (["embed", *"clip out2 --images-folder clip --captions dataset.json".split()], "6 of 6 images are not in clip"),
-        (["embed", *"clip out2 --images-folder val2014 --captions none.json".split()], "none.json: no such file"),
+        ("embed clip out2", "expected --images-folder"),
+        ("embed clip out2 --images-folder val2014", "and --captions, such as dataset_coco.json"),
+        (f"embed nobody/clip out2 {INPUTS}", "Nothing is download"),
+        ("embed clip out2 --images-folder clip --captions dataset.json", "6 of 6 images are not in clip"),
+        ("embed clip out2 --images-folder val2014 --captions none.json", "none.json: no such file"),
         (
-            ["embed", *"clip out2 --images-folder val2014 --captions dataset.json --split val".split()],
+            f"embed clip out2 {INPUTS} --split val",
             "no images of split 'val'; splits: test",
         ),
-        (["embed", *"clip out --images-folder val2014 --captions dataset.json".split()], None),  # is complete
+        (f"embed clip out {INPUTS}", None),  # is complete
         (
-            ["embed", *"clip out --images-folder val2014 --captions dataset.json --stored-dtype float16".split()],
+            f"embed clip out {INPUTS} --stored-dtype float16",
             "replace them with --restart",
         ),
-        (["embed", *"clip out2 --images-folder val2014 --captions dataset.json --device cuda:77".split()], "'cuda:77'"),
-        (["evaluate", "--embeddings", "none"], "none: no such folder of embeddings"),
-        (["evaluate", "--embeddings", "clip"], "expected a folder that itm-fast embed wrote"),
-        (["evaluate", "--embeddings", "out", "--sims", "sims.npy"], "more than one source"),
-        (["evaluate", "--embeddings", "out", "--ids", "ids.json"], "--ids has no use with --embeddings"),
-        (["evaluate", "--embeddings", "out", "--captions-per-image", "5"], "--captions-per-image has no use"),
-        (["evaluate", "--embeddings", "out", "--protocol", "flickr30k-1k"], "flickr30k-1k expects 1000 images"),
-        (["evaluate", "--embeddings", "out", "--protocol", "cxc"], "needs annotations"),
+        (f"embed clip out2 {INPUTS} --device cuda:77", "'cuda:77'"),
+        ("evaluate --embeddings none", "none: no such folder of embeddings"),
+        ("evaluate --embeddings clip", "expected a folder that itm-fast embed wrote"),
+        ("evaluate --embeddings out --sims sims.npy", "more than one source"),
+        ("evaluate --embeddings out --ids ids.json", "--ids has no use with --embeddings"),
+        ("evaluate --embeddings out --captions-per-image 5", "--captions-per-image has no use"),
+        ("evaluate --embeddings out --protocol flickr30k-1k", "flickr30k-1k expects 1000 images"),
+        ("evaluate --embeddings out --protocol cxc", "needs annotations"),
     ],
 )
-def test_bad_input_is_one_line_and_code_2(argv, fragment, place, capsys, monkeypatch):
+def test_bad_input_is_one_line_and_code_2(command, fragment, place, capsys, monkeypatch):
     monkeypatch.chdir(place)
-    code, _, err = run(capsys, *argv)
+    code, _, err = run(capsys, *command.split())
     if fragment is None:
         assert (code, err) == (0, "")
         return
