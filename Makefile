@@ -17,11 +17,11 @@ SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -n
 FORMATTED := $(SOURCES) $(wildcard tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench lint format sanitize lock clean
+.PHONY: help demo test build bench lint format sanitize docs lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
-	@echo "Targets: demo test build bench lint format sanitize lock clean"
+	@echo "Targets: demo test build bench lint format sanitize docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
 # The torch of an extra index wins over the plain one's because its version has a suffix (2.13.0+cpu).
@@ -63,6 +63,13 @@ format: $(VENV)/.requirements
 
 sanitize: $(VENV)/.requirements
 	VENV=$(VENV) scripts/sanitize.sh $(PYTEST_ARGS)
+
+docs: build
+	$(BIN)/python -m pytest tests/test_docs.py
+	$(PIP) install -r requirements/docs.txt
+	$(BIN)/python scripts/docs_source.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
+	@echo "build/docs/site/index.html"
 
 # The lock leaves out what torch's CUDA wheels pull in: which torch (CPU or CUDA) is the index's choice, and pip adds its needs.
 lock:

@@ -7,36 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
+from itm_fast.cli.sources import ModelOptions, open_model
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from itm_fast.evaluation import EmbeddedSet
     from itm_fast.evaluation.ids import IdsLike
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.metrics.semantic_lists import Relevance
-    from itm_fast.models import MatchingModel
 
 _SOURCES = "expected --sims, or --images with --captions, or --embeddings, or --model or --checkpoint with --data"
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(ScoreFileFlags):
     """Evaluate image-text retrieval in both directions.
 
     Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
     with --data.
     """
-
-    sims: Path | None = None
-    """Similarities, .npy of (n_images, n_captions): rows are images, higher is better."""
-
-    images: Path | None = None
-    """Image embeddings, .npy of (n_images, dim); compared with --captions by dot product."""
-
-    captions: Path | None = None
-    """Caption embeddings, .npy of (n_captions, dim)."""
 
     embeddings: Path | None = None
     """Folder that itm-fast embed wrote; it also holds the ids and captions."""
@@ -119,7 +108,8 @@ class Evaluate:
     """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
 
     caption_to_image: Path | None = None
-    """Row of each caption's image, .npy of (n_captions,) integers, for a varying number of captions."""
+    """Row of each caption's image, (n_captions,) integers, in any format of --sims, for a varying number of captions.
+    Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
 
     json: bool = False
     """Print the report as JSON instead of a table."""
@@ -131,11 +121,12 @@ class Evaluate:
 def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
+    from itm_fast.evaluation.array_files import open_array
 
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
     ids: IdsLike | None = args.ids
-    caption_to_image = None if args.caption_to_image is None else _load(args.caption_to_image)
+    caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image, 1)
     if embedded is not None:
         ids, caption_to_image = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
@@ -185,8 +176,6 @@ def _embedded(args: Evaluate) -> EmbeddedSet | None:
 
 def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     """The one source of similarities that the flags name."""
-    from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
-
     embeddings = _both("--images", args.images, "--captions", args.captions)
     if args.model is not None and args.checkpoint is not None:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
@@ -196,14 +185,14 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
-    if args.sims is not None:
-        return MatrixScorer(_load(args.sims))
-    if embeddings is not None:
-        return DotProductScorer(*map(_load, embeddings))
+    of_files = scorer_of_files(args)
+    if of_files is not None:
+        return of_files
     if embedded is not None:
         return embedded.scorer()
     if trained is not None:
-        return _model_scorer(*trained, args)
+        options = ModelOptions(args.data, args.split, args.tokenizer, args.vocab, args.concepts)
+        return open_model(*trained, options, original=args.checkpoint is not None)
     raise ValueError(f"no source of similarities given: {_SOURCES}")
 
 
@@ -216,31 +205,6 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
     return None
 
 
-def _model_scorer(model: Path, data: Path, args: Evaluate) -> TileScorer:
-    from itm_fast.data import PrecompDataset, open_split
-    from itm_fast.evaluation.scorers import ModelScorer
-
-    loaded = _loaded(model, data, args)
-    dataset = open_split(data, args.split, loaded.config.image_size)
-    if isinstance(dataset, PrecompDataset) and loaded.config.img_dim != dataset.dim:
-        raise ValueError(
-            f"{model} was trained on features {loaded.config.img_dim} wide, but those of {data}, split {args.split!r}, "
-            f"are {dataset.dim} wide"
-        )
-    return ModelScorer(loaded, dataset, tokenizer=args.tokenizer)
-
-
-def _loaded(model: Path, data: Path, args: Evaluate) -> MatchingModel:
-    if args.checkpoint is None:
-        from itm_fast.models import load_model
-
-        return load_model(model)
-    from itm_fast.data import load_vocabulary
-    from itm_fast.originals import load_original
-
-    return load_original(model, load_vocabulary(args.vocab or data / "vocab.json"), concepts=args.concepts)
-
-
 def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None) -> Relevance | None:
     """φ as the flags say, or None."""
     from itm_fast.data.reference_captions import read_references
@@ -248,6 +212,7 @@ def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None)
     from itm_fast.evaluation.scorers import ModelScorer
     from itm_fast.relevance import Cider
 
+    candidates = None
     if args.relevance is not None and args.relevance.suffix in (".npy", ".csv"):
         return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
     if args.relevance is not None:
@@ -257,26 +222,10 @@ def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None)
         step = dataset.captions_per_image
         references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
     elif args.ncs and embedded is not None:
-        references = embedded.references()
+        references, candidates = embedded.references(), embedded.texts
     elif args.ncs:
         raise ValueError("--ncs needs --relevance (a matrix, or the captions of the images), or the captions of --data")
     else:
         return None
     with progress_bar("cider") as progress:
-        return Cider().fit(references).encode(references, progress=progress)
-
-
-def _load(path: Path) -> npt.NDArray[np.generic]:
-    """One array, memory-mapped; pickles are refused."""
-    import numpy as np
-
-    from itm_fast.errors import DataError
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
-    return array
+        return Cider().fit(references).encode(references, candidates, progress=progress)

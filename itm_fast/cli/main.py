@@ -33,6 +33,8 @@ COMMANDS = {
     "train": Command("itm_fast.cli.train", "Train", "train a model on a data set in SCAN's layout"),
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
+    "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),
+    "ensemble": Command("itm_fast.cli.ensemble", "Ensemble", "the mean of the similarities of several models"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation.files import read_array, read_json
-from itm_fast.evaluation.ids import Ids, read_ids
+from itm_fast.evaluation.ids import Ids, first_five, read_ids
 from itm_fast.evaluation.protocols.fine_grained import read_fine_grained
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import DotProductScorer
@@ -67,16 +67,10 @@ class EmbeddedSet:
 
     def of_protocol(self, protocol: str | None) -> EmbeddedSet:
         """The set, without captions beyond the first five of an image where the protocol has five."""
-        if protocol not in _FIRST_FIVE:
+        counts = np.bincount(self.caption_to_image, minlength=len(self.images))
+        if protocol not in _FIRST_FIVE or counts.min() < 5 or counts.max() == 5:  # too few: evaluate says so
             return self
-        seen = np.zeros(len(self.images), dtype=np.int64)
-        kept = []
-        for column, image in enumerate(self.caption_to_image):
-            if seen[image] < 5:
-                kept.append(column)
-            seen[image] += 1
-        if len(kept) == len(self.texts):
-            return self
+        kept = first_five(self.caption_to_image, len(self.images)).tolist()
         caption_ids = self.ids.captions or ()
         return replace(
             self,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from itm_fast.evaluation.figures import RSUM_KS, mean_figures, precision_of_ranks, section
+from itm_fast.evaluation.figures import RSUM_KS, UndefinedError, mean_figures, precision_of_ranks, section
 from itm_fast.evaluation.ids import IdsLike
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
@@ -22,7 +22,7 @@ from itm_fast.metrics.recall import checked_ks
 from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import Relevance
 from itm_fast.metrics.set_ranks import SetRanks
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, n_pairs, tile_sims
 
 
 def evaluate(
@@ -52,7 +52,9 @@ def evaluate(
     Args:
         sims: one of (n_images, n_captions) similarities, a tensor or array of real numbers, higher is better;
             a pair (images (n_images, dim), captions (n_captions, dim)) of embeddings, compared by dot product in at
-            least float32; a callable (rows, columns) -> tile, see ``itm_fast.metrics.scorers.Tile``.
+            least float32; a ``TwoWayScorer`` of similarities that differ between the directions; a ``RegionWordScorer``
+            of regions and words; a callable (rows, columns) -> tile, see ``itm_fast.metrics.scorers.Tile``. -inf stands
+            for pairs that were no candidates: no medr and meanr where the positives of a query are among them.
             Beside a matrix that is given, memory stays at a few chunk_bytes and vectors of n_images and n_captions.
             Equal embeddings are equal scores up to the rounding of the product, which may depend on the tile.
         relevance: φ of every image and caption, (n_images, n_captions), also memory-mapped; or a corpus encoded by
@@ -94,7 +96,7 @@ def evaluate(
 
     Raises:
         ValueError: NaN in sims or φ (row and column are named), sizes or ids that do not fit each other or the
-            protocol.
+            protocol; a cut-off beyond the candidates of a query.
         FileNotFoundError: an annotation file is missing; says which, and where its owners publish it.
         DataError: an annotation file holds something else, or is cut short.
         TypeError: sims or φ of an unsupported type.
@@ -152,8 +154,8 @@ class _Stages:
 
     def __init__(self, progress: Progress | None, plan: Plan, with_relevance: bool) -> None:
         self._progress, self._begun = progress, 0
-        self.n_pairs = plan.scorer.n_images * plan.scorer.n_captions
-        self._total = self.n_pairs * (1 + with_relevance) + sum(extra.n_pairs for extra in plan.extras)
+        self.n_pairs, self.n_phi = n_pairs(plan.scorer), plan.scorer.n_images * plan.scorer.n_captions
+        self._total = self.n_pairs + with_relevance * self.n_phi + sum(extra.n_pairs for extra in plan.extras)
 
     def next(self, n_pairs: int) -> Progress | None:
         """Progress of the next pass, over that many pairs."""
@@ -191,10 +193,16 @@ def _of_owners(
         chunk_bytes=chunk_bytes,
         progress=stages.next(stages.n_pairs),
     )
-    scopes = [(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)]
-    figures = [section(*scope, ks) for scope in scopes]
+    figures = [section(both.image, both.caption, ks)]
+    for fold, scope in enumerate(zip(both.image_folds, both.caption_folds, strict=True)):
+        try:
+            figures.append(section(*scope, ks))
+        except UndefinedError as error:
+            raise ValueError(
+                f"fold {fold} (counted from 0): {error}; without a protocol or folds none is cut"
+            ) from error
     if semantics is not None:
-        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_pairs))
+        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
         figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
     return figures, both.dtype
 
@@ -217,7 +225,7 @@ def _of_sets(
     figures = section(image, caption, ks)
     for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
         if plan.precision:
-            figures[direction] |= precision_of_ranks(ranks)
+            figures[direction] |= precision_of_ranks(ranks, "image" if direction == "i2t" else "caption")
         figures[direction]["n_pairs"] = truth.n_pairs
     return [figures], tiles.dtype()
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.evaluation.figures import precision_figures, rank_figures, section
+from itm_fast.evaluation.figures import check_ranks, check_retrieved, precision_figures, rank_figures, section
 from itm_fast.evaluation.sampled_correlation import FloatArray, sampled_spearman
 from itm_fast.metrics.positives import IntArray, Positives
 from itm_fast.metrics.precision import hits_of_lists, r_precision
@@ -92,7 +92,9 @@ class RetrievedSets:
         """{name: {"i2t", "t2i"}}."""
         figures = {}
         for direction, keeper, truth in zip(("i2t", "t2i"), self._keepers, (self.image, self.caption), strict=True):
-            hits = hits_of_lists(truth, truth.queries, keeper.topk().indices)
+            top, n_relevant = keeper.topk(), torch.from_numpy(truth.n_relevant[truth.queries])
+            check_retrieved(top, n_relevant.clamp(min=max(self.ks)), f"mAP@R of {self.name}", keeper.query)
+            hits = hits_of_lists(truth, truth.queries, top.indices)
             figures[direction] = precision_figures(hits, truth, self.ks)
         return {self.name: figures}
 
@@ -153,19 +155,24 @@ class OriginalsOnly:
     def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
         """{"originals": {"t2i"}}."""
         caption = None if self._ranks is None else self._ranks.ranks()[1]
-        return {} if caption is None else {"originals": {"t2i": rank_figures(caption, self.ks)}}
+        if caption is None:
+            return {}
+        check_ranks(caption, max(self.ks), "caption")
+        return {"originals": {"t2i": rank_figures(caption, self.ks)}}
 
 
 class PairScores:
     """Collects the similarities of some pairs while the tiles go by."""
 
-    def __init__(self, rows: IntArray, columns: IntArray) -> None:
+    def __init__(self, rows: IntArray, columns: IntArray, query: Query = "image") -> None:
         """Remember the pairs.
 
         Args:
             rows: (n,) images.
             columns: (n,) captions.
+            query: the direction whose similarities are collected, where the two differ.
         """
+        self.query: Query = query
         self._order = np.argsort(rows, kind="stable")
         self._rows, self._columns = rows[self._order], columns[self._order]
         self.scores = np.full(len(rows), np.nan)
@@ -195,7 +202,7 @@ class Correlation:
     def __post_init__(self) -> None:
         """Nothing is collected yet."""
         left, right = self.places  # of SITS captions and images
-        self._pairs = PairScores(right, left)
+        self._pairs = PairScores(right, left, "image" if self.query_column == "image" else "caption")
 
     def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
         """The similarities of the pairs, unless they are cosines of embeddings."""

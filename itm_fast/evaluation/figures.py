@@ -12,6 +12,9 @@ from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.precision import average_precision, hits_at, precision_at_r
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
+from itm_fast.metrics.retrieved import TopK
+from itm_fast.metrics.tiles import Query
+from itm_fast.ops.ranking import NO_ITEM
 
 RSUM_KS = (1, 5, 10)
 _NEVER = torch.iinfo(torch.int64).max
@@ -31,23 +34,56 @@ def named(name: str, ks: Iterable[int], scores: Tensor) -> dict[str, float]:
     return {f"{name}@{k}": score for k, score in zip(ks, scores.tolist(), strict=True)}
 
 
+class UndefinedError(ValueError):
+    """A figure looks beyond the candidates of a query, at items that all have the score -inf."""
+
+    def __init__(self, figure: str, query: Query, number: int, n_candidates: int, k: int) -> None:
+        super().__init__(
+            f"{figure} is undefined: {query} {number} has {n_candidates} candidates (similarities above -inf), and what"
+            f" comes after them has no order; score at least {k} candidates a query, or ask for smaller ks"
+        )
+
+
+def check_ranks(ranks: Ranks, k: int, query: Query) -> None:
+    """Raise UndefinedError if R@k depends on the order of items at -inf, for a query some of whose positives are."""
+    if len(ranks.n_candidates) and int(ranks.n_candidates.min()) < k:
+        number = int(ranks.n_candidates.argmin())
+        raise UndefinedError(f"R@{k}", query, number, int(ranks.n_candidates[number]), k)
+
+
+def check_retrieved(top: TopK, depth: Tensor | int, figure: str, query: Query) -> None:
+    """Raise UndefinedError if one of the first ``depth`` items of a list, for all or by query, has the score -inf."""
+    masked = (top.values == -torch.inf) & (top.indices != NO_ITEM)
+    depths = torch.as_tensor(depth).expand(len(masked)).clamp(max=masked.shape[1])
+    short = (masked & (torch.arange(masked.shape[1]) < depths[:, None])).any(1)
+    if short.any():
+        number = int(short.int().argmax())
+        raise UndefinedError(figure, query, number, int((~masked[number]).sum()), int(depths[number]))
+
+
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
-    """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions."""
+    """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions; UndefinedError as ``check_ranks``."""
+    sides: tuple[tuple[Ranks, Query], ...] = ((image, "image"), (caption, "caption"))
+    for ranks, query in sides:
+        check_ranks(ranks, max(*ks, *RSUM_KS), query)
     recalls = (recall_of_ranks(_hit_at(ranks, ranks.best), RSUM_KS) for ranks in (image, caption))
     return {"i2t": rank_figures(image, ks), "t2i": rank_figures(caption, ks), "rsum": rsum(*recalls)}
 
 
 def rank_figures(ranks: Ranks, ks: Sequence[int]) -> dict[str, Any]:
-    """The figures of one direction from its ranks."""
+    """The figures of one direction from its ranks; no medr and meanr where a best positive was no candidate."""
+    undefined = ranks.best >= ranks.n_candidates
+    known = not undefined.any()
     return {
         **named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.best), ks)),
         **named("R_all", ks, recall_of_all(ranks, ks)),
-        "medr": median_rank(ranks.best),
-        "meanr": mean_rank(ranks.best),
+        "medr": median_rank(ranks.best) if known else None,
+        "meanr": mean_rank(ranks.best) if known else None,
         "optimistic": named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.optimistic), ks)),
         "pessimistic": named("R", ks, recall_of_ranks(_hit_at(ranks, ranks.pessimistic), ks)),
         "n_queries": int((ranks.n_positives > 0).sum()),
-        "n_tied": int((ranks.pessimistic > ranks.optimistic).sum()),
+        "n_tied": int((ranks.pessimistic > ranks.optimistic)[~undefined].sum()),
+        "n_undefined": int(undefined.sum()),
     }
 
 
@@ -80,8 +116,13 @@ def precision_figures(hits: Tensor, truth: QueryPositives, ks: Sequence[int]) ->
     }
 
 
-def precision_of_ranks(ranks: Ranks) -> dict[str, float]:
+def precision_of_ranks(ranks: Ranks, query: Query) -> dict[str, float]:
     """mAP@R and R-Precision, percent, from the ranks of all positives; n_positives is R."""
+    short = ranks.n_candidates < ranks.n_positives
+    if short.any():
+        number = int(short.int().argmax())
+        n_candidates, n_positives = int(ranks.n_candidates[number]), int(ranks.n_positives[number])
+        raise UndefinedError("mAP@R", query, number, n_candidates, n_positives)
     asking = ranks.n_positives > 0
     places, n_relevant = ranks.positives[asking], ranks.n_positives[asking]
     found = (places >= 0) & (places < n_relevant[:, None])
@@ -97,7 +138,9 @@ def mean_figures(folds: list[dict[str, Any]]) -> dict[str, Any]:
     mean: dict[str, Any] = {}
     for key, first in folds[0].items():
         values = [fold[key] for fold in folds]
-        if isinstance(first, dict):
+        if any(value is None for value in values):
+            mean[key] = None
+        elif isinstance(first, dict):
             mean[key] = mean_figures(values)
         else:
             mean[key] = sum(values) if isinstance(first, int) else sum(values) / len(values)

@@ -20,7 +20,7 @@ from itm_fast.evaluation.extras import (
     RetrievedSets,
 )
 from itm_fast.evaluation.ids import Arranged, Ids, IdsLike, arrange, coco_ids, first_five, read_ids
-from itm_fast.evaluation.protocols import ProtocolName, check_protocol, cxc, find_protocol
+from itm_fast.evaluation.protocols import Protocol, ProtocolName, check_protocol, cxc, find_protocol
 from itm_fast.evaluation.protocols._protocol import Headline
 from itm_fast.evaluation.protocols.eccv_caption import (
     CocoTest,
@@ -35,6 +35,7 @@ from itm_fast.metrics.positives import IntArray, Positives, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
 from itm_fast.metrics.scorers import Array, DotProductScorer, TileScorer
 from itm_fast.metrics.selection import select
+from itm_fast.metrics.two_way import TwoWayScorer
 
 Annotations: TypeAlias = str | Path | RelevantPairs
 QueryColumn: TypeAlias = Literal[0, 1]
@@ -117,20 +118,23 @@ def _plain(scorer: TileScorer, request: Request) -> Plan:
         if getattr(request, option) is not None:
             what = "without a protocol" if request.protocol is None else f"with protocol {request.protocol}"
             raise ValueError(f"{option} has no use {what}; protocols that read it: eccv, cxc, coco-fg, positives, ...")
-    folds = request.folds
+    folds, arranged = request.folds, Arranged(scorer, False, [])
     headline: Headline = "full" if folds is None else "fold_mean"
     if request.protocol is not None:
         rules = find_protocol(request.protocol)
         _check_folds(request, rules.folds)
-        rules.check(scorer.n_images, scorer.n_captions)
         folds, headline = rules.folds, rules.headline
+        too_many = request.protocol != "flickr30k-1k" and scorer.n_captions > rules.n_captions
+        if request.caption_to_image is not None and too_many:
+            arranged = _five_an_image(scorer, request.caption_to_image, rules)
+        rules.check(arranged.scorer.n_images, arranged.scorer.n_captions)
     positives = make_positives(
-        scorer.n_images,
-        scorer.n_captions,
+        arranged.scorer.n_images,
+        arranged.scorer.n_captions,
         captions_per_image=request.captions_per_image,
-        caption_to_image=request.caption_to_image,
+        caption_to_image=None if arranged.moved else request.caption_to_image,
     )
-    return Plan(scorer, positives, folds, headline)
+    return Plan(arranged.scorer, positives, folds, headline, moved=arranged.moved, notes=arranged.notes)
 
 
 def _check_folds(request: Request, folds: int | None) -> None:
@@ -149,10 +153,13 @@ def _eccv(scorer: TileScorer, request: Request) -> Plan:
         RankedSets("cxc", *_by_id(read_truth(folder, "cxc"), test, "cxc"), request.ks),
         RetrievedSets("eccv", *_by_id(read_truth(folder, "eccv"), test, "eccv"), request.ks),
     ]
-    if has_plausible_matches(folder):
+    notes = list(arranged.notes)
+    if has_plausible_matches(folder) and isinstance(scorer, TwoWayScorer):
+        notes.append("PMRP was left out: it ranks thousands of items, where two-way similarities have few candidates")
+    elif has_plausible_matches(folder):
         extras.append(PlausibleMatches(*_by_id(read_truth(folder, "pm"), test, "pm"), arranged.scorer))
     positives = make_positives(len(test.image_ids), len(test.caption_ids))
-    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=arranged.notes)
+    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=notes)
 
 
 def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged:
@@ -167,7 +174,12 @@ def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged
     if request.caption_to_image is None:
         rules.check(scorer.n_images, scorer.n_captions)
         return Arranged(scorer, False, [])
-    owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=request.caption_to_image)
+    return _five_an_image(scorer, request.caption_to_image, rules)
+
+
+def _five_an_image(scorer: TileScorer, caption_to_image: npt.ArrayLike | torch.Tensor, rules: Protocol) -> Arranged:
+    """The first five captions of every image, image by image."""
+    owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=caption_to_image)
     rules.check(scorer.n_images, rules.n_captions)
     kept = select(scorer, None, first_five(owners.caption_to_image, scorer.n_images))
     n_left_out = scorer.n_captions - kept.n_captions
@@ -287,7 +299,7 @@ def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_imag
         return
     reason = ""
     if given == wanted[::-1]:
-        reason = ": it looks transposed; rows are images and columns captions, so pass sims.T"
+        reason = ": it looks transposed; rows are images and columns captions, so pass sims.T (--transposed)"
     elif given == (len(fine.originals), len(fine.captions)):
         reason = f": without the distractors it is another, easier test: protocol {name}-originals"
     elif given == (len(fine.pool), len(fine.captions)):

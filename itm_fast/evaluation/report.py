@@ -23,11 +23,13 @@ _SEMANTIC_DEFINITIONS = {
     "nsum": "(N): the query's own captions or image left out.  nsum: NCS@1 + NCS@5 + NCS@10 of both directions.",
 }
 _SET_DEFINITIONS = {
+    "coarse": "coarse stage: the fast model alone; its R@k at the number of candidates bounds all after re-ranking.",
     "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
 _EXTRAS = {
+    "coarse": "coarse stage",
     "cxc": "CxC",
     "eccv": "ECCV Caption",
     "pmrp": "plausible matches",
@@ -50,17 +52,21 @@ class Report(Mapping[str, Any]):
         i2t, t2i: the figures of image and of caption queries, as ``headline`` says: "R@1", ... (any positive),
             "R_all@1", ... (share of the positives), "medr", "meanr"; "optimistic" and "pessimistic" with "R@1", ...
             under the best and the worst order of equal scores; "n_queries"; "n_tied", the queries whose best positive
-            has the score of a non-positive.
+            has the score of a non-positive; "n_undefined", those whose positives all have the score -inf, of pairs that
+            were no candidates, beside others: if there are any, "medr" and "meanr" are None.
         rsum: R@1 + R@5 + R@10 of both directions.
         nsum, nsum(N): likewise of NCS and NCS(N); only with φ. Then i2t and t2i also hold "NCS@1", "NCS(N)@1", ... and,
             where m is given, "SR@1", "SR(N)@1", ...
         headline: "full" or "fold_mean".
         full: {"i2t", "t2i", "rsum"} over the whole gallery.
         fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
+        coarse: {"i2t", "t2i"} of ``rerank``'s first stage: "R@1", ..., and R@k, which re-ranking cannot exceed.
+        members: of an ensemble: a list of {"name", "weight", "min", "max", "mean", "std", "seconds"}.
         cxc, eccv, pmrp, originals: {"i2t", "t2i"} with other positives or another gallery, as the protocol says:
             "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
         t2t, i2i: figures of text-text and image-image retrieval.
         sts, sis, sits: {"spearman", "std", "query_column", "n_queries", ...}, sampled correlation x 100.
+        search: of ``itm-fast rerank`` and ``ensemble``: what was tried on the validation set, and the best.
         conditions: n_images, n_captions, protocol, folds, ks, m, dtype, seconds, notes.
     """
 
@@ -100,10 +106,11 @@ class Report(Mapping[str, Any]):
     def __str__(self) -> str:
         """A table, its definitions, and the conditions."""
         ks = self["conditions"]["ks"]
-        recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks)]
-        recall += [name for name in ("mAP@R", "R-Precision") if name in self["i2t"]]
-        parts = [self._title(), *_table(self._rows(recall, ["rsum"]))]
+        recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks), "mAP@R", "R-Precision"]
+        recall = [name for name in recall if name in self["i2t"]]  # re-ranked lists have no medr, meanr
+        parts = [self._title(), *_table(self._rows(recall, [name for name in ("rsum",) if name in self]))]
         parts += self._extra_tables()
+        parts += self._member_table()
         if "nsum" in self:
             names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
             shown = [name for name in names if name in self["i2t"]]
@@ -118,17 +125,19 @@ class Report(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """The headline in one line."""
-        return f"Report(rsum={self['rsum']:.2f}, i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
+        rsum = f"rsum={self['rsum']:.2f}, " if "rsum" in self else ""
+        return f"Report({rsum}i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
 
     def _title(self) -> str:
         conditions = self["conditions"]
         what = "whole gallery" if self["headline"] == "full" else f"mean of {conditions['folds']} folds"
         nsum = f", nsum {self['nsum']:.1f}" if "nsum" in self else ""
-        return f"{conditions['protocol'] or 'retrieval'}: {what}, rsum {self['rsum']:.1f}{nsum}"
+        rsum = f", rsum {self['rsum']:.1f}" if "rsum" in self else ""
+        return f"{conditions['protocol'] or 'retrieval'}: {what}{rsum}{nsum}"
 
     def _rows(self, columns: list[str], sums: list[str]) -> list[list[str]]:
         rows = [["", *columns, *sums]]
-        sections = [("whole gallery", self["full"])]
+        sections = [("whole gallery", self["full"])] if "full" in self else []
         if "folds" in self:
             sections += [(f"fold {number}", fold) for number, fold in enumerate(self["folds"], start=1)]
             sections.append(("mean of folds", self["fold_mean"]))
@@ -149,8 +158,10 @@ class Report(Mapping[str, Any]):
                 found |= {f"{title} {name}": self[key][name] for name in _DIRECTIONS if name in self[key]}
         lines = []
         if found:
-            ks = (f"R@{k}" for k in self["conditions"]["ks"])
-            known = [*ks, "medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
+            ks = self["conditions"]["ks"]
+            depth = self["conditions"].get("k", ks[0])
+            known = [*(f"R@{k}" for k in dict.fromkeys((*ks, depth)))]
+            known += ["medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
             columns = [name for name in known if any(name in figures for figures in found.values())]
             rows = [["", *columns, "queries"]]
             for title, figures in found.items():
@@ -166,10 +177,24 @@ class Report(Mapping[str, Any]):
             lines += [*_table(rows), _SAMPLED, ""]
         return lines
 
+    def _member_table(self) -> list[str]:
+        """What an ensemble is made of."""
+        if "members" not in self:
+            return []
+        numbers = ("weight", "min", "max", "mean", "std", "seconds")
+        rows = [["member", *numbers]]
+        rows += [[one["name"], *(f"{one[name]:.4g}" for name in numbers)] for one in self["members"]]
+        return ["", *_table(rows), ""]
+
     def _tie_lines(self) -> list[str]:
         lines = []
         for direction, words in _DIRECTIONS.items():
             figures = self[direction]
+            if figures["n_undefined"]:
+                lines.append(
+                    f"{words}: the positives of {figures['n_undefined']} of {figures['n_queries']} queries were no "
+                    "candidates (-inf), so that medr and meanr are not defined"
+                )
             if not figures["n_tied"]:
                 continue
             low, high = figures["pessimistic"], figures["optimistic"]
@@ -186,12 +211,14 @@ class Report(Mapping[str, Any]):
         conditions = self["conditions"]
         return (
             f"{conditions['n_images']} images x {conditions['n_captions']} captions, "
-            f"{self['full']['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
+            f"{self['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "
             f"{conditions['seconds']:.2f} s"
         )
 
 
-def _number(column: str, value: float) -> str:
+def _number(column: str, value: float | None) -> str:
+    if value is None:
+        return "-"
     return f"{value:.2f}" if column == "meanr" else f"{value:.1f}"
 
 

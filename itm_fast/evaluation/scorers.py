@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,12 @@ from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import CaptionTokens
 from itm_fast.data.precomp import CaptionedSplit
 from itm_fast.data.tokenizers import Tokenizer
+from itm_fast.evaluation.packed_captions import PackedCaptions
+from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import DotProductScorer
+from itm_fast.metrics.tiles import Progress
+
+_GROUP = 512  # captions of an image scored at a time: enough to fill the tiles of an operator
 
 
 class RetrievalModel(Protocol):
@@ -92,6 +99,7 @@ class ModelScorer:
         is_told = reads_image_tokens is not None and reads_image_tokens(training=False)
         self._image_tokens = self._tokens.by_image(dataset.captions_per_image) if is_told else None
         self._batch_size = batch_size
+        self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
 
     @torch.inference_mode()
@@ -108,6 +116,51 @@ class ModelScorer:
                 )
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
+
+    @torch.inference_mode()
+    def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
+        """The similarities of some pairs only: of each image with its captions, gathered into tiles.
+
+        Args:
+            rows: (n,) int64, images, ascending.
+            columns: (n,) int64, captions.
+            progress: called with (pairs done, pairs in all).
+
+        Returns:
+            (n,) similarities, on the CPU. Every caption that takes part is encoded once, every image at most once for
+            each block of captions that half of ``cache_bytes`` holds; once, if the images fit into ``cache_bytes``.
+        """
+        scores = torch.zeros(len(rows))
+        done = 0
+        for captions, block in self._caption_blocks(np.unique(columns)):
+            place = np.full(self.n_captions, -1)
+            place[captions] = np.arange(len(captions))
+            inside = np.flatnonzero(place[columns] >= 0)
+            # By image, then by length: a tile is as wide as its longest caption.
+            inside = inside[np.lexsort((place[columns[inside]], rows[inside]))]
+            for some in _groups(rows[inside]):
+                pairs = inside[some]
+                batch, number = divmod(int(rows[pairs[0]]), self._batch_size)
+                (regions,) = self._cache.get(("image", batch), self._encode_images)
+                words, word_counts = block.take(place[columns[pairs]])
+                sims = self._model.similarity(regions[number : number + 1], words, word_counts)
+                scores[torch.from_numpy(pairs)] = sims[0].to(scores)
+                done += len(pairs)
+                if progress is not None:
+                    progress(done, len(rows))
+        return scores
+
+    def _caption_blocks(self, captions: IntArray) -> Iterator[tuple[IntArray, PackedCaptions]]:
+        """These captions, shortest first, encoded, as many at a time as half of the cache may hold."""
+        captions = captions[np.argsort(np.diff(self._tokens.offsets)[captions], kind="stable")]
+        block = PackedCaptions()
+        begun = 0
+        for start in range(0, len(captions), self._batch_size):
+            block.add(*self._encode_some(captions[start : start + self._batch_size]))
+            stop = min(start + self._batch_size, len(captions))
+            if block.n_bytes > self._cache_bytes // 2 or stop == len(captions):
+                yield captions[begun:stop], block
+                begun, block = stop, PackedCaptions()
 
     @torch.inference_mode()
     def as_embeddings(self) -> DotProductScorer:
@@ -145,11 +198,13 @@ class ModelScorer:
         return (self._model.encode_images(images.to(self._device)),)
 
     def _encode_captions(self, batch: int) -> Encoded:
-        indices = self._indices(batch, self.n_captions)
-        tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(indices))
+        return self._encode_some(np.array(self._indices(batch, self.n_captions)))
+
+    def _encode_some(self, captions: IntArray) -> tuple[Tensor, Tensor]:
+        tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(captions))
         if self._image_tokens is None:
             return self._model.encode_captions(tokens, word_counts), word_counts
-        images = [caption // self.dataset.captions_per_image for caption in indices]
+        images = captions // self.dataset.captions_per_image
         image_tokens = self._image_tokens.pad(images)[0].to(self._device)
         return cast(_ReadsImageTokens, self._model).encode_captions(tokens, word_counts, image_tokens), word_counts
 
@@ -171,6 +226,14 @@ class _Cache:
         while self._bytes > self._max_bytes and len(self._batches) > 1:
             self._bytes -= _n_bytes(self._batches.popitem(last=False)[1])
         return encoded
+
+
+def _groups(rows: IntArray) -> Iterator[slice]:
+    """Runs of one image in ascending rows, of _GROUP pairs at most."""
+    borders = np.flatnonzero(np.diff(rows)) + 1
+    for start, stop in itertools.pairwise([0, *borders.tolist(), len(rows)]):
+        for first in range(start, stop, _GROUP):
+            yield slice(first, min(first + _GROUP, stop))
 
 
 def _n_bytes(encoded: Encoded) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from itm_fast.evaluation.figures import named
+from itm_fast.evaluation.figures import check_retrieved, named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk
@@ -85,6 +85,9 @@ class Semantics:
         sums: dict[str, list[torch.Tensor]] = {"nsum": [], "nsum(N)": []}
         for direction, query in _DIRECTIONS:
             queries = images if query == "image" else captions
+            own_most = int(self._positives.captions_of_image[images].max(initial=0)) if query == "image" else 1
+            listed = top.image if query == "image" else top.caption
+            check_retrieved(listed, self._k + own_most, f"NCS(N)@{self._k}", query)
             figures[direction] = {}
             for mark, own in (("", None), ("(N)", own_items(self._positives, query)[queries])):
                 lists = semantic_lists(query, top, ideal, self._source, queries, k=self._k, own=own)

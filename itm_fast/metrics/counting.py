@@ -19,6 +19,8 @@ _POSITIVE_QUERIES, _POSITIVE_ITEMS = 256, 2048
 _FEW_RUNS = 8
 _MAX_GAP = 8  # columns between two positives that are cheaper scored along than split into two tiles
 
+ALL_CANDIDATES = torch.iinfo(torch.int64).max
+
 
 @dataclass(frozen=True, eq=False)
 class Ranks:
@@ -33,6 +35,8 @@ class Ranks:
         positives: (n_queries, most positives of a query) int64, rank of every positive under that same order,
             ascending; -1 where a query has fewer.
         n_positives: (n_queries,) int64.
+        n_candidates: (n_queries,) int64, items scored above -inf, where a positive is not among them: it shares the
+            last places with others that were no candidates, and its rank says nothing. Elsewhere ALL_CANDIDATES.
     """
 
     optimistic: Tensor
@@ -40,6 +44,7 @@ class Ranks:
     best: Tensor
     positives: Tensor
     n_positives: Tensor
+    n_candidates: Tensor
 
     def subset(self, queries: slice) -> Ranks:
         """The ranks of some queries."""
@@ -49,6 +54,7 @@ class Ranks:
             self.best[queries],
             self.positives[queries],
             self.n_positives[queries],
+            self.n_candidates[queries],
         )
 
 
@@ -72,20 +78,23 @@ class RankCounter:
         missing = index < 0
         # Missing slots are last in every row and no score is below -inf, so a stable sort leaves them last.
         ordered = torch.sort(scores.masked_fill(missing, -torch.inf), dim=1, descending=True, stable=True)
-        self._query = query
+        self.query = query
         self._scores, self._index = ordered.values.contiguous(), index.gather(1, ordered.indices).contiguous()
         self._n_positives = (~missing).sum(1)
         self._n_above, self._n_at_least = torch.zeros_like(self._n_positives), torch.zeros_like(self._n_positives)
         self._n_before = torch.zeros_like(self._index)
+        self._n_masked = ((self._scores == -torch.inf) & (self._index >= 0)).sum(1)  # positives that are no candidates
+        self._counts_candidates = bool(self._n_masked.any())
+        self._n_others, self._n_candidates = -self._n_masked, torch.zeros_like(self._n_positives)
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Count the scores (n_rows, n_columns) of some images and captions, without NaN."""
-        queries, items = (rows, columns) if self._query == "image" else (columns, rows)
+        queries, items = (rows, columns) if self.query == "image" else (columns, rows)
         count_ranks_(
             tile.to(self._scores),
             queries.start,
             items.start,
-            self._query == "image",
+            self.query == "image",
             scores=self._scores,
             index=self._index,
             n_positives=self._n_positives,
@@ -93,6 +102,11 @@ class RankCounter:
             n_at_least=self._n_at_least,
             n_before=self._n_before,
         )
+        if self._counts_candidates:
+            per_query = (tile > -torch.inf).sum(int(self.query == "image")).to(self._n_candidates)
+            seen = slice(queries.start, queries.stop)
+            self._n_candidates[seen] += per_query
+            self._n_others[seen] += items.stop - items.start - per_query
 
     def ranks(self) -> Ranks:
         """The ranks once every tile has been added, on the CPU."""
@@ -101,12 +115,15 @@ class RankCounter:
         missing = slots >= n_positives[:, None]
         positives = (n_before + slots).masked_fill(missing, -1)  # slot j: j other positives come first
         empty = n_positives == 0
+        # Where every item at -inf is a positive, their places are known all the same.
+        defined = (self._n_masked == 0) | (self._n_others <= 0)
         return Ranks(
             optimistic=self._n_above.cpu().masked_fill(empty, -1),
             pessimistic=self._n_at_least.cpu().masked_fill(empty, -1),
             best=positives[:, 0] if len(slots) else torch.full_like(n_positives, -1),
             positives=positives,
             n_positives=n_positives,
+            n_candidates=self._n_candidates.masked_fill(defined, ALL_CANDIDATES).cpu(),
         )
 
 

@@ -15,6 +15,7 @@ from itm_fast.metrics.positives import IntArray, Positives, make_positives
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.metrics.scorers import Sims, TileScorer, as_scorer
 from itm_fast.metrics.tiles import CHUNK_BYTES, Collector, Progress, Query, Tiles, everything, tile_sims
+from itm_fast.metrics.two_way import TwoWayScorer, of_query
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,18 +132,22 @@ def stream_ranks(
     tiles = Tiles(scorer, progress)
     captions = torch.from_numpy(positives.padded())
     owners = torch.from_numpy(positives.caption_to_image)[:, None]
-    scores = positive_scores(tiles, captions, n_sims)
-    of_captions = scores.new_empty(positives.n_captions, 1)
-    of_captions[captions[captions >= 0], 0] = scores[captions >= 0]
+    scores = positive_scores(Tiles(of_query(scorer, "image")), captions, n_sims)
+    turned = scores
+    if isinstance(scorer, TwoWayScorer):
+        turned = positive_scores(Tiles(of_query(scorer, "caption")), captions, n_sims)
+    dtype = torch.promote_types(scores.dtype, turned.dtype)
+    of_captions = turned.new_empty(positives.n_captions, 1)
+    of_captions[captions[captions >= 0], 0] = turned[captions >= 0]
 
     def counters() -> tuple[RankCounter, RankCounter]:
         return RankCounter("image", scores, captions), RankCounter("caption", of_captions, owners)
 
-    (image, caption), keepers = counters(), _keepers(scorer, k, scores.dtype)
+    (image, caption), keepers = counters(), _keepers(scorer, k, dtype)
     if folds is None:
         tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), ())
-        return BothRanks(image.ranks(), caption.ranks(), (), (), _both(keepers), (), scores.dtype)
-    fold_counters, fold_keepers = counters(), _keepers(scorer, k, scores.dtype)
+        return BothRanks(image.ranks(), caption.ranks(), (), (), _both(keepers), (), dtype)
+    fold_counters, fold_keepers = counters(), _keepers(scorer, k, dtype)
     tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), (*fold_counters, *fold_keepers))
     image_folds, caption_folds = (
         tuple(ranks.subset(fold) for fold in _slices(cut))
@@ -155,7 +160,7 @@ def stream_ranks(
         caption_folds,
         _both(keepers),
         _of_folds(_both(fold_keepers), bounds),
-        scores.dtype,
+        dtype,
     )
 
 

@@ -14,6 +14,7 @@ from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.metrics.scorers import Array, Sims, TileScorer, as_scorer
 from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.metrics.two_way import of_query
 
 PositiveItems: TypeAlias = int | Tensor | npt.NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
 
@@ -120,7 +121,7 @@ def ranks(
     scorer = _scorer(queries, gallery)
     index = _positive_index(positives, scorer.n_images, scorer.n_captions)
     tiles, n_sims = Tiles(scorer, progress), tile_sims(chunk_bytes)
-    counter = RankCounter("image", positive_scores(tiles, index, n_sims), index)
+    counter = RankCounter("image", positive_scores(Tiles(of_query(scorer, "image")), index, n_sims), index)
     tiles.collect(everything(scorer), n_sims, (counter,), ())
     found = counter.ranks()
     return BestRanks(found.optimistic, found.pessimistic)

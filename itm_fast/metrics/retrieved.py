@@ -35,13 +35,13 @@ class TopKeeper:
             k: items to keep; no query may get fewer.
             dtype: float32 or float64, that of the tiles.
         """
-        self._query, self._begun = query, False
+        self.query, self._begun = query, False
         self._values = torch.full((n_queries, k), -torch.inf, dtype=dtype)
         self._indices = torch.full((n_queries, k), NO_ITEM)
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Offer the scores (n_rows, n_columns) of some images and captions, without NaN."""
-        queries, items = (rows, columns) if self._query == "image" else (columns, rows)
+        queries, items = (rows, columns) if self.query == "image" else (columns, rows)
         if not self._begun:  # the lists stay where the first tile is
             self._values, self._indices = self._values.to(tile.device), self._indices.to(tile.device)
             self._begun = True
@@ -49,7 +49,7 @@ class TopKeeper:
             tile.to(self._values),
             queries.start,
             items.start,
-            self._query == "image",
+            self.query == "image",
             values=self._values,
             indices=self._indices,
         )

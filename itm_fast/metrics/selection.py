@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import Array, DotProductScorer, MatrixScorer, TileScorer
-from itm_fast.metrics.tiles import Collector
+from itm_fast.metrics.tiles import Collector, Query
+from itm_fast.metrics.two_way import TwoWayScorer
 
 
 class Part:
@@ -22,9 +23,14 @@ class Part:
         Args:
             rows: ascending numbers of images, or None for all.
             columns: ascending numbers of captions, or None for all.
-            collectors: get what is left of each tile.
+            collectors: get what is left of each tile; at least one, all of one direction.
         """
         self._rows, self._columns, self._collectors = rows, columns, collectors
+
+    @property
+    def query(self) -> Query:
+        """The direction of all its collectors."""
+        return self._collectors[0].query
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Take the scores (n_rows, n_columns) of some images and captions."""
@@ -55,8 +61,8 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         columns: (m,) numbers of captions, or None for all in order.
 
     Returns:
-        A scorer of n x m pairs. Matrices and embeddings are picked from; of other scorers the tile that spans the
-        chosen ones is asked for.
+        A scorer of n x m pairs. Matrices and embeddings are picked from; a scorer with a method select(rows, columns)
+        does it itself; of others the tile that spans the chosen ones is asked for.
 
     Raises:
         ValueError: a scorer that is neither matrix nor embeddings, and numbers that do not ascend.
@@ -70,6 +76,9 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
     columns = None if columns is None or _all_in_order(columns, scorer.n_captions) else columns
     if rows is None and columns is None:
         return scorer
+    if isinstance(scorer, TwoWayScorer):
+        sides = (scorer.images_to_captions, scorer.captions_to_images)
+        return TwoWayScorer(*(select(side, rows, columns) for side in sides))
     if isinstance(scorer, DotProductScorer):
         images, captions = scorer.images, scorer.captions
         return DotProductScorer(
@@ -77,6 +86,9 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
         )
     if isinstance(scorer, MatrixScorer):
         return _SelectedMatrix(scorer, rows, columns)
+    own: Callable[[IntArray | None, IntArray | None], TileScorer] | None = getattr(scorer, "select", None)
+    if own is not None:
+        return own(rows, columns)
     for name, numbers in (("images", rows), ("captions", columns)):
         if numbers is not None and np.any(np.diff(numbers) <= 0):
             raise ValueError(
@@ -84,6 +96,11 @@ def select(scorer: TileScorer, rows: IntArray | None, columns: IntArray | None) 
                 "embeddings or a matrix, or order the data set as the annotations are"
             )
     return _Selected(scorer, rows, columns)
+
+
+def chosen(scorer: TileScorer) -> tuple[IntArray | None, IntArray | None]:
+    """Which rows and columns of a matrix ``select`` has taken, None for all in order."""
+    return (scorer.rows, scorer.columns) if isinstance(scorer, _SelectedMatrix) else (None, None)
 
 
 def _all_in_order(numbers: IntArray, n: int) -> bool:

@@ -10,7 +10,10 @@ from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.scorers import TileScorer
-from itm_fast.metrics.tiles import Collector, Tiles
+from itm_fast.metrics.tiles import Collector, Query, Tiles
+from itm_fast.metrics.two_way import TwoWayScorer, of_query
+
+_QUERIES: tuple[Query, Query] = ("image", "caption")
 
 
 class SetRanks:
@@ -30,29 +33,31 @@ class SetRanks:
         Raises:
             ValueError: NaN among the scores of the positives.
         """
-        pairs = []
+        pairs: dict[Query, tuple[IntArray, IntArray]] = {}
         if image is not None:
-            pairs.append((image.owners(), image.items))
+            pairs["image"] = image.owners(), image.items
         if caption is not None:
-            pairs.append((caption.items, caption.owners()))
-        # The two directions may be annotated apart: each pair of either is scored once.
-        keys = [rows * scorer.n_captions + columns for rows, columns in pairs]
-        distinct = np.unique(np.concatenate(keys))
-        scores = _scores(scorer, n_sims, distinct)
+            pairs["caption"] = caption.items, caption.owners()
+        keys = {query: rows * scorer.n_captions + columns for query, (rows, columns) in pairs.items()}
+        # The two directions may be annotated apart: each pair of either is scored once, if it has one score.
+        distinct = np.unique(np.concatenate(list(keys.values())))
+        once = None if isinstance(scorer, TwoWayScorer) else _scores(scorer, n_sims, distinct)
         self._truth = (image, caption)
-        self._counters: list[RankCounter | None] = [None, None]
-        for place, (query, truth) in enumerate(zip(("image", "caption"), self._truth, strict=True)):
+        self._counters: dict[Query, RankCounter] = {}
+        for query, truth in zip(_QUERIES, self._truth, strict=True):
             if truth is None:
                 continue
+            known = distinct if once is not None else np.unique(keys[query])
+            scores = once if once is not None else _scores(of_query(scorer, query), n_sims, known)
             index = torch.from_numpy(truth.padded())
             padded = scores.new_zeros(index.shape)
-            padded[index >= 0] = scores[torch.from_numpy(np.searchsorted(distinct, keys.pop(0))).to(scores.device)]
-            self._counters[place] = RankCounter("image" if query == "image" else "caption", padded, index)
+            padded[index >= 0] = scores[torch.from_numpy(np.searchsorted(known, keys[query])).to(scores.device)]
+            self._counters[query] = RankCounter(query, padded, index)
 
     @property
     def collectors(self) -> list[Collector]:
         """What has to see every tile once."""
-        return [counter for counter in self._counters if counter is not None]
+        return list(self._counters.values())
 
     def ranks(self) -> tuple[Ranks | None, Ranks | None]:
         """Ranks of image and of caption queries, once every tile has been seen.
@@ -61,8 +66,8 @@ class SetRanks:
         in n_positives.
         """
         image, caption = (
-            None if counter is None or truth is None else _with_unreachable(counter.ranks(), truth)
-            for counter, truth in zip(self._counters, self._truth, strict=True)
+            None if truth is None else _with_unreachable(self._counters[query].ranks(), truth)
+            for query, truth in zip(_QUERIES, self._truth, strict=True)
         )
         return image, caption
 
@@ -94,4 +99,5 @@ def _with_unreachable(ranks: Ranks, truth: QueryPositives) -> Ranks:
         ranks.best.masked_fill(missed, truth.n_items),
         ranks.positives,
         ranks.n_positives + n_unreachable,
+        ranks.n_candidates,
     )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.scorers import Array, TileScorer, as_float_tensor
+from itm_fast.metrics.two_way import TwoWayScorer, of_query
 from itm_fast.ops.ranking import has_kernels, has_nan
 
 Query: TypeAlias = Literal["image", "caption"]
@@ -26,6 +27,11 @@ _TILE_COLUMNS = 2048
 
 class Collector(Protocol):
     """Whatever collects from tiles."""
+
+    @property
+    def query(self) -> Query:
+        """The direction whose similarities it collects, where the two differ."""
+        ...
 
     def add(self, tile: Tensor, rows: slice, columns: slice, /) -> None:
         """Take the scores (n_rows, n_columns) of some images and captions."""
@@ -52,7 +58,7 @@ class Tiles:
         """
         self._captions = captions
         self.scorer, self._progress, self.what = scorer, progress, what
-        self._done, self._total = 0, scorer.n_images * scorer.n_captions
+        self._done, self._total = 0, n_pairs(scorer)
         if progress is not None:
             progress(0, self._total)
 
@@ -77,6 +83,8 @@ class Tiles:
 
     def dtype(self) -> torch.dtype:
         """float32 or float64: the type in which the tiles are compared."""
+        if isinstance(self.scorer, TwoWayScorer):
+            return torch.promote_types(*(tiles.dtype() for tiles in self._directions().values()))
         return self.score(slice(0, min(1, self.scorer.n_images)), slice(0, min(1, self.scorer.n_captions))).dtype
 
     def collect(
@@ -86,7 +94,7 @@ class Tiles:
         everywhere: Iterable[Collector],
         in_folds: Iterable[Collector],
     ) -> None:
-        """Score every pair once.
+        """Score every pair once; where the two directions differ, once for each that somebody collects.
 
         Args:
             bounds: first row and column of each fold and the end of the last, as ``Positives.fold_bounds`` has them.
@@ -95,6 +103,15 @@ class Tiles:
             in_folds: get the tiles inside one fold; no tile lies across a border.
         """
         everywhere, in_folds = list(everywhere), list(in_folds)
+        if isinstance(self.scorer, TwoWayScorer):
+            for query, tiles in self._directions().items():
+                theirs = [[one for one in some if one.query == query] for some in (everywhere, in_folds)]
+                if any(theirs):
+                    tiles.collect(bounds, n_sims, *theirs)
+                self._done += tiles._total
+                if self._progress is not None:
+                    self._progress(self._done, self._total)
+            return
         for rows, columns, inside in _grid(*bounds, n_sims):
             tile = self.score(rows, columns)
             for collector in (*everywhere, *(in_folds if inside else ())):
@@ -102,6 +119,22 @@ class Tiles:
             self._done += tile.numel()
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+    def _directions(self) -> dict[Query, Tiles]:
+        """The tiles of either direction; their progress is a part of that of both."""
+
+        def report(done: int, _: int) -> None:
+            if self._progress is not None and done:
+                self._progress(self._done + done, self._total)
+
+        queries: tuple[Query, Query] = ("image", "caption")
+        what = f"{self.what} of {{}} queries"
+        return {q: Tiles(of_query(self.scorer, q), report, what.format(q), self._captions) for q in queries}
+
+
+def n_pairs(scorer: TileScorer) -> int:
+    """Pairs that a pass for both directions scores."""
+    return (1 + isinstance(scorer, TwoWayScorer)) * scorer.n_images * scorer.n_captions
 
 
 def everything(scorer: TileScorer) -> tuple[IntArray, IntArray]:

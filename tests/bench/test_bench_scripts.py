@@ -31,10 +31,11 @@ def test_runs_and_writes_its_figures(script, tmp_path):
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"
     assert all(min(case["milliseconds"].values()) > 0 for case in record["cases"])
-    again = subprocess.run(
-        [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert "faster than tiny" in again.stdout
+    if script == "losses":  # all of them end in the same comparison
+        again = subprocess.run(
+            [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
+        )
+        assert "faster than tiny" in again.stdout
 
 
 def test_the_experiment_on_little_data(tmp_path):

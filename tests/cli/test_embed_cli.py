@@ -88,9 +88,26 @@ def test_protocol_by_ids(place, capsys):
 
 
 def test_relevance_of_its_own_captions(place, capsys):
-    code, out, _ = run(capsys, "evaluate", "--embeddings", place / "out", "--ncs", "--m", "2", "--json")
+    code, out, _ = run(capsys, "evaluate", "--embeddings", place / "out", "--ncs", "--json")
     assert code == 0
-    assert 0 < json.loads(out)["nsum"] <= 600
+    assert 0 < json.loads(out)["nsum"] < 600
+    # Images in another order than their captions: φ goes by column all the same.
+    names = [path.name for path in sorted((place / "val2014").iterdir(), reverse=True)]
+    (place / "names.txt").write_text("\n".join(names))
+    assert run(capsys, "embed", *flags(place, "turned"), "--image-list", place / "names.txt")[0] == 0
+    code, turned, _ = run(capsys, "evaluate", "--embeddings", place / "turned", "--ncs", "--json")
+    for key in ("NCS@1", "NCS(N)@5"):
+        for direction in ("i2t", "t2i"):
+            assert json.loads(turned)[direction][key] == pytest.approx(json.loads(out)[direction][key])
+
+
+def test_a_source_of_other_commands(place):
+    from itm_fast.cli.sources import ModelOptions, is_model, open_source
+
+    scorer = open_source(str(place / "out"), ModelOptions())
+    assert (scorer.n_images, scorer.n_captions) == (N_IMAGES, 24)
+    assert not is_model(str(place / "out"))  # it is of one split
+    assert is_model(str(place / "clip"))
 
 
 def test_fine_grained_set(place, capsys):

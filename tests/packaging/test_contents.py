@@ -46,7 +46,7 @@ def files(folder: str, *suffixes: str) -> set[str]:
 
 def test_sdist_holds_what_a_build_and_the_tests_need(sdist: set[str]):
     wanted = files("csrc", ".cpp", ".h", ".inl", ".cu", ".cuh", ".md") | files("tests", ".py", ".npz")
-    wanted |= files("itm_fast", ".py")
+    wanted |= files("itm_fast", ".py") | files("docs", ".md", ".svg") | files("scripts", ".py")
     wanted |= {"setup.py", "pyproject.toml", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "itm_fast/py.typed"}
     wanted |= {"requirements/dev.txt", "scripts/sanitize.sh"}
     assert not wanted - sdist

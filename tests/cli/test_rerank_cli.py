@@ -1,0 +1,199 @@
+"""itm-fast rerank and itm-fast ensemble: sources of all kinds, searches, output, and one line on bad input."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from itm_fast.cli import main as cli
+from itm_fast.data import PrecompDataset, Vocabulary, make_data
+from itm_fast.evaluation import EnsembleScorer, evaluate, rerank
+from itm_fast.evaluation.scorers import ModelScorer
+from itm_fast.models import load_model, model_class, save_model
+
+DIM = 12
+
+
+def model_of(name, vocabulary, seed=0, **options):
+    torch.manual_seed(seed)
+    config = model_class(name).config_class(img_dim=DIM, word_dim=6, embed_size=8, **options)
+    return model_class(name)(config, vocabulary).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A data set with three untrained models and a checkpoint in SCAN's layout, and files of the scores of one."""
+    folder = tmp_path_factory.mktemp("rerank")
+    made = make_data(folder / "data", n_train=20, n_dev=6, n_test=8, max_regions=4, dim=DIM)
+    assert made is not None
+    vocabulary = Vocabulary.load(folder / "data" / "vocab.json")
+    save_model(model_of("vsepp", vocabulary), folder / "vsepp")
+    for cross_attn in ("t2i", "i2t"):
+        save_model(model_of("scan", vocabulary, cross_attn=cross_attn), folder / cross_attn)
+    scan = model_of("scan", vocabulary, seed=1)
+    options = argparse.Namespace(**{name: getattr(scan.config, name) for name in scan.config.__dataclass_fields__})
+    content = {"model": [scan.img_enc.state_dict(), scan.txt_enc.state_dict()], "opt": options, "best_rsum": 1.0}
+    torch.save(content, folder / "model_best.pth.tar")
+    for split, n_images in (("test", 8), ("dev", 6)):
+        sims = matrix(folder, "t2i", split)
+        assert sims.shape == (n_images, 5 * n_images)
+        np.save(folder / f"{split}.npy", sims)
+    rng = np.random.default_rng(0)
+    np.save(folder / "images.npy", rng.standard_normal((8, 3), dtype=np.float32))
+    np.save(folder / "captions.npy", rng.standard_normal((40, 3), dtype=np.float32))
+    bad = matrix(folder, "t2i", "test")
+    bad[2, 9] = np.nan
+    np.save(folder / "nan.npy", bad)
+    for name, images in (("ids", list(range(8))), ("other", [9, *range(1, 8)])):
+        (folder / f"{name}.json").write_text(json.dumps({"image_ids": images, "caption_ids": list(range(40))}))
+    return folder
+
+
+def scorer(folder, model, split):
+    return ModelScorer(load_model(folder / model), PrecompDataset(folder / "data", split), tokenizer="split")
+
+
+def matrix(folder, model, split):
+    of = scorer(folder, model, split)
+    return of(slice(0, of.n_images), slice(0, of.n_captions)).numpy()
+
+
+@pytest.fixture
+def run(folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+
+    def call(command, *flags):
+        code = cli.main([command, *flags])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+DATA = ("--data", "data", "--tokenizer", "split")
+
+
+def test_rerank_models(folder, run):
+    code, out, _ = run(
+        "rerank", "--coarse", "vsepp", "--fine", "t2i", "--k", "10", *DATA, "--json", "--output", "r.json"
+    )
+    assert code == 0
+    found = json.loads(out)
+    expected = rerank(matrix(folder, "vsepp", "test"), matrix(folder, "t2i", "test"), 10).to_dict()
+    for key in ("i2t", "t2i", "coarse", "rsum"):
+        assert found[key] == expected[key]
+    assert found["conditions"]["n_scored"] == expected["conditions"]["n_scored"] <= 320
+    assert json.loads((folder / "r.json").read_text()) == found
+
+
+def test_rerank_files_and_alpha(folder, run):
+    files = ["--coarse", "images.npy,captions.npy", "--fine", "test.npy", "--k", "4", "--ks", "1", "3"]
+    code, out, _ = run("rerank", *files, "--alpha", "0.5", "--beta", "-1", "--json")
+    assert code == 0
+    images, captions = np.load(folder / "images.npy"), np.load(folder / "captions.npy")
+    expected = rerank((images, captions), np.load(folder / "test.npy"), 4, alpha=0.5, beta=-1, ks=(1, 3))
+    assert json.loads(out)["t2i"] == expected.to_dict()["t2i"]
+    code, out, _ = run("rerank", *files)
+    assert code == 0
+    assert "coarse stage t2i" in out
+    assert "Coarse stage" in out
+    assert "medr" not in out.split("\n")[1]
+
+
+def test_alpha_is_searched_on_dev(folder, run):
+    code, out, _ = run("rerank", "--coarse", "vsepp", "--fine", "test.npy", "--dev-fine", "dev.npy", *DATA, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert len(found["search"]["tried"]) == 8
+    assert found["conditions"]["alpha"] == found["search"]["alpha"]
+    alpha = found["search"]["tried"][3][0]
+    dev = rerank(matrix(folder, "vsepp", "dev"), np.load(folder / "dev.npy"), 128, alpha=alpha)
+    assert found["search"]["tried"][3][1] == pytest.approx(dev["rsum"])
+    code, out, _ = run(
+        *("rerank", "--coarse", "vsepp", "--fine", "t2i", "--search-alpha-on", "dev", "--alphas", "0", "2", *DATA)
+    )
+    assert code == 0
+    assert "searched on the validation set: rsum" in out
+
+
+def test_ensemble_of_a_model_a_checkpoint_a_file_and_embeddings(folder, run):
+    members = ["i2t", "model_best.pth.tar", "test.npy", "images.npy,captions.npy"]
+    code, out, _ = run("ensemble", *members, "--normalise", "zscore", *DATA, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [member["name"] for member in found["members"]] == members
+    from itm_fast.originals import load_original
+
+    vocabulary = Vocabulary.load(folder / "data" / "vocab.json")
+    data = PrecompDataset(folder / "data", "test")
+    checkpoint = ModelScorer(load_original(folder / "model_best.pth.tar", vocabulary), data, tokenizer="split")
+    embeddings = np.load(folder / "images.npy"), np.load(folder / "captions.npy")
+    scorers = [scorer(folder, "i2t", "test"), checkpoint, np.load(folder / "test.npy"), embeddings]
+    expected = evaluate(EnsembleScorer(scorers, normalise="zscore")).to_dict()
+    assert found["i2t"] == expected["i2t"]
+    assert found["t2i"] == expected["t2i"]
+
+
+def test_weights_are_searched_on_dev(folder, run):
+    code, out, _ = run("ensemble", "t2i", "i2t", "--search-weights-on", "dev", "--step", "0.25", *DATA, "--json")
+    assert code == 0
+    found = json.loads(out)
+    weights = found["search"]["weights"]
+    assert [member["weight"] for member in found["members"]] == weights
+    dev = [matrix(folder, name, "dev") for name in ("t2i", "i2t")]
+    for tried, rsum in found["search"]["tried"]:
+        assert rsum == pytest.approx(evaluate(EnsembleScorer(dev, weights=tried))["rsum"])
+    test = [matrix(folder, name, "test") for name in ("t2i", "i2t")]
+    assert found["rsum"] == pytest.approx(evaluate(EnsembleScorer(test, weights=weights))["rsum"])
+    code, out, _ = run("ensemble", "test.npy", "i2t", "--dev-members", "dev.npy", "i2t", "--step", "0.5", *DATA)
+    assert code == 0
+    assert "the best of 3 tried; each member scored all its pairs once" in out
+
+
+def test_given_weights_and_ids(run):
+    code, out, _ = run("ensemble", "test.npy", "test.npy", "--weights", "0.25", "0.75", "--ids", "ids.json", "ids.json")
+    assert code == 0
+    assert "0.25" in out
+
+
+@pytest.mark.parametrize(
+    ("flags", "fragment"),
+    [
+        (["rerank", "--fine", "test.npy"], "--coarse is missing"),
+        (["rerank", "--coarse", "test.npy"], "--fine is missing"),
+        (["rerank", "--coarse", "none", "--fine", "test.npy"], "none: no such file or folder; expected similarities"),
+        (["rerank", "--coarse", "none.npy", "--fine", "test.npy"], "none.npy: No such file"),
+        (["rerank", "--coarse", "vsepp", "--fine", "t2i"], "vsepp is a model, which needs --data"),
+        (["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--k", "9"], "k is 9, but R@10 is asked for"),
+        (["rerank", "--coarse", "test.npy", "--fine", "dev.npy"], "fine scores are of 6 images x 30 captions"),
+        (["rerank", "--coarse", "test.npy", "--fine", "nan.npy"], "fine is NaN at row (image) 2, column (caption) 9"),
+        (["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--search-alpha-on", "dev"], "as --dev-coarse"),
+        (["rerank", "--coarse", "t2i", "--fine", "i2t", "--alphas", "1", *DATA], "--alphas goes with"),
+        (
+            ["rerank", "--coarse", "t2i", "--fine", "i2t", "--alpha", "1", "--search-alpha-on", "dev", *DATA],
+            "exclude each other",
+        ),
+        (["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--protocol", "coco-1k"], "expects 5000 images"),
+        (["ensemble"], "at least two members, given 0"),
+        (["ensemble", "test.npy"], "at least two members, given 1"),
+        (["ensemble", "test.npy", "dev.npy"], "test.npy is of 8 images x 40 captions, but dev.npy of 6 x 30"),
+        (["ensemble", "test.npy", "nan.npy"], "nan.npy is NaN at row (image) 2, column (caption) 9"),
+        (["ensemble", "test.npy", "test.npy", "--weights", "0.5", "0.6"], "weights sum to 1.1"),
+        (["ensemble", "test.npy", "test.npy", "--weights", "-1", "2"], "weights[0] is -1.0"),
+        (["ensemble", "test.npy", "test.npy", "--ids", "ids.json", "other.json"], "first at 0: 0 and 9"),
+        (["ensemble", *["test.npy"] * 3, "--ids", "ids.json", "ids.json"], "--ids has 2 files"),
+        (["ensemble", "test.npy", "test.npy", "--search-weights-on", "dev"], "as --dev-members"),
+        (["ensemble", "test.npy", "test.npy", "--dev-members", "dev.npy"], "--dev-members has 1"),
+        (["ensemble", "t2i", "i2t", "--search-weights-on", "dev", "--weights", "1", "0", *DATA], "exclude each other"),
+        (["ensemble", "test.npy", "data/vocab.json", *DATA], "data/vocab.json"),
+        (["ensemble", "test.npy", "test.npy", "--normalise", "minmax"], "invalid choice 'minmax'"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(run, flags, fragment):
+    code, out, err = run(*flags)
+    assert (code, out) == (2, "")
+    assert fragment in err
+    assert err.startswith("itm-fast: error: ")
+    assert err.count("\n") == 1
