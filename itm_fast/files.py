@@ -20,6 +20,7 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         FileNotFoundError: the folder of `path` does not exist.
+        OSError: what went wrong while writing, such as a full disk, with `path` as its file.
 
     Example:
         >>> import tempfile
@@ -36,5 +37,15 @@ def written_aside(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield aside
         os.replace(aside, target)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == aside:  # people know the file by its own name only
+            error.filename = str(target)
+        raise
+    except Exception as error:
+        from safetensors import SafetensorError  # here, so that it costs no command's help its import
+
+        if isinstance(error, SafetensorError):  # of a full disk too
+            raise OSError(f"{target}: could not be written: {error}") from error
+        raise
     finally:
         aside.unlink(missing_ok=True)

@@ -20,6 +20,19 @@ _HOMES = {
 }
 MODELS = tuple(_HOMES)
 
+# Known without torch, for help and completion; a test compares them with the models' own.
+_PRESETS = {
+    "vsepp": "vse++ vse0 order++ order0",
+    "scan": "f30k-t-i-lse f30k-t-i-avg f30k-i-t-lse f30k-i-t-avg coco-t-i-lse coco-t-i-avg coco-i-t-lse coco-i-t-avg",
+    "sgraf": "f30k-sgr f30k-saf coco-sgr coco-saf",
+    "vsrn": "f30k coco",
+    "vse_infty": "f30k f30k-bert f30k-grid f30k-grid-bert f30k-wsl-grid-bert "
+    "coco coco-bert coco-grid coco-grid-bert coco-wsl-grid-bert",
+    "esl": "f30k-h f30k-a coco-h coco-a f30k-h-bert f30k-a-bert coco-h-bert coco-a-bert",
+    "chan": "f30k coco f30k-bert coco-bert",
+    "cvse": "f30k coco f30k-sam coco-sam",
+}
+
 
 def model_class(name: str) -> type[MatchingModel]:
     """The class of a model.
@@ -35,6 +48,19 @@ def model_class(name: str) -> type[MatchingModel]:
     module, attribute = _HOMES[name]
     found: type[MatchingModel] = getattr(importlib.import_module(module), attribute)
     return found
+
+
+def preset_names(name: str) -> tuple[str, ...]:
+    """The names of `presets`, without importing the model.
+
+    Args:
+        name: One of `MODELS`.
+
+    Example:
+        >>> preset_names("vsrn")
+        ('f30k', 'coco')
+    """
+    return tuple(_PRESETS[name].split())
 
 
 def presets(name: str) -> dict[str, Preset]:

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 _ROWS = 128  # images of φ computed and written at a time
 
 
-@dataclass(frozen=True)
-class CiderMatrix:
-    """Write φ, (n_images, n_captions) .npy: the CIDEr of every caption against the captions of every image."""
+@dataclass(frozen=True, kw_only=True)
+class FileFlags:
+    """Files."""
 
     references: Path
     """Captions of the images: .json, {image: [captions]}; or text, --captions-per-image lines an image."""
 
     output: Path
     """The .npy file to write; replaced once it is complete."""
+
+    captions_per_image: int = 5
+    """Lines an image in a text file of references."""
 
     candidates: Path | None = None
     """Captions to score, a line each; by default the references themselves."""
@@ -33,6 +36,11 @@ class CiderMatrix:
 
     save_frequencies: Path | None = None
     """Also write the document frequencies (safetensors)."""
+
+
+@dataclass(frozen=True)
+class VariantFlags:
+    """Variant of CIDEr."""
 
     variant: Literal["cider_d", "cider"] = "cider_d"
     """cider_d is what the codes of NCS, SAM and pycocoevalcap compute; cider has no clipping and no length penalty."""
@@ -46,14 +54,21 @@ class CiderMatrix:
     tokenizer: Literal["split", "ptb"] = "split"
     """split: lower-case, then white space; ptb: as pycocoevalcap's PTBTokenizer."""
 
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
     dtype: Literal["float32", "float64"] = "float32"
     """Of the file; sums are float64 in either case."""
 
-    captions_per_image: int = 5
-    """Lines an image in a text file of references."""
-
     json: bool = False
     """Print what was done as JSON."""
+
+
+@dataclass(frozen=True)
+class CiderMatrix(FileFlags, VariantFlags, OutputFlags):
+    """Write φ, (n_images, n_captions) .npy: the CIDEr of every caption against the captions of every image."""
 
 
 def run(args: CiderMatrix) -> int:
@@ -95,11 +110,12 @@ def _write(args: CiderMatrix, corpus: Corpus) -> None:
     from itm_fast.files import written_aside
 
     dtype = torch.float32 if args.dtype == "float32" else torch.float64
-    with written_aside(args.output) as aside, progress_bar("cider") as progress:
+    # In order and not through a map of the file, which on a full disk ends in a bus error instead of an OSError.
+    with written_aside(args.output) as aside, aside.open("wb") as file, progress_bar("cider") as progress:
         shape = (corpus.n_images, corpus.n_captions)
-        phi = np.lib.format.open_memmap(aside, mode="w+", dtype=args.dtype, shape=shape)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(args.dtype)), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, corpus.n_images, _ROWS):
             stop = min(start + _ROWS, corpus.n_images)
-            phi[start:stop] = corpus.relevance(range(start, stop), dtype=dtype).numpy()
+            file.write(corpus.relevance(range(start, stop), dtype=dtype).numpy().data)
             progress(stop, corpus.n_images)
-        phi.flush()

@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 5.0
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether colours and bold letters may go to a stream: by the environment, else only to terminals.
+
+    Args:
+        stream: stdout or stderr.
+
+    Returns:
+        NO_COLOR says no, FORCE_COLOR and CLICOLOR_FORCE say yes, CLICOLOR=0 and TERM=dumb say no.
+    """
+    environment = os.environ.get
+    if environment("NO_COLOR"):
+        return False
+    if any(environment(name, "0") not in ("", "0") for name in ("FORCE_COLOR", "CLICOLOR_FORCE")):
+        return True
+    return environment("CLICOLOR") != "0" and environment("TERM") != "dumb" and stream.isatty()
+
+
+def console_of(stream: TextIO) -> Console:
+    """What prints tables and bars to a stream, in colours where they are wanted.
+
+    Args:
+        stream: stdout or stderr.
+    """
+    from rich.console import Console
+
+    # Told here what is a terminal: by itself it would count a pipe under FORCE_COLOR as one, and move a cursor there.
+    return Console(
+        file=stream,
+        force_terminal=stream.isatty(),
+        color_system="standard" if wants_colour(stream) else None,
+        highlight=False,
+    )
 
 
 @contextmanager
@@ -33,6 +68,8 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield _plain_lines(description)
         return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -41,7 +78,7 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console_of(sys.stderr), transient=True) as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -69,17 +106,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
         rows: one sequence a row, as long as ``columns``.
         title: a line above.
     """
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(soft_wrap=True).print(table)
+    console_of(sys.stdout).print(table, soft_wrap=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object to stdout, for machines: no colours, no wrapping."""
-    print(json.dumps(value, indent=2))
+    """Print one JSON object to stdout, for machines: no colours, no wrapping; NaN and infinity, not JSON, are null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def print_error(message: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from itm_fast.cli.console import print_json, print_table
+from itm_fast.cli.console import print_json, print_table, progress_bar
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ def run(args: Correlate) -> int:
     judged = read_judgements(args.judgements)
     found = {"binary": correlation(judged.original, judged)}
     if args.captions is not None:
-        found["cider_d"] = correlation(cider_of_pairs(judged, args.captions), judged)
+        with progress_bar("read captions") as progress:
+            found["cider_d"] = correlation(cider_of_pairs(judged, args.captions, progress=progress), judged)
     if args.json:
-        # NaN is no JSON: binary relevance does not vary among pairs that are all non-original
-        plain = {name: {key: None if r != r else r for key, r in rs.items()} for name, rs in found.items()}
-        print_json({"n_pairs": len(judged.scores), "n_original": int(judged.original.sum()), "pearson": plain})
+        # None of binary relevance among pairs that are all non-original: it does not vary
+        print_json({"n_pairs": len(judged.scores), "n_original": int(judged.original.sum()), "pearson": found})
         return 0
     rows = [[name, *("-" if r != r else f"{r:.4f}" for r in rs.values())] for name, rs in found.items()]
     n_others = int((~judged.original).sum())

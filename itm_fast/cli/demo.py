@@ -32,14 +32,9 @@ _MAX_DIFFERENCE = 1e-4  # of two scores; float32 explains about 1e-6
 
 
 @dataclass(frozen=True)
-class Demo:
-    """Make a small data set, train a small SCAN on it, evaluate it, and compare the fused operator with plain PyTorch.
+class DataFlags:
+    """Data."""
 
-    Nothing is downloaded; about a minute on two cores.
-    """
-
-    folder: Path = Path("runs/demo")
-    """Where data, model and reports go; those of an earlier demo are replaced."""
     n_train: int = 1000
     """Training images, five captions each."""
     n_test: int = 300
@@ -48,6 +43,12 @@ class Demo:
     """Regions an image."""
     dim: int = 256
     """Width of a region's feature."""
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """Model and training."""
+
     embed_size: int = 256
     """Width of a region's and a word's embedding."""
     num_epochs: int = 10
@@ -60,12 +61,28 @@ class Demo:
     """Of Adam; a tenth of it after lr_update epochs."""
     lr_update: int = 7
     """Epochs after which the learning rate falls to a tenth."""
-    repeats: int = 3
-    """Timed runs of each side of the comparison; medians are shown."""
     seed: int = 0
     """Fixes data, initialisation and order."""
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
+    folder: Path = Path("runs/demo")
+    """Where data, model and reports go; those of an earlier demo are replaced."""
+    repeats: int = 3
+    """Timed runs of each side of the comparison; medians are shown."""
     json: bool = False
     """Print one JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class Demo(DataFlags, TrainingFlags, OutputFlags):
+    """Make a small data set, train a small SCAN on it, evaluate it, and compare the fused operator with plain PyTorch.
+
+    Nothing is downloaded; about a minute on two cores.
+    """
 
 
 def run(args: Demo) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
-from itm_fast.cli.console import print_table
+from itm_fast.cli.console import console_of, print_table
 
 KS = (1, 5, 10)
 DIRECTIONS = {"i2t": "image -> caption", "t2i": "caption -> image"}
@@ -27,7 +26,7 @@ def show(name: str, section: Section) -> None:
         section: What the stage returned.
     """
     title, blocks_of = _STAGES[name]
-    console = Console(highlight=False)
+    console = console_of(sys.stdout)
     console.print(f"\n[bold]{title}[/bold]")
     for block in blocks_of(section):
         if isinstance(block, str):

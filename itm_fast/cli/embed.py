@@ -8,20 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import tyro
-
 from itm_fast.cli.console import print_json, progress_bar
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet
 
 
-@dataclass(frozen=True)
-class Embed:
-    """Encode the images and captions of a test set with a CLIP-like model, for itm-fast evaluate --embeddings.
-
-    May be interrupted at any time: the same command continues where it was. Nothing is downloaded.
-    """
+@dataclass(frozen=True, kw_only=True)
+class FileFlags:
+    """Files."""
 
     model: str
     """Folder of a model of transformers (CLIP, SigLIP, AltCLIP, ALIGN, BLIP for image-text retrieval, ...), or its name
@@ -30,8 +25,8 @@ class Embed:
     output: Path
     """Folder to write to: images.npy, captions.npy, caption_to_image.npy, items.json, embeddings.json."""
 
-    images_folder: tyro.conf.UseAppendAction[tuple[Path, ...]] = ()
-    """Needed: the folder with the image files, such as val2014, or the one above it; may be given again."""
+    images_folder: tuple[Path, ...] = ()
+    """Needed: the folder with the image files, such as val2014, or the one above it; or several."""
 
     captions: Path | None = None
     """Needed: Karpathy's dataset_coco.json or dataset_flickr30k.json, or .json of {image file: [captions]}, such as
@@ -43,14 +38,16 @@ class Embed:
     image_list: Path | None = None
     """Names of all images in order, .npy or text, where some have no captions: the pools of MSCOCO-FG, Flickr30K-FG."""
 
+
+@dataclass(frozen=True)
+class ComputeFlags:
+    """Computing."""
+
     device: str = "cpu"
     """Where the model runs, such as cuda or cuda:1."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the model; the halves are for GPUs."""
-
-    stored_dtype: Literal["float32", "float16"] = "float32"
-    """Of the files."""
 
     batch_size: int = 64
     """Images encoded at a time."""
@@ -61,11 +58,27 @@ class Embed:
     workers: int = 4
     """Batches of images read ahead, each in a thread."""
 
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
+    stored_dtype: Literal["float32", "float16"] = "float32"
+    """Of the files."""
+
     restart: bool = False
     """Replace embeddings in OUTPUT that are of another model or other inputs, instead of refusing."""
 
     json: bool = False
     """Print what was done as JSON."""
+
+
+@dataclass(frozen=True)
+class Embed(FileFlags, ComputeFlags, OutputFlags):
+    """Encode the images and captions of a test set with a CLIP-like model, for itm-fast evaluate --embeddings.
+
+    May be interrupted at any time: the same command continues where it was. Nothing is downloaded.
+    """
 
 
 def run(args: Embed) -> int:

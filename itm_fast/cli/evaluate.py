@@ -20,15 +20,16 @@ _SOURCES = "expected --sims, or --images with --captions, or --embeddings, or --
 
 
 @dataclass(frozen=True)
-class Evaluate(ScoreFileFlags):
-    """Evaluate image-text retrieval in both directions.
-
-    Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
-    with --data.
-    """
+class EmbeddedFlags:
+    """Or what itm-fast embed wrote."""
 
     embeddings: Path | None = None
-    """Folder that itm-fast embed wrote; it also holds the ids and captions."""
+    """Folder with embeddings of images and captions, their ids and texts."""
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Or a trained model and a data set."""
 
     model: Path | None = None
     """Folder of a trained model, or hf-hub:owner/name; needs --data."""
@@ -49,11 +50,21 @@ class Evaluate(ScoreFileFlags):
     """Folder of a data set in SCAN's layout, for --model and --checkpoint; a model that reads images finds them by
     id_mapping.json and images/ there or in the folder above."""
 
+
+@dataclass(frozen=True)
+class SplitFlags:
+    """Test set."""
+
     split: str = "test"
     """Split of --data."""
 
     tokenizer: Literal["nltk", "split"] = "nltk"
     """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
+
+
+@dataclass(frozen=True)
+class RelevanceFlags:
+    """Relevance φ, for NCS and Semantic Recall."""
 
     ncs: bool = False
     """Also report NCS and nsum. φ comes from --relevance, or is CIDEr-D of the captions of --data."""
@@ -64,6 +75,11 @@ class Evaluate(ScoreFileFlags):
 
     m: int | None = None
     """Also report Semantic Recall with the m most relevant captions (or images) of a query; needs φ."""
+
+
+@dataclass(frozen=True)
+class ProtocolFlags:
+    """Protocol."""
 
     protocol: (
         Literal[
@@ -111,11 +127,25 @@ class Evaluate(ScoreFileFlags):
     """Row of each caption's image, (n_captions,) integers, in any format of --sims, for a varying number of captions.
     Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
 
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
     json: bool = False
     """Print the report as JSON instead of a table."""
 
     output: Path | None = None
     """Also write the report as JSON to this file."""
+
+
+@dataclass(frozen=True)
+class Evaluate(ScoreFileFlags, EmbeddedFlags, ModelFlags, SplitFlags, RelevanceFlags, ProtocolFlags, OutputFlags):
+    """Evaluate image-text retrieval in both directions.
+
+    Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
+    with --data.
+    """
 
 
 def run(args: Evaluate) -> int:

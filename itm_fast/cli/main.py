@@ -10,13 +10,19 @@ import importlib
 import io
 import itertools
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from itm_fast.cli.console import print_error
+from itm_fast.cli.failures import BAD_INPUT, explained
+from itm_fast.cli.flags import flags_of
+from itm_fast.cli.help import about_of, asks_for_help, print_help, usage_of
+from itm_fast.cli.signals import Stopped, signals_unwind
 
-_BAD_INPUT, _INTERRUPTED, _BROKEN_PIPE = 2, 130, 141
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Command(NamedTuple):
@@ -32,11 +38,12 @@ COMMANDS = {
     "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
     "train": Command("itm_fast.cli.train", "Train", "train a model on a data set in SCAN's layout"),
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
-    "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
     "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),
     "ensemble": Command("itm_fast.cli.ensemble", "Ensemble", "the mean of the similarities of several models"),
+    "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
+    "completion": Command("itm_fast.cli.completion", "Completion", "completion of commands and flags for a shell"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
 }
 
@@ -45,38 +52,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: arguments without the program's name; None takes those of the process.
+        argv: arguments without the program's name; None takes those of the process, and its signals too.
 
     Returns:
-        Exit code: 0, 2 on bad input, 130 on Ctrl-C, 141 if the reader of stdout has left. With ITM_FAST_DEBUG=1 errors
-        are raised instead.
+        Exit code: 0, 1 on an error that should not happen, 2 on bad input, 130 on Ctrl-C (143 on SIGTERM, 129 on
+        SIGHUP), 141 if the reader of stdout has left. With ITM_FAST_DEBUG=1 errors are raised instead.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return 0 if arguments else _BAD_INPUT
-    name = arguments[0].replace("_", "-")
-    if name not in COMMANDS:
-        print_error(f"no command {arguments[0]!r}; commands: {', '.join(COMMANDS)} (see itm-fast --help)")
-        return _BAD_INPUT
     try:
-        exit_code = _run(name, arguments[1:])
-        sys.stdout.flush()  # so that a closed pipe shows here
-        return exit_code
-    except KeyboardInterrupt:
+        with signals_unwind() if argv is None else contextlib.nullcontext():
+            exit_code = _run(arguments)
+            sys.stdout.flush()  # so that a closed pipe shows here
+            return exit_code
+    except KeyboardInterrupt as stop:
         print_error("interrupted")
-        return _INTERRUPTED
+        return stop.exit_code if isinstance(stop, Stopped) else _INTERRUPTED
     except BrokenPipeError:  # the reader (head, less) has seen enough; keep Python's last flush quiet
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
-    except (ValueError, TypeError, OSError, ImportError) as error:  # DataError is a ValueError
+    except Exception as error:
         if os.environ.get("ITM_FAST_DEBUG") == "1":
             raise
-        print_error(_message(error))
-        return _BAD_INPUT
+        message, exit_code = explained(error)
+        print_error(message)
+        return exit_code
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"itm-fast {version('itm-fast')}")
+        return 0
+    name = arguments[0].replace("_", "-")
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        perhaps = f"; perhaps you meant {near[0]}" if near else ""
+        print_error(f"no command {arguments[0]!r}{perhaps}; commands: {', '.join(COMMANDS)} (see itm-fast --help)")
+        return BAD_INPUT
+    return _run_command(name, arguments[1:])
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     module = importlib.import_module(command.module)
     if hasattr(module, "parse"):  # its flags depend on its first argument
@@ -91,6 +113,10 @@ def _run(name: str, arguments: list[str]) -> int:
 
 def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
     """The parsed flags, or an exit code after ``--help`` or a bad flag."""
+    if asks_for_help(arguments):
+        flags = flags_of(arguments_class)
+        print_help(usage_of(name, flags), about_of(arguments_class), flags)
+        return 0
     import tyro
 
     return _said_in_one_line(
@@ -105,13 +131,13 @@ def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
 
 
 def _said_in_one_line(parse: Callable[[], Any], name: str) -> Any:
-    """What tyro parsed, or the exit code after its help, or after the one line that its panel of errors comes to."""
+    """What tyro parsed, or the exit code after the one line that its panel of errors comes to."""
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
             return parse()
     except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else _BAD_INPUT
+        code = leaving.code if isinstance(leaving.code, int) else BAD_INPUT
         if code:
             print_error(f"{_flatten(stderr.getvalue())} (see itm-fast {name} --help)")
         return code
@@ -120,27 +146,24 @@ def _said_in_one_line(parse: Callable[[], Any], name: str) -> Any:
 def _flatten(panel: str) -> str:
     """The message of tyro's error panel and the flags it suggests, without its frame of lines (or of ASCII)."""
     sections: list[list[str]] = [[]]
-    for framed in panel.splitlines():
-        line = framed.strip("│ ")
-        if framed.startswith("╭") or (line and set(line) <= {"─", "-"}):  # below a title, or between sections
+    for framed in _COLOUR.sub("", panel).splitlines():  # it has colours where stdout is a terminal
+        line = framed.strip("│").rstrip()
+        if framed.startswith("╭") or (
+            line.strip() and set(line.strip()) <= {"─", "-"}
+        ):  # below a title, or between sections
             sections.append([])
         elif not framed.startswith("╰"):
             sections[-1].append(line)
     if len(sections) < 2:
         return panel
     paragraph = itertools.takewhile(bool, sections[1])  # what follows a blank line repeats the reason type by type
-    message = " ".join(paragraph)
+    message = " ".join(line.strip() for line in paragraph)
     for first, *others in filter(None, sections[2:]):
-        flags = [line.split()[0] for line in others if line.startswith("--")]
-        if first.startswith("Perhaps you meant") and flags:
+        margin = min((len(line) - len(line.lstrip()) for line in others if line), default=0)  # help is indented more
+        flags = [line.split()[0] for line in others if line.startswith("--", margin)]
+        if first.strip().startswith("Perhaps you meant") and flags:
             message += f"; perhaps you meant {', '.join(flags)}"
     return message
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__
 
 
 def _usage() -> str:
@@ -148,4 +171,9 @@ def _usage() -> str:
     commands = (f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items())
     lines = ["usage: itm-fast COMMAND [FLAGS]", "", "Image-text matching: fused operators, training, evaluation."]
     lines += ["", "commands:", *commands, "", "itm-fast COMMAND --help lists the flags with their defaults and units."]
+    lines += [
+        "",
+        "exit codes: 0 done, 2 bad input, 1 any other error, 130 Ctrl-C, 141 the reader",
+        "of the output has left. ITM_FAST_DEBUG=1 shows the traceback of an error.",
+    ]
     return "\n".join(lines)

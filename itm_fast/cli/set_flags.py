@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.cli.console import print_json
-from itm_fast.cli.sources import ModelOptions, open_array
+from itm_fast.cli.sources import ModelOptions
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from itm_fast.evaluation import Report
+    from itm_fast.metrics.scorers import Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +106,11 @@ class SetFlags:
             print(report)
 
 
-def optional_array(path: Path | None) -> npt.NDArray[np.generic] | None:
+def optional_array(path: Path | None) -> Array | None:
     """The array of a file, if there is one."""
-    return None if path is None else open_array(path)
+    from itm_fast.evaluation.array_files import open_array
+
+    return None if path is None else open_array(path, 1)
 
 
 def searched(report: Report, search: dict[str, Any], note: str) -> Report:

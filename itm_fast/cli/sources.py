@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from itm_fast.models import MatchingModel
 
 _HUB = "hf-hub:"
+_ARRAYS = (".npy", ".npz", ".json")
 _KINDS = (
-    "expected similarities (.npy), embeddings (IMAGES.npy,CAPTIONS.npy, or a folder of itm-fast embed), the folder of "
-    "a model, hf-hub:owner/name, or the checkpoint of an original repository"
+    "expected similarities (.npy, .npz, .json), embeddings (IMAGES.npy,CAPTIONS.npy, or a folder of itm-fast "
+    "embed), the folder of a model, hf-hub:owner/name, or the checkpoint of an original repository"
 )
 
 
@@ -35,7 +36,7 @@ class ModelOptions:
 
 def is_model(source: str) -> bool:
     """Whether a source is a model or a checkpoint, which scores any split, and not a file of one split."""
-    return not source.endswith(".npy") and not _is_embedded(source)
+    return Path(source).suffix not in _ARRAYS and not _is_embedded(source)
 
 
 def _is_embedded(source: str) -> bool:
@@ -47,8 +48,9 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
     """The similarities of a source.
 
     Args:
-        source: NAME.npy of similarities, IMAGES.npy,CAPTIONS.npy or a folder of ``itm-fast embed`` of embeddings, the
-            folder of a trained model, hf-hub:owner/name, or any other file: a checkpoint of an original repository.
+        source: NAME.npy, .npz or .json of similarities, IMAGES.npy,CAPTIONS.npy or a folder of ``itm-fast embed`` of
+            embeddings, the folder of a trained model, hf-hub:owner/name, or any other file: a checkpoint of an original
+            repository.
         options: what models need.
 
     Raises:

@@ -5,16 +5,31 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.flags import Flag, flags_of
+from itm_fast.cli.help import asks_for_help, print_help
 
 if TYPE_CHECKING:
     from itm_fast.training.loop import Result
     from itm_fast.training.run import RunSettings
+
+
+RESUME = Flag("resume", "Run", "Go on with the run in this folder, with its settings.", "PATH")
+
+# Headings of --help, where they are not those of a flag's own dataclass.
+_LOSS, _OUTPUT, _SAM = "Loss", "Output", "Semantic adaptive margin (SAM)"
+_HEADINGS = {
+    **dict.fromkeys(("margin", "max-violation", "vse-mean-warmup-epochs"), _LOSS),
+    **dict.fromkeys(("val-step", "select", "patience", "val-split"), "Validation"),
+    **dict.fromkeys(("device", "workers", "precision", "compile"), "Device"),
+    **dict.fromkeys(("log-step", "save-step", "trackers"), _OUTPUT),
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +68,6 @@ def parse(arguments: Sequence[str]) -> Train | int:
         print(_overview())
         return 0 if arguments else 2
     from itm_fast.config import DataConfig, SAMConfig
-    from itm_fast.registry import model_class
     from itm_fast.training.run import SETTINGS, RunSettings
 
     folder = _taken(arguments, "--resume")
@@ -61,13 +75,33 @@ def parse(arguments: Sequence[str]) -> Train | int:
         folder = str(Path(folder).parent) if folder.endswith("checkpoint.pt") else folder
         settings = RunSettings.load(Path(folder) / SETTINGS)
         name = settings.model
+        if arguments and not arguments[0].startswith("-"):
+            given = arguments.pop(0)
+            if given != name:
+                raise ValueError(f"{folder} holds a run of {name}, not of {given}; leave the model's name out")
         options = RunOptions(model_name=Path(folder))
     else:
         name = arguments.pop(0)
         preset = _preset(name, _taken(arguments, "--preset"))
         settings = RunSettings(name, preset.model, DataConfig(), preset.training, SAMConfig())
         options = RunOptions()
-    return _parsed(arguments, name, model_class(name).config_class, settings, options, folder is not None)
+    if asks_for_help(arguments):
+        print_help(f"itm-fast train {name} [--preset NAME] [FLAGS]", _about(name), _flags(name, settings, options))
+        return 0
+    return _parsed(arguments, name, settings, options, folder is not None)
+
+
+def flags_of_model(name: str) -> list[Flag]:
+    """The flags of `itm-fast train MODEL`, with the defaults that hold without a preset.
+
+    Args:
+        name: The model's in the registry.
+    """
+    from itm_fast.config import DataConfig, SAMConfig
+    from itm_fast.training.run import RunSettings
+
+    preset = _preset(name, None)
+    return _flags(name, RunSettings(name, preset.model, DataConfig(), preset.training, SAMConfig()), RunOptions())
 
 
 def run(args: Train) -> int:
@@ -120,9 +154,34 @@ def _preset(name: str, preset: str | None) -> Any:
     return found[preset]
 
 
-def _parsed(
-    arguments: list[str], name: str, config_class: type[Any], settings: RunSettings, options: RunOptions, resume: bool
-) -> Train | int:
+def _parts(settings: RunSettings, options: RunOptions) -> dict[str, object]:
+    """The dataclasses that have the flags, by the heading of each."""
+    return {
+        f"Model: {settings.model}": settings.model_config,
+        "Data": settings.data,
+        _SAM: settings.sam,
+        "Schedule": settings.training,
+        _OUTPUT: options,
+    }
+
+
+def _flags(name: str, settings: RunSettings, options: RunOptions) -> list[Flag]:
+    from itm_fast.registry import presets
+
+    text = "Hyper-parameters of a paper, for its data set; flags beside it change single ones."
+    found = [Flag("preset", "Run", text, "NAME", tuple(presets(name))), RESUME]
+    for heading, part in _parts(settings, options).items():
+        flags = flags_of(type(part), part)
+        found += [dataclasses.replace(flag, group=_HEADINGS.get(flag.name, heading)) for flag in flags]
+    order = ["Run", f"Model: {name}", "Data", _LOSS, _SAM, "Schedule", "Validation", "Device", _OUTPUT]
+    return sorted(found, key=lambda flag: order.index(flag.group))
+
+
+def _about(name: str) -> str:
+    return f"Train {name}. --preset takes one of its papers' settings; flags beside it change single ones."
+
+
+def _parsed(arguments: list[str], name: str, settings: RunSettings, options: RunOptions, resume: bool) -> Train | int:
     import tyro
 
     parts = {
@@ -133,13 +192,12 @@ def _parsed(
         "options": options,
     }
     flags = dataclasses.make_dataclass("Flags", [(part, type(value)) for part, value in parts.items()])
-    flags.__doc__ = f"Train {name}. --preset takes one of its papers' settings; flags beside it change single ones."
     parsed = tyro.cli(
         flags,
         prog=f"itm-fast train {name}",
         args=arguments,
         default=flags(**parts),
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(tyro.conf.OmitArgPrefixes,),  # --max-violation and --no-max-violation: presets differ in it
     )
     settings = dataclasses.replace(
         settings,
@@ -152,12 +210,15 @@ def _parsed(
 
 
 def _overview() -> str:
-    from itm_fast.registry import MODELS, presets
+    from itm_fast.registry import MODELS, preset_names
 
     width = max(map(len, MODELS))
     lines = ["usage: itm-fast train MODEL [--preset NAME] [FLAGS]", "       itm-fast train --resume FOLDER [FLAGS]", ""]
     lines += ["models and their presets:"]
-    lines += [f"  {name:<{width}}  {', '.join(presets(name))}" for name in MODELS]
+    for name in MODELS:
+        indent = " " * (width + 4)
+        presets = textwrap.wrap(", ".join(preset_names(name)), 76 - width, break_on_hyphens=False)
+        lines.append(f"  {name:<{width}}  " + f"\n{indent}".join(presets))
     lines += ["", "itm-fast train MODEL --help lists the flags with their defaults and units.", ""]
     lines += ["several processes: torchrun --nproc-per-node 2 -m itm_fast train MODEL FLAGS"]
     return "\n".join(lines)

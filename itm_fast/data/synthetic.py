@@ -279,9 +279,9 @@ def _write_split(
     """Write one split's three files; yields the number of images after each chunk."""
     n_images, first_id, name = counts[split], sum(counts[:split]), SPLITS[split]
     with ExitStack() as stack:
-        ims, caps, ids = (
+        caps, ids, ims = (
             stack.enter_context(written_aside(folder / f"{name}_{suffix}"))
-            for suffix in ("ims.npy", "caps.txt", "ids.txt")
+            for suffix in ("caps.txt", "ids.txt", "ims.npy")  # the last is named if the disk is full: the largest
         )
         shape = (n_images, features.max_regions, features.dim)
         images = np.lib.format.open_memmap(ims, mode="w+", dtype=np.float32, shape=shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,13 +84,20 @@ def correlation(relevance: npt.ArrayLike, judgements: Judgements) -> dict[str, f
     return {"all": _pearson(x, judgements.scores), "non-gt": _pearson(x[others], judgements.scores[others])}
 
 
-def cider_of_pairs(judgements: Judgements, karpathy: str | Path, cider: Cider | None = None) -> npt.NDArray[np.float64]:
+def cider_of_pairs(
+    judgements: Judgements,
+    karpathy: str | Path,
+    cider: Cider | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> npt.NDArray[np.float64]:
     """φ of every judged pair, from the captions of Karpathy's dataset_coco.json.
 
     Args:
         judgements: the pairs.
         karpathy: the JSON file, {"images": [{"filename", "split", "sentences": [{"sentid", "raw"}]}]}.
         cider: options; fitted here on the images of the pairs. None: CIDEr-D, lower-case, split.
+        progress: called with (captions read, captions in all).
 
     Returns:
         (n,) float64. A caption written for its image is among the image's references.
@@ -115,7 +123,9 @@ def cider_of_pairs(judgements: Judgements, karpathy: str | Path, cider: Cider | 
         raise DataError(f"{path}: has no sentence {unknown}, which was judged")
     references = [[*images[name].values()] for name in names]
     distinct = list(dict.fromkeys(ids))
-    corpus = (cider or Cider()).fit(references).encode(references, [texts[sentid] for sentid in distinct])
+    corpus = (
+        (cider or Cider()).fit(references).encode(references, [texts[sentid] for sentid in distinct], progress=progress)
+    )
     row, column = ({key: place for place, key in enumerate(keys)} for keys in (names, distinct))
     pairs = corpus.pairs([row[name] for name in judgements.images], [column[sentid] for sentid in ids])
     return pairs.double().numpy()

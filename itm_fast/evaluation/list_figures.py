@@ -17,6 +17,7 @@ from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.precision import hits_of_lists
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.retrieved import TopK
+from itm_fast.metrics.tiles import Query
 
 _WAYS = ("i2t", "t2i")
 _NEED_ALL: dict[type[Any], str] = {
@@ -39,9 +40,10 @@ def list_section(plan: Plan, gallery: BothCandidates, lists: Lists, ks: Sequence
     if not isinstance(plan.positives, Positives):
         image, caption = plan.positives
         figures = _of_sets(image, caption, lists, ks, k)
-        for way, truth, of_way in zip(_WAYS, plan.positives, lists, strict=True):
+        queries: tuple[Query, Query] = ("image", "caption")
+        for way, query, truth, of_way in zip(_WAYS, queries, plan.positives, lists, strict=True):
             if plan.precision and _is_deep(of_way, truth):
-                figures[way] |= precision_of_ranks(_ranks(of_way, truth))
+                figures[way] |= precision_of_ranks(_ranks(of_way, truth), query)
             figures[way]["n_pairs"] = truth.n_pairs
         return figures
     captions = torch.from_numpy(plan.positives.padded()[gallery.image.queries])

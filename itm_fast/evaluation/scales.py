@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.tiles import Progress, Tiles, everything, tile_sims
+from itm_fast.metrics.tiles import Progress, Query, Tiles, everything, tile_sims
 
 Normalisation: TypeAlias = Literal["none", "zscore", "rank"]
 
@@ -39,6 +39,8 @@ class Scale:
 
 class Moments:
     """Collects the scale of a matrix from its tiles, in float64."""
+
+    query: Query = "image"  # of one matrix, which has no directions
 
     def __init__(self) -> None:
         """Nothing has been seen."""
@@ -104,6 +106,8 @@ class _ZScore:
 
 class _Histogram:
     """Counts the finite values of a matrix in bins of equal width between its smallest and its largest."""
+
+    query: Query = "image"
 
     def __init__(self, scale: Scale) -> None:
         self._scale = scale

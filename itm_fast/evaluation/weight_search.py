@@ -18,7 +18,7 @@ from itm_fast.evaluation.figures import RSUM_KS
 from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.recall import recall_of_ranks, rsum
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Query, Tiles, everything, tile_sims
 
 Weights: TypeAlias = tuple[float, ...]
 
@@ -166,6 +166,8 @@ class _Search:
 
 class _Weighted:
     """Hands the mean of every tile, by each vector of weights, to that vector's counters."""
+
+    query: Query = "image"  # of members without directions
 
     def __init__(
         self,

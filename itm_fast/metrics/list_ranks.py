@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.counting import Ranks
+from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
 from itm_fast.metrics.retrieved import TopK
 from itm_fast.ops.ranking import NO_ITEM
 
@@ -72,6 +72,7 @@ def ranks_in_lists(lists: TopK, positives: Tensor, n_unreachable: Tensor | None 
         best=best.masked_fill(none, -1),
         positives=places,
         n_positives=n_positives,
+        n_candidates=torch.full_like(n_positives, ALL_CANDIDATES),
     )
 
 

@@ -54,7 +54,9 @@ def test_trains_evaluates_and_goes_on(data, tmp_path, capsys):
     model = ["--model", str(run / "best"), "--data", str(data / "f8k_precomp"), "--tokenizer", "split", "--json"]
     assert cli.main(["evaluate", *model]) == 0
     assert json.loads(capsys.readouterr().out)["rsum"] > 0
-    assert train("--resume", run, "--num_epochs", 3) == 0  # everything else as the run has it
+    assert train("vsepp", "--resume", run) == 2
+    assert f"{run} holds a run of scan, not of vsepp" in capsys.readouterr().err
+    assert train("scan", "--resume", run, "--num_epochs", 3) == 0  # everything else as the run has it
     assert "15 steps" in capsys.readouterr().out
     assert json.loads((run / "train.json").read_text())["training"]["num_epochs"] == 3
 

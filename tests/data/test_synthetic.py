@@ -4,6 +4,7 @@ import os
 import numpy as np
 import pytest
 
+from itm_fast.cli import main as cli
 from itm_fast.cli.make_data import MakeData, run
 from itm_fast.data import synthetic
 from itm_fast.data.collate import CaptionTokens
@@ -263,7 +264,7 @@ def test_bad_calls(tmp_path, changes, exception, fragment):
 
 
 def test_command_prints_json(tmp_path, capsys):
-    assert run(MakeData(tmp_path / "made", **SMALL, json=True)) == 0
+    assert run(MakeData(folder=tmp_path / "made", **SMALL, json=True)) == 0
     printed = capsys.readouterr()
     report = json.loads(printed.out)
     assert set(report["files"]) == FILES
@@ -273,7 +274,7 @@ def test_command_prints_json(tmp_path, capsys):
 
 
 def test_command_prints_the_files(tmp_path, capsys):
-    assert run(MakeData(tmp_path / "made", **SMALL)) == 0
+    assert run(MakeData(folder=tmp_path / "made", **SMALL)) == 0
     out = capsys.readouterr().out
     assert "images: train 7, dev 3, test 4" in out
     assert all(name in out for name in FILES)
@@ -281,7 +282,7 @@ def test_command_prints_the_files(tmp_path, capsys):
 
 def test_command_on_a_terminal_draws_to_standard_error(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert run(MakeData(tmp_path / "made", **SMALL, json=True)) == 0
+    assert run(MakeData(folder=tmp_path / "made", **SMALL, json=True)) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)
     assert "14 images, about" in printed.err
@@ -289,8 +290,8 @@ def test_command_on_a_terminal_draws_to_standard_error(tmp_path, capsys, monkeyp
 
 
 def test_command_says_what_is_wrong_without_a_traceback(tmp_path, capsys):
-    assert run(MakeData(tmp_path, n_train=0)) == 2
-    assert capsys.readouterr().err == "itm-fast make-data: n_train is 0; expected an integer of at least 1\n"
+    assert cli.main(["make-data", str(tmp_path), "--n-train", "0"]) == 2
+    assert capsys.readouterr().err == "itm-fast: error: n_train is 0; expected an integer of at least 1\n"
 
 
 def test_command_and_function_have_the_same_defaults():

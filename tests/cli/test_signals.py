@@ -1,0 +1,64 @@
+"""What the first, the second and the third signal do, in processes of their own."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+START = """
+import os, signal, time
+from itm_fast.cli.signals import Stopped, signals_unwind
+
+def send(*names):
+    for name in names:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(0.01)
+
+"""
+UNWOUND = """
+try:
+    with signals_unwind():
+        try:
+            send(FIRST)
+            print("went on")
+        finally:
+            send(*OTHERS)
+            print("cleaned up")
+except Stopped as stop:
+    print(stop.exit_code)
+"""
+
+
+def run(program, **names):
+    lines = "".join(f"{name} = {value!r}\n" for name, value in names.items())
+    done = subprocess.run([sys.executable, "-c", START + lines + program], capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.returncode, done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "code", "printed"),
+    [
+        ("SIGINT", [], 0, ["cleaned up", "130"]),
+        ("SIGTERM", [], 0, ["cleaned up", "143"]),
+        ("SIGHUP", [], 0, ["cleaned up", "129"]),
+        ("SIGINT", ["SIGINT"], 0, ["cleaned up", "130"]),
+        ("SIGTERM", ["SIGINT"], 0, ["cleaned up", "143"]),
+        ("SIGINT", ["SIGINT", "SIGINT"], -signal.SIGINT, []),
+        ("SIGINT", ["SIGTERM", "SIGTERM"], -signal.SIGTERM, []),
+    ],
+)
+def test_signals(first, others, code, printed):
+    assert run(UNWOUND, FIRST=first, OTHERS=others) == (code, printed)
+
+
+def test_ignored_signals_stay_ignored():
+    """As nohup has it."""
+    ignored = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    assert run(ignored + UNWOUND, FIRST="SIGHUP", OTHERS=[]) == (0, ["went on", "cleaned up"])
+
+
+def test_after_a_command_signals_kill_without_a_word():
+    """The interpreter is being taken apart then, where an exception would be a traceback."""
+    assert run("with signals_unwind(): pass\nsend('SIGINT')") == (-signal.SIGINT, [])
