@@ -29,11 +29,15 @@ def text_library(name: str, purpose: str) -> Any:
         raise ImportError(f"{purpose} needs {name}: pip install 'itm-fast[text]'") from error
 
 
-def pretrained_folder(bert_path: str) -> Path:
+def pretrained_folder(
+    path: str, *, argument: str = "bert_path", files: str = "the weights and vocab.txt or tokenizer.json"
+) -> Path:
     """The folder of a pretrained transformer.
 
     Args:
-        bert_path: A local folder, or a name such as "bert-base-uncased" that is in the Hugging Face cache.
+        path: A local folder, or a name such as "bert-base-uncased" that is in the Hugging Face cache.
+        argument: What errors call it.
+        files: What the folder holds beside config.json.
 
     Returns:
         The folder itself, or the one in the cache.
@@ -42,16 +46,15 @@ def pretrained_folder(bert_path: str) -> Path:
         FileNotFoundError: It is neither.
         ImportError: It is no folder, and huggingface_hub, which knows the cache, is not installed.
     """
-    if bert_path and Path(bert_path).is_dir():  # Path("") is where we are
-        return Path(bert_path)
-    hub = text_library("huggingface_hub", f"bert_path {bert_path!r} is no folder here, and looking in the cache")
+    if path and Path(path).is_dir():  # Path("") is where we are
+        return Path(path)
+    hub = text_library("huggingface_hub", f"{argument} {path!r} is no folder here, and looking in the cache")
     try:
-        return Path(hub.snapshot_download(bert_path, local_files_only=True))
+        return Path(hub.snapshot_download(path, local_files_only=True))
     except (OSError, ValueError) as error:  # not in the cache; no possible name
         raise FileNotFoundError(
-            f"bert_path is {bert_path!r}: no folder here, and no model of that name in the cache. Nothing is "
-            f"downloaded unasked: give a folder with {CONFIG}, the weights and vocab.txt or tokenizer.json, or fetch "
-            f"it once with `hf download {bert_path}`"
+            f"{argument} is {path!r}: no folder here, and no model of that name in the cache. Nothing is downloaded "
+            f"unasked: give a folder with {CONFIG}, {files}, or fetch it once with `hf download {path}`"
         ) from error
 
 

@@ -12,10 +12,20 @@ from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
 from itm_fast.cli.sources import ModelOptions, open_model
 
 if TYPE_CHECKING:
+    from itm_fast.evaluation import EmbeddedSet
+    from itm_fast.evaluation.ids import IdsLike
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.metrics.semantic_lists import Relevance
 
-_SOURCES = "expected --sims, or --images with --captions, or --model or --checkpoint with --data"
+_SOURCES = "expected --sims, or --images with --captions, or --embeddings, or --model or --checkpoint with --data"
+
+
+@dataclass(frozen=True)
+class EmbeddedFlags:
+    """Or what itm-fast embed wrote."""
+
+    embeddings: Path | None = None
+    """Folder with embeddings of images and captions, their ids and texts."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +141,13 @@ class OutputFlags:
 
 
 @dataclass(frozen=True)
-class Evaluate(ScoreFileFlags, ModelFlags, SplitFlags, RelevanceFlags, ProtocolFlags, OutputFlags, RunFlags):
+class Evaluate(
+    ScoreFileFlags, EmbeddedFlags, ModelFlags, SplitFlags, RelevanceFlags, ProtocolFlags, OutputFlags, RunFlags
+):
     """Evaluate image-text retrieval in both directions.
 
-    Similarities come from --sims, from --images with --captions, or from --model or --checkpoint with --data.
+    Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
+    with --data.
     """
 
 
@@ -143,10 +156,14 @@ def run(args: Evaluate) -> int:
     from itm_fast.evaluation import evaluate
     from itm_fast.evaluation.array_files import open_array
 
-    scorer = _scorer(args)
+    embedded = _embedded(args)
+    scorer = _scorer(args, embedded)
+    ids: IdsLike | None = args.ids
     caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image, 1)
-    relevance = _relevance(args, scorer)
-    writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5)
+    if embedded is not None:
+        ids, caption_to_image = embedded.places(args.protocol, args.annotations)
+    relevance = _relevance(args, scorer, embedded)
+    writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded)
     with progress_bar("evaluate") as progress:
         report = evaluate(
             scorer,
@@ -158,12 +175,15 @@ def run(args: Evaluate) -> int:
             folds=args.folds,
             protocol=args.protocol,
             annotations=args.annotations,
-            ids=args.ids,
+            ids=ids,
             self_score=args.self_score,
             query_column=args.query_column,
             progress=progress,
             keep=writer.keep,
         )
+    if embedded is not None:
+        report["conditions"]["model"] = embedded.model
+        report["conditions"]["notes"] += embedded.notes
     writer.write(report)
     if args.output is not None:
         report.to_json(args.output)
@@ -174,7 +194,23 @@ def run(args: Evaluate) -> int:
     return 0
 
 
-def _scorer(args: Evaluate) -> TileScorer:
+def _embedded(args: Evaluate) -> EmbeddedSet | None:
+    """The folder of --embeddings, as the protocol takes it."""
+    from itm_fast.evaluation import read_embeddings
+
+    if args.embeddings is None:
+        return None
+    for flag, given in (
+        ("--ids", args.ids),
+        ("--caption-to-image", args.caption_to_image),
+        ("--captions-per-image", args.captions_per_image),
+    ):
+        if given is not None:
+            raise ValueError(f"{flag} has no use with --embeddings, whose folder says whose captions they are")
+    return read_embeddings(args.embeddings).of_protocol(args.protocol)
+
+
+def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     """The one source of similarities that the flags name."""
     embeddings = _both("--images", args.images, "--captions", args.captions)
     if args.model is not None and args.checkpoint is not None:
@@ -183,11 +219,13 @@ def _scorer(args: Evaluate) -> TileScorer:
         raise ValueError("--concepts goes with --checkpoint; the folder of a --model holds its concepts")
     flag = "--model" if args.checkpoint is None else "--checkpoint"
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
-    if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
+    if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     of_files = scorer_of_files(args)
     if of_files is not None:
         return of_files
+    if embedded is not None:
+        return embedded.scorer()
     if trained is not None:
         options = ModelOptions(args.data, args.split, args.tokenizer, args.vocab, args.concepts)
         return open_model(*trained, options, original=args.checkpoint is not None)
@@ -219,6 +257,8 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
     if args.sims is not None:
         more = {} if args.t2i_sims is None else {"t2i_sims": str(args.t2i_sims)}
         return {"kind": "sims", "path": str(args.sims), **more}
+    if args.embeddings is not None:
+        return {"kind": "embeddings", "path": str(args.embeddings), "similarity": "dot"}
     return {
         "kind": "embeddings",
         "path": str(args.images),
@@ -227,13 +267,14 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
     }
 
 
-def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
+def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None) -> Relevance | None:
     """φ as the flags say, or None."""
     from itm_fast.data.reference_captions import read_references
     from itm_fast.data.relevance_matrix import read_relevance
     from itm_fast.evaluation.scorers import ModelScorer
     from itm_fast.relevance import Cider
 
+    candidates = None
     of_relevance = _references(args)
     if args.relevance is not None and of_relevance is None:
         return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
@@ -243,9 +284,11 @@ def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
         dataset = scorer.dataset
         step = dataset.captions_per_image
         references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
+    elif args.ncs and embedded is not None:
+        references, candidates = embedded.references(), embedded.texts
     elif args.ncs:
         raise ValueError("--ncs needs --relevance (a matrix, or the captions of the images), or the captions of --data")
     else:
         return None
     with progress_bar("cider") as progress:
-        return Cider().fit(references).encode(references, progress=progress)
+        return Cider().fit(references).encode(references, candidates, progress=progress)

@@ -40,6 +40,7 @@ COMMANDS = {
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),
     "ensemble": Command("itm_fast.cli.ensemble", "Ensemble", "the mean of the similarities of several models"),
+    "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
     "completion": Command("itm_fast.cli.completion", "Completion", "completion of commands and flags for a shell"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from itm_fast.evaluation import Report, RunKeeper
+    from itm_fast.evaluation import EmbeddedSet, Report, RunKeeper
     from itm_fast.metrics.scorers import TileScorer
 
 
@@ -45,6 +45,7 @@ class RunWriter:
         source: dict[str, Any],
         references: Path | None,
         captions_per_image: int,
+        embedded: EmbeddedSet | None,
     ) -> None:
         """Check the folder and read captions and names.
 
@@ -54,6 +55,7 @@ class RunWriter:
             source: what it is, plain values.
             references: captions that φ comes from, whose order is that of the columns.
             captions_per_image: lines an image, if that is a text file.
+            embedded: the folder of embeddings that is evaluated, if it is one.
         """
         from itm_fast.data.images import image_names
         from itm_fast.data.reference_captions import read_references, read_texts
@@ -81,12 +83,16 @@ class RunWriter:
             self._captions = read_texts(args.captions_file, "caption")
         elif isinstance(scorer, ModelScorer):
             self._captions = scorer.dataset.captions
+        elif embedded is not None:
+            self._captions = embedded.texts
         elif references is not None:
             self._captions = [text for image in read_references(references, captions_per_image) for text in image]
         if args.image_names is not None:
             self._image_names = read_texts(args.image_names, "image name")
         elif isinstance(scorer, ModelScorer):
             self._image_names = image_names(scorer.dataset)
+        elif embedded is not None:
+            self._image_names = embedded.image_names
         for texts, path, what, n in (
             (self._captions, args.captions_file, "captions", scorer.n_captions),
             (self._image_names, args.image_names, "image names", scorer.n_images),

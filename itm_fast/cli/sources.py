@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _HUB = "hf-hub:"
 _ARRAYS = (".npy", ".npz", ".json")
 _KINDS = (
-    "expected similarities (.npy, .npz, .json), embeddings (IMAGES.npy,CAPTIONS.npy), the folder of a model, "
-    "hf-hub:owner/name, or the checkpoint of an original repository"
+    "expected similarities (.npy, .npz, .json), embeddings (IMAGES.npy,CAPTIONS.npy, or a folder of itm-fast "
+    "embed), the folder of a model, hf-hub:owner/name, or the checkpoint of an original repository"
 )
 
 
@@ -36,15 +36,21 @@ class ModelOptions:
 
 def is_model(source: str) -> bool:
     """Whether a source is a model or a checkpoint, which scores any split, and not a file of one split."""
-    return Path(source).suffix not in _ARRAYS
+    return Path(source).suffix not in _ARRAYS and not _is_embedded(source)
+
+
+def _is_embedded(source: str) -> bool:
+    """Whether it is a folder that ``itm-fast embed`` wrote."""
+    return (Path(source) / "embeddings.json").is_file()
 
 
 def open_source(source: str, options: ModelOptions) -> TileScorer:
     """The similarities of a source.
 
     Args:
-        source: NAME.npy, .npz or .json of similarities, IMAGES.npy,CAPTIONS.npy of embeddings, the folder of a trained
-            model, hf-hub:owner/name, or any other file: a checkpoint of an original repository.
+        source: NAME.npy, .npz or .json of similarities, IMAGES.npy,CAPTIONS.npy or a folder of ``itm-fast embed`` of
+            embeddings, the folder of a trained model, hf-hub:owner/name, or any other file: a checkpoint of an original
+            repository.
         options: what models need.
 
     Raises:
@@ -55,6 +61,10 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
     from itm_fast.evaluation.array_files import open_array
     from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
 
+    if _is_embedded(source):
+        from itm_fast.evaluation import read_embeddings
+
+        return read_embeddings(source).scorer()
     if not is_model(source):
         images, comma, captions = source.partition(",")
         if comma:

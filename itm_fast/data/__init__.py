@@ -3,6 +3,7 @@
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
+from itm_fast.data.captioned_images import CaptionedImages, find_images, read_captioned_images
 from itm_fast.data.collate import Batch, CaptionTokens, Collator
 from itm_fast.data.images import ImageDataset, open_split
 from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
@@ -18,6 +19,7 @@ __all__ = [
     "CaptionTokenizer",
     "CaptionTokens",
     "CaptionVocabulary",
+    "CaptionedImages",
     "CaptionedSplit",
     "Collator",
     "ImageDataset",
@@ -28,9 +30,11 @@ __all__ = [
     "Vocabulary",
     "WordPieces",
     "estimate_bytes",
+    "find_images",
     "load_vocabulary",
     "make_data",
     "open_split",
+    "read_captioned_images",
     "resolve_tokenizer",
     "tokenize",
     "training_captions",

@@ -1,7 +1,10 @@
 """Evaluation of image-text retrieval: protocols, streaming, reports, runs."""
 
+from itm_fast.evaluation.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.evaluation.embedding_files import EmbeddedSet, read_embeddings
 from itm_fast.evaluation.ensemble import EnsembleScorer
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.evaluation.extraction import extract_embeddings
 from itm_fast.evaluation.ids import Ids, read_ids
 from itm_fast.evaluation.protocols.positives import RelevantPairs
 from itm_fast.evaluation.report import Report
@@ -12,6 +15,8 @@ from itm_fast.evaluation.weight_search import WeightSearch, search_weights
 
 __all__ = [
     "AlphaSearch",
+    "DualEncoder",
+    "EmbeddedSet",
     "EnsembleScorer",
     "Ids",
     "RelevantPairs",
@@ -20,7 +25,10 @@ __all__ = [
     "RunKeeper",
     "WeightSearch",
     "evaluate",
+    "extract_embeddings",
+    "load_dual_encoder",
     "load_run",
+    "read_embeddings",
     "read_ids",
     "rerank",
     "save_run",
