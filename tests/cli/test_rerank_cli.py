@@ -152,7 +152,7 @@ def test_weights_are_searched_on_dev(folder, run):
     assert "the best of 3 tried; each member scored all its pairs once" in out
 
 
-def test_the_weights_found_are_those_evaluated(folder, run):
+def test_what_a_search_found_is_what_is_evaluated(folder, run):
     for split, n in (("t", 8), ("d", 6)):
         own = np.repeat(np.eye(n), 5, axis=1)
         np.save(folder / f"right_{split}.npy", own)
@@ -162,6 +162,12 @@ def test_the_weights_found_are_those_evaluated(folder, run):
     assert code == 0
     found = json.loads(out)
     assert [member["weight"] for member in found["members"]] == found["search"]["weights"] == [0.75, 0.25]
+    assert found["rsum"] == 600
+    dev = ("--dev-coarse", "right_d.npy", "--dev-fine", "wrong_d.npy", "--alphas", "0", "4")
+    code, out, _ = run("rerank", "--coarse", "right_t.npy", "--fine", "wrong_t.npy", *dev, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["conditions"]["alpha"] == found["search"]["alpha"] == 4
     assert found["rsum"] == 600
 
 
