@@ -143,6 +143,9 @@ class ModelScorer:
     def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
         """The similarities of some pairs only: of each image with its captions, gathered into tiles.
 
+        A pair costs more than in a whole tile (SCAN of 256 numbers a word, one thread: two to four times), so that this
+        is for a small share of all pairs.
+
         Args:
             rows: (n,) int64, images, ascending.
             columns: (n,) int64, captions.

@@ -152,6 +152,25 @@ def test_weights_are_searched_on_dev(folder, run):
     assert "the best of 3 tried; each member scored all its pairs once" in out
 
 
+def test_what_a_search_found_is_what_is_evaluated(folder, run):
+    for split, n in (("t", 8), ("d", 6)):
+        own = np.repeat(np.eye(n), 5, axis=1)
+        np.save(folder / f"right_{split}.npy", own)
+        np.save(folder / f"wrong_{split}.npy", -2 * own)
+    dev = ("--dev-members", "right_d.npy", "wrong_d.npy", "--step", "0.25")
+    code, out, _ = run("ensemble", "right_t.npy", "wrong_t.npy", *dev, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert [member["weight"] for member in found["members"]] == found["search"]["weights"] == [0.75, 0.25]
+    assert found["rsum"] == 600
+    dev = ("--dev-coarse", "right_d.npy", "--dev-fine", "wrong_d.npy", "--alphas", "0", "4")
+    code, out, _ = run("rerank", "--coarse", "right_t.npy", "--fine", "wrong_t.npy", *dev, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["conditions"]["alpha"] == found["search"]["alpha"] == 4
+    assert found["rsum"] == 600
+
+
 def test_given_weights_and_ids(run):
     code, out, _ = run("ensemble", "test.npy", "test.npy", "--weights", "0.25", "0.75", "--ids", "ids.json", "ids.json")
     assert code == 0

@@ -149,7 +149,7 @@ def test_what_the_report_says():
 
 def test_ids_pick_from_every_member():
     members = [made(11), made(12)]
-    pairs = RelevantPairs(Ids([3, 1], list(range(10, 30))), {3: [10, 12], 1: [29]}, {10: [3], 29: [1, 3]})
+    pairs = RelevantPairs(Ids([1, 3], list(range(10, 30))), {3: [10, 12], 1: [29]}, {10: [3], 29: [1, 3]})
     ids = Ids(list(range(11, -1, -1)), list(range(60)))
     options = {"protocol": "positives", "annotations": pairs, "ids": ids, "ks": (1, 2)}
     for normalise in ("none", "zscore"):
