@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_json, progress_bar
-from itm_fast.cli.sources import ModelOptions, open_array, open_model
+from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
+from itm_fast.cli.sources import ModelOptions, open_model
 
 if TYPE_CHECKING:
     from itm_fast.metrics.scorers import TileScorer
@@ -17,20 +18,11 @@ _SOURCES = "expected --sims, or --images with --captions, or --model or --checkp
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(ScoreFileFlags):
     """Evaluate image-text retrieval in both directions.
 
     Similarities come from --sims, from --images with --captions, or from --model or --checkpoint with --data.
     """
-
-    sims: Path | None = None
-    """Similarities, .npy of (n_images, n_captions): rows are images, higher is better."""
-
-    images: Path | None = None
-    """Image embeddings, .npy of (n_images, dim); compared with --captions by dot product."""
-
-    captions: Path | None = None
-    """Caption embeddings, .npy of (n_captions, dim)."""
 
     model: Path | None = None
     """Folder of a trained model, or hf-hub:owner/name; needs --data."""
@@ -110,7 +102,8 @@ class Evaluate:
     """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
 
     caption_to_image: Path | None = None
-    """Row of each caption's image, .npy of (n_captions,) integers, for a varying number of captions."""
+    """Row of each caption's image, (n_captions,) integers, in any format of --sims, for a varying number of captions.
+    Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
 
     json: bool = False
     """Print the report as JSON instead of a table."""
@@ -122,9 +115,10 @@ class Evaluate:
 def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
+    from itm_fast.evaluation.array_files import open_array
 
     scorer = _scorer(args)
-    caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image)
+    caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image, 1)
     relevance = _relevance(args, scorer)
     with progress_bar("evaluate") as progress:
         report = evaluate(
@@ -153,8 +147,6 @@ def run(args: Evaluate) -> int:
 
 def _scorer(args: Evaluate) -> TileScorer:
     """The one source of similarities that the flags name."""
-    from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
-
     embeddings = _both("--images", args.images, "--captions", args.captions)
     if args.model is not None and args.checkpoint is not None:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
@@ -164,10 +156,9 @@ def _scorer(args: Evaluate) -> TileScorer:
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
-    if args.sims is not None:
-        return MatrixScorer(open_array(args.sims))
-    if embeddings is not None:
-        return DotProductScorer(*map(open_array, embeddings))
+    of_files = scorer_of_files(args)
+    if of_files is not None:
+        return of_files
     if trained is not None:
         options = ModelOptions(args.data, args.split, args.tokenizer, args.vocab, args.concepts)
         return open_model(*trained, options, original=args.checkpoint is not None)

@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from itm_fast.metrics.scorers import TileScorer
     from itm_fast.models import MatchingModel
 
@@ -54,6 +51,7 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
         DataError: it holds something else.
         ValueError: a model without data.
     """
+    from itm_fast.evaluation.array_files import open_array
     from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
 
     if not is_model(source):
@@ -95,19 +93,3 @@ def _original(model: Path, data: Path, options: ModelOptions) -> MatchingModel:
     from itm_fast.originals import load_original
 
     return load_original(model, load_vocabulary(options.vocab or data / "vocab.json"), concepts=options.concepts)
-
-
-def open_array(path: Path) -> npt.NDArray[np.generic]:
-    """One array, memory-mapped; pickles are refused."""
-    import numpy as np
-
-    from itm_fast.errors import DataError
-
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
-    return array

@@ -31,6 +31,10 @@ class CaptionVocabulary(Protocol):
 
     def __len__(self) -> int: ...
 
+    def token(self, index: int, /) -> str:
+        """The word or piece of an id."""
+        ...
+
     def tokenizer_for(self, tokenizer: Tokenizer, /) -> CaptionTokenizer:
         """What splits captions into the tokens that `encode` takes."""
         ...

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
-import pickle
-import pickletools
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from itm_fast.data.concepts import Concepts, Doubles
+from itm_fast.data.pickled_arrays import unpickled_arrays
 from itm_fast.errors import DataError
 
 _MAX_FILE_BYTES = 64 * 2**20  # the authors' largest has 1.1 MB
-_DTYPES = {"i4": 4, "i8": 8, "f4": 4, "f8": 8}
 
 
 def read_concepts(folder: str | Path) -> Concepts:
@@ -98,78 +94,13 @@ def read_arrays(path: str | Path) -> Doubles | dict[str, Doubles]:
         raise FileNotFoundError(f"{path}: no such file")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise DataError(f"{path}: {path.stat().st_size} bytes; files of concepts have at most {_MAX_FILE_BYTES}")
-    content = path.read_bytes()
-    try:
-        _check_memo(content, path)
-        built = _ArrayUnpickler(content, path).load()
-    except DataError:
-        raise
-    except Exception as error:  # a damaged pickle raises nearly every kind of exception
-        raise DataError(f"{path}: not a pickle of arrays: {type(error).__name__}: {error}") from error
-    if isinstance(built, _Array):
-        return built.checked(path)
-    if isinstance(built, dict) and all(isinstance(k, str) and isinstance(v, _Array) for k, v in built.items()):
-        return {name: array.checked(path) for name, array in built.items()}
-    raise DataError(
-        f"{path}: the pickle holds a {type(built).__name__}; expected an array of numbers or a dict of them"
-    )
-
-
-class _DType:
-    """Stands in for numpy.dtype."""
-
-    def __init__(self, *given: object) -> None:
-        self.name, self.order = given[0] if given else None, "<"
-
-    def __setstate__(self, state: tuple[object, ...]) -> None:
-        self.order = str(state[1])
-
-
-class _Array:
-    """Stands in for numpy.ndarray: keeps what the pickle says until `checked` has looked at it."""
-
-    state: object = None
-
-    def __init__(self, *given: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def checked(self, path: Path) -> Doubles:
-        if not isinstance(self.state, tuple) or len(self.state) != 5:
-            raise DataError(f"{path}: an array without content")
-        _, shape, dtype, is_fortran, content = self.state
-        is_known = isinstance(dtype, _DType) and dtype.name in _DTYPES and dtype.order in "<>"
-        if not is_known or not isinstance(content, bytes) or not isinstance(shape, tuple):
-            raise DataError(f"{path}: an array of other than plain numbers ({', '.join(_DTYPES)})")
-        try:
-            flat = np.frombuffer(content, dtype=f"{dtype.order}{dtype.name}")
-            return flat.reshape(shape, order="F" if is_fortran else "C").astype(np.float64)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{path}: an array that contradicts itself: {error}") from error
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def __init__(self, content: bytes, path: Path) -> None:
-        super().__init__(io.BytesIO(content))
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        stand_in = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _DType}.get(name)
-        if stand_in is None or module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
-            raise DataError(
-                f"{self._path}: refused, nothing was run: the pickle asks for {module}.{name}; files of concepts need "
-                "arrays of numbers only"
-            )
-        return stand_in
-
-
-def _check_memo(content: bytes, path: Path) -> None:
-    """Refuse memo indices that eat memory: the unpickler allocates the whole table up to the largest."""
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
-            raise DataError(f"{path}: damaged pickle: memo index {argument} at opcode {count}")
+    built = unpickled_arrays(path.read_bytes(), path)
+    if isinstance(built, np.ndarray):
+        return built.astype(np.float64)
+    arrays = {name: value.astype(np.float64) for name, value in built.items() if isinstance(value, np.ndarray)}
+    if len(arrays) < len(built):
+        raise DataError(f"{path}: the pickle holds a dict of more than arrays of numbers: {', '.join(built)}")
+    return arrays
 
 
 def _only(folder: Path, pattern: str) -> Path:

@@ -76,6 +76,10 @@ class Vocabulary:
     def __repr__(self) -> str:
         return f"Vocabulary({len(self)} words)"
 
+    def token(self, index: int) -> str:
+        """The word of an id."""
+        return self.idx2word[index]
+
     @property
     def fingerprint(self) -> str:
         """Size and a hash of the words in order, such as "8481 words, sha256 0a1b2c3d4e5f": names a vocabulary."""

@@ -75,6 +75,10 @@ class WordPieces:
     def _case(self) -> str:
         return "lower case" if self.lower_case else "case kept"
 
+    def token(self, index: int) -> str:
+        """The piece of an id."""
+        return self.pieces[index]
+
     @property
     def fingerprint(self) -> str:
         """Size, case and a hash of the pieces in order: names a vocabulary."""

@@ -14,10 +14,11 @@ from itm_fast.evaluation.ids import IdsLike
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.report import Report
+from itm_fast.evaluation.run_keeper import RunKeeper
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
-from itm_fast.metrics.ranks import stream_ranks
+from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import Relevance
@@ -43,6 +44,7 @@ def evaluate(
     n_captions: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
+    keep: RunKeeper | None = None,
 ) -> Report:
     """Recall, median and mean rank of both directions, and rsum, in one streaming pass; with φ also NCS and nsum.
 
@@ -86,6 +88,7 @@ def evaluate(
         n_captions: captions, likewise.
         chunk_bytes: bound of a tile of similarities, counted as 8 bytes each.
         progress: called with (pairs done, pairs in all), first with (0, pairs in all).
+        keep: is filled with what every query retrieved, in the same pass; ``RunKeeper.run`` makes a run folder of it.
 
     Returns:
         The report: ``report["i2t"]["R@1"]``, ``report["t2i"]["medr"]``, ``report["rsum"]``; ``print(report)``.
@@ -125,11 +128,11 @@ def evaluate(
         raise ValueError(f"m is {m}, but there is no relevance to take the relevant items from")
     stages = _Stages(progress, plan, relevance is not None)
     if isinstance(plan.positives, Positives):
-        figures, dtype = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages)
+        figures, dtype = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages, keep)
     else:
         if relevance is not None:
             raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k or eccv")
-        figures, dtype = _of_sets(plan, plan.positives, ks, chunk_bytes, stages)
+        figures, dtype = _of_sets(plan, plan.positives, ks, chunk_bytes, stages, keep)
     sections = _sections(figures)
     more: dict[str, Any] = {}
     for extra in plan.extras:
@@ -174,6 +177,7 @@ def _of_owners(
     m: int | None,
     chunk_bytes: int,
     stages: _Stages,
+    keep: RunKeeper | None,
 ) -> tuple[list[dict[str, Any]], torch.dtype]:
     """Figures of the whole gallery, then of each fold, where every caption has one image."""
     if relevance is not None and plan.moved:
@@ -181,13 +185,14 @@ def _of_owners(
             "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
             "put sims and relevance in the order of the protocol first"
         )
-    semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m)
+    depth = 0 if keep is None else keep.depth
+    semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m, depth)
     n_sims = tile_sims(chunk_bytes)
     also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
     both = stream_ranks(
         plan.scorer,
         positives,
-        k=0 if semantics is None else semantics.n_retrieved,
+        k=depth if semantics is None else semantics.n_retrieved,
         folds=plan.folds,
         also=also,
         chunk_bytes=chunk_bytes,
@@ -202,8 +207,14 @@ def _of_owners(
                 f"fold {fold} (counted from 0): {error}; without a protocol or folds none is cut"
             ) from error
     if semantics is not None:
-        more = semantics.figures(both, plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
+        ideal = semantics.ideal(plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
+        more = semantics.figures(both, plan.folds, ideal)
         figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
+        if keep is not None:
+            keep.curves = semantics.curves(both.top, ideal[0], depth)
+    if keep is not None:
+        folds = (both.image_folds, both.caption_folds)
+        keep.take(plan, (both.image, both.caption), both.top, folds, None if semantics is None else semantics.source)
     return figures, both.dtype
 
 
@@ -214,14 +225,18 @@ def _of_sets(
     ks: Sequence[int],
     chunk_bytes: int,
     stages: _Stages,
+    keep: RunKeeper | None,
 ) -> tuple[list[dict[str, Any]], torch.dtype]:
     """Figures of the whole gallery with any positives."""
     n_sims = tile_sims(chunk_bytes)
     tiles = Tiles(plan.scorer, stages.next(stages.n_pairs))
     counted = SetRanks(plan.scorer, n_sims, *positives)
     also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
-    tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also], ())
+    keepers = () if keep is None else top_keepers(plan.scorer, keep.depth, tiles.dtype())
+    tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also, *keepers], ())
     image, caption = counted.both()
+    if keep is not None and keepers:
+        keep.take(plan, (image, caption), both_top(keepers))
     figures = section(image, caption, ks)
     for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
         if plan.precision:

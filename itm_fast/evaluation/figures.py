@@ -39,8 +39,8 @@ class UndefinedError(ValueError):
 
     def __init__(self, figure: str, query: Query, number: int, n_candidates: int, k: int) -> None:
         super().__init__(
-            f"{figure} is undefined: {query} {number} has {n_candidates} candidates (similarities above -inf), and what "
-            f"comes after them has no order; score at least {k} candidates a query, or ask for smaller ks"
+            f"{figure} is undefined: {query} {number} has {n_candidates} candidates (similarities above -inf), and what"
+            f" comes after them has no order; score at least {k} candidates a query, or ask for smaller ks"
         )
 
 
@@ -59,6 +59,12 @@ def check_retrieved(top: TopK, depth: Tensor | int, figure: str, query: Query) -
     if short.any():
         number = int(short.int().argmax())
         raise UndefinedError(figure, query, number, int((~masked[number]).sum()), int(depths[number]))
+
+
+def fewest_candidates(top: TopK) -> int:
+    """The smallest number of listed items of a query that were candidates, and so are in order."""
+    masked = (top.values == -torch.inf) & (top.indices != NO_ITEM)
+    return int((~masked).sum(1).min()) if len(masked) else 0
 
 
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:

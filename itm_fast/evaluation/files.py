@@ -68,16 +68,20 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def read_array(path: Path) -> npt.NDArray[np.generic]:
+def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
     """A plain .npy array.
+
+    Args:
+        path: the file.
+        mapped: leave the content in the file, memory-mapped.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: it is something else, needs unpickling, or is cut short.
     """
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
     if not isinstance(array, np.ndarray):
         array.close()

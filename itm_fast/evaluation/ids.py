@@ -97,19 +97,28 @@ def coco_ids(ids: Iterable[Hashable], name: str) -> list[int]:
     return plain
 
 
+Order: TypeAlias = tuple[IntArray | None, IntArray | None]
+
+
 @dataclass(frozen=True, eq=False)
 class Arranged:
     """The images and captions of a protocol.
 
     Attributes:
         scorer: their similarities, in the order of the protocol.
-        moved: whether they differ from what was given, so that nothing else may be read by position.
+        order: which of the given images and captions they are, (n_images,) and (n_captions,); None for all of them, in
+            the order given.
         notes: what was left out.
     """
 
     scorer: TileScorer
-    moved: bool
+    order: Order
     notes: list[str]
+
+    @property
+    def moved(self) -> bool:
+        """Whether nothing else may be read by position."""
+        return any(part is not None for part in self.order)
 
 
 def arrange(
@@ -158,7 +167,8 @@ def arrange(
             notes.append(f"{len(given) - len(ours)} {name[:-4]}s that protocol {protocol} does not have were left out")
         chosen.append(np.array([places[key] for key in ours], dtype=np.int64))
     arranged = select(scorer, *chosen)
-    return Arranged(arranged, arranged is not scorer, notes)
+    rows, columns = chosen
+    return Arranged(arranged, (None, None) if arranged is scorer else (rows, columns), notes)
 
 
 def first_five(caption_to_image: npt.NDArray[np.int64], n_images: int) -> IntArray:

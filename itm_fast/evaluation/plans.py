@@ -19,8 +19,8 @@ from itm_fast.evaluation.extras import (
     RankedSets,
     RetrievedSets,
 )
-from itm_fast.evaluation.ids import Arranged, Ids, IdsLike, arrange, coco_ids, first_five, read_ids
-from itm_fast.evaluation.protocols import ProtocolName, check_protocol, cxc, find_protocol
+from itm_fast.evaluation.ids import Arranged, Ids, IdsLike, Order, arrange, coco_ids, first_five, read_ids
+from itm_fast.evaluation.protocols import Protocol, ProtocolName, check_protocol, cxc, find_protocol
 from itm_fast.evaluation.protocols._protocol import Headline
 from itm_fast.evaluation.protocols.eccv_caption import (
     CocoTest,
@@ -54,7 +54,7 @@ class Plan:
         headline: which figures are quoted.
         extras: what is reported beside them.
         precision: whether mAP@R and R-Precision are.
-        moved: whether the order or the number of images or captions is not that of what was given.
+        order: which of the images and captions given these are; None for all of them, in the order given.
         notes: what was left out.
     """
 
@@ -64,8 +64,13 @@ class Plan:
     headline: Headline = "full"
     extras: Sequence[Extra] = ()
     precision: bool = False
-    moved: bool = False
+    order: Order = (None, None)
     notes: Sequence[str] = ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether nothing else may be read by position."""
+        return any(part is not None for part in self.order)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,20 +123,23 @@ def _plain(scorer: TileScorer, request: Request) -> Plan:
         if getattr(request, option) is not None:
             what = "without a protocol" if request.protocol is None else f"with protocol {request.protocol}"
             raise ValueError(f"{option} has no use {what}; protocols that read it: eccv, cxc, coco-fg, positives, ...")
-    folds = request.folds
+    folds, arranged = request.folds, Arranged(scorer, (None, None), [])
     headline: Headline = "full" if folds is None else "fold_mean"
     if request.protocol is not None:
         rules = find_protocol(request.protocol)
         _check_folds(request, rules.folds)
-        rules.check(scorer.n_images, scorer.n_captions)
         folds, headline = rules.folds, rules.headline
+        too_many = request.protocol != "flickr30k-1k" and scorer.n_captions > rules.n_captions
+        if request.caption_to_image is not None and too_many:
+            arranged = _five_an_image(scorer, request.caption_to_image, rules)
+        rules.check(arranged.scorer.n_images, arranged.scorer.n_captions)
     positives = make_positives(
-        scorer.n_images,
-        scorer.n_captions,
+        arranged.scorer.n_images,
+        arranged.scorer.n_captions,
         captions_per_image=request.captions_per_image,
-        caption_to_image=request.caption_to_image,
+        caption_to_image=None if arranged.moved else request.caption_to_image,
     )
-    return Plan(scorer, positives, folds, headline)
+    return Plan(arranged.scorer, positives, folds, headline, order=arranged.order, notes=arranged.notes)
 
 
 def _check_folds(request: Request, folds: int | None) -> None:
@@ -156,7 +164,7 @@ def _eccv(scorer: TileScorer, request: Request) -> Plan:
     elif has_plausible_matches(folder):
         extras.append(PlausibleMatches(*_by_id(read_truth(folder, "pm"), test, "pm"), arranged.scorer))
     positives = make_positives(len(test.image_ids), len(test.caption_ids))
-    return Plan(arranged.scorer, positives, 5, "full", extras, moved=arranged.moved, notes=notes)
+    return Plan(arranged.scorer, positives, 5, "full", extras, order=arranged.order, notes=notes)
 
 
 def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged:
@@ -170,13 +178,19 @@ def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged
     rules = find_protocol(str(request.protocol))
     if request.caption_to_image is None:
         rules.check(scorer.n_images, scorer.n_captions)
-        return Arranged(scorer, False, [])
-    owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=request.caption_to_image)
+        return Arranged(scorer, (None, None), [])
+    return _five_an_image(scorer, request.caption_to_image, rules)
+
+
+def _five_an_image(scorer: TileScorer, caption_to_image: npt.ArrayLike | torch.Tensor, rules: Protocol) -> Arranged:
+    """The first five captions of every image, image by image."""
+    owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=caption_to_image)
     rules.check(scorer.n_images, rules.n_captions)
-    kept = select(scorer, None, first_five(owners.caption_to_image, scorer.n_images))
+    columns = first_five(owners.caption_to_image, scorer.n_images)
+    kept = select(scorer, None, columns)
     n_left_out = scorer.n_captions - kept.n_captions
     notes = [f"{n_left_out} captions beyond the first five of an image were left out"] if n_left_out else []
-    return Arranged(kept, kept is not scorer, notes)
+    return Arranged(kept, (None, None if kept is scorer else columns), notes)
 
 
 def _by_id(truth: Truth, test: CocoTest, name: str) -> tuple[QueryPositives, QueryPositives]:
@@ -222,7 +236,7 @@ def _cxc(scorer: TileScorer, request: Request) -> Plan:
     places = rated["sits"].places(test.caption_ids, test.image_ids)
     extras.append(_correlation("sits", rated["sits"], places, request, embeddings))
     notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
-    return Plan(of, truths, None, "full", extras, moved=arranged.moved, notes=notes)
+    return Plan(of, truths, None, "full", extras, order=arranged.order, notes=notes)
 
 
 def _given_test(sits: cxc.Rated, ids: Ids) -> CocoTest:
@@ -273,11 +287,11 @@ def _fine_grained(scorer: TileScorer, request: Request) -> Plan:
     if request.ids is not None:
         arranged = arrange(scorer, read_ids(request.ids), (names, None), name, _file_names)
     else:
-        arranged = Arranged(scorer, False, [])
+        arranged = Arranged(scorer, (None, None), [])
     _check_fine_grained(arranged.scorer, fine, name, len(names))
     positives = make_positives(len(names), len(fine.captions), caption_to_image=fine.caption_to_image(names))
     extras = [OriginalsOnly(positives, request.ks)] if name == base else []
-    return Plan(arranged.scorer, positives, None, "full", extras, moved=arranged.moved, notes=arranged.notes)
+    return Plan(arranged.scorer, positives, None, "full", extras, order=arranged.order, notes=arranged.notes)
 
 
 def _file_names(ids: Iterable[Hashable], _: str) -> list[Hashable]:
@@ -291,7 +305,7 @@ def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_imag
         return
     reason = ""
     if given == wanted[::-1]:
-        reason = ": it looks transposed; rows are images and columns captions, so pass sims.T"
+        reason = ": it looks transposed; rows are images and columns captions, so pass sims.T (--transposed)"
     elif given == (len(fine.originals), len(fine.captions)):
         reason = f": without the distractors it is another, easier test: protocol {name}-originals"
     elif given == (len(fine.pool), len(fine.captions)):
@@ -311,4 +325,4 @@ def _positives(scorer: TileScorer, request: Request) -> Plan:
         positives_by_id(pairs.image_to_captions, images, captions, source="image_to_captions"),
         positives_by_id(pairs.caption_to_images, captions, images, source="caption_to_images"),
     )
-    return Plan(arranged.scorer, truths, None, "full", (), True, arranged.moved, arranged.notes)
+    return Plan(arranged.scorer, truths, None, "full", (), True, arranged.order, arranged.notes)

@@ -109,6 +109,22 @@ class ModelScorer:
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
 
+    @property
+    def model(self) -> RetrievalModel:
+        """The model that scores."""
+        return self._model
+
+    @torch.inference_mode()
+    def pair(self, image: int, caption: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """One image and one caption as encoded: regions (n_regions, dim), words (n_words, dim), and its tokens."""
+        image_batch, image_place = divmod(image, self._batch_size)
+        caption_batch, caption_place = divmod(caption, self._batch_size)
+        (regions,) = self._cache.get(("image", image_batch), self._encode_images)
+        words, word_counts = self._cache.get(("caption", caption_batch), self._encode_captions)
+        (ids,) = self._tokens.pad([caption])[0].tolist()
+        tokens = tuple(self._model.vocabulary.token(index) for index in ids)
+        return regions[image_place], words[caption_place, : int(word_counts[caption_place])], tokens
+
     @torch.inference_mode()
     def as_embeddings(self) -> DotProductScorer:
         """The embeddings of all images and captions, which compare with each other too.

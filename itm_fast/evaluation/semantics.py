@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from itm_fast.evaluation.figures import check_retrieved, named
+from itm_fast.evaluation.figures import check_retrieved, fewest_candidates, named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk
@@ -17,6 +17,7 @@ from itm_fast.metrics.semantic_recall import check_m, paper_hits, recall_of_hits
 from itm_fast.metrics.tiles import Progress, Query
 
 _SUM_KS = (1, 5, 10)
+CURVE_MS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30)
 _DIRECTIONS: tuple[tuple[str, Query], ...] = (("i2t", "image"), ("t2i", "caption"))
 
 
@@ -25,10 +26,17 @@ class Semantics:
 
     Attributes:
         n_retrieved: items that the pass over the similarities has to list for every query.
+        source: φ of pairs.
     """
 
     def __init__(
-        self, relevance: Relevance, scorer: TileScorer, positives: Positives, ks: Sequence[int], m: int | None
+        self,
+        relevance: Relevance,
+        scorer: TileScorer,
+        positives: Positives,
+        ks: Sequence[int],
+        m: int | None,
+        n_curve: int = 0,
     ) -> None:
         """Check the arguments.
 
@@ -38,47 +46,83 @@ class Semantics:
             positives: which pairs are positive.
             ks: cut-offs.
             m: relevant items of Semantic Recall, or None for none.
+            n_curve: last cut-off of ``curves``; 0: no curves.
 
         Raises:
             ValueError: sizes that are not those of the similarities, m below 1.
             TypeError: unsupported types.
         """
-        self._source = as_relevance(relevance, scorer.n_images, scorer.n_captions)
+        self.source = as_relevance(relevance, scorer.n_images, scorer.n_captions)
         self._positives, self._ks, self._m = positives, ks, None if m is None else check_m(m)
         self._k, spare = max(*ks, *_SUM_KS), spare_items(positives)
-        self.n_retrieved = self._k + spare
-        self._n_ideal = max(self._k, m or 0) + spare
+        self.n_retrieved = max(self._k + spare, n_curve)
+        self._n_ideal = max(self._k + spare, (m or 0) + spare, *(CURVE_MS if n_curve else ()), n_curve)
 
-    def figures(
-        self, both: BothRanks, folds: int | None, *, chunk_bytes: int, progress: Progress | None
-    ) -> list[dict[str, Any]]:
-        """One pass over φ.
+    def ideal(
+        self, folds: int | None, *, chunk_bytes: int, progress: Progress | None
+    ) -> tuple[BothTopK, tuple[BothTopK, ...]]:
+        """The items of most φ of every query, of the whole gallery and of each fold: one pass over φ.
 
         Args:
-            both: the pass over the similarities, with n_retrieved items listed.
-            folds: as in that pass.
+            folds: as in the pass over the similarities.
             chunk_bytes: bound of one tile.
             progress: called with (pairs done, pairs in all).
-
-        Returns:
-            {"i2t": {...}, "t2i": {...}, "nsum": ..., "nsum(N)": ...} of the whole gallery, then of each fold.
         """
         bounds = self._positives.fold_bounds(1 if folds is None else folds)
-        ideal, of_folds = stream_topk(
-            self._source,
+        return stream_topk(
+            self.source,
             self._n_ideal,
             None if folds is None else bounds,
             chunk_bytes=chunk_bytes,
             progress=progress,
             what="relevance",
         )
+
+    def figures(
+        self, both: BothRanks, folds: int | None, ideal: tuple[BothTopK, tuple[BothTopK, ...]]
+    ) -> list[dict[str, Any]]:
+        """The figures of lists.
+
+        Args:
+            both: the pass over the similarities, with n_retrieved items listed.
+            folds: as in that pass.
+            ideal: the pass over φ.
+
+        Returns:
+            {"i2t": {...}, "t2i": {...}, "nsum": ..., "nsum(N)": ...} of the whole gallery, then of each fold.
+        """
+        bounds = self._positives.fold_bounds(1 if folds is None else folds)
         sizes = self._positives.n_images, self._positives.n_captions
-        scopes = [self._scope(slice(0, sizes[0]), slice(0, sizes[1]), both.top, ideal)]
+        scopes = [self._scope(slice(0, sizes[0]), slice(0, sizes[1]), both.top, ideal[0])]
         rows, columns = (cut.tolist() for cut in bounds)
-        for fold, (top, of_fold) in enumerate(zip(both.top_folds, of_folds, strict=True)):
+        for fold, (top, of_fold) in enumerate(zip(both.top_folds, ideal[1], strict=True)):
             images, captions = slice(*rows[fold : fold + 2]), slice(*columns[fold : fold + 2])
             scopes.append(self._scope(images, captions, top, of_fold))
         return scopes
+
+    def curves(self, top: BothTopK, ideal: BothTopK, n_curve: int) -> dict[str, Any]:
+        """NCS@k against k, and Semantic Recall against m, of the whole gallery.
+
+        Args:
+            top: lists by similarity, as deep as n_curve or as the gallery.
+            ideal: lists by φ.
+            n_curve: last cut-off; the curves end before items that were no candidates (-inf).
+
+        Returns:
+            {"ks": [...], "ncs": {"i2t": [a score a k], "t2i": ...}, "semantic_recall": {"m": [...], "k": [...], "i2t":
+            [[a score an m] a k], "t2i": ...}}, percent.
+        """
+        n_candidates = min(fewest_candidates(top.image), fewest_candidates(top.caption))
+        ks, recall_ks = list(range(1, min(n_curve, n_candidates) + 1)), [k for k in _SUM_KS if k <= n_candidates]
+        ms = [m for m in CURVE_MS if m <= min(self._positives.n_images, self._positives.n_captions)]
+        ncs, recall = {}, {}
+        for direction, query in _DIRECTIONS:
+            queries = slice(0, self._positives.n_images if query == "image" else self._positives.n_captions)
+            lists = semantic_lists(query, top, ideal, self.source, queries, k=max(*ks, *_SUM_KS), own=None)
+            ncs[direction] = ncs_of_lists(lists, ks).tolist()
+            of_ms = [recall_of_hits(paper_hits(lists, m), m, recall_ks, "all") for m in ms]
+            recall[direction] = torch.stack(of_ms, dim=1).tolist()
+        return {"ks": ks, "ncs": ncs, "semantic_recall": {"m": ms, "k": recall_ks, **recall}}
 
     def _scope(self, images: slice, captions: slice, top: BothTopK, ideal: BothTopK) -> dict[str, Any]:
         figures: dict[str, Any] = {}
@@ -90,7 +134,7 @@ class Semantics:
             check_retrieved(listed, self._k + own_most, f"NCS(N)@{self._k}", query)
             figures[direction] = {}
             for mark, own in (("", None), ("(N)", own_items(self._positives, query)[queries])):
-                lists = semantic_lists(query, top, ideal, self._source, queries, k=self._k, own=own)
+                lists = semantic_lists(query, top, ideal, self.source, queries, k=self._k, own=own)
                 figures[direction] |= named(f"NCS{mark}", self._ks, ncs_of_lists(lists, self._ks))
                 sums[f"nsum{mark}"].append(ncs_of_lists(lists, _SUM_KS))
                 if self._m is not None:

@@ -37,6 +37,8 @@ class Ranks:
         n_positives: (n_queries,) int64.
         n_candidates: (n_queries,) int64, items scored above -inf, where a positive is not among them: it shares the
             last places with others that were no candidates, and its rank says nothing. Elsewhere ALL_CANDIDATES.
+        best_item: (n_queries,) int64, the positive whose rank is ``best``; -1 where none is in the gallery.
+        best_score: (n_queries,) float, its score; -inf where there is none.
     """
 
     optimistic: Tensor
@@ -45,6 +47,8 @@ class Ranks:
     positives: Tensor
     n_positives: Tensor
     n_candidates: Tensor
+    best_item: Tensor
+    best_score: Tensor
 
     def subset(self, queries: slice) -> Ranks:
         """The ranks of some queries."""
@@ -55,6 +59,8 @@ class Ranks:
             self.positives[queries],
             self.n_positives[queries],
             self.n_candidates[queries],
+            self.best_item[queries],
+            self.best_score[queries],
         )
 
 
@@ -114,16 +120,18 @@ class RankCounter:
         slots = torch.arange(n_before.shape[1])
         missing = slots >= n_positives[:, None]
         positives = (n_before + slots).masked_fill(missing, -1)  # slot j: j other positives come first
-        empty = n_positives == 0
+        empty, none = n_positives == 0, torch.full_like(n_positives, -1)
         # Where every item at -inf is a positive, their places are known all the same.
         defined = (self._n_masked == 0) | (self._n_others <= 0)
         return Ranks(
             optimistic=self._n_above.cpu().masked_fill(empty, -1),
             pessimistic=self._n_at_least.cpu().masked_fill(empty, -1),
-            best=positives[:, 0] if len(slots) else torch.full_like(n_positives, -1),
+            best=positives[:, 0] if len(slots) else none,
             positives=positives,
             n_positives=n_positives,
             n_candidates=self._n_candidates.masked_fill(defined, ALL_CANDIDATES).cpu(),
+            best_item=self._index[:, 0].cpu() if len(slots) else none,
+            best_score=self._scores[:, 0].cpu() if len(slots) else self._scores.new_full(none.shape, -torch.inf).cpu(),
         )
 
 

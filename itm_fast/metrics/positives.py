@@ -125,7 +125,7 @@ def _check_sizes(n_images: int, n_captions: int, per_image: int) -> None:
         return
     given = f"sims is {n_images} x {n_captions}"
     if n_images == n_captions * per_image:
-        raise ValueError(f"{given}: it looks transposed; rows are images and columns captions, so pass sims.T")
+        raise ValueError(f"{given}: it looks transposed; rows are images, columns captions: pass sims.T (--transposed)")
     if n_images == n_captions:
         raise ValueError(
             f"{given}: as many images as captions, so every image may be repeated once a caption; pass each image once "

@@ -143,11 +143,11 @@ def stream_ranks(
     def counters() -> tuple[RankCounter, RankCounter]:
         return RankCounter("image", scores, captions), RankCounter("caption", of_captions, owners)
 
-    (image, caption), keepers = counters(), _keepers(scorer, k, dtype)
+    (image, caption), keepers = counters(), top_keepers(scorer, k, dtype)
     if folds is None:
         tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), ())
-        return BothRanks(image.ranks(), caption.ranks(), (), (), _both(keepers), (), dtype)
-    fold_counters, fold_keepers = counters(), _keepers(scorer, k, dtype)
+        return BothRanks(image.ranks(), caption.ranks(), (), (), both_top(keepers), (), dtype)
+    fold_counters, fold_keepers = counters(), top_keepers(scorer, k, dtype)
     tiles.collect(bounds, n_sims, (image, caption, *keepers, *also), (*fold_counters, *fold_keepers))
     image_folds, caption_folds = (
         tuple(ranks.subset(fold) for fold in _slices(cut))
@@ -158,8 +158,8 @@ def stream_ranks(
         caption.ranks(),
         image_folds,
         caption_folds,
-        _both(keepers),
-        _of_folds(_both(fold_keepers), bounds),
+        both_top(keepers),
+        _of_folds(both_top(fold_keepers), bounds),
         dtype,
     )
 
@@ -193,19 +193,21 @@ def stream_topk(
     n_sims = tile_sims(chunk_bytes)
     tiles = Tiles(scorer, progress, what)
     dtype = tiles.dtype()
-    whole, of_folds = _keepers(scorer, k, dtype), _keepers(scorer, k if bounds is not None else 0, dtype)
+    whole, of_folds = top_keepers(scorer, k, dtype), top_keepers(scorer, k if bounds is not None else 0, dtype)
     tiles.collect(everything(scorer) if bounds is None else bounds, n_sims, whole, of_folds)
-    return _both(whole), () if bounds is None else _of_folds(_both(of_folds), bounds)
+    return both_top(whole), () if bounds is None else _of_folds(both_top(of_folds), bounds)
 
 
-def _keepers(scorer: TileScorer, k: int, dtype: torch.dtype) -> tuple[TopKeeper, TopKeeper]:
+def top_keepers(scorer: TileScorer, k: int, dtype: torch.dtype) -> tuple[TopKeeper, TopKeeper]:
+    """What keeps the k best items of every query of both directions, or all of a smaller gallery."""
     return (
         TopKeeper("image", scorer.n_images, min(k, scorer.n_captions), dtype),
         TopKeeper("caption", scorer.n_captions, min(k, scorer.n_images), dtype),
     )
 
 
-def _both(keepers: tuple[TopKeeper, TopKeeper]) -> BothTopK:
+def both_top(keepers: tuple[TopKeeper, TopKeeper]) -> BothTopK:
+    """The lists of both directions, once every tile has been added."""
     image, caption = keepers
     return BothTopK(image.topk(), caption.topk())
 

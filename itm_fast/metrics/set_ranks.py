@@ -100,4 +100,6 @@ def _with_unreachable(ranks: Ranks, truth: QueryPositives) -> Ranks:
         ranks.positives,
         ranks.n_positives + n_unreachable,
         ranks.n_candidates,
+        ranks.best_item,
+        ranks.best_score,
     )

@@ -36,7 +36,7 @@ class Protocol:
             return
         reason = self.wrong_size.get(n_images, "")
         if (n_images, n_captions) == (self.n_captions, self.n_images):
-            reason = "it looks transposed; rows are images and columns captions, so pass sims.T"
+            reason = "it looks transposed; rows are images and columns captions, so pass sims.T (--transposed)"
         elif n_images == self.n_images:
             reason = self.wrong_captions.get(n_captions, "")
         raise ValueError(

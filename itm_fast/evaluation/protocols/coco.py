@@ -10,8 +10,8 @@ _REPEATED = "25,000 rows hold every image once a caption; pass every fifth row"
 _WRONG_SIZE = {1000: _ONE_FOLD, 25000: _REPEATED}
 # With c // 5 every label after the first image of six captions would be wrong, without a sign of it.
 _ALL_CAPTIONS = (
-    "25,010 are all captions of the split, where a few images have six or seven; keep the first five of every image, "
-    "or pass ids or caption_to_image to protocol eccv, which does so"
+    "25,010 are all captions of the split, where a few images have six or seven; pass caption_to_image, by which the "
+    "first five of every image are kept (protocol eccv also by ids)"
 )
 _WRONG_CAPTIONS = {25010: _ALL_CAPTIONS}
 

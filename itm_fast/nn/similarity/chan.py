@@ -96,6 +96,23 @@ class CHANSimilarity(nn.Module):
         )
         return sims / self.belta if self.pooling_type == "LSEPooling" else sims
 
+    def attention(self, regions: Tensor, words: Tensor) -> Tensor:
+        """What is assigned to what in one pair.
+
+        Args:
+            regions: (n_regions, dim), unit vectors.
+            words: (n_words, dim), without padding.
+
+        Returns:
+            (n_words, n_regions): of "VHACoding" 1 at each word's region, a row sums to 1; of "THACoding" 1 at each
+            region's word, and of "VSACoding" each region's weights over the words, a column sums to 1.
+        """
+        dots = words @ regions.T
+        if self.coding_type == "VSACoding":
+            return (dots / self.alpha).softmax(0)
+        dim = 1 if self.coding_type == "VHACoding" else 0
+        return torch.zeros_like(dots).scatter_(dim, dots.argmax(dim, keepdim=True), 1.0)
+
     def _unfused(
         self, regions: Tensor, words: Tensor, word_counts: Tensor | None, region_counts: Tensor | None
     ) -> Tensor:

@@ -1,8 +1,10 @@
 """SCAN's similarity as a module: the flags in one place, the fused operator behind them."""
 
+import torch
 from torch import Tensor, nn
 
 from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm, cross_attention_similarity
+from itm_fast.reference.cross_attention import normalise_features
 
 
 class CrossAttention(nn.Module):
@@ -38,6 +40,31 @@ class CrossAttention(nn.Module):
             lambda_softmax=self.lambda_softmax,
             lambda_lse=self.lambda_lse,
         )
+
+    def attention(self, regions: Tensor, words: Tensor) -> Tensor:
+        """What looks at what in one pair, in plain torch; the similarity itself never makes these weights.
+
+        Args:
+            regions: (n_regions, dim).
+            words: (n_words, dim), without padding.
+
+        Returns:
+            (n_words, n_regions): of "t2i" each word's weights over the regions, a row sums to 1; of "i2t" each region's
+            over the words, a column does.
+
+        Source:
+            Lee et al., ECCV 2018, equations 2 and 6.
+
+        Example:
+            >>> import torch
+            >>> CrossAttention(lambda_softmax=1.0).attention(torch.eye(2), torch.eye(2))
+            tensor([[0.7311, 0.2689],
+                    [0.2689, 0.7311]])
+        """
+        query, context = (words, regions) if self.cross_attn == "t2i" else (regions, words)
+        sims = normalise_features((context @ query.T)[None], self.raw_feature_norm)  # (1, n_context, n_query)
+        weights = torch.softmax(self.lambda_softmax * sims[0], dim=0)
+        return weights.T if self.cross_attn == "t2i" else weights
 
     def extra_repr(self) -> str:
         """The flags, for print(model)."""

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.nn.linear import TileLinear
+from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops.attended_similarity import (
     CaptionGroup,
@@ -332,6 +333,10 @@ class SGRAFSimilarity(nn.Module):
         weights, biases = ([getattr(step.sim_graph_w, name) for step in steps] for name in ("weight", "bias"))
         parameters = (torch.stack(tensors).to(dtype) for tensors in (forms, form_biases, weights, biases))
         return (self._scores(graph_reasoning(whole.to(dtype), local, counts, *parameters).to(whole.dtype)),)
+
+    def attention(self, regions: Tensor, words: Tensor) -> Tensor:
+        """Each word's weights over the regions in one pair, (n_words, n_regions), as `CrossAttention.attention`."""
+        return CrossAttention("t2i", "clipped_l2norm").attention(regions, words)
 
     def _whole(self, images: Tensor, captions: Tensor) -> Tensor:
         """Similarity vectors of whole images and whole captions, (n_images, n_captions, sim_dim)."""
