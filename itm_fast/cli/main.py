@@ -32,6 +32,7 @@ COMMANDS = {
     "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
     "train": Command("itm_fast.cli.train", "Train", "train a model on a data set in SCAN's layout"),
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
+    "report": Command("itm_fast.cli.report", "ReportPage", "an HTML page of runs: tables, curves, examples, attention"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from itm_fast.evaluation.run import Attention, QueryResults, Run
-from itm_fast.report.queries import DIRECTIONS, Direction, annotated_misses, forgiven
+from itm_fast.report.queries import DIRECTIONS, Direction, Integers, annotated_misses, forgiven
 
 _SEED = 0  # of the queries that are shown beside the worst: the same in every page
 
@@ -79,6 +79,25 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A query that one run answers at rank 1 and another does not.
+
+    Attributes:
+        direction: "i2t" or "t2i".
+        number: row of the image or column of the caption.
+        text: the caption, or the image's name.
+        before: 1-based rank by the first run.
+        after: by the other.
+    """
+
+    direction: Direction
+    number: int
+    text: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
 class AttentionMap:
     """Attention of one pair as a table.
 
@@ -90,7 +109,8 @@ class AttentionMap:
         words: as the model read them.
         weights: one row a word, one column a region.
         largest: the largest weight.
-        over: what each word's or region's weights sum to 1 over.
+        over: "regions" if the weights of a word sum to 1, "words" if those of a region do.
+        positive: whether the caption is one of the image.
     """
 
     series: int
@@ -101,6 +121,7 @@ class AttentionMap:
     weights: list[list[float]]
     largest: float
     over: str
+    positive: bool
 
 
 def choose_queries(runs: Sequence[Run], direction: Direction, n: int) -> list[int]:
@@ -128,7 +149,7 @@ def choose_queries(runs: Sequence[Run], direction: Direction, n: int) -> list[in
     return sorted(chosen, key=lambda query: (-int(worst[query]), query))
 
 
-def make_examples(runs: Sequence[Run], n: int, n_items: int = 10) -> list[Example]:
+def make_examples(runs: Sequence[Run], n: int, n_items: int = 5) -> list[Example]:
     """Examples of both directions.
 
     Args:
@@ -161,6 +182,29 @@ def make_examples(runs: Sequence[Run], n: int, n_items: int = 10) -> list[Exampl
     return made
 
 
+def changed_queries(first: Run, second: Run, direction: Direction) -> tuple[list[Change], list[Change]]:
+    """Queries that the second run answers at rank 1 of the whole gallery and the first does not, and the reverse.
+
+    Args:
+        first: what is compared with.
+        second: what is compared.
+        direction: whose queries.
+
+    Returns:
+        Gained and lost, the largest changes of rank first.
+    """
+    texts = _Texts(first, first.captions or second.captions, first.image_names or second.image_names)
+    name = texts.image if direction == "i2t" else texts.caption
+    before, after = (getattr(run, direction).ranks.numpy() for run in (first, second))
+    gained, lost = np.nonzero((after == 0) & (before > 0))[0], np.nonzero((before == 0) & (after > 0))[0]
+
+    def listed(queries: Integers, ranks: Integers) -> list[Change]:
+        ordered = queries[np.argsort(-ranks[queries], kind="stable")]
+        return [Change(direction, int(q), name(int(q)), int(before[q]) + 1, int(after[q]) + 1) for q in ordered]
+
+    return listed(gained, before), listed(lost, after)
+
+
 def attention_maps(runs: Sequence[Run]) -> list[AttentionMap]:
     """The attention that the runs kept.
 
@@ -179,7 +223,10 @@ def attention_maps(runs: Sequence[Run]) -> list[AttentionMap]:
             name, caption = texts.image(one.image), texts.caption(one.caption)
             largest = float(one.weights.max())
             weights = one.weights.tolist()
-            made.append(AttentionMap(series, one.image, name, caption, one.words, weights, largest, _over(one)))
+            positive = int(run.caption_to_image[one.caption]) == one.image
+            made.append(
+                AttentionMap(series, one.image, name, caption, one.words, weights, largest, _over(one), positive)
+            )
     return made
 
 

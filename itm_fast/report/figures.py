@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from itm_fast.evaluation.run import Run
 from itm_fast.report.plots import Line, bars, curves
 from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, curves_of, hits, rank_bins, recall_curve
@@ -71,7 +73,7 @@ def semantic_recall_figures(runs: Sequence[Run]) -> list[str]:
             lines = []
             for series, known in found.items():
                 if k in known["k"]:
-                    m, recall = known["m"], float(hits(runs[series], d, k).mean())
+                    m, recall = known["m"], float(np.nanmean(hits(runs[series], d, [k])))
                     lines.append(Line(m, known[d][known["k"].index(k)], series))
                     lines.append(Line([m[0], m[-1]], [recall, recall], series, faint=True))
             title = f"SR@{k} and R@{k}, {DIRECTION_NAMES[d]}"

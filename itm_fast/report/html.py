@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -18,11 +18,11 @@ from itm_fast.errors import DataError
 from itm_fast.evaluation.run import Run
 from itm_fast.files import written_aside
 from itm_fast.report import figures, tables
-from itm_fast.report.examples import AttentionMap, attention_maps, make_examples
+from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
 from itm_fast.report.extras import missing
 from itm_fast.report.pictures import Pictures
 from itm_fast.report.plots import N_COLOURS
-from itm_fast.report.queries import DIRECTION_NAMES, check_runs
+from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, check_runs
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 DEFAULT_EXAMPLES = 60
 DEFAULT_IMAGE_BYTES = 8_000_000
 _THUMBNAIL_HEIGHT = 200
+_N_CHANGES = 50  # queries gained and lost that are listed
+_OPEN_MAPS = 4  # attention maps that are not folded away
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ class PageOptions:
             raise ValueError("boxes and link_images are of images, but images_folder is not given")
 
 
-def write_page(
-    runs: Sequence[Run], path: str | os.PathLike[str], options: PageOptions | None = None
-) -> None:
+def write_page(runs: Sequence[Run], path: str | os.PathLike[str], options: PageOptions | None = None) -> None:
     """Write a page of one run, or of several side by side.
 
     Args:
@@ -92,9 +92,7 @@ def write_page(
         aside.write_text(page, encoding="utf-8")
 
 
-def render_page(
-    runs: Sequence[Run], options: PageOptions | None = None, *, link_from: Path | None = None
-) -> str:
+def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link_from: Path | None = None) -> str:
     """The page as text; arguments and errors as of `write_page`.
 
     Args:
@@ -139,8 +137,13 @@ def render_page(
         headline=tables.headline_table(runs),
         relevance=tables.relevance_table(runs),
         annotations=tables.annotation_table(runs),
-        published=tables.published_table(runs),
+        published=tables.published_tables(runs),
         comparison=tables.comparison_table(runs),
+        changes=[
+            (series, [(d, *changed_queries(runs[0], run, d)) for d in DIRECTIONS])
+            for series, run in enumerate(runs[1:], start=1)
+        ],
+        n_changes=_N_CHANGES,
         failures=tables.failure_table(runs),
         recall_figures=figures.recall_figures(runs),
         relevance_figures=figures.relevance_figures(runs),
@@ -148,6 +151,7 @@ def render_page(
         rank_figures=figures.rank_figures(runs),
         examples=examples,
         maps=[(one, _scaled_boxes(one, boxes, pictures)) for one in maps],
+        n_open_maps=_OPEN_MAPS,
         picture=(lambda image: None) if pictures is None else pictures.add,
         pictures=[] if pictures is None else [p for p in pictures.made() if not p.linked],
         n_not_found=0 if pictures is None else len(pictures.not_found),
@@ -163,7 +167,11 @@ def _environment() -> Environment:
         raise missing("jinja2") from error
     folder = str(files("itm_fast.report") / "templates")
     return Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
@@ -180,8 +188,6 @@ def _version() -> str:
 
 def _with_distinct_names(runs: Sequence[Run]) -> list[Run]:
     """The runs, numbered where two have one name."""
-    from dataclasses import replace
-
     names = [run.name for run in runs]
     return [
         replace(run, name=f"{run.name} ({number})") if names.count(run.name) > 1 else run
@@ -219,8 +225,8 @@ def _boxes(options: PageOptions, n_images: int) -> np.ndarray[Any, Any] | None:
         raise DataError(f"{path}: not a .npy array: {error}") from error
     if not isinstance(boxes, np.ndarray) or boxes.ndim != 3 or boxes.shape[0] != n_images or boxes.shape[2] != 4:
         raise DataError(
-            f"{path}: has shape {getattr(boxes, 'shape', None)}, expected ({n_images}, n_regions, 4): left, top, right, "
-            "bottom of every region of every image"
+            f"{path}: has shape {getattr(boxes, 'shape', None)}, expected ({n_images}, n_regions, 4): left, top, "
+            "right, bottom of every region of every image"
         )
     return boxes
 

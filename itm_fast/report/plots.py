@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from itm_fast.report.extras import missing
 
@@ -18,7 +18,8 @@ _INK, _RULE = "#010203", "#010204"  # stand-ins that no other figure uses, repla
 _SERIES = tuple(f"#0103{number:02x}" for number in range(N_COLOURS))
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1)))
 _WIDTH, _HEIGHT = 3.9, 2.5  # inches; one panel, so that a phone shows it unscaled
-_SETTINGS = {
+_PLACE = (0.12, 0.22, 0.86, 0.67)  # of the axes; a layout engine would draw every panel twice
+_SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
     "font.size": 9,
@@ -80,6 +81,8 @@ def curves(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log
     """
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for line in lines:
             dashes = (0, (2, 2)) if line.faint else _DASHES[line.series % len(_DASHES)]
             width, marker = (0.9, None) if line.faint else (1.5, "o" if len(line.x) <= 12 else None)
@@ -87,6 +90,8 @@ def curves(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,.0f}")
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(0, 100)
         axes.margins(x=0.02)
 
@@ -127,16 +132,16 @@ def _colour(series: int) -> str:
     return _SERIES[series % N_COLOURS]
 
 
-def _svg(title: str, x_label: str, y_label: str, draw: object) -> str:
+def _svg(title: str, x_label: str, y_label: str, draw: Callable[[Axes], None]) -> str:
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure  # not pyplot: no backend, no global state
     except ImportError as error:
         raise missing("matplotlib") from error
     with rc_context({**_SETTINGS, "svg.hashsalt": "itm-fast"}):
-        figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-        axes = figure.subplots()
-        draw(axes)  # type: ignore[operator]
+        figure = Figure(figsize=(_WIDTH, _HEIGHT))
+        axes = figure.add_axes(_PLACE)
+        draw(axes)
         axes.set_title(title)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)

@@ -1,4 +1,4 @@
-"""Queries of runs side by side: whether runs may be compared, hits, curves over k, histograms and outcomes; no tables."""
+"""Queries of runs side by side: whether runs may be compared, hits, curves over k, histograms; makes no tables."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def _difference(first: Run, second: Run) -> str | None:
         one, other = getattr(first, name), getattr(second, name)
         if one is not None and other is not None and one != other:
             number = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-            return f"{name.removesuffix('s').replace('_', ' ')} {number} is {one[number]!r:.60} and {other[number]!r:.60}"
+            return (
+                f"{name.removesuffix('s').replace('_', ' ')} {number} is {one[number]!r:.60} and {other[number]!r:.60}"
+            )
     unequal = torch.nonzero(first.caption_to_image != second.caption_to_image)
     if len(unequal):
         number = int(unequal[0])
@@ -69,7 +71,9 @@ def _difference(first: Run, second: Run) -> str | None:
             return f"other {direction} queries have positives"
     protocols = [(run.report["conditions"].get("protocol"), run.report["headline"]) for run in (first, second)]
     if protocols[0] != protocols[1]:
-        return "their protocols are {} and {}".format(*(f"{name or 'none'} ({headline})" for name, headline in protocols))
+        return "their protocols are {} and {}".format(
+            *(f"{name or 'none'} ({headline})" for name, headline in protocols)
+        )
     return None
 
 
@@ -96,18 +100,18 @@ def _check_report(run: Run) -> None:
 
 
 def headline_ranks(run: Run, direction: Direction) -> Integers:
-    """0-based ranks that the headline figures count, of the queries alone: inside folds where it is their mean.
+    """0-based ranks that the headline figures count: inside folds where it is their mean.
 
     Args:
         run: the run.
         direction: whose queries.
 
     Returns:
-        (n_queries,) int64.
+        (n,) int64; -1: not a query.
     """
     results: QueryResults = getattr(run, direction)
-    ranks = results.ranks if run.report["headline"] != "fold_mean" or results.fold_ranks is None else results.fold_ranks
-    return numbers(ranks[results.ranks >= 0])
+    folds = results.fold_ranks if run.report["headline"] == "fold_mean" else None
+    return numbers(results.ranks if folds is None else folds)
 
 
 def query_groups(run: Run, direction: Direction) -> Integers:
@@ -118,15 +122,12 @@ def query_groups(run: Run, direction: Direction) -> Integers:
         direction: whose queries.
 
     Returns:
-        (n_queries,) int64, in the order of `headline_ranks`.
+        (n,) int64; a caption without an image is a group of its own.
     """
-    is_query = getattr(run, direction).ranks >= 0
     if direction == "i2t":
-        return numbers(torch.nonzero(is_query)[:, 0])
-    owners = run.caption_to_image.clone()
-    alone = torch.nonzero(owners < 0)[:, 0]
-    owners[alone] = run.n_images + alone  # a caption without an image is a group of its own
-    return numbers(owners[is_query])
+        return np.arange(run.n_images)
+    owners = numbers(run.caption_to_image)
+    return np.where(owners < 0, run.n_images + np.arange(len(owners)), owners)
 
 
 def numbers(tensor: torch.Tensor) -> Integers:
@@ -135,18 +136,20 @@ def numbers(tensor: torch.Tensor) -> Integers:
     return array
 
 
-def hits(run: Run, direction: Direction, k: int) -> Floats:
-    """Whether each query has a positive among the first k, as 0 or 100: the mean is R@k.
+def hits(run: Run, direction: Direction, ks: Sequence[int]) -> Floats:
+    """Of how many cut-offs each query has a positive among the first k, times 100: the mean is R@k, or their sum.
 
     Args:
         run: the run.
         direction: whose queries.
-        k: the cut-off.
+        ks: cut-offs.
 
     Returns:
-        (n_queries,) float64.
+        (n,) float64; NaN: not a query.
     """
-    return np.where(headline_ranks(run, direction) < k, 100.0, 0.0)
+    from itm_fast.evaluation.statistics import query_recall
+
+    return query_recall(headline_ranks(run, direction), ks)
 
 
 def recall_curve(run: Run, direction: Direction) -> tuple[list[float], list[float]]:
@@ -159,7 +162,7 @@ def recall_curve(run: Run, direction: Direction) -> tuple[list[float], list[floa
     Returns:
         The cut-offs and the percentages.
     """
-    ranks = np.sort(headline_ranks(run, direction))
+    ranks = np.sort(_of_queries(run, direction))
     if not len(ranks):
         return [1.0], [0.0]
     last = max(10, int(ranks[-1]) + 1)
@@ -178,7 +181,7 @@ def rank_bins(runs: Sequence[Run], direction: Direction) -> tuple[list[str], lis
     Returns:
         A name for each range, the first rank being 1, and for each run the percentages.
     """
-    ranks = [headline_ranks(run, direction) + 1 for run in runs]
+    ranks = [_of_queries(run, direction) + 1 for run in runs]
     largest = max((int(of_run.max()) for of_run in ranks if len(of_run)), default=1)
     edges = [edge for edge in _EDGES if edge <= largest]
     names = [
@@ -189,6 +192,11 @@ def rank_bins(runs: Sequence[Run], direction: Direction) -> tuple[list[str], lis
         names[-1] = f"{edges[-1]} …"
     counts = [np.histogram(of_run, [*edges, max(largest + 1, edges[-1] + 1)])[0] for of_run in ranks]
     return names, [(100 * of_run / max(1, of_run.sum())).tolist() for of_run in counts]
+
+
+def _of_queries(run: Run, direction: Direction) -> Integers:
+    ranks = headline_ranks(run, direction)
+    return ranks[ranks >= 0]
 
 
 def forgiven(results: QueryResults, share: float = 1.0) -> torch.Tensor | None:
@@ -204,7 +212,9 @@ def forgiven(results: QueryResults, share: float = 1.0) -> torch.Tensor | None:
     if results.relevance is None or results.positive_relevance is None or not results.relevance.shape[1]:
         return None
     found = results.relevance[:, 0]
-    return (results.ranks > 0) & (results.best_positive >= 0) & (found > 0) & (found >= share * results.positive_relevance)
+    return (
+        (results.ranks > 0) & (results.best_positive >= 0) & (found > 0) & (found >= share * results.positive_relevance)
+    )
 
 
 def annotated_misses(results: QueryResults) -> torch.Tensor | None:

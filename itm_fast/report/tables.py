@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from itm_fast.errors import DataError
+from itm_fast.evaluation.figures import RSUM_KS
 from itm_fast.evaluation.run import Run
 from itm_fast.report.queries import (
     DIRECTION_NAMES,
@@ -16,10 +18,12 @@ from itm_fast.report.queries import (
     Integers,
     annotated_misses,
     forgiven,
-    headline_ranks,
     hits,
     query_groups,
 )
+
+if TYPE_CHECKING:
+    from itm_fast.report.published import PublishedRow
 
 _SETS = {
     "cxc": "CxC",
@@ -29,16 +33,18 @@ _SETS = {
     "t2t": "CxC caption → caption",
     "i2i": "CxC image → image",
 }
-_SHARES = {1.0: "φ at least the positive’s", 0.5: "φ at least half of it"}
+_KINDS = {"NCS": "nsum", "NCS(N)": "nsum(N)", "SR": "", "SR(N)": ""}  # figures at k, and their sum
+_SHARES = {"φ at least the positive’s": 1.0, "φ at least half of it": 0.5}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, small print below it, and whether it stands out."""
+    """A cell: its text, small print below it, whether it stands out, and whether it is prose and no figure."""
 
     text: str
     detail: str = ""
     strong: bool = False
+    prose: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +66,14 @@ class Table:
         headings: of the columns, the first over the rows' headings.
         rows: its rows.
         groups: headings above the headings: (text, how many columns); empty for none.
+        notes: below, numbered from 1.
     """
 
     caption: str
     headings: tuple[str, ...]
     rows: tuple[Row, ...]
     groups: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def headline_table(runs: Sequence[Run]) -> Table:
@@ -77,8 +85,6 @@ def headline_table(runs: Sequence[Run]) -> Table:
     Returns:
         The table.
     """
-    from itm_fast.evaluation.statistics import bootstrap_interval
-
     ks: list[int] = runs[0].report["conditions"]["ks"]
     names = [*(f"R@{k}" for k in ks), "med. rank"]
     rows = []
@@ -87,14 +93,9 @@ def headline_table(runs: Sequence[Run]) -> Table:
         for direction in DIRECTIONS:
             figures, groups = run.report[direction], query_groups(run, direction)
             for k in ks:
-                values = hits(run, direction, k)
-                interval = bootstrap_interval(values, groups=groups) if len(values) else None
-                detail = "" if interval is None else f"{interval.low:.1f}–{interval.high:.1f}"
-                cells.append(Cell(f"{figures[f'R@{k}']:.1f}", detail))
+                cells.append(Cell(f"{figures[f'R@{k}']:.1f}", _interval(hits(run, direction, [k]), groups)))
             cells.append(Cell(_plain(figures.get("medr"), 1)))
-        values, groups = _rsum_values(run, ks)
-        interval = bootstrap_interval(values, groups=groups) if len(values) and ks == [1, 5, 10] else None
-        cells.append(Cell(f"{run.report['rsum']:.1f}", "" if interval is None else f"{interval.low:.1f}–{interval.high:.1f}"))
+        cells.append(Cell(f"{run.report['rsum']:.1f}", _interval(*_rsum_sample(run))))
         rows.append(Row(run.name, tuple(cells), series))
     lowest_wins = {len(names) - 1, 2 * len(names) - 1}
     return Table(
@@ -115,20 +116,24 @@ def relevance_table(runs: Sequence[Run]) -> Table | None:
         The table, or None without φ.
     """
     ks: list[int] = runs[0].report["conditions"]["ks"]
-    known = [f"{kind}@{k}" for kind in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
-    with_relevance = [(series, run) for series, run in enumerate(runs) if "nsum" in run.report]
-    names = [name for name in known if any(name in run.report["i2t"] for _, run in with_relevance)]
-    if not names:
+    rows: list[Row] = []
+    for kind, total in _KINDS.items():
+        of_kind = []
+        for series, run in enumerate(runs):
+            found = [run.report[d].get(f"{kind}@{k}") for d in DIRECTIONS for k in ks]
+            if any(value is not None for value in found):
+                cells = (*(Cell(_plain(value, 1)) for value in found), Cell(_plain(run.report.get(total), 1)))
+                of_kind.append(Row(kind, cells, series, run.name if len(runs) > 1 else ""))
+        rows += _marked(of_kind)
+    if not rows:
         return None
-    rows = []
-    for series, run in with_relevance:
-        cells = [Cell(_plain(run.report[d].get(name), 1)) for d in DIRECTIONS for name in names]
-        rows.append(Row(run.name, (*cells, *(Cell(_plain(run.report.get(s), 1)) for s in ("nsum", "nsum(N)"))), series))
+    names = [f"k = {k}" for k in ks]
     return Table(
-        "Normalised Cumulative Semantic score: percent of the most relevance that k items could have",
-        ("run", *names, *names, "nsum", "nsum(N)"),
-        tuple(_marked(rows)),
-        (("", 1), *((DIRECTION_NAMES[d], len(names)) for d in DIRECTIONS), ("", 2)),
+        "With relevance φ: NCS@k, percent of the most relevance that k items could have; (N): own captions or image "
+        "left out" + ("; SR@k, percent of the most relevant items" if any(row.heading == "SR" for row in rows) else ""),
+        ("figure", *names, *names, "nsum"),
+        tuple(rows),
+        (("", 1), *((DIRECTION_NAMES[d], len(names)) for d in DIRECTIONS), ("", 1)),
     )
 
 
@@ -147,9 +152,11 @@ def annotation_table(runs: Sequence[Run]) -> Table | None:
             section = run.report.get(key)
             if not isinstance(section, dict):
                 continue
-            parts = {title: section} if key in ("t2t", "i2i") else {
-                f"{title}, {DIRECTION_NAMES[d]}": section[d] for d in DIRECTIONS if d in section
-            }
+            parts = (
+                {title: section}
+                if key in ("t2t", "i2i")
+                else {f"{title}, {DIRECTION_NAMES[d]}": section[d] for d in DIRECTIONS if d in section}
+            )
             found += [(series, run.name, part, figures) for part, figures in parts.items()]
     known = [*(f"R@{k}" for k in runs[0].report["conditions"]["ks"]), "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
     names = [name for name in known if any(name in figures for *_, figures in found)]
@@ -157,50 +164,64 @@ def annotation_table(runs: Sequence[Run]) -> Table | None:
         return None
     found.sort(key=lambda one: one[2])
     rows = [
-        Row(part, tuple(Cell(_plain(figures.get(name), 1)) for name in names), series, run_name if len(runs) > 1 else "")
+        Row(
+            part, tuple(Cell(_plain(figures.get(name), 1)) for name in names), series, run_name if len(runs) > 1 else ""
+        )
         for series, run_name, part, figures in found
     ]
     return Table("Under further annotations", ("positives", *names), tuple(rows))
 
 
-def published_table(runs: Sequence[Run]) -> Table | None:
-    """The runs among the published results of their protocol, by rsum.
+def published_tables(runs: Sequence[Run]) -> list[Table]:
+    """The runs among the published results of their protocol, by rsum; then results on less data and sums alone.
 
     Args:
         runs: the runs.
 
     Returns:
-        The table, or None where nothing was published that the protocol's figures can stand beside.
+        Up to two tables; none where nothing was published that the protocol's figures can stand beside.
     """
     from itm_fast.report.published import published_results
 
     protocol = runs[0].report["conditions"].get("protocol")
-    published = published_results(protocol) if protocol else ()
-    if not published:
-        return None
+    try:
+        published = published_results(protocol) if protocol else ()
+    except ValueError as error:
+        raise DataError(f"run {runs[0].name!r}: report.json: conditions.protocol: {error}") from error
+    full = [one for one in published if one.training_percent == 100 and one.i2t]
+    made = []
+    if full:
+        made.append(_published_table(f"{protocol}: this page among published results, by rsum", full, runs))
+    if others := [one for one in published if one not in full]:
+        made.append(_published_table(f"{protocol}: trained on part of the data, or printed as sums alone", others, ()))
+    return made
+
+
+def _published_table(caption: str, published: Sequence[PublishedRow], runs: Sequence[Run]) -> Table:
     names = ("R@1", "R@5", "R@10")
-    has_ncs = any("nsum" in run.report for run in runs) and any(row.nsum is not None for row in published)
-    rows: list[tuple[float, Row]] = []
+    sums = ("rsum", "nsum") if any(one.nsum is not None for one in published) else ("rsum",)
+    notes: list[str] = []  # numbered as the rows first refer to them
 
-    def add(heading: str, detail: str, by_direction: Sequence[Any], rsum: Any, nsum: Any, where: str, run: int | None) -> None:
-        figures = [Cell(_plain(of.get(name), 1)) for of in by_direction for name in names]
-        sums = [Cell(_plain(rsum, 1)), *([Cell(_plain(nsum, 1))] if has_ncs else [])]
-        order = rsum if isinstance(rsum, (int, float)) else -1.0
-        rows.append((order, Row(heading, (*figures, *sums, Cell(where)), run, detail)))
+    def row(name: str, found: Mapping[str, Any], series: int | None, remarks: Sequence[str]) -> Row:
+        notes.extend(remark for remark in remarks if remark not in notes)
+        figures = [_plain(found[direction].get(figure), 1) for direction in DIRECTIONS for figure in names]
+        figures += [_plain(found.get(total), 1) for total in sums]
+        numbers = ", ".join(str(number) for number in sorted(notes.index(remark) + 1 for remark in remarks))
+        return Row(name, (*map(Cell, figures), Cell(numbers or "this page", prose=True)), series)
 
+    entries: list[tuple[float, str, Mapping[str, Any], int | None, list[str]]] = []
     for one in published:
-        add(one.method, one.notes or "", (one.i2t, one.t2i), one.rsum, one.nsum, one.source, None)
-    for series, run in enumerate(runs):
-        report = run.report
-        by_direction = [report[d] for d in DIRECTIONS]
-        add(run.name, "", by_direction, report["rsum"], report.get("nsum"), "this page", series)
-    rows.sort(key=lambda row: -row[0])
-    last = ("rsum", "nsum", "source") if has_ncs else ("rsum", "source")
+        share = "" if one.training_percent == 100 else f", {one.training_percent} % of the training data"
+        remarks = [one.source, *(remark for remark in one.notes.split("; ") if remark)]
+        entries.append((one.rsum or -1.0, f"{one.method}{share}", vars(one), None, remarks))
+    entries += [(float(run.report["rsum"]), run.name, run.report, series, []) for series, run in enumerate(runs)]
+    entries.sort(key=lambda entry: -entry[0])
     return Table(
-        f"Beside published results of {protocol}, by rsum",
-        ("method", *names, *names, *last),
-        tuple(row for _, row in rows),
-        (("", 1), *((DIRECTION_NAMES[d], len(names)) for d in DIRECTIONS), ("", len(last))),
+        caption,
+        ("method", *names, *names, *sums, "source, notes"),
+        tuple(row(*entry) for _, *entry in entries),
+        (("", 1), *((DIRECTION_NAMES[d], len(names)) for d in DIRECTIONS), ("", len(sums) + 1)),
+        tuple(notes),
     )
 
 
@@ -215,38 +236,35 @@ def comparison_table(runs: Sequence[Run]) -> Table | None:
     """
     if len(runs) < 2:
         return None
-    from itm_fast.evaluation.statistics import paired_test
-
     ks: list[int] = runs[0].report["conditions"]["ks"]
     first = runs[0]
     rows = []
     for series, run in enumerate(runs[1:], start=1):
-
-        def add(figure: str, values_of: Callable[[Run], Floats], groups: Integers, counted: bool) -> None:
-            one, other = values_of(first), values_of(run)  # noqa: B023  (called at once)
-            if not len(one):
-                return
-            result = paired_test(other, one, groups=groups)
-            changed = (Cell(str(int((other > one).sum()))), Cell(str(int((other < one).sum()))))
-            cells = (
-                Cell(f"{result.difference:+.1f}".replace("-", "−"), strong=result.p_value < 0.05),
-                Cell(f"{result.low:+.1f} … {result.high:+.1f}".replace("-", "−")),
-                Cell("< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}"),
-                *(changed if counted else (Cell("–"), Cell("–"))),
-            )
-            rows.append(Row(run.name, cells, series, figure))  # noqa: B023
-
+        found: list[tuple[str, Floats, Floats, Integers]] = []
         for direction in DIRECTIONS:
             for k in ks:
-                groups = query_groups(first, direction)
-                add(f"R@{k}, {DIRECTION_NAMES[direction]}", lambda r, d=direction, k=k: hits(r, d, k), groups, True)  # type: ignore[misc]
-        if ks == [1, 5, 10]:
-            add("rsum", lambda r: _rsum_values(r, ks)[0], _rsum_values(first, ks)[1], False)
+                one, other = (hits(r, direction, [k]) for r in (first, run))
+                found.append((f"R@{k}, {DIRECTION_NAMES[direction]}", one, other, query_groups(first, direction)))
+        (one, groups), (other, _) = _rsum_sample(first), _rsum_sample(run)
+        found.append(("rsum", one, other, groups))
+        rows += [_compared(run.name, series, *of) for of in found if _enough(of[1], of[3])]
     return Table(
         f"Against {first.name}: points of difference, 95 % interval, p of a paired permutation test over images",
         ("run", "difference", "95 % interval", "p", "gained", "lost"),
         tuple(rows),
     )
+
+
+def _compared(name: str, series: int, figure: str, one: Floats, other: Floats, groups: Integers) -> Row:
+    """A row of the comparison: how the second run differs from the first."""
+    from itm_fast.evaluation.statistics import paired_test
+
+    result = paired_test(other, one, groups=groups)
+    low, high, difference = (f"{v:+.1f}".replace("-", "−") for v in (result.low, result.high, result.difference))
+    changed = ("–", "–") if figure == "rsum" else (str((other > one).sum()), str((other < one).sum()))
+    p = "< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}"
+    cells = (Cell(difference, strong=result.p_value < 0.05), Cell(f"{low} … {high}"), Cell(p), *map(Cell, changed))
+    return Row(name, cells, series, figure)
 
 
 def failure_table(runs: Sequence[Run]) -> Table:
@@ -264,7 +282,7 @@ def failure_table(runs: Sequence[Run]) -> Table:
         for series, run in enumerate(runs):
             results = getattr(run, direction)
             n_queries, n_misses = int((results.ranks >= 0).sum()), int((results.ranks > 0).sum())
-            counts = {"φ at least the positive’s": forgiven(results), "φ at least half of it": forgiven(results, 0.5)}
+            counts = {name: forgiven(results, share) for name, share in _SHARES.items()}
             counts["further annotations"] = annotated_misses(results)
             found_here = {name: int(mask.sum()) for name, mask in counts.items() if mask is not None}
             names += [name for name in found_here if name not in names]
@@ -288,14 +306,28 @@ def failure_table(runs: Sequence[Run]) -> Table:
     )
 
 
-def _rsum_values(run: Run, ks: Sequence[int]) -> tuple[Floats, Integers]:
-    """Values whose mean is the rsum, and their groups: every query's hits, weighted by the queries of its direction."""
-    values = {d: np.sum([hits(run, d, k) for k in ks], axis=0) for d in DIRECTIONS}
-    if not all(len(of) for of in values.values()):
+def _interval(values: Floats, groups: Integers) -> str:
+    """The 95 % interval of a mean; empty where there are too few groups for one."""
+    from itm_fast.evaluation.statistics import bootstrap_interval
+
+    if not _enough(values, groups):
+        return ""
+    interval = bootstrap_interval(values, groups=groups)
+    return f"{interval.low:.1f}–{interval.high:.1f}"
+
+
+def _enough(values: Floats, groups: Integers) -> bool:
+    return len(np.unique(groups[~np.isnan(values)])) > 1
+
+
+def _rsum_sample(run: Run) -> tuple[Floats, Integers]:
+    """Values of all queries whose mean is rsum, and their images; empty where a direction has no query."""
+    from itm_fast.evaluation.statistics import both_directions
+
+    i2t, t2i = (hits(run, d, RSUM_KS) for d in DIRECTIONS)
+    if np.isnan(i2t).all() or np.isnan(t2i).all():
         return np.zeros(0), np.zeros(0, dtype=np.int64)
-    total = sum(len(of) for of in values.values())
-    weighted = np.concatenate([of * (total / len(of)) for of in values.values()])
-    return weighted, np.concatenate([query_groups(run, d) for d in DIRECTIONS])
+    return both_directions(i2t, t2i, run.caption_to_image.clamp(min=0).numpy())  # captions of no image: no queries
 
 
 def _marked(rows: Sequence[Row], lowest_wins: set[int] | None = None) -> list[Row]:
