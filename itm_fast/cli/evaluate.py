@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
 from itm_fast.cli.sources import ModelOptions, open_model
 
@@ -18,7 +19,7 @@ _SOURCES = "expected --sims, or --images with --captions, or --model or --checkp
 
 
 @dataclass(frozen=True)
-class Evaluate(ScoreFileFlags):
+class Evaluate(RunFlags, ScoreFileFlags):
     """Evaluate image-text retrieval in both directions.
 
     Similarities come from --sims, from --images with --captions, or from --model or --checkpoint with --data.
@@ -120,6 +121,7 @@ def run(args: Evaluate) -> int:
     scorer = _scorer(args)
     caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image, 1)
     relevance = _relevance(args, scorer)
+    writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5)
     with progress_bar("evaluate") as progress:
         report = evaluate(
             scorer,
@@ -135,7 +137,9 @@ def run(args: Evaluate) -> int:
             self_score=args.self_score,
             query_column=args.query_column,
             progress=progress,
+            keep=writer.keep,
         )
+    writer.write(report)
     if args.output is not None:
         report.to_json(args.output)
     if args.json:
@@ -174,6 +178,30 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
     return None
 
 
+def _references(args: Evaluate) -> Path | None:
+    """The file of --relevance, if it holds captions and no matrix."""
+    return None if args.relevance is None or args.relevance.suffix in (".npy", ".csv") else args.relevance
+
+
+def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
+    """What is evaluated, as the flags say it, for a run folder."""
+    from itm_fast.evaluation.scorers import ModelScorer
+
+    if isinstance(scorer, ModelScorer):
+        kind, model = ("model", args.model) if args.checkpoint is None else ("checkpoint", args.checkpoint)
+        about = {"model": str(getattr(scorer.model, "name", type(scorer.model).__name__)), "data": str(args.data)}
+        return {"kind": kind, "path": str(model), **about, "split": args.split}
+    if args.sims is not None:
+        more = {} if args.t2i_sims is None else {"t2i_sims": str(args.t2i_sims)}
+        return {"kind": "sims", "path": str(args.sims), **more}
+    return {
+        "kind": "embeddings",
+        "path": str(args.images),
+        "captions": str(args.captions),
+        "similarity": args.similarity or "dot",
+    }
+
+
 def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
     """φ as the flags say, or None."""
     from itm_fast.data.reference_captions import read_references
@@ -181,10 +209,11 @@ def _relevance(args: Evaluate, scorer: TileScorer) -> Relevance | None:
     from itm_fast.evaluation.scorers import ModelScorer
     from itm_fast.relevance import Cider
 
-    if args.relevance is not None and args.relevance.suffix in (".npy", ".csv"):
+    of_relevance = _references(args)
+    if args.relevance is not None and of_relevance is None:
         return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
-    if args.relevance is not None:
-        references = read_references(args.relevance, args.captions_per_image or 5)
+    if of_relevance is not None:
+        references = read_references(of_relevance, args.captions_per_image or 5)
     elif args.ncs and isinstance(scorer, ModelScorer):
         dataset = scorer.dataset
         step = dataset.captions_per_image

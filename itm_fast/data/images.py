@@ -127,6 +127,28 @@ def open_split(folder: str | Path, split: str, image_size: int | None) -> Captio
     return PrecompDataset(folder, split) if image_size is None else ImageDataset(folder, split, image_size)
 
 
+def image_names(split: CaptionedSplit) -> list[str] | None:
+    """The file of every image of a split, below the folder of images, as id_mapping.json gives it.
+
+    Args:
+        split: a split of either kind.
+
+    Returns:
+        (n_images,) names; None where the split has no ids or there is no id_mapping.json.
+
+    Raises:
+        DataError: id_mapping.json is damaged, or lacks an image.
+    """
+    root = _mapping_folder(split.folder)
+    if root is None or split.ids is None:
+        return None
+    mapping = _read_mapping(root / _MAPPING)
+    missing = [number for number in split.ids.tolist() if str(number) not in mapping]
+    if missing:
+        raise DataError(f"{root / _MAPPING}: has no image {missing[0]}, which {split.split}_ids.txt names. {_LAYOUT}")
+    return [mapping[str(number)] for number in split.ids.tolist()]
+
+
 def read_image(path: Path) -> Tensor:
     """An image file as red, green and blue: uint8 (3, height, width); grey and palettes are converted.
 
@@ -166,7 +188,7 @@ def _resized(image: Tensor, size: int) -> Tensor:
 
 def _paths(folder: Path, ids: list[int], ids_path: Path) -> list[Path]:
     """The file of each id, found to be there."""
-    root = next((place for place in (folder, folder.absolute().parent) if (place / _MAPPING).is_file()), None)
+    root = _mapping_folder(folder)
     if root is None:
         raise FileNotFoundError(f"{folder / _MAPPING}: no such file, nor in the folder above. {_LAYOUT}")
     mapping = _read_mapping(root / _MAPPING)
@@ -185,6 +207,11 @@ def _paths(folder: Path, ids: list[int], ids_path: Path) -> list[Path]:
             raise FileNotFoundError(f"{path}: no such file; {_MAPPING} gives it for image {image_id} of {ids_path}")
         paths.append(path)
     return paths
+
+
+def _mapping_folder(folder: Path) -> Path | None:
+    """Where id_mapping.json lies: in the folder or the one above."""
+    return next((place for place in (folder, folder.absolute().parent) if (place / _MAPPING).is_file()), None)
 
 
 def _read_mapping(path: Path) -> dict[str, str]:

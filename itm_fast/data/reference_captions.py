@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, read_lines
 from itm_fast.errors import DataError
@@ -31,18 +32,47 @@ def read_references(path: str | Path, captions_per_image: int = CAPTIONS_PER_IMA
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected captions, a text file or JSON")
     if path.suffix == ".json":
-        return _read_json(path)
+        return _of_images(_json(path), path)
     lines = read_lines(path, "caption")
     if len(lines) % captions_per_image:
         raise DataError(f"{path}: {len(lines)} lines, no multiple of {captions_per_image} captions an image")
     return [lines[i : i + captions_per_image] for i in range(0, len(lines), captions_per_image)]
 
 
-def _read_json(path: Path) -> list[list[str]]:
+def read_texts(path: str | Path, what: str) -> list[str]:
+    """Read one text an item, such as a caption or the name of an image.
+
+    Args:
+        path: .json: a list of strings, or what `read_references` reads, one after the other; else UTF-8 text, one a
+            line.
+        what: what an item is, for the messages.
+
+    Returns:
+        The texts, in order.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: the file does not hold that.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected a text file, one {what} a line, or JSON")
+    if path.suffix != ".json":
+        return read_lines(path, what)
+    content = _json(path)
+    if isinstance(content, list) and content and all(isinstance(text, str) for text in content):
+        return content
+    return [text for texts in _of_images(content, path) for text in texts]
+
+
+def _json(path: Path) -> Any:
     try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+        return json.loads(path.read_bytes().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
         raise DataError(f"{path}: not JSON: {error}") from error
+
+
+def _of_images(content: object, path: Path) -> list[list[str]]:
     if isinstance(content, dict):
         named = [*content.items()]
     elif isinstance(content, list):
