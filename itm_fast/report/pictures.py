@@ -104,13 +104,15 @@ class Pictures:
 
     def _find(self, name: str) -> Path | None:
         """The file of a name; names come from a file that others may have written, so none leads out of the folder."""
-        if "\0" in name:
+        path = Path(name)
+        if "\0" in name or not path.name or path.name == "..":
             return None
-        for candidate in dict.fromkeys((name, Path(name).name)):
+        candidates = [path.name] if path.is_absolute() or ".." in path.parts else [name, path.name]
+        for candidate in dict.fromkeys(candidates):
             for suffix in _SUFFIXES:
-                path = (self._folder / (candidate + suffix)).resolve()
-                if path.is_relative_to(self._folder) and path.is_file():
-                    return path
+                found = self._folder / (candidate + suffix)
+                if found.is_file():
+                    return found
         return None
 
 
