@@ -90,7 +90,7 @@ def test_filters(opened):
     assert set(ranks(tab)) <= set(range(2, 10))
     assert len(ranks(tab)) > 1
     tab.click("#filter button[type=reset]")
-    tab.wait_for_function("document.querySelector('#count').textContent === '40 of 40 examples'")
+    sync_api.expect(tab.locator("#count")).to_have_text("40 of 40 examples")
     tab.select_option("#outcome", "gained")
     tags = tab.eval_on_selector_all(EXAMPLES, "all => all.map(one => one.dataset.tags)")
     assert tags
@@ -123,7 +123,7 @@ def test_keys(opened):
     tab.keyboard.type("cat j/")
     assert tab.input_value("#words") == "cat j/"  # keys are letters again in a field
     tab.keyboard.press("Escape")
-    tab.wait_for_function("document.querySelector('#count').textContent === '40 of 40 examples'")
+    sync_api.expect(tab.locator("#count")).to_have_text("40 of 40 examples")
     assert tab.input_value("#words") == ""
     tab.keyboard.press("j")
     assert tab.evaluate("document.activeElement.matches('article.example')")
