@@ -46,7 +46,8 @@ def files(folder: str, *suffixes: str) -> set[str]:
 
 def test_sdist_holds_what_a_build_and_the_tests_need(sdist: set[str]):
     wanted = files("csrc", ".cpp", ".h", ".inl", ".cu", ".cuh", ".md") | files("tests", ".py", ".npz")
-    wanted |= files("itm_fast", ".py", ".json") | files("docs", ".md", ".svg") | files("scripts", ".py")
+    wanted |= files("itm_fast", ".py", ".json", ".html", ".css", ".js")
+    wanted |= files("docs", ".md", ".svg") | files("scripts", ".py")
     wanted |= {"setup.py", "pyproject.toml", "Makefile", "README.md", "LICENSE", "CHANGELOG.md", "itm_fast/py.typed"}
     wanted |= {"requirements/dev.txt", "scripts/sanitize.sh"}
     assert not wanted - sdist
@@ -60,7 +61,7 @@ def test_sdist_holds_nothing_built_and_no_data(sdist: set[str]):
 def test_wheel_holds_the_package_only(source: Path, tmp_path: Path):
     run_setup(source, "build_py", "--build-lib", str(tmp_path))  # what bdist_wheel packs, but for the compiled module
     inside = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert not (files("itm_fast", ".py", ".html", ".json", ".typed")) - inside
+    assert not (files("itm_fast", ".py", ".html", ".css", ".js", ".json", ".typed")) - inside
     assert not {name for name in inside if not name.startswith("itm_fast/") or name.endswith((".so", ".cpp"))}
 
 

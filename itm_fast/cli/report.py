@@ -1,0 +1,73 @@
+"""``itm-fast report``: a page of one run, or of several side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from itm_fast.cli.console import print_error, print_json
+
+_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """Make an HTML page of runs: tables, curves, examples, attention; one file that needs no network."""
+
+    runs: tuple[Path, ...]
+    """Folders that itm-fast evaluate --run wrote, of the same images and captions; the first is what the others are
+    compared with."""
+
+    output: Path = Path("report.html")
+    """The page; a file of that name is replaced."""
+
+    title: str | None = None
+    """Title of the page; the names of the runs unless given."""
+
+    examples: int = 60
+    """Queries of each direction to show: the worst failures first, then others at random."""
+
+    images_folder: Path | None = None
+    """Folder with the image files that the runs' image names name: thumbnails of the images shown go into the page."""
+
+    link_images: bool = False
+    """Link the files of --images-folder, relative to the page, instead of keeping thumbnails in it."""
+
+    image_budget: float = 8.0
+    """Thumbnails that the page may hold, in MB; images beyond it are not shown."""
+
+    boxes: Path | None = None
+    """Boxes of the regions, .npy of (n_images, n_regions, 4): left, top, right, bottom in pixels of the image files;
+    attention is drawn over the images."""
+
+    json: bool = False
+    """Print what was written as JSON."""
+
+
+def run(args: ReportPage) -> int:
+    """Write the page and return the exit code."""
+    from itm_fast.evaluation.run import load_run
+    from itm_fast.report import PageOptions, write_page
+
+    if not args.runs:
+        raise ValueError("no run given; expected one or more folders written by itm-fast evaluate --run")
+    options = PageOptions(
+        title=args.title,
+        examples=args.examples,
+        images_folder=args.images_folder,
+        link_images=args.link_images,
+        image_bytes=round(args.image_budget * _BYTES),
+        boxes=args.boxes,
+    )
+    runs = [load_run(folder) for folder in args.runs]
+    try:
+        write_page(runs, args.output, options)
+    except ImportError as error:
+        print_error(str(error))
+        return 2
+    size = args.output.stat().st_size
+    if args.json:
+        print_json({"page": str(args.output), "bytes": size, "runs": [one.name for one in runs]})
+    else:
+        print(f"{args.output}: {', '.join(one.name for one in runs)}, {size / _BYTES:.1f} MB")
+    return 0

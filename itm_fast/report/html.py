@@ -1,0 +1,248 @@
+"""The page: what is shown of the runs, filled into the templates, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from itm_fast.errors import DataError
+from itm_fast.evaluation.run import Run
+from itm_fast.files import written_aside
+from itm_fast.report import figures, tables
+from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
+from itm_fast.report.extras import missing
+from itm_fast.report.pictures import Pictures
+from itm_fast.report.plots import N_COLOURS
+from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, check_runs
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+DEFAULT_EXAMPLES = 60
+DEFAULT_IMAGE_BYTES = 8_000_000
+_THUMBNAIL_HEIGHT = 200
+_N_CHANGES = 50  # queries gained and lost that are listed
+_OPEN_MAPS = 4  # attention maps that are not folded away
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """What a page shows beside the figures.
+
+    Attributes:
+        title: of the page; the names of the runs unless given.
+        examples: how many queries of each direction.
+        images_folder: where the files are that the runs' image names name; None shows no images.
+        link_images: link the files, relative to the page, and keep no thumbnails in it.
+        image_bytes: how much of the page thumbnails may be.
+        boxes: .npy of (n_images, n_regions, 4): left, top, right, bottom of each region in pixels of the files, to draw
+            attention over the images; needs ``images_folder``.
+    """
+
+    title: str | None = None
+    examples: int = DEFAULT_EXAMPLES
+    images_folder: str | os.PathLike[str] | None = None
+    link_images: bool = False
+    image_bytes: int = DEFAULT_IMAGE_BYTES
+    boxes: str | os.PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if self.examples < 0:
+            raise ValueError(f"examples is {self.examples}, expected 0 or more queries a direction")
+        if self.image_bytes < 0:
+            raise ValueError(f"image_bytes is {self.image_bytes}, expected 0 or more")
+        if self.images_folder is None and (self.boxes is not None or self.link_images):
+            raise ValueError("boxes and link_images are of images, but images_folder is not given")
+
+
+def write_page(runs: Sequence[Run], path: str | os.PathLike[str], options: PageOptions | None = None) -> None:
+    """Write a page of one run, or of several side by side.
+
+    Args:
+        runs: evaluations of the same images and captions; the first is what the others are compared with.
+        path: the HTML file; one of that name is replaced once the new one is complete.
+        options: what else it shows.
+
+    Raises:
+        ValueError: the runs are of different queries; the message names them.
+        DataError: a run lacks what a page shows, or the boxes do not fit the images.
+        FileNotFoundError: the folder of ``path``, that of the images, or an image of a folder that has none of them.
+        ImportError: jinja2 or matplotlib (or Pillow, for images) is not installed.
+
+    Example:
+        >>> write_page([load_run("runs/scan")], "page.html")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder to write {path.name} into")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, expected the file to write the page to")
+    page = render_page(runs, options, link_from=path.parent.resolve())
+    with written_aside(path) as aside:
+        aside.write_text(page, encoding="utf-8")
+
+
+def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link_from: Path | None = None) -> str:
+    """The page as text; arguments and errors as of `write_page`.
+
+    Args:
+        runs: the runs.
+        options: what else it shows.
+        link_from: the folder that links to images are relative to; the working directory unless given.
+
+    Returns:
+        HTML.
+    """
+    options = options or PageOptions()
+    check_runs(runs)
+    environment = _environment()
+    runs = _with_distinct_names(runs)
+    examples = make_examples(runs, options.examples)
+    maps = attention_maps(runs)
+    pictures = _pictures(runs, options, link_from or Path.cwd())
+    boxes = _boxes(options, runs[0].n_images)
+    if pictures is not None:
+        for one in maps:
+            pictures.add(one.image)
+        for example in examples:
+            shown = [item.number for answer in example.answers for item in (*answer.items, answer.positive) if item]
+            for image in [example.number] if example.direction == "i2t" else shown:
+                pictures.add(image)
+        if not pictures.made() and pictures.not_found:
+            raise FileNotFoundError(
+                f"{options.images_folder}: has none of the {len(pictures.not_found)} images that the page shows, such "
+                f"as {pictures.not_found[0]!r}"
+            )
+    style, script = _asset("style.css"), _asset("page.js")
+    notes = list(dict.fromkeys(note for run in runs for note in run.report["conditions"].get("notes", [])))
+    return environment.get_template("page.html").render(
+        title=options.title or " · ".join(run.name for run in runs),
+        runs=runs,
+        n_colours=N_COLOURS,
+        version=_version(),
+        style=style,
+        script=script,
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        directions=DIRECTION_NAMES,
+        headline=tables.headline_table(runs),
+        relevance=tables.relevance_table(runs),
+        annotations=tables.annotation_table(runs),
+        published=tables.published_tables(runs),
+        comparison=tables.comparison_table(runs),
+        changes=[
+            (series, [(d, *changed_queries(runs[0], run, d)) for d in DIRECTIONS])
+            for series, run in enumerate(runs[1:], start=1)
+        ],
+        n_changes=_N_CHANGES,
+        failures=tables.failure_table(runs),
+        recall_figures=figures.recall_figures(runs),
+        relevance_figures=figures.relevance_figures(runs),
+        semantic_figures=figures.semantic_recall_figures(runs),
+        rank_figures=figures.rank_figures(runs),
+        examples=examples,
+        maps=[(one, _scaled_boxes(one, boxes, pictures)) for one in maps],
+        n_open_maps=_OPEN_MAPS,
+        picture=(lambda image: None) if pictures is None else pictures.add,
+        pictures=[] if pictures is None else [p for p in pictures.made() if not p.linked],
+        n_not_found=0 if pictures is None else len(pictures.not_found),
+        n_beyond_budget=0 if pictures is None else pictures.beyond_budget,
+        notes=notes,
+    )
+
+
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        raise missing("jinja2") from error
+    folder = str(files("itm_fast.report") / "templates")
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _asset(name: str) -> str:
+    return (files("itm_fast.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _version() -> str:
+    try:
+        return version("itm-fast")
+    except PackageNotFoundError:
+        return ""
+
+
+def _with_distinct_names(runs: Sequence[Run]) -> list[Run]:
+    """The runs, numbered where two have one name."""
+    names = [run.name for run in runs]
+    return [
+        replace(run, name=f"{run.name} ({number})") if names.count(run.name) > 1 else run
+        for number, run in enumerate(runs, start=1)
+    ]
+
+
+def _pictures(runs: Sequence[Run], options: PageOptions, link_from: Path) -> Pictures | None:
+    if options.images_folder is None:
+        return None
+    names = next((run.image_names for run in runs if run.image_names is not None), None)
+    if names is None:
+        raise ValueError(
+            f"{options.images_folder}: images can not be found in it, since the runs hold no names of images; evaluate "
+            "with --ids, or with --data that has them"
+        )
+    return Pictures(
+        options.images_folder,
+        names,
+        budget=options.image_bytes,
+        height=_THUMBNAIL_HEIGHT,
+        link_from=link_from if options.link_images else None,
+    )
+
+
+def _boxes(options: PageOptions, n_images: int) -> np.ndarray[Any, Any] | None:
+    if options.boxes is None:
+        return None
+    path = Path(options.boxes)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of boxes")
+    try:
+        boxes: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path}: not a .npy array: {error}") from error
+    if not isinstance(boxes, np.ndarray) or boxes.ndim != 3 or boxes.shape[0] != n_images or boxes.shape[2] != 4:
+        raise DataError(
+            f"{path}: has shape {getattr(boxes, 'shape', None)}, expected ({n_images}, n_regions, 4): left, top, "
+            "right, bottom of every region of every image"
+        )
+    return boxes
+
+
+def _scaled_boxes(
+    one: AttentionMap, boxes: np.ndarray[Any, Any] | None, pictures: Pictures | None
+) -> list[tuple[float, ...]]:
+    """The boxes of a map's regions in pixels of its thumbnail: (x, y, width, height) each; empty if unknown."""
+    picture = None if pictures is None else pictures.add(one.image)
+    if boxes is None or picture is None:
+        return []
+    of_image = np.asarray(boxes[one.image], dtype=np.float64) * picture.scale
+    n_regions = len(one.weights[0])
+    if len(of_image) < n_regions or not np.isfinite(of_image).all():
+        raise DataError(f"boxes of image {one.image}: {len(of_image)} finite boxes, but attention is over {n_regions}")
+    return [
+        tuple(round(float(v), 1) for v in (x, y, max(0.0, right - x), max(0.0, bottom - y)))
+        for x, y, right, bottom in of_image[:n_regions]
+    ]

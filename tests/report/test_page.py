@@ -1,0 +1,313 @@
+"""The page as elements: figures are those of the runs, nothing comes from outside, nothing in it is live but ours."""
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from page_dom import parse
+from small_runs import HOSTILE, N_IMAGES, STEP, make_run
+
+from itm_fast.errors import DataError
+from itm_fast.evaluation.run import Attention
+from itm_fast.evaluation.statistics import bootstrap_interval, paired_test
+from itm_fast.report import PageOptions, render_page, write_page
+from itm_fast.report.queries import check_runs
+
+KS = (1, 5, 10)
+
+
+@pytest.fixture(scope="module")
+def dom(page):
+    return parse(page)
+
+
+def recall_values(run, direction, k):
+    return 100.0 * (getattr(run, direction).ranks.numpy() < k)
+
+
+def groups(direction):
+    return np.arange(N_IMAGES) if direction == "i2t" else np.arange(N_IMAGES * STEP) // STEP
+
+
+def test_nothing_comes_from_outside_and_every_reference_is_there(page, dom):
+    ids = [element.attributes["id"] for element in dom.all() if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    for element in dom.all():
+        for name, value in element.attributes.items():
+            if name in ("src", "href", "xlink:href", "action", "data", "poster"):
+                assert value.startswith(("#", "data:")), (element.tag, name, value)
+            if name in ("href", "xlink:href") and value.startswith("#"):
+                assert value[1:] in ids
+            if name in ("aria-labelledby", "for"):
+                assert value in ids
+            for reference in re.findall(r"url\(#(.*?)\)", value or ""):
+                assert reference in ids
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_only_our_script_may_run(dom):
+    (script,) = dom.all("script")
+    policy = next(dom.all("meta", http_equiv="Content-Security-Policy")).attributes["content"]
+    digest = base64.b64encode(hashlib.sha256("".join(script.children).encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert policy.startswith("default-src 'none'")
+    assert not [name for element in dom.all() for name in element.attributes if name.startswith("on")]
+
+
+def test_captions_stay_text(page, dom):
+    assert HOSTILE in dom.one(id="examples").text
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert HOSTILE not in page
+
+
+def test_headline_figures_and_intervals(runs, dom):
+    rows = dom.one(id="results").first("table").rows()
+    for run, row in zip(runs, rows, strict=True):
+        expected = [run.name]
+        for direction in ("i2t", "t2i"):
+            for k in KS:
+                values = recall_values(run, direction, k)
+                interval = bootstrap_interval(values, groups=groups(direction))
+                assert run.report[direction][f"R@{k}"] == pytest.approx(values.mean())
+                expected.append(f"{values.mean():.1f}{interval.low:.1f}–{interval.high:.1f}")
+            expected.append(f"{run.report[direction]['medr']:.1f}")
+        assert row[:-1] == expected
+        figure, low, high = re.fullmatch(r"(\d+\.\d)(\d+\.\d)–(\d+\.\d)", row[-1]).groups()
+        assert float(figure) == round(run.report["rsum"], 1)
+        assert float(low) < float(figure) < float(high)
+
+
+def test_best_figures_are_strong(dom):
+    rows = list(dom.one(id="results").first("table").first("tbody").all("tr"))
+    assert len(list(rows[1].all("strong"))) == 9  # the better run: six recalls, two medians, rsum
+    assert len(list(rows[0].all("strong"))) < 9
+
+
+def test_relevance_table(runs, dom):
+    rows = list(dom.one(id="results").all("table"))[1].rows()
+    assert rows[1][:3] == ["NCSbetter", *(f"{runs[1].report['i2t'][f'NCS@{k}']:.1f}" for k in KS[:2])]
+    assert rows[1][-1] == f"{runs[1].report['nsum']:.1f}"
+    assert rows[3][-1] == f"{runs[1].report['nsum(N)']:.1f}"
+
+
+def test_comparison(runs, dom):
+    rows = dom.one(id="comparison").first("table").rows()
+    assert len(rows) == 7
+    place = 0
+    for direction in ("i2t", "t2i"):
+        for k in KS:
+            worse, better = (recall_values(run, direction, k) for run in runs)
+            result = paired_test(better, worse, groups=groups(direction))
+            row, place = rows[place], place + 1
+            assert row[0].startswith(f"betterR@{k}, ")
+            assert row[1] == f"{result.difference:+.1f}".replace("-", "−")
+            assert row[3] == ("< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}")
+            assert [int(cell) for cell in row[4:]] == [(better > worse).sum(), (better < worse).sum()]
+    difference = runs[1].report["rsum"] - runs[0].report["rsum"]
+    assert rows[-1][0:2] == ["betterrsum", f"{difference:+.1f}"]
+
+
+def test_gained_and_lost_are_listed(runs, dom):
+    before, after = (run.t2i.ranks for run in runs)
+    gained = torch.nonzero((after == 0) & (before > 0))[:, 0].tolist()
+    summary = next(
+        s for s in dom.one(id="comparison").all("summary") if s.text.startswith("Gained") and "caption →" in s.text
+    )
+    assert summary.text.endswith(f": {len(gained)}")
+    worst = max(gained, key=lambda query: int(before[query]))
+    details = next(d for d in dom.one(id="comparison").all("details") if summary in d.children)
+    assert details.first("li").text == f"{runs[0].captions[worst]} rank {int(before[worst]) + 1} → 1"
+
+
+def test_published_rows_come_with_their_source(runs, dom):
+    section = dom.one(id="published")
+    rows = section.first("table").rows()
+    sgr = next(row for row in rows if row[0] == "SGR+SAM")
+    assert sgr[1:9] == ["75.9", "92.4", "96.6", "57.6", "83.1", "89.7", "495.3", "381.4"]
+    notes = [note.text for note in section.first("ol").all("li")]
+    assert any("WACV 2022" in notes[int(number) - 1] for number in sgr[-1].split(", "))
+    assert [row[0] for row in rows if row[-1] == "this page"] == ["better", "worse"]
+    sums = [float(row[7]) for row in rows if row[7] != "–"]
+    assert sums == sorted(sums, reverse=True)
+
+
+def test_misses_that_may_be_none(runs, dom):
+    rows = dom.one(id="misses").first("table").rows()
+    assert len(rows) == 4
+    for row, (direction, run) in zip(rows, [(d, r) for d in ("i2t", "t2i") for r in runs], strict=True):
+        results = getattr(run, direction)
+        misses = [query for query, rank in enumerate(results.ranks.tolist()) if rank > 0]
+        found, own = results.relevance[:, 0], results.positive_relevance
+        counts = [len(results.ranks), len(misses)]
+        counts += [sum(bool(found[q] >= share * own[q]) for q in misses) for share in (1, 0.5)]
+        assert row[1] == str(counts[0])
+        for cell, count in zip(row[2:], counts[1:], strict=True):
+            total = counts[0] if cell == row[2] else counts[1]
+            assert cell == f"{count}{100 * count / total:.1f} %"
+    assert any(not row[3].startswith("0") or not row[4].startswith("0") for row in rows)
+
+
+def test_further_annotations_count_where_there_are_some(runs):
+    worse = runs[0]
+    annotated = torch.zeros_like(worse.t2i.retrieved, dtype=torch.bool)
+    misses = torch.nonzero(worse.t2i.ranks > 0)[:, 0]
+    annotated[misses[:3], 0] = True
+    annotated[torch.nonzero(worse.t2i.ranks == 0)[:2, 0], 0] = True  # hits are no misses
+    dom = parse(render_page([replace(worse, t2i=replace(worse.t2i, annotated=annotated))], PageOptions(examples=40)))
+    assert dom.one(id="misses").first("table").rows()[1][-1] == f"3{300 / len(misses):.1f} %"
+    assert len([mark for mark in dom.all(class_="mark") if mark.text == "positive in further annotations"])
+
+
+def test_examples_show_what_was_retrieved(runs, dom):
+    shown = list(dom.one(id="list").all("article"))
+    assert len(shown) == 40
+    for article in shown:
+        direction, query = article.attributes["data-direction"], int(article.attributes["data-number"])
+        ranks = []
+        for run, answer in zip(runs, article.all(class_="answer"), strict=True):
+            results = getattr(run, direction)
+            texts = run.captions if direction == "i2t" else run.image_names
+            items = list(answer.all("li"))
+            retrieved = results.retrieved[query, :5].tolist()
+            for item, number in zip(items, retrieved, strict=False):
+                assert texts[number] in item.text
+                owner = number == query // STEP if direction == "t2i" else number // STEP == query
+                assert item.has("class_", "positive") == owner
+            rank = int(results.ranks[query]) + 1
+            ranks.append(rank)
+            assert len(items) == 5 + (rank > 5)
+            assert items[-1 if rank > 5 else rank - 1].attributes["value"] == str(rank)
+        assert int(article.attributes["data-rank"]) == max(ranks)
+        assert article.attributes["data-tags"].split()[0] == ("hit" if ranks[0] == 1 else "miss")
+
+
+def test_the_worst_failures_are_there_and_first(runs, dom):
+    worst = torch.stack([run.t2i.ranks for run in runs]).max(0).values
+    shown = [int(a.attributes["data-number"]) for a in dom.one(id="list").all("article", data_direction="t2i")]
+    assert shown[:5] == torch.argsort(worst, descending=True, stable=True)[:5].tolist()
+    assert [int(worst[query]) for query in shown] == sorted((int(worst[query]) for query in shown), reverse=True)
+
+
+def test_attention_is_a_table_of_words_and_regions(runs, dom):
+    tables = list(dom.one(id="attention").all("table"))
+    assert len(tables) == 4
+    weights = runs[0].attention[0].weights
+    rows = list(tables[0].first("tbody").all("tr"))
+    assert [row.first("th").text for row in rows] == ["<start>", "a", "dog", "<end>"]
+    for row, expected in zip(rows, weights / weights.max(), strict=True):
+        shades = [float(cell.attributes["style"].removeprefix("--w:")) for cell in row.all("td")]
+        assert shades == pytest.approx(expected.tolist(), abs=0.0051)
+    assert "weights of a word over the regions sum to 1" in dom.one(id="attention").text
+
+
+def test_attention_over_words(runs):
+    weights = torch.softmax(torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), 0)
+    run = replace(runs[0], attention=(Attention(0, 3, ("a", "b", "c", "d"), weights),))
+    assert (
+        "a region over the words sum to 1"
+        in parse(render_page([run], PageOptions(examples=0))).one(id="attention").text
+    )
+
+
+def test_the_least_a_run_can_have():
+    run = make_run("plain", 0.5, relevance=False, attention=(), captions=None, image_names=None, source={})
+    dom = parse(render_page([run]))
+    sections = {section.attributes["id"] for section in dom.all("section")}
+    assert sections == {"results", "curves", "ranks", "misses", "examples", "conditions"}
+    assert len(list(dom.one(id="curves").all("svg"))) == 2
+    assert "image 3" in dom.one(id="examples").text
+
+
+def test_folds_use_their_own_ranks():
+    run = make_run("folds", 0.9, relevance=False)
+    fold_ranks = torch.zeros_like(run.t2i.ranks)
+    report = run.report | {"headline": "fold_mean"}
+    report["conditions"] = report["conditions"] | {"folds": 2}
+    dom = parse(render_page([replace(run, report=report, t2i=replace(run.t2i, fold_ranks=fold_ranks))]))
+    assert dom.one(id="results").first("table").rows()[0][5].endswith("100.0–100.0")
+    assert "mean of 2 folds" in dom.first("header").text
+
+
+def test_names_that_are_equal_are_numbered(runs):
+    dom = parse(render_page([runs[0], replace(runs[1], name="worse")], PageOptions(examples=0)))
+    assert [item.text for item in dom.one(class_="legend").all("li")] == ["worse (1)", "worse (2)"]
+
+
+def turned(run):
+    return replace(run, caption_to_image=run.caption_to_image.flip(0))
+
+
+def with_report(run, **changes):
+    return replace(run, report=run.report | changes)
+
+
+ERRORS = [
+    (lambda a, b: [], ValueError, "no run given"),
+    (lambda a, b: [a, turned(b)], ValueError, "runs 'worse' and 'better' can not share a page: caption 0 belongs to"),
+    (lambda a, b: [a, replace(b, captions=("other", *b.captions[1:]))], ValueError, "caption 0 is .*'other'"),
+    (
+        lambda a, b: [a, replace(b, image_names=("x", *b.image_names[1:]))],
+        ValueError,
+        "image name 0 is '000.jpg' and 'x'",
+    ),
+    (
+        lambda a, b: [a, with_report(b, conditions=b.report["conditions"] | {"protocol": None})],
+        ValueError,
+        r"their protocols are flickr30k-1k \(full\) and none \(full\)",
+    ),
+    (lambda a, b: [with_report(a, i2t={})], DataError, "run 'worse': report.json lacks the figure R@1 of i2t"),
+    (lambda a, b: [with_report(a, rsum=None)], DataError, "lacks the figure rsum"),
+    (lambda a, b: [with_report(a, conditions=3)], DataError, "lacks conditions"),
+    (
+        lambda a, b: [with_report(a, conditions={"ks": ["1"]})],
+        DataError,
+        "conditions.ks is .*expected a list of cut-offs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "exception", "fragment"), ERRORS)
+def test_runs_that_have_no_page(runs, make, exception, fragment):
+    with pytest.raises(exception, match=fragment):
+        check_runs(make(*runs))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragment"),
+    [
+        ({"ks": [1, 2]}, "curves are not of the form"),
+        ({"ncs": {"i2t": ["high"], "t2i": [1.0]}, "ks": [1]}, "curves are not of the form"),
+        ({"semantic_recall": {"m": [1], "k": [1], "i2t": [[1.0, 2.0]], "t2i": [[1.0]]}}, "curves are not of the form"),
+    ],
+)
+def test_damaged_curves(runs, changes, fragment):
+    with pytest.raises(DataError, match=fragment):
+        render_page([replace(runs[0], curves=runs[0].curves | changes)], PageOptions(examples=0))
+
+
+def test_where_a_page_can_not_be_written(runs, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such folder to write page\.html into"):
+        write_page(runs, tmp_path / "missing" / "page.html")
+    with pytest.raises(IsADirectoryError, match="is a folder, expected the file"):
+        write_page(runs, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "fragment"),
+    [
+        ({"examples": -1}, "examples is -1"),
+        ({"image_bytes": -1}, "image_bytes is -1"),
+        ({"boxes": "boxes.npy"}, "images_folder is not given"),
+        ({"link_images": True}, "images_folder is not given"),
+    ],
+)
+def test_options_that_do_not_fit(options, fragment):
+    with pytest.raises(ValueError, match=fragment):
+        PageOptions(**options)
