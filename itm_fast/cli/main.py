@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
+    "bench": Command("itm_fast.cli.bench", "Bench", "time an operator at your shape, beside plain torch and the GEMM"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
 }
 
