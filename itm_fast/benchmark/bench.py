@@ -57,7 +57,7 @@ class BenchResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain dictionaries, lists, numbers and strings."""
-        settings = {name: value for name, value in dataclasses.asdict(self.settings).items() if value is not None}
+        settings = _as_dict(self.settings)
         return {
             "operator": settings.pop("operator"),
             "settings": settings,
@@ -67,6 +67,12 @@ class BenchResult:
             "tolerance": TOLERANCE[self.settings.dtype],
             "calls": self.calls,
             "skipped": self.skipped,
+        }
+
+    def faster_than(self, medians: Mapping[str, float]) -> dict[str, float]:
+        """Earlier median / median of now by name of the call, of those that both have; from ``read_medians``."""
+        return {
+            call["name"]: medians[call["name"]] / call["median_ms"] for call in self.calls if call["name"] in medians
         }
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
@@ -120,30 +126,32 @@ def run_bench(
     return result
 
 
-def compare(result: BenchResult, earlier: str | os.PathLike[str]) -> dict[str, float]:
-    """How many times faster each call is than in an earlier bench.
+def read_medians(path: str | os.PathLike[str], settings: BenchSettings) -> dict[str, float]:
+    """Medians of an earlier bench of the same shape.
 
     Args:
-        result: of now.
-        earlier: file of ``BenchResult.to_json``.
+        path: file of ``BenchResult.to_json``.
+        settings: that it must have been run with, but for threads, device and repeats.
 
     Returns:
-        By name of the call: earlier median / median of now.
+        Milliseconds by name of the call, for ``BenchResult.faster_than``.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: it is no file of a bench, or of another operator or shape.
     """
-    path, now = Path(earlier), result.to_dict()
+    file, now = Path(path), _as_dict(settings)
     try:
-        then = json.loads(path.read_text(encoding="utf-8"))
-        before = {call["name"]: float(call["median_ms"]) for call in then["calls"]}
-        fixed = [(one["operator"], _without(one["settings"], _MAY_DIFFER)) for one in (then, now)]
+        then = json.loads(file.read_text(encoding="utf-8"))
+        medians = {call["name"]: float(call["median_ms"]) for call in then["calls"]}
+        earlier = {"operator": then["operator"], **then["settings"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path}: not a file of itm-fast bench --output: {type(error).__name__} {error}") from error
-    if fixed[0] != fixed[1]:
-        raise DataError(f"{path}: {then['operator']} with {_difference(*fixed)}; only equal shapes can be compared")
-    return {call["name"]: before[call["name"]] / call["median_ms"] for call in now["calls"] if call["name"] in before}
+        raise DataError(f"{file}: not a file of itm-fast bench --output: {type(error).__name__} {error}") from error
+    names = [name for name in {**earlier, **now} if name not in _MAY_DIFFER and earlier.get(name) != now.get(name)]
+    if names:
+        differences = ", ".join(f"{name} {earlier.get(name)}, not {now.get(name)}" for name in names)
+        raise DataError(f"{file}: its bench had {differences}; only equal shapes can be compared")
+    return medians
 
 
 def _measure(
@@ -196,10 +204,5 @@ def _machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _without(settings: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in names}
-
-
-def _difference(then: tuple[str, dict[str, Any]], now: tuple[str, dict[str, Any]]) -> str:
-    names = [name for name in {**then[1], **now[1]} if then[1].get(name) != now[1].get(name)]
-    return ", ".join(f"{name} {then[1].get(name)} (now {now[1].get(name)})" for name in names) or f"now {now[0]}"
+def _as_dict(settings: BenchSettings) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}

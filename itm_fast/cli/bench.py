@@ -116,18 +116,20 @@ def run(args: Bench) -> int:
     Returns:
         0, or 1 where the fused operator's result is wrong.
     """
-    from itm_fast.benchmark import BenchSettings, compare, run_bench
+    from itm_fast.benchmark import BenchSettings, read_medians, run_bench
 
-    if args.output is not None and not args.output.parent.is_dir():  # before minutes of measuring
+    # Files are looked at before minutes of measuring.
+    if args.output is not None and not args.output.parent.is_dir():
         raise FileNotFoundError(f"{args.output.parent}: no such folder to write {args.output.name} into")
     settings = BenchSettings(**{name: value for name, value in asdict(args).items() if name not in _OUTPUT})
+    earlier = None if args.compare is None else read_medians(args.compare, settings)
     with progress_bar(f"bench {args.operator}") as progress:
         result = run_bench(settings, with_reference=not args.no_reference, progress=progress)
     if not result.is_right:
         print_error(f"the fused result is wrong, nothing was timed: {_differences(result)}")
         return _WRONG_RESULT
-    faster = None if args.compare is None else compare(result, args.compare)
-    if args.output is not None:  # after the earlier file was read: it may be the same one
+    faster = None if earlier is None else result.faster_than(earlier)
+    if args.output is not None:
         result.to_json(args.output)
     if args.json:
         print_json({**result.to_dict(), **({} if faster is None else {"faster": faster})})
