@@ -216,7 +216,7 @@ COMMAND = ["bench", "late-interaction", "--n-images", "3", "--dim", "8", "--max-
 def test_command(tmp_path, capsys):
     threads = torch.get_num_threads()
     output = tmp_path / "bench.json"
-    assert main([*COMMAND, "--threads", "1", "--json", "--output", str(output)]) == 0
+    assert main([*COMMAND, "--threads", str(threads + 1), "--json", "--output", str(output)]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads(output.read_text(encoding="utf-8"))
     assert set(printed) == {
@@ -224,7 +224,7 @@ def test_command(tmp_path, capsys):
     }
     assert set(printed["machine"]) == {"processor", "device", "threads", "torch", "cpu_isa", "gemm_float32"}
     assert set(printed["calls"][0]) == {"name", "median_ms", "min_ms", "n_timed", "extra_mb", "to_fused"}
-    assert printed["machine"]["threads"] == printed["settings"]["threads"] == 1
+    assert printed["machine"]["threads"] == printed["settings"]["threads"] == threads + 1
     assert printed["settings"]["agg_func"] == "Sum"
     assert torch.get_num_threads() == threads
     assert main([*COMMAND, "--compare", str(output), "--output", str(output), "--no-reference"]) == 0
