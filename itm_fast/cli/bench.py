@@ -15,16 +15,9 @@ _WRONG_RESULT = 1
 _OUTPUT = ("no_reference", "json", "output", "compare")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Time an operator at a shape of your own on this machine: fused, the bare GEMM, plain torch and the reference.
-
-    They take turns in one process, after the fused result was compared with float64. Options that are not the
-    operator's are refused.
-    """
-
-    operator: Literal["cross-attention", "late-interaction", "triplet", "semantic-margin", "ranking"]
-    """What to time. ranking: top-k and ranks in both directions, from embeddings."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Shape."""
 
     n_images: int = 128
     """Images."""
@@ -46,6 +39,11 @@ class Bench:
 
     mean_words: float | None = None
     """About how many words a caption has; by default 12 (cross-attention, late-interaction)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of the operator."""
 
     cross_attn: Literal["t2i", "i2t"] | None = None
     """Who attends, words to regions (t2i, the default) or regions to words."""
@@ -79,6 +77,11 @@ class Bench:
     k: int | None = None
     """Items that ranking lists for every query; by default 10."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """Measuring."""
+
     backward: bool = False
     """Forward and backward instead of forward alone."""
 
@@ -97,6 +100,11 @@ class Bench:
     no_reference: bool = False
     """Leave out the reference, which is slow at large shapes."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Output."""
+
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -105,6 +113,18 @@ class Bench:
 
     compare: Path | None = None
     """A file of --output of the same shape: also say how much faster each call is now."""
+
+
+@dataclass(frozen=True)
+class Bench(Shape, Options, Measuring, Output):
+    """Time an operator at a shape of your own on this machine: fused, the bare GEMM, plain torch and the reference.
+
+    They take turns in one process, after the fused result was compared with float64. Options that are not the
+    operator's are refused.
+    """
+
+    operator: Literal["cross-attention", "late-interaction", "triplet", "semantic-margin", "ranking"]
+    """What to time. ranking: top-k and ranks in both directions, from embeddings."""
 
 
 def run(args: Bench) -> int:
