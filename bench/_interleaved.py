@@ -1,18 +1,18 @@
 """Calls timed in turn in one process, so that a disturbance of the machine meets all of them; and a table of ratios."""
 
 import argparse
-import ctypes
 import json
 import multiprocessing
 import os
 import resource
 import statistics
-import time
 from pathlib import Path
 
 import torch
 
 import itm_fast
+from itm_fast.benchmark.memory import extra_mb
+from itm_fast.benchmark.timing import processor, time_interleaved
 from itm_fast.cli.console import print_table
 
 
@@ -33,30 +33,15 @@ def arguments(argv, description, add=lambda parser: None):
 
 def timed(calls, rounds, once=()):
     """Median milliseconds by name; those named in `once` are slow and run in the first two rounds only."""
-    for name, call in calls.items():
-        if name not in once:
-            call()
-    seconds = {name: [] for name in calls}
-    for number in range(rounds):
-        for name, call in calls.items():
-            if name in once and number > 1:
-                continue
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
+    seconds = time_interleaved(calls, rounds, twice=once)
     return {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
 
 
 def machine():
     """What ran, in a line."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        processor = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        processor = "unknown processor"
     info = itm_fast.build_info()
     return (
-        f"{processor}, {torch.get_num_threads()} threads, torch {torch.__version__}, {info['cpu_isa']}, "
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {info['cpu_isa']}, "
         f"{info['gemm_float32']}"
     )
 
@@ -64,24 +49,6 @@ def machine():
 def peak_mb():
     """Peak resident memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def extra_mb(call):
-    """Peak resident memory during the first call of a function, above what was resident before; None off Linux."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-
-    def read(name):
-        line = next(line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith(name))
-        return int(line.split()[1]) / 1024
-
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
-    trim(0)  # what earlier calls freed is resident still, and would take this call's tensors unseen
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak so far is forgotten
-    before = read("VmRSS")
-    call()
-    return read("VmHWM") - before
 
 
 def extra_mb_apart(make_calls, *args):

@@ -44,6 +44,7 @@ COMMANDS = {
     "report": Command("itm_fast.cli.report", "ReportPage", "an HTML page of runs: tables, curves, examples, attention"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
+    "bench": Command("itm_fast.cli.bench", "Bench", "time an operator at your shape, beside plain torch and the GEMM"),
     "completion": Command("itm_fast.cli.completion", "Completion", "completion of commands and flags for a shell"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
 }
