@@ -10,6 +10,10 @@ START = """
 import os, signal, time
 from itm_fast.cli.signals import Stopped, signals_unwind
 
+for name in ("SIGTERM", "SIGHUP"):  # nohup ignores one of them, and a shell in the background SIGINT
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def send(*names):
     for name in names:
         os.kill(os.getpid(), getattr(signal, name))
