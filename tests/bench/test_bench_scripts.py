@@ -31,7 +31,7 @@ def test_runs_and_writes_its_figures(script, tmp_path):
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"
     assert all(min(case["milliseconds"].values()) > 0 for case in record["cases"])
-    if script == "losses":  # all of them end in the same comparison
+    if script == "retrieval":  # all of them end in the same comparison
         again = subprocess.run(
             [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
         )
