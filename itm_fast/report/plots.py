@@ -18,7 +18,7 @@ _INK, _RULE = "#010203", "#010204"  # stand-ins that no other figure uses, repla
 _SERIES = tuple(f"#0103{number:02x}" for number in range(N_COLOURS))
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1)))
 _WIDTH, _HEIGHT = 3.9, 2.5  # inches; one panel, so that a phone shows it unscaled
-_PLACE = (0.12, 0.27, 0.86, 0.62)  # of the axes; a layout engine would draw every panel twice
+_PLACE = (0.16, 0.27, 0.82, 0.62)  # of the axes; a layout engine would draw every panel twice
 _SETTINGS: Any = {
     "svg.fonttype": "none",
     "font.family": ["sans-serif"],
