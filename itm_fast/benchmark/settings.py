@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from itm_fast.ops import cross_attention, semantic_margin
+from itm_fast import choices
+from itm_fast.ops import semantic_margin
 
 Operator: TypeAlias = Literal["cross-attention", "late-interaction", "triplet", "semantic-margin", "ranking"]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -77,9 +78,9 @@ class BenchSettings:
     max_regions: int | None = None
     max_words: int | None = None
     mean_words: float | None = None
-    cross_attn: cross_attention.CrossAttn | None = None
-    raw_feature_norm: cross_attention.RawFeatureNorm | None = None
-    agg_func: cross_attention.AggFunc | None = None
+    cross_attn: choices.CrossAttn | None = None
+    raw_feature_norm: choices.RawFeatureNorm | None = None
+    agg_func: choices.AggFunc | None = None
     lambda_softmax: float | None = None
     lambda_lse: float | None = None
     margin: float | None = None

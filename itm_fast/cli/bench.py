@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_error, print_json, print_table, progress_bar
+from itm_fast.cli.similarity_flags import SimilarityFlags
 
 if TYPE_CHECKING:
     from itm_fast.benchmark import BenchResult
@@ -42,25 +43,8 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(SimilarityFlags):
     """Options of the operator."""
-
-    cross_attn: Literal["t2i", "i2t"] | None = None
-    """Who attends, words to regions (t2i, the default) or regions to words."""
-
-    raw_feature_norm: (
-        Literal["clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax"] | None
-    ) = None
-    """First normalisation; by default clipped_l2norm (cross-attention)."""
-
-    agg_func: Literal["LogSumExp", "Mean", "Sum", "Max"] | None = None
-    """Over the queries; by default LogSumExp for cross-attention, Sum for late-interaction."""
-
-    lambda_softmax: float | None = None
-    """Inverse temperature of the attention; by default 9 (cross-attention)."""
-
-    lambda_lse: float | None = None
-    """Inverse temperature of LogSumExp; by default 6 for cross-attention, 10 for late-interaction."""
 
     margin: float | None = None
     """Of triplet; by default 0.2."""
@@ -115,7 +99,7 @@ class Output:
     """A file of --output of the same shape: also say how much faster each call is now."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Bench(Shape, Options, Measuring, Output):
     """Time an operator at a shape of your own on this machine: fused, the bare GEMM, plain torch and the reference.
 

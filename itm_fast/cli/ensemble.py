@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import progress_bar
-from itm_fast.cli.set_flags import SetFlags, searched
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.sources import is_model, open_source
 
 if TYPE_CHECKING:
@@ -16,17 +16,9 @@ if TYPE_CHECKING:
     from itm_fast.metrics.scorers import TileScorer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ensemble(SetFlags):
-    """Evaluate the mean of several similarities; that is not the mean of their recalls.
-
-    A member is a file of similarities (.npy, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), the folder of a
-    trained model, hf-hub:owner/name, or the checkpoint of an original repository; models need --data. Each member
-    scores every pair once; zscore takes one more pass, rank two, a search one or a few on the validation set.
-    """
-
-    members: tuple[str, ...]
-    """At least two members, in any mixture."""
+@dataclass(frozen=True)
+class MeanFlags:
+    """The mean."""
 
     weights: tuple[float, ...] = ()
     """One a member, at least 0, of sum 1; all alike unless given."""
@@ -34,6 +26,15 @@ class Ensemble(SetFlags):
     normalise: Literal["none", "zscore", "rank"] = "none"
     """none: similarities as they are, which must be of one scale. zscore: less the mean of the matrix, over its
     standard deviation. rank: the share of the matrix that is smaller."""
+
+    ids: tuple[Path, ...] = ()
+    """Ids of rows and columns, .json or .npz with image_ids and caption_ids: one file for all members, or one a member,
+    which must agree."""
+
+
+@dataclass(frozen=True)
+class WeightFlags(SearchFlags):
+    """Search on a validation set."""
 
     search_weights_on: str | None = None
     """Search the weights with the best rsum on this split of --data, such as dev."""
@@ -45,9 +46,19 @@ class Ensemble(SetFlags):
     step: float = 0.1
     """Of the search: weights are multiples of it."""
 
-    ids: tuple[Path, ...] = ()
-    """Ids of rows and columns, .json or .npz with image_ids and caption_ids: one file for all members, or one a member,
-    which must agree."""
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(MeanFlags, DataSetFlags, WeightFlags, OutputFlags):
+    """Evaluate the mean of several similarities; that is not the mean of their recalls.
+
+    A member is a file of similarities (.npy, .npz or .json, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a
+    folder of itm-fast embed, the folder of a trained model, hf-hub:owner/name, or the checkpoint of an original
+    repository; models need --data. Each member scores every pair once; zscore takes one more pass, rank two, a search
+    one or a few on the validation set.
+    """
+
+    members: tuple[str, ...]
+    """At least two members, in any mixture."""
 
 
 def run(args: Ensemble) -> int:
@@ -78,7 +89,7 @@ def run(args: Ensemble) -> int:
         reads_ids = args.protocol not in (None, "flickr30k-1k", "coco-1k", "coco-5k")
         report = evaluate(
             ensemble,
-            **args.evaluation_options(),
+            **args.protocol_options(),
             ids=args.ids[0] if args.ids and (reads_ids or len(args.ids) == 1) else None,
             progress=progress,
         )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.console import progress_bar
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
-from itm_fast.cli.sources import ModelOptions, open_model
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, ProtocolFlags
+from itm_fast.cli.sources import open_model
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet
@@ -39,29 +40,6 @@ class ModelFlags:
     """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL, CVSE), such as
     model_best.pth.tar; needs --data."""
 
-    vocab: Path | None = None
-    """Vocabulary of --checkpoint: JSON or pickle, or, of BERT, vocab.txt or a folder with it or with tokenizer.json;
-    vocab.json of --data unless given."""
-
-    concepts: Path | None = None
-    """Folder with the files of concepts of a CVSE --checkpoint: category_concepts.json, *_adj_concepts.pkl,
-    *_concepts_glove_word2vec.pkl."""
-
-    data: Path | None = None
-    """Folder of a data set in SCAN's layout, for --model and --checkpoint; a model that reads images finds them by
-    id_mapping.json and images/ there or in the folder above."""
-
-
-@dataclass(frozen=True)
-class SplitFlags:
-    """Test set."""
-
-    split: str = "test"
-    """Split of --data."""
-
-    tokenizer: Literal["nltk", "split"] = "nltk"
-    """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
-
 
 @dataclass(frozen=True)
 class RelevanceFlags:
@@ -79,32 +57,8 @@ class RelevanceFlags:
 
 
 @dataclass(frozen=True)
-class ProtocolFlags:
+class OrderFlags:
     """Protocol."""
-
-    protocol: (
-        Literal[
-            "flickr30k-1k",
-            "coco-1k",
-            "coco-5k",
-            "eccv",
-            "cxc",
-            "cxc-image-text",
-            "coco-fg",
-            "coco-fg-originals",
-            "flickr30k-fg",
-            "flickr30k-fg-originals",
-            "positives",
-        ]
-        | None
-    ) = None
-    """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images. With
-    --annotations: eccv (coco-5k with CxC recall and ECCV Caption's mAP@R, R-Precision), cxc (also text-text, image-
-    image and correlations; needs embeddings), cxc-image-text, the fine-grained sets with or without distractor images,
-    positives (any ids and positives)."""
-
-    annotations: Path | None = None
-    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file."""
 
     ids: Path | None = None
     """Ids of rows and columns, .json or .npz with image_ids and caption_ids, if not in the protocol's order."""
@@ -115,34 +69,18 @@ class ProtocolFlags:
     query_column: Literal[0, 1] = 0
     """Of cxc: which column of the rated pairs is the query of the correlations."""
 
-    folds: int | None = None
-    """Folds in file order whose mean is quoted; protocols set this themselves."""
-
-    ks: tuple[int, ...] = (1, 5, 10)
-    """Cut-offs k of R@k, in items."""
-
-    captions_per_image: int | None = None
-    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
-
-    caption_to_image: Path | None = None
-    """Row of each caption's image, (n_captions,) integers, in any format of --sims, for a varying number of captions.
-    Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
-
-
-@dataclass(frozen=True)
-class OutputFlags:
-    """Output."""
-
-    json: bool = False
-    """Print the report as JSON instead of a table."""
-
-    output: Path | None = None
-    """Also write the report as JSON to this file."""
-
 
 @dataclass(frozen=True)
 class Evaluate(
-    ScoreFileFlags, EmbeddedFlags, ModelFlags, SplitFlags, RelevanceFlags, ProtocolFlags, OutputFlags, RunFlags
+    ScoreFileFlags,
+    EmbeddedFlags,
+    ModelFlags,
+    DataSetFlags,
+    RelevanceFlags,
+    ProtocolFlags,
+    OrderFlags,
+    OutputFlags,
+    RunFlags,
 ):
     """Evaluate image-text retrieval in both directions.
 
@@ -154,27 +92,21 @@ class Evaluate(
 def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
-    from itm_fast.evaluation.array_files import open_array
 
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
+    options = args.protocol_options()
     ids: IdsLike | None = args.ids
-    caption_to_image = None if args.caption_to_image is None else open_array(args.caption_to_image, 1)
     if embedded is not None:
-        ids, caption_to_image = embedded.places(args.protocol, args.annotations)
+        ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
     writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded)
     with progress_bar("evaluate") as progress:
         report = evaluate(
             scorer,
             relevance,
-            ks=args.ks,
+            **options,
             m=args.m,
-            captions_per_image=args.captions_per_image,
-            caption_to_image=caption_to_image,
-            folds=args.folds,
-            protocol=args.protocol,
-            annotations=args.annotations,
             ids=ids,
             self_score=args.self_score,
             query_column=args.query_column,
@@ -185,12 +117,7 @@ def run(args: Evaluate) -> int:
         report["conditions"]["model"] = embedded.model
         report["conditions"]["notes"] += embedded.notes
     writer.write(report)
-    if args.output is not None:
-        report.to_json(args.output)
-    if args.json:
-        print_json(report.to_dict())
-    else:
-        print(report)
+    args.show(report)
     return 0
 
 
@@ -227,8 +154,7 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     if embedded is not None:
         return embedded.scorer()
     if trained is not None:
-        options = ModelOptions(args.data, args.split, args.tokenizer, args.vocab, args.concepts)
-        return open_model(*trained, options, original=args.checkpoint is not None)
+        return open_model(*trained, args.model_options(), original=args.checkpoint is not None)
     raise ValueError(f"no source of similarities given: {_SOURCES}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from itm_fast.cli.console import print_error, print_json
+from itm_fast.cli.console import print_json
 
 _BYTES = 1_000_000
 
@@ -60,11 +60,7 @@ def run(args: ReportPage) -> int:
         boxes=args.boxes,
     )
     runs = [load_run(folder) for folder in args.runs]
-    try:
-        write_page(runs, args.output, options)
-    except ImportError as error:
-        print_error(str(error))
-        return 2
+    write_page(runs, args.output, options)
     size = args.output.stat().st_size
     if args.json:
         print_json({"page": str(args.output), "bytes": size, "runs": [one.name for one in runs]})

@@ -8,28 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
-from itm_fast.cli.set_flags import SetFlags, searched
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.sources import is_model, open_source
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import AlphaSearch
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rerank(SetFlags):
-    """Re-rank the candidates of a fast model by a slow one.
-
-    Candidates are the k best of --coarse: captions for every image, and images for every caption. They are ordered by
-    alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, rows are
-    images), embeddings (IMAGES.npy,CAPTIONS.npy), the folder of a trained model, hf-hub:owner/name, or the checkpoint
-    of an original repository; models need --data.
-    """
+@dataclass(frozen=True)
+class StageFlags:
+    """The two models."""
 
     coarse: str | None = None
-    """The fast model, which scores every pair: one that compares embeddings."""
+    """Needed: the fast model, which scores every pair: one that compares embeddings."""
 
     fine: str | None = None
-    """The slow model, which scores the candidates only, each pair once: one with cross-attention."""
+    """Needed: the slow model, which scores the candidates only, each pair once: one with cross-attention."""
 
     k: int = 128
     """Candidates of a query, in items; at least the largest of --ks. X-VLM takes 128 on Flickr30K, 256 on COCO."""
@@ -39,6 +33,14 @@ class Rerank(SetFlags):
 
     beta: float = 1.0
     """Factor of the fine score."""
+
+    ids: Path | None = None
+    """Ids of rows and columns of both, .json or .npz with image_ids and caption_ids, if not in the protocol's order."""
+
+
+@dataclass(frozen=True)
+class AlphaFlags(SearchFlags):
+    """Search on a validation set."""
 
     search_alpha_on: str | None = None
     """Search the alpha with the best rsum on this split of --data, such as dev."""
@@ -52,8 +54,16 @@ class Rerank(SetFlags):
     dev_fine: str | None = None
     """--fine likewise."""
 
-    ids: Path | None = None
-    """Ids of rows and columns of both, .json or .npz with image_ids and caption_ids, if not in the protocol's order."""
+
+@dataclass(frozen=True)
+class Rerank(StageFlags, DataSetFlags, AlphaFlags, OutputFlags):
+    """Re-rank the candidates of a fast model by a slow one.
+
+    Candidates are the k best of --coarse: captions for every image, and images for every caption. They are ordered by
+    alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, .npz or
+    .json, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a trained
+    model, hf-hub:owner/name, or the checkpoint of an original repository; models need --data.
+    """
 
 
 def run(args: Rerank) -> int:
@@ -91,7 +101,7 @@ def run(args: Rerank) -> int:
             args.k,
             alpha=alpha,
             beta=args.beta,
-            **args.evaluation_options(),
+            **args.protocol_options(),
             ids=args.ids,
             progress=progress,
         )

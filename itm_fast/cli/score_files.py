@@ -7,13 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from itm_fast.cli.similarity_flags import SimilarityFlags
+
 if TYPE_CHECKING:
     from itm_fast.metrics.region_word_scorer import Similarity
     from itm_fast.metrics.scorers import Array, TileScorer
 
 
 @dataclass(frozen=True)
-class ScoreFileFlags:
+class ScoreFileFlags(SimilarityFlags):
     """Scores: .npy, .npz, .json (as the NCS tool has it), .pt, .pth or .safetensors; FILE:NAME of several arrays."""
 
     sims: Path | None = None
@@ -50,23 +52,6 @@ class ScoreFileFlags:
 
     region_counts: Path | None = None
     """Regions of each image, likewise; all unless given."""
-
-    cross_attn: Literal["t2i", "i2t"] | None = None
-    """Of max and scan: t2i, words attend to regions, or i2t; t2i unless given."""
-
-    raw_feature_norm: (
-        Literal["clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax"] | None
-    ) = None
-    """Of scan: normalisation before the attention; clipped_l2norm unless given."""
-
-    agg_func: Literal["LogSumExp", "Mean", "Sum", "Max"] | None = None
-    """Of max and scan: aggregation over the attending side; Sum for max, LogSumExp for scan unless given."""
-
-    lambda_softmax: float | None = None
-    """Of scan: inverse temperature of the attention; 9 unless given."""
-
-    lambda_lse: float | None = None
-    """Of max and scan: inverse temperature of LogSumExp; 10 for max, 6 for scan unless given."""
 
 
 _OPTIONS = ("cross_attn", "agg_func", "lambda_lse", "raw_feature_norm", "lambda_softmax")

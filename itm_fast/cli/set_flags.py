@@ -1,4 +1,4 @@
-"""The flags of the commands that evaluate several sources of similarities on one test set."""
+"""The flags of commands that evaluate similarities on a test set, in groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from itm_fast.choices import ProtocolName
 from itm_fast.cli.console import print_json
 from itm_fast.cli.sources import ModelOptions
 
@@ -14,41 +15,42 @@ if TYPE_CHECKING:
     from itm_fast.metrics.scorers import Array
 
 
-@dataclass(frozen=True, kw_only=True)
-class SetFlags:
-    """What is evaluated on, and where the report goes."""
+@dataclass(frozen=True)
+class DataSetFlags:
+    """Data set of a model or a checkpoint."""
 
     data: Path | None = None
-    """Folder of a data set in SCAN's layout, for models and checkpoints."""
+    """Folder of a data set in SCAN's layout; a model that reads images finds them by id_mapping.json and images/ there
+    or in the folder above."""
 
     split: str = "test"
     """Split of --data."""
 
     tokenizer: Literal["nltk", "split"] = "nltk"
-    """Tokenizer of the captions of --data: the one the models' vocabulary was made with. BERT brings its own."""
+    """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
 
     vocab: Path | None = None
-    """Vocabulary of original checkpoints, as in itm-fast evaluate; vocab.json of --data unless given."""
+    """Vocabulary of a checkpoint: JSON or pickle, or, of BERT, vocab.txt or a folder with it or with tokenizer.json;
+    vocab.json of --data unless given."""
 
     concepts: Path | None = None
-    """Folder with the files of concepts of an original CVSE checkpoint."""
+    """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
+    *_concepts_glove_word2vec.pkl."""
 
-    protocol: (
-        Literal[
-            "flickr30k-1k",
-            "coco-1k",
-            "coco-5k",
-            "eccv",
-            "cxc-image-text",
-            "coco-fg",
-            "coco-fg-originals",
-            "flickr30k-fg",
-            "flickr30k-fg-originals",
-            "positives",
-        ]
-        | None
-    ) = None
-    """Check the sizes of a test set, use its folds and its annotations, as in itm-fast evaluate."""
+    def model_options(self) -> ModelOptions:
+        """What models need."""
+        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts)
+
+
+@dataclass(frozen=True)
+class ProtocolFlags:
+    """Protocol."""
+
+    protocol: ProtocolName | None = None
+    """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images. With
+    --annotations: eccv (coco-5k with CxC recall and ECCV Caption's mAP@R, R-Precision), cxc (also text-text, image-
+    image and correlations; needs embeddings), cxc-image-text, the fine-grained sets with or without distractor images,
+    positives (any ids and positives)."""
 
     annotations: Path | None = None
     """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file."""
@@ -63,22 +65,10 @@ class SetFlags:
     """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
 
     caption_to_image: Path | None = None
-    """Row of each caption's image, .npy of (n_captions,) integers, for a varying number of captions."""
+    """Row of each caption's image, (n_captions,) integers, in any format of scores, for a varying number of captions.
+    Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
 
-    dev_caption_to_image: Path | None = None
-    """Likewise of the validation set of a search."""
-
-    json: bool = False
-    """Print the report as JSON instead of a table."""
-
-    output: Path | None = None
-    """Also write the report as JSON to this file."""
-
-    def model_options(self) -> ModelOptions:
-        """What models need."""
-        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts)
-
-    def evaluation_options(self) -> dict[str, Any]:
+    def protocol_options(self) -> dict[str, Any]:
         """Arguments of ``evaluate`` and ``rerank``, but for ids."""
         return {
             "ks": self.ks,
@@ -89,15 +79,19 @@ class SetFlags:
             "annotations": self.annotations,
         }
 
-    def dev_options(self) -> dict[str, Any]:
-        """Arguments of a search: whose captions are whose in the validation set."""
-        return {
-            "captions_per_image": self.captions_per_image,
-            "caption_to_image": optional_array(self.dev_caption_to_image),
-        }
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Output."""
+
+    json: bool = False
+    """Print the report as JSON instead of a table."""
+
+    output: Path | None = None
+    """Also write the report as JSON to this file."""
 
     def show(self, report: Report) -> None:
-        """Print the report and write it to --output."""
+        """Write the report to --output and print it."""
         if self.output is not None:
             report.to_json(self.output)
         if self.json:
@@ -106,8 +100,23 @@ class SetFlags:
             print(report)
 
 
+@dataclass(frozen=True)
+class SearchFlags(ProtocolFlags):
+    """Search on a validation set."""
+
+    dev_caption_to_image: Path | None = None
+    """--caption-to-image of the validation set."""
+
+    def dev_options(self) -> dict[str, Any]:
+        """Arguments of a search: whose captions are whose in the validation set."""
+        return {
+            "captions_per_image": self.captions_per_image,
+            "caption_to_image": optional_array(self.dev_caption_to_image),
+        }
+
+
 def optional_array(path: Path | None) -> Array | None:
-    """The array of a file, if there is one."""
+    """The array (n,) of a file, if there is one."""
     from itm_fast.evaluation.array_files import open_array
 
     return None if path is None else open_array(path, 1)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itm_fast.ops.cross_attention import CrossAttn, cross_attention_similarity
+from itm_fast.choices import CrossAttn
+from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.ops.triplet import triplet_loss
 
 

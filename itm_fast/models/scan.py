@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.config import TrainingConfig
 from itm_fast.data.vocabulary import Vocabulary
 from itm_fast.models.base import MatchingConfig, MatchingModel, Preset
@@ -10,7 +11,6 @@ from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
-from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm
 
 _OPTIONS = {
     "precomp_enc_type": PrecompEncType,

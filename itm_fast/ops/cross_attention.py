@@ -1,17 +1,14 @@
 """SCAN's cross-attention similarity as one operator: public function, fake kernel, autograd."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.ops import _checks, _library
 
 _library.load()
-
-CrossAttn = Literal["t2i", "i2t"]
-RawFeatureNorm = Literal["clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax"]
-AggFunc = Literal["LogSumExp", "Mean", "Sum", "Max"]
 
 
 def cross_attention_similarity(

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from itm_fast.choices import AggFunc, CrossAttn
 from itm_fast.ops import _checks, _library
-from itm_fast.ops.cross_attention import AggFunc, CrossAttn
 
 _library.load()
 

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
+from itm_fast.choices import ProtocolName
 from itm_fast.evaluation.protocols._protocol import Protocol
 from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K, CXC, CXC_IMAGE_TEXT, ECCV
 from itm_fast.evaluation.protocols.flickr30k import FLICKR30K_1K
-
-ProtocolName: TypeAlias = Literal[
-    "flickr30k-1k",
-    "coco-1k",
-    "coco-5k",
-    "eccv",
-    "cxc",
-    "cxc-image-text",
-    "coco-fg",
-    "coco-fg-originals",
-    "flickr30k-fg",
-    "flickr30k-fg-originals",
-    "positives",
-]
 
 _OF_FIXED_SIZE = {protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K, COCO_5K, ECCV, CXC, CXC_IMAGE_TEXT)}
 

@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from itm_fast.choices import AggFunc
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
-from itm_fast.ops.cross_attention import AggFunc
 from itm_fast.ops.max_similarity import max_similarity
 
 CodingType = Literal["VHACoding", "THACoding", "VSACoding"]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from itm_fast.ops.cross_attention import AggFunc, CrossAttn, RawFeatureNorm, cross_attention_similarity
+from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
+from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.reference.cross_attention import normalise_features
 
 
