@@ -1,5 +1,5 @@
 # Everything from a fresh clone with Python >= 3.10 and g++ or clang++:
-#   make demo     a small data set, training, evaluation, a report (no download)
+#   make demo     a small data set, training, evaluation, a page of results (no download)
 #   make test     the tests
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides).

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from itm_fast.data import CaptionTokens, PrecompDataset
+    from itm_fast.evaluation import Run
     from itm_fast.models import SCAN
 
     Similarity = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -112,15 +113,18 @@ def run(args: Demo) -> int:
     report("data", _make_data(args))
     model, dataset, tokens = _untrained(args)
     report("training", _train(args, model, dataset, tokens))
-    report("retrieval", _evaluate(args, model))
+    retrieval, kept = _evaluate(args, model)
+    report("retrieval", retrieval)
     report("comparison", _compare(args, model, dataset, tokens))
     results["seconds"] = time.perf_counter() - started
+    page = _write_page(args.folder, kept)
     _write(args.folder / "report.json", json.dumps(results, indent=2) + "\n")
     _write(args.folder / "report.md", markdown(results))
     if args.json:
         print_json(results)
     else:
-        print(f"\n{results['seconds']:.0f} s in all. Data, model, report.json and report.md: {args.folder}. Next:")
+        print(f"\n{results['seconds']:.0f} s in all. Data, model, report.json and report.md: {args.folder}.")
+        print(f"A page with every query, to be opened in a browser: {page}. Next:")
         print(f"   itm-fast evaluate --model {args.folder}/model --data {args.folder}/data --tokenizer split")
     return _exit_code(results["comparison"]["largest_difference"])
 
@@ -237,15 +241,35 @@ def _train(args: Demo, model: SCAN, dataset: PrecompDataset, tokens: CaptionToke
     }
 
 
-def _evaluate(args: Demo, model: SCAN) -> dict[str, Any]:
+def _evaluate(args: Demo, model: SCAN) -> tuple[dict[str, Any], Run]:
+    from itm_fast import Cider
     from itm_fast.data import PrecompDataset
-    from itm_fast.evaluation import evaluate
+    from itm_fast.evaluation import RunKeeper, evaluate
     from itm_fast.evaluation.scorers import ModelScorer
 
     test = PrecompDataset(args.folder / "data", "test")
+    step = test.captions_per_image
+    references = [test.captions[first : first + step] for first in range(0, test.n_captions, step)]
+    scorer, keep = ModelScorer(model.eval(), test, tokenizer="split"), RunKeeper()
     with progress_bar("3 evaluate") as progress:
-        report = evaluate(ModelScorer(model.eval(), test, tokenizer="split"), ks=KS, progress=progress)
-    return {**report.to_dict(), "chance": _chance(test.n_images, test.captions_per_image)}
+        relevance = Cider().fit(references).encode(references)
+        report = evaluate(scorer, relevance, ks=KS, m=2 * step, keep=keep, progress=progress)
+    kept = keep.run(report, name="demo", captions=test.captions, scorer=scorer, source={"kind": "demo"})
+    return {**report.to_dict(), "chance": _chance(test.n_images, step)}, kept
+
+
+def _write_page(folder: Path, kept: Run) -> str:
+    """Save the run and its page; where the page is, or why there is none."""
+    from itm_fast.evaluation import save_run
+
+    save_run(kept, folder / "run")
+    try:
+        from itm_fast.report import write_page
+
+        write_page([kept], folder / "report.html")
+    except ImportError as error:
+        return f"left out, {error}"
+    return str(folder / "report.html")
 
 
 def _chance(n_images: int, captions_per_image: int) -> dict[str, dict[str, float]]:

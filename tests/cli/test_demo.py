@@ -1,13 +1,14 @@
 """itm-fast demo in a tiny configuration: files, figures, agreement, errors."""
 
 import json
+import sys
 
 import pytest
 import torch
 
 from itm_fast.cli import demo, main
 from itm_fast.data import CaptionTokens, PrecompDataset
-from itm_fast.evaluation import evaluate
+from itm_fast.evaluation import evaluate, load_run
 from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import load_model
 
@@ -55,6 +56,23 @@ def test_the_saved_model_has_the_reported_recall(done):
     for direction in ("i2t", "t2i"):
         for k in (1, 5, 10):
             assert report[direction][f"R@{k}"] == pytest.approx(printed["retrieval"][direction][f"R@{k}"])
+
+
+def test_the_page_is_of_the_run_that_is_kept(done):
+    folder, printed = done
+    kept = load_run(folder / "run")
+    assert kept.report["rsum"] == printed["retrieval"]["rsum"]
+    assert kept.attention
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert kept.captions[int(kept.t2i.ranks.argmax())].split()[1] in page
+
+
+def test_without_the_extra_the_page_is_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    assert call(tmp_path / "demo") == 0
+    assert "left out, a report needs jinja2, which is not installed: pip install" in capsys.readouterr().out
+    assert not (tmp_path / "demo" / "report.html").exists()
+    assert (tmp_path / "demo" / "run" / "run.json").is_file()
 
 
 def test_comparison(done):

@@ -50,6 +50,8 @@ def test_against_counting(seed, levels, monkeypatch):
             others = np.delete(row, own)
             expected = [places[0], (row > best).sum(), (others >= best).sum()]
         assert [found.best[query], found.optimistic[query], found.pessimistic[query]] == expected
+        item = order[places[0]] if listed else -1
+        assert (found.best_item[query], found.best_score[query]) == (item, row[item] if listed else -np.inf)
 
 
 def test_order():
