@@ -9,7 +9,7 @@ pytest.importorskip("transformers", reason="CLIP-like models need transformers, 
 import tiny_clip
 
 from itm_fast.cli import main as cli
-from itm_fast.evaluation import evaluate, read_embeddings
+from itm_fast.evaluation import evaluate, load_run, read_embeddings
 
 N_IMAGES = 6
 
@@ -85,6 +85,23 @@ def test_protocol_by_ids(place, capsys):
     ranks = [(sims[:, column] > sims[row, column]).sum() for row, column in ((0, 0), (2, 2))]
     assert json.loads(out)["t2i"]["R@1"] == 100 * np.mean(np.array(ranks) < 1)
     assert json.loads(out)["t2i"]["n_queries"] == 2
+
+
+def test_a_run_has_its_texts_and_names(place, capsys):
+    evaluated = ("evaluate", "--embeddings", place / "out")
+    assert run(capsys, *evaluated, "--run", place / "run")[0] == 0
+    kept, embedded = load_run(place / "run"), read_embeddings(place / "out")
+    assert (list(kept.captions), list(kept.image_names)) == (embedded.texts, embedded.image_names)
+    assert kept.source == {"kind": "embeddings", "path": str(place / "out"), "similarity": "dot"}
+    # A protocol that takes some of them, in another order.
+    pairs = {"image_ids": [53, 51], "caption_ids": [301, 100], "caption_to_images": {"301": [53], "100": [51]}}
+    (place / "some.json").write_text(json.dumps(pairs))
+    options = ["--protocol", "positives", "--annotations", place / "some.json", "--ks", "1"]
+    assert run(capsys, *evaluated, *options, "--run", place / "some_run", "--depth", "1")[0] == 0
+    items = json.loads((place / "out/items.json").read_text())
+    some = load_run(place / "some_run")
+    assert [some.captions[n] for n in (0, 1)] == [items["captions"][items["caption_ids"].index(n)] for n in (301, 100)]
+    assert [name[-6:] for name in some.image_names] == ["53.jpg", "51.jpg"]
 
 
 def test_relevance_of_its_own_captions(place, capsys):
