@@ -1,6 +1,6 @@
 """The batches that are timed."""
 
-from itm_fast.benchmark.batches import packed, scan_batch
+from itm_fast.benchmark.inputs import packed, scan_batch
 
 FLAGS = {
     "t2i": {"cross_attn": "t2i", "lambda_softmax": 9.0, "lambda_lse": 6.0},

@@ -9,9 +9,9 @@ import torch
 from _interleaved import arguments, extra_mb, finish, report, timed
 
 from itm_fast import Cider, evaluate
-from itm_fast.data.scenes import draw_scene, scene_captions
+from itm_fast.data.made.scenes import draw_scene, scene_captions
 from itm_fast.evaluation import Ids, RelevantPairs
-from itm_fast.evaluation.files import find_file
+from itm_fast.files.reading import find_file
 
 
 def add_flags(parser):

@@ -9,8 +9,8 @@ import torch
 from _interleaved import arguments, extra_mb, finish, report, timed
 
 from itm_fast import Cider, reference, semantic_margin_loss
-from itm_fast.data.reference_captions import read_references
-from itm_fast.data.scenes import draw_scene, scene_captions
+from itm_fast.data.made.scenes import draw_scene, scene_captions
+from itm_fast.data.readers.reference_captions import read_references
 
 
 def add_captions(parser):

@@ -8,7 +8,7 @@ from _interleaved import arguments, extra_mb, finish, report, timed
 from itm_fast import evaluate
 from itm_fast.metrics import make_positives
 from itm_fast.metrics.ranks import stream_ranks
-from itm_fast.metrics.scorers import as_scorer
+from itm_fast.similarities.scorers import as_scorer
 
 
 def embeddings(args):

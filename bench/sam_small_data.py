@@ -18,8 +18,8 @@ from itm_fast.cli.console import print_table, progress_bar
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data import PrecompDataset, make_data
 from itm_fast.evaluation import evaluate
-from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import load_model, model_class
+from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.run import RunSettings, run_training
 
 # Student's t of a 95 % interval by degrees of freedom, 1 to 9

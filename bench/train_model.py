@@ -10,7 +10,7 @@ from _interleaved import arguments, finish, report, timed
 
 from itm_fast import reference
 from itm_fast.data.collate import Batch
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.models import SCAN, SCANConfig
 from itm_fast.training.objective import Objective
 

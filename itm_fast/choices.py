@@ -8,6 +8,8 @@ RawFeatureNorm: TypeAlias = Literal[
 ]
 AggFunc: TypeAlias = Literal["LogSumExp", "Mean", "Sum", "Max"]
 
+Query: TypeAlias = Literal["image", "caption"]  # which of the two looks for the other
+
 ProtocolName: TypeAlias = Literal[
     "flickr30k-1k",
     "coco-1k",

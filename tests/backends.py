@@ -6,15 +6,10 @@ A backend's kernels take the place of the CPU's: tests make CPU tensors and call
 
 import contextlib
 import os
-import sys
-from pathlib import Path
-
-import pytest
-import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "emu"))
 
 import emulated_operators
+import pytest
+import torch
 from emulation import compiler
 
 BACKENDS = ("cpu", "emulated", "emulated-races", "cuda")

@@ -20,7 +20,7 @@ from itm_fast.benchmark.memory import available_mb, extra_device_mb, extra_mb
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.benchmark.timing import Call, processor, time_interleaved
 from itm_fast.errors import DataError
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 
 # Relative to the largest value: finds a wrong result, not a rounding; the operators' own tests are far stricter.
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 5e-3}

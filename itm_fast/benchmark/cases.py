@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from itm_fast import reference
-from itm_fast.benchmark.batches import packed, scan_batch
+from itm_fast.benchmark.inputs import packed, scan_batch
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.benchmark.timing import Call
 from itm_fast.ops.cross_attention import cross_attention_similarity
@@ -168,7 +168,7 @@ def _loss_case(settings: BenchSettings) -> Case:
 def _ranking_case(settings: BenchSettings) -> Case:
     from itm_fast.metrics import make_positives
     from itm_fast.metrics.ranks import stream_ranks
-    from itm_fast.metrics.scorers import as_scorer
+    from itm_fast.similarities.scorers import as_scorer
 
     assert settings.k is not None
     k, per_image = settings.k, settings.captions // settings.n_images

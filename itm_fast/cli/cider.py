@@ -73,8 +73,8 @@ class CiderMatrix(FileFlags, VariantFlags, OutputFlags):
 
 def run(args: CiderMatrix) -> int:
     """Compute, write, say what was written, and return the exit code."""
-    from itm_fast.data.precomp import read_lines
-    from itm_fast.data.reference_captions import read_references
+    from itm_fast.data.readers.precomp import read_lines
+    from itm_fast.data.readers.reference_captions import read_references
 
     started = time.perf_counter()
     references = read_references(args.references, args.captions_per_image)
@@ -107,7 +107,7 @@ def _write(args: CiderMatrix, corpus: Corpus) -> None:
     import numpy as np
     import torch
 
-    from itm_fast.files import written_aside
+    from itm_fast.files.writing import written_aside
 
     dtype = torch.float32 if args.dtype == "float32" else torch.float64
     # In order and not through a map of the file, which on a full disk ends in a bus error instead of an OSError.

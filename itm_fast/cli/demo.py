@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from itm_fast.cli.console import print_error, print_json, progress_bar
 from itm_fast.cli.demo_report import DIRECTIONS, KS, markdown, show
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,7 +245,7 @@ def _evaluate(args: Demo, model: SCAN) -> tuple[dict[str, Any], Run]:
     from itm_fast import Cider
     from itm_fast.data import PrecompDataset
     from itm_fast.evaluation import RunKeeper, evaluate
-    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.sources.trained_model import ModelScorer
 
     test = PrecompDataset(args.folder / "data", "test")
     step = test.captions_per_image

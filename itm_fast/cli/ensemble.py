@@ -13,7 +13,7 @@ from itm_fast.cli.sources import is_model, open_source
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import WeightSearch
-    from itm_fast.metrics.scorers import TileScorer
+    from itm_fast.similarities.scorers import TileScorer
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from itm_fast.cli.sources import open_model
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet
-    from itm_fast.evaluation.ids import IdsLike
-    from itm_fast.metrics.scorers import TileScorer
+    from itm_fast.files.ids import IdsLike
     from itm_fast.metrics.semantic_lists import Relevance
+    from itm_fast.similarities.scorers import TileScorer
 
 _SOURCES = "expected --sims, or --images with --captions, or --embeddings, or --model or --checkpoint with --data"
 
@@ -174,7 +174,7 @@ def _references(args: Evaluate) -> Path | None:
 
 def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
     """What is evaluated, as the flags say it, for a run folder."""
-    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.sources.trained_model import ModelScorer
 
     if isinstance(scorer, ModelScorer):
         kind, model = ("model", args.model) if args.checkpoint is None else ("checkpoint", args.checkpoint)
@@ -195,10 +195,10 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
 
 def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None) -> Relevance | None:
     """φ as the flags say, or None."""
-    from itm_fast.data.reference_captions import read_references
-    from itm_fast.data.relevance_matrix import read_relevance
-    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.data.readers.reference_captions import read_references
+    from itm_fast.data.readers.relevance_matrix import read_relevance
     from itm_fast.relevance import Cider
+    from itm_fast.sources.trained_model import ModelScorer
 
     candidates = None
     of_relevance = _references(args)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from itm_fast.cli.console import print_json, progress_bar
 
 if TYPE_CHECKING:
-    from itm_fast.data.synthetic import MadeData
+    from itm_fast.data.made.synthetic import MadeData
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class MakeData(SizeFlags, ContentFlags, OutputFlags):
 
 def run(args: MakeData) -> int:
     """Make the data, say what was written, and return the exit code."""
-    from itm_fast.data.synthetic import estimate_bytes, make_data
+    from itm_fast.data.made.synthetic import estimate_bytes, make_data
 
     with progress_bar("make-data") as bar:
 

@@ -46,8 +46,8 @@ class ReportPage:
 
 def run(args: ReportPage) -> int:
     """Write the page and return the exit code."""
-    from itm_fast.evaluation.run import load_run
     from itm_fast.report import PageOptions, write_page
+    from itm_fast.runs.folder import load_run
 
     if not args.runs:
         raise ValueError("no run given; expected one or more folders written by itm-fast evaluate --run")

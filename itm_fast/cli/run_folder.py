@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet, Report, RunKeeper
-    from itm_fast.metrics.scorers import TileScorer
+    from itm_fast.similarities.scorers import TileScorer
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class RunWriter:
             captions_per_image: lines an image, if that is a text file.
             embedded: the folder of embeddings that is evaluated, if it is one.
         """
-        from itm_fast.data.images import image_names
-        from itm_fast.data.reference_captions import read_references, read_texts
+        from itm_fast.data.readers.images import image_names
+        from itm_fast.data.readers.reference_captions import read_references, read_texts
         from itm_fast.evaluation import RunKeeper
-        from itm_fast.evaluation.run import check_run_folder
-        from itm_fast.evaluation.scorers import ModelScorer
+        from itm_fast.runs.folder import check_run_folder
+        from itm_fast.sources.trained_model import ModelScorer
 
         self._folder, self._scorer, self._source = args.run, scorer, source
         self._name = args.name

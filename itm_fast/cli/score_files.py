@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from itm_fast.cli.similarity_flags import SimilarityFlags
 
 if TYPE_CHECKING:
-    from itm_fast.metrics.region_word_scorer import Similarity
-    from itm_fast.metrics.scorers import Array, TileScorer
+    from itm_fast.similarities.region_word_scorer import Similarity
+    from itm_fast.similarities.scorers import Array, TileScorer
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def scorer_of_files(args: ScoreFileFlags) -> TileScorer | None:
 
 
 def _of_sims(path: Path, args: ScoreFileFlags) -> TileScorer:
-    from itm_fast.evaluation.array_files import open_array
-    from itm_fast.metrics.scorers import MatrixScorer
-    from itm_fast.metrics.two_way import TwoWayScorer
+    from itm_fast.similarities.scorers import MatrixScorer
+    from itm_fast.similarities.two_way import TwoWayScorer
+    from itm_fast.sources.array_files import open_array
 
     sims = _masked(open_array(path, 2, pickled=args.pickled), args.no_candidate)
     sims = sims.T if args.transposed else sims
@@ -101,7 +101,7 @@ def _of_sims(path: Path, args: ScoreFileFlags) -> TileScorer:
 
 
 def _masked(sims: Array, no_candidate: float | None) -> Array:
-    from itm_fast.metrics.scorers import as_float_tensor
+    from itm_fast.similarities.scorers import as_float_tensor
 
     if no_candidate is None:
         return sims
@@ -110,9 +110,9 @@ def _masked(sims: Array, no_candidate: float | None) -> Array:
 
 
 def _of_embeddings(images_path: Path, captions_path: Path, similarity: str, args: ScoreFileFlags) -> TileScorer:
-    from itm_fast.evaluation.array_files import open_array
-    from itm_fast.metrics.region_word_scorer import RegionWordScorer
-    from itm_fast.metrics.scorers import DotProductScorer
+    from itm_fast.similarities.region_word_scorer import RegionWordScorer
+    from itm_fast.similarities.scorers import DotProductScorer
+    from itm_fast.sources.array_files import open_array
 
     images, captions = (open_array(path, pickled=args.pickled) for path in (images_path, captions_path))
     axes = 2 if similarity == "dot" else 3

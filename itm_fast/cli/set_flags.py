@@ -12,7 +12,7 @@ from itm_fast.cli.sources import ModelOptions
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import Report
-    from itm_fast.metrics.scorers import Array
+    from itm_fast.similarities.scorers import Array
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class SearchFlags(ProtocolFlags):
 
 def optional_array(path: Path | None) -> Array | None:
     """The array (n,) of a file, if there is one."""
-    from itm_fast.evaluation.array_files import open_array
+    from itm_fast.sources.array_files import open_array
 
     return None if path is None else open_array(path, 1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from itm_fast.metrics.scorers import TileScorer
     from itm_fast.models import MatchingModel
+    from itm_fast.similarities.scorers import TileScorer
 
 _HUB = "hf-hub:"
 _ARRAYS = (".npy", ".npz", ".json")
@@ -58,8 +58,8 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
         DataError: it holds something else.
         ValueError: a model without data.
     """
-    from itm_fast.evaluation.array_files import open_array
-    from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
+    from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer
+    from itm_fast.sources.array_files import open_array
 
     if _is_embedded(source):
         from itm_fast.evaluation import read_embeddings
@@ -81,7 +81,7 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
 def open_model(model: Path, data: Path, options: ModelOptions, *, original: bool) -> TileScorer:
     """A trained model, or a checkpoint of an original repository, on a split of a data set."""
     from itm_fast.data import PrecompDataset, open_split
-    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.sources.trained_model import ModelScorer
 
     loaded = _original(model, data, options) if original else _ours(model)
     dataset = open_split(data, options.split, loaded.config.image_size)

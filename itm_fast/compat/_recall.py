@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from itm_fast.metrics.ranks import ranks
 from itm_fast.metrics.retrieval import topk
-from itm_fast.metrics.scorers import TileScorer
+from itm_fast.similarities.scorers import TileScorer
 
 Recalls = tuple[float, float, float, float, float]
 Retrieved = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from itm_fast.choices import Query
 from itm_fast.metrics import ncs_at_k, semantic_recall_at_k
-from itm_fast.metrics.tiles import Query
 
 _SCORES = ("hard", "soft", "NCS")
 _DIRECTIONS: tuple[tuple[str, Query], ...] = (("i2t", "image"), ("t2i", "caption"))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.compat._recall import Recalls, Retrieved, recall_of
-from itm_fast.metrics.scorers import as_scorer
 from itm_fast.ops.triplet import triplet_loss
+from itm_fast.similarities.scorers import as_scorer
 
 Floats = npt.NDArray[np.floating[Any]]
 Mode = Literal["coco", "f30k"]

@@ -2,15 +2,16 @@
 
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
-from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
-from itm_fast.data.captioned_images import CaptionedImages, find_images, read_captioned_images
-from itm_fast.data.collate import Batch, CaptionTokens, Collator
-from itm_fast.data.images import ImageDataset, open_split
-from itm_fast.data.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
-from itm_fast.data.synthetic import MadeData, estimate_bytes, make_data
-from itm_fast.data.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
-from itm_fast.data.vocabulary import Vocabulary
-from itm_fast.data.word_pieces import WordPieces
+from itm_fast.data.collate import Batch, Collator
+from itm_fast.data.made.synthetic import MadeData, estimate_bytes, make_data
+from itm_fast.data.readers.captioned_images import CaptionedImages, find_images, read_captioned_images
+from itm_fast.data.readers.images import ImageDataset, open_split
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
+from itm_fast.data.text.caption_tokens import CaptionTokens
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
+from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
+from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.data.text.word_pieces import WordPieces
 
 __all__ = [
     "CAPTIONS_PER_IMAGE",

@@ -9,7 +9,7 @@ import torch
 from itm_fast.config import DataConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.collate import Batch, Collator
-from itm_fast.data.precomp import CaptionedSplit
+from itm_fast.data.readers.precomp import CaptionedSplit
 
 _ORDER, _AUGMENT, _SUBSET, _IMAGES = range(4)  # what a generator is for
 

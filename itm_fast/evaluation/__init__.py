@@ -1,17 +1,17 @@
-"""Evaluation of image-text retrieval: protocols, streaming, reports, runs."""
+"""Evaluation of image-text retrieval: protocols, plans, figures. It reads from sources and leaves runs."""
 
-from itm_fast.evaluation.dual_encoder import DualEncoder, load_dual_encoder
-from itm_fast.evaluation.embedding_files import EmbeddedSet, read_embeddings
-from itm_fast.evaluation.ensemble import EnsembleScorer
 from itm_fast.evaluation.evaluate import evaluate
-from itm_fast.evaluation.extraction import extract_embeddings
-from itm_fast.evaluation.ids import Ids, read_ids
-from itm_fast.evaluation.protocols.positives import RelevantPairs
-from itm_fast.evaluation.report import Report
+from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs
 from itm_fast.evaluation.rerank import AlphaSearch, rerank, search_alpha
-from itm_fast.evaluation.run import Run, load_run, save_run
-from itm_fast.evaluation.run_keeper import RunKeeper
 from itm_fast.evaluation.weight_search import WeightSearch, search_weights
+from itm_fast.files.ids import Ids, read_ids
+from itm_fast.runs.folder import Run, load_run, save_run
+from itm_fast.runs.keeper import RunKeeper
+from itm_fast.runs.result import Report
+from itm_fast.sources.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.sources.embedding_files import EmbeddedSet, read_embeddings
+from itm_fast.sources.ensemble import EnsembleScorer
+from itm_fast.sources.extraction import extract_embeddings
 
 __all__ = [
     "AlphaSearch",

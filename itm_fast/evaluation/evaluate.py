@@ -10,20 +10,20 @@ import numpy.typing as npt
 import torch
 
 from itm_fast.evaluation.figures import RSUM_KS, UndefinedError, mean_figures, precision_of_ranks, section
-from itm_fast.evaluation.ids import IdsLike
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
-from itm_fast.evaluation.report import Report
-from itm_fast.evaluation.run_keeper import RunKeeper
 from itm_fast.evaluation.semantics import Semantics
+from itm_fast.files.ids import IdsLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers
 from itm_fast.metrics.recall import checked_ks
-from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import Relevance
 from itm_fast.metrics.set_ranks import SetRanks
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, n_pairs, tile_sims
+from itm_fast.runs.keeper import RunKeeper
+from itm_fast.runs.result import Report
+from itm_fast.similarities.scorers import Sims, as_scorer
+from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, n_pairs, tile_sims
 
 
 def evaluate(
@@ -55,7 +55,7 @@ def evaluate(
         sims: one of (n_images, n_captions) similarities, a tensor or array of real numbers, higher is better;
             a pair (images (n_images, dim), captions (n_captions, dim)) of embeddings, compared by dot product in at
             least float32; a ``TwoWayScorer`` of similarities that differ between the directions; a ``RegionWordScorer``
-            of regions and words; a callable (rows, columns) -> tile, see ``itm_fast.metrics.scorers.Tile``. -inf stands
+            of regions and words; a callable (rows, columns) -> tile, see ``itm_fast.similarities.Tile``. -inf stands
             for pairs that were no candidates: no medr and meanr where the positives of a query are among them.
             Beside a matrix that is given, memory stays at a few chunk_bytes and vectors of n_images and n_captions.
             Equal embeddings are equal scores up to the rounding of the product, which may depend on the tile.
@@ -214,7 +214,9 @@ def _of_owners(
             keep.curves = semantics.curves(both.top, ideal[0], depth)
     if keep is not None:
         folds = (both.image_folds, both.caption_folds)
-        keep.take(plan, (both.image, both.caption), both.top, folds, None if semantics is None else semantics.source)
+        source = None if semantics is None else semantics.source
+        ranks = (both.image, both.caption)
+        keep.take(positives, ranks, both.top, folds, source, annotated=plan.annotated, order=plan.order)
     return figures, both.dtype
 
 
@@ -236,7 +238,7 @@ def _of_sets(
     tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also, *keepers], ())
     image, caption = counted.both()
     if keep is not None and keepers:
-        keep.take(plan, (image, caption), both_top(keepers))
+        keep.take(positives, (image, caption), both_top(keepers), annotated=plan.annotated, order=plan.order)
     figures = section(image, caption, ks)
     for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
         if plan.precision:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
 from itm_fast.metrics.precision import average_precision, hits_at, precision_at_r
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
 from itm_fast.metrics.retrieved import TopK
-from itm_fast.metrics.tiles import Query
 from itm_fast.ops.ranking import NO_ITEM
 
 RSUM_KS = (1, 5, 10)

@@ -10,7 +10,9 @@ from typing import Literal, TypeAlias
 import numpy.typing as npt
 import torch
 
-from itm_fast.evaluation.extras import (
+from itm_fast.data.readers.fine_grained import FineGrained, read_fine_grained
+from itm_fast.evaluation.arrangement import Arranged, arrange
+from itm_fast.evaluation.beside_recall import (
     Correlation,
     Extra,
     IntraModal,
@@ -19,7 +21,6 @@ from itm_fast.evaluation.extras import (
     RankedSets,
     RetrievedSets,
 )
-from itm_fast.evaluation.ids import Arranged, Ids, IdsLike, Order, arrange, coco_ids, first_five, read_ids
 from itm_fast.evaluation.protocols import Protocol, ProtocolName, check_protocol, cxc, find_protocol
 from itm_fast.evaluation.protocols._protocol import Headline
 from itm_fast.evaluation.protocols.eccv_caption import (
@@ -29,13 +30,13 @@ from itm_fast.evaluation.protocols.eccv_caption import (
     read_coco_test,
     read_truth,
 )
-from itm_fast.evaluation.protocols.fine_grained import FineGrained, read_fine_grained
-from itm_fast.evaluation.protocols.positives import RelevantPairs, read_relevant_pairs
-from itm_fast.metrics.positives import IntArray, Positives, make_positives
+from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, read_relevant_pairs
+from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
+from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
-from itm_fast.metrics.scorers import Array, DotProductScorer, TileScorer
-from itm_fast.metrics.selection import select
-from itm_fast.metrics.two_way import TwoWayScorer
+from itm_fast.similarities.scorers import Array, DotProductScorer, IntArray, TileScorer
+from itm_fast.similarities.selection import Order, select
+from itm_fast.similarities.two_way import TwoWayScorer
 
 Annotations: TypeAlias = str | Path | RelevantPairs
 QueryColumn: TypeAlias = Literal[0, 1]
@@ -71,6 +72,12 @@ class Plan:
     def moved(self) -> bool:
         """Whether nothing else may be read by position."""
         return any(part is not None for part in self.order)
+
+    @property
+    def annotated(self) -> list[tuple[QueryPositives, QueryPositives]]:
+        """Positives beside a caption's own image: ECCV Caption's and CxC's; or all, where a query may have any."""
+        found = [(more.image, more.caption) for more in self.extras if isinstance(more, (RankedSets, RetrievedSets))]
+        return found if isinstance(self.positives, Positives) else [*found, self.positives]
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,20 +13,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from itm_fast.evaluation.candidates import BothCandidates, Scored, score_candidates
 from itm_fast.evaluation.figures import RSUM_KS, mean_figures
-from itm_fast.evaluation.ids import IdsLike
-from itm_fast.evaluation.list_figures import extra_sections, list_section
-from itm_fast.evaluation.pairs import PairSims, as_pair_scorer
+from itm_fast.evaluation.list_sections import extra_sections, list_section
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
-from itm_fast.evaluation.report import Report
+from itm_fast.files.ids import IdsLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.recall import checked_ks
-from itm_fast.metrics.scorers import MatrixScorer, Sims, TileScorer, as_scorer
-from itm_fast.metrics.selection import chosen, select
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.runs.result import Report
+from itm_fast.similarities.scorers import MatrixScorer, Sims, TileScorer, as_scorer
+from itm_fast.similarities.selection import chosen, select
+from itm_fast.similarities.tiles import CHUNK_BYTES, Progress
+from itm_fast.sources.candidates import BothCandidates, Scored, score_candidates
+from itm_fast.sources.pairs import PairSims, as_pair_scorer
 
 RELATIVE_ALPHAS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 

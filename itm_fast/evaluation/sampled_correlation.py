@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from itm_fast.metrics.positives import IntArray
+from itm_fast.similarities.scorers import IntArray
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
+from itm_fast.choices import Query
 from itm_fast.evaluation.figures import check_retrieved, fewest_candidates, named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk
-from itm_fast.metrics.scorers import TileScorer
 from itm_fast.metrics.semantic_lists import Relevance, as_relevance, own_items, semantic_lists
 from itm_fast.metrics.semantic_recall import check_m, paper_hits, recall_of_hits
-from itm_fast.metrics.tiles import Progress, Query
+from itm_fast.similarities.scorers import TileScorer
+from itm_fast.similarities.tiles import Progress
 
 _SUM_KS = (1, 5, 10)
 CURVE_MS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 25, 30)

@@ -13,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from itm_fast.evaluation.ensemble import EnsembleScorer, Member, weighted_sum
+from itm_fast.choices import Query
 from itm_fast.evaluation.figures import RSUM_KS
 from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.recall import recall_of_ranks, rsum
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Query, Tiles, everything, tile_sims
+from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.sources.ensemble import EnsembleScorer, Member, weighted_sum
 
 Weights: TypeAlias = tuple[float, ...]
 

@@ -7,10 +7,10 @@ from itm_fast.metrics.precision import hit_rate_at_k, map_at_r, pmrp, r_precisio
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id, query_positives
 from itm_fast.metrics.ranks import ranks
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_at_k, rsum
-from itm_fast.metrics.region_word_scorer import RegionWordScorer
 from itm_fast.metrics.retrieved import TopK
 from itm_fast.metrics.semantic_recall import semantic_recall_at_k
-from itm_fast.metrics.two_way import TwoWayScorer
+from itm_fast.similarities.region_word_scorer import RegionWordScorer
+from itm_fast.similarities.two_way import TwoWayScorer
 
 __all__ = [
     "Positives",

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.scorers import DotProductScorer, MatrixScorer
-from itm_fast.metrics.selection import select
-from itm_fast.metrics.tiles import Query, Tiles
+from itm_fast.choices import Query
 from itm_fast.ops.ranking import count_ranks_
+from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer
+from itm_fast.similarities.selection import select
+from itm_fast.similarities.tiles import Tiles
 
 # A tile of few queries wastes little (it scores all their positives with all of them), yet fills the units of a GEMM.
 _POSITIVE_QUERIES, _POSITIVE_ITEMS = 256, 2048

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.ranks import BothTopK, check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import checked_ks, rsum
-from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import (
     Relevance,
     RelevanceSource,
@@ -23,7 +23,7 @@ from itm_fast.metrics.semantic_lists import (
     semantic_lists,
 )
 from itm_fast.metrics.semantic_recall import check_m, related_images, released_hits
-from itm_fast.metrics.tiles import Query
+from itm_fast.similarities.scorers import Sims, as_scorer
 
 NCSVariant: TypeAlias = Literal["released", "eq5", "order", "soft"]
 

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.positives import IntArray
+from itm_fast.choices import Query
 from itm_fast.metrics.query_positives import ListsOfItems, QueryPositives, query_positives
 from itm_fast.metrics.ranks import check_query
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.metrics.retrieved import TopKeeper
-from itm_fast.metrics.scorers import Sims, TileScorer, as_scorer
-from itm_fast.metrics.selection import select
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Query, Tiles, everything, tile_sims
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_scorer
+from itm_fast.similarities.selection import select
+from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
 
 _STATE_BYTES = 128 << 20  # of the lists kept at a time; queries beyond that are retrieved in another pass of their own
 _MASK_BYTES = 64 << 20

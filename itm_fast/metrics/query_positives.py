@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.positives import IntArray
+from itm_fast.similarities.scorers import IntArray
 
 
 @dataclass(frozen=True, eq=False)

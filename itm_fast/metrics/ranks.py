@@ -10,12 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
-from itm_fast.metrics.positives import IntArray, Positives, make_positives
+from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.retrieved import TopK, TopKeeper
-from itm_fast.metrics.scorers import Sims, TileScorer, as_scorer
-from itm_fast.metrics.tiles import CHUNK_BYTES, Collector, Progress, Query, Tiles, everything, tile_sims
-from itm_fast.metrics.two_way import TwoWayScorer, of_query
+from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_scorer
+from itm_fast.similarities.tiles import CHUNK_BYTES, Collector, Progress, Tiles, everything, tile_sims
+from itm_fast.similarities.two_way import TwoWayScorer, of_query
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.ranks import ranks
-from itm_fast.metrics.scorers import Sims
-from itm_fast.metrics.tiles import Query
+from itm_fast.similarities.scorers import Sims
 
 PositivesKind: TypeAlias = Literal["any", "all"]
 

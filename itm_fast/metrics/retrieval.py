@@ -12,9 +12,9 @@ from torch import Tensor
 
 from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.retrieved import TopK, TopKeeper
-from itm_fast.metrics.scorers import Array, Sims, TileScorer, as_scorer
-from itm_fast.metrics.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
-from itm_fast.metrics.two_way import of_query
+from itm_fast.similarities.scorers import Array, Sims, TileScorer, as_scorer
+from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.similarities.two_way import of_query
 
 PositiveItems: TypeAlias = int | Tensor | npt.NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from itm_fast.metrics.tiles import Query
+from itm_fast.choices import Query
 from itm_fast.ops.ranking import NO_ITEM, keep_topk_, sort_topk_
 
 

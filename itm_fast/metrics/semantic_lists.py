@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.retrieved import TopK
-from itm_fast.metrics.scorers import Array, MatrixScorer, TileScorer, as_float_tensor
-from itm_fast.metrics.tiles import Query
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.similarities.scorers import Array, MatrixScorer, TileScorer, as_float_tensor
 
 _CHUNK_PAIRS = 1 << 22  # of comparisons (query, retrieved item, relevant item) held at a time
 

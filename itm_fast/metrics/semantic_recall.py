@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.ranks import check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import PositivesKind, check_positives, checked_ks
 from itm_fast.metrics.retrieved import TopK
-from itm_fast.metrics.scorers import Sims, as_scorer
 from itm_fast.metrics.semantic_lists import (
     Relevance,
     SemanticLists,
@@ -22,8 +22,8 @@ from itm_fast.metrics.semantic_lists import (
     own_items,
     semantic_lists,
 )
-from itm_fast.metrics.tiles import Query
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.similarities.scorers import Sims, as_scorer
 
 SemanticRecallVariant: TypeAlias = Literal["paper", "released"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Query
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
-from itm_fast.metrics.positives import IntArray
 from itm_fast.metrics.query_positives import QueryPositives
-from itm_fast.metrics.scorers import TileScorer
-from itm_fast.metrics.tiles import Collector, Query, Tiles
-from itm_fast.metrics.two_way import TwoWayScorer, of_query
+from itm_fast.similarities.scorers import IntArray, TileScorer
+from itm_fast.similarities.tiles import Collector, Tiles
+from itm_fast.similarities.two_way import TwoWayScorer, of_query
 
 _QUERIES: tuple[Query, Query] = ("image", "caption")
 

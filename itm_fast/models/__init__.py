@@ -2,7 +2,7 @@
 
 from itm_fast.models.base import EmbeddingModel, Encoded, MatchingModel, Preset
 from itm_fast.models.card import load_model, save_model
-from itm_fast.models.hub import push_model
+from itm_fast.models.push import push_model
 from itm_fast.models.scan import SCAN, SCANConfig
 from itm_fast.registry import MODELS, model_class, presets
 

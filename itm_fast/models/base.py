@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
-from itm_fast.data.caption_vocabulary import CaptionVocabulary
-from itm_fast.data.collate import Batch, CaptionTokens
-from itm_fast.data.precomp import IndexLike
+from itm_fast.data.collate import Batch
+from itm_fast.data.text.caption_tokens import CaptionTokens
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.indices import IndexLike
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 

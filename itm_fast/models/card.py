@@ -9,14 +9,22 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from itm_fast.data.caption_vocabulary import load_vocabulary
+from itm_fast.data.text.caption_vocabulary import load_vocabulary
 from itm_fast.errors import DataError
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingModel
-from itm_fast.models.hub import local_folder, readme
+from itm_fast.models.hub import local_folder
 from itm_fast.registry import MODELS, model_class
 
 _WEIGHTS, _CARD, _VOCABULARY, _README = "model.safetensors", "config.json", "vocab.json", "README.md"
+_CARD_FRONT = """---
+library_name: itm-fast
+tags:
+- image-text-matching
+- image-text-retrieval
+- {name}
+---
+"""
 
 
 def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, Any] | None = None) -> None:
@@ -36,7 +44,7 @@ def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, A
         save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, aside)
     model.vocabulary.save(folder / _VOCABULARY)
     with written_aside(folder / _README) as aside:
-        aside.write_text(readme(model, results), encoding="utf-8")
+        aside.write_text(_readme(model, results), encoding="utf-8")
     card = {"format": "itm-fast model 1", "model": model.name, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
@@ -74,6 +82,32 @@ def load_model(folder: str | Path) -> MatchingModel:
     except RuntimeError as error:
         raise DataError(f"{folder / _WEIGHTS}: does not fit {_CARD} and {_VOCABULARY} beside it: {error}") from error
     return model.eval()
+
+
+def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
+    """The README.md of a model folder, which the hub shows: what it is, how to load it, what it scored.
+
+    Args:
+        model: The model.
+        results: A validation as `train` has it: sums, and {"i2t": {...}, "t2i": {...}}.
+    """
+    lines = [_CARD_FRONT.format(name=model.name), f"# {type(model).__name__}", ""]
+    lines += [
+        str(type(model).__doc__).partition("\n")[0],
+        "",
+        "```python",
+        "from itm_fast.models import load_model",
+        "",
+    ]
+    lines += ['model = load_model("hf-hub:OWNER/NAME")  # or a folder', "```", ""]
+    lines += ["    itm-fast evaluate --model hf-hub:OWNER/NAME --data FOLDER", ""]
+    if results:
+        lines += ["On the validation split while training:", "", "| | i2t | t2i |", "|---|---|---|"]
+        ways = [results.get(way, {}) for way in ("i2t", "t2i")]
+        lines += [f"| {name} | {ways[0][name]:.1f} | {ways[1][name]:.1f} |" for name in ways[0] if name in ways[1]]
+        sums = [f"{name} {value:.1f}" for name, value in results.items() if name in ("rsum", "nsum", "nsum(N)")]
+        lines += ["", ", ".join(sums), ""]
+    return "\n".join(lines)
 
 
 def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:

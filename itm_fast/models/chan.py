@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import Preset
 from itm_fast.models.text import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import RegionEncoder

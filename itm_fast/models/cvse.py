@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.collate import Batch, CaptionTokens
-from itm_fast.data.concept_files import read_concepts, read_word_vectors
-from itm_fast.data.concepts import Concepts
-from itm_fast.data.precomp import IndexLike
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.collate import Batch
+from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
+from itm_fast.data.text.caption_tokens import CaptionTokens
+from itm_fast.data.text.concepts import Concepts
+from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.indices import IndexLike
 from itm_fast.models.base import EmbeddingModel, Encoded, FurtherPairs, MatchingConfig, Preset
 from itm_fast.nn.encoders.concept_graph import ConceptGraph
 from itm_fast.nn.encoders.gru import GRUEncoder

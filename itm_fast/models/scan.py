@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.config import TrainingConfig
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.models.base import MatchingConfig, MatchingModel, Preset
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, outside_autocast
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder

@@ -5,8 +5,8 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from itm_fast.data.caption_vocabulary import CaptionVocabulary
-from itm_fast.data.word_pieces import WordPieces
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.word_pieces import WordPieces
 from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.gru import GRUEncoder

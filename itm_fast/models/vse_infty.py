@@ -7,8 +7,8 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment, compacted
-from itm_fast.data.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.collate import Batch
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import EmbeddingModel, Encoded, Preset
 from itm_fast.models.text import TextConfig, TextModel
 from itm_fast.nn.encoders.bert import BERTEncoder

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.regions import MeanRegionEncoder

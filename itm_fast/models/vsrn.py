@@ -7,7 +7,7 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.collate import Batch
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset
 from itm_fast.nn.decoders.captioning import CaptioningHead
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
 from itm_fast.models.base import MatchingModel
 from itm_fast.originals import cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from itm_fast.data.concept_files import read_concepts
+from itm_fast.data.readers.concept_files import read_concepts
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.cvse import CVSE
 from itm_fast.originals.parts import Options, Parts, gru_sizes, region_sizes

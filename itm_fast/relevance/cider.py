@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from itm_fast.data.tokenizers import CaptionTokenizer, resolve_tokenizer
+from itm_fast.data.text.tokenizers import CaptionTokenizer, resolve_tokenizer
 from itm_fast.ops import _library
 from itm_fast.ops.cider import EncodedText
 from itm_fast.relevance import frequency_file

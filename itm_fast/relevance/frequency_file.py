@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from itm_fast.errors import DataError
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 
 _FORMAT = "itm-fast document frequencies 1"
 _DTYPES = {

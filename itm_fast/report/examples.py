@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itm_fast.evaluation.run import Attention, QueryResults, Run
 from itm_fast.report.queries import DIRECTIONS, Direction, Integers, annotated_misses, forgiven
+from itm_fast.runs.folder import Attention, QueryResults, Run
 
 _SEED = 0  # of the queries that are shown beside the worst: the same in every page
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm_fast.errors import DataError
-from itm_fast.evaluation.run import Run
-from itm_fast.files import written_aside
-from itm_fast.report import figures, tables
+from itm_fast.files.writing import written_aside
+from itm_fast.report import charts, tables
 from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
-from itm_fast.report.extras import missing
 from itm_fast.report.pictures import Pictures
 from itm_fast.report.plots import N_COLOURS
 from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, check_runs
+from itm_fast.report.requirements import missing
+from itm_fast.runs.folder import Run
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -145,10 +145,10 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
         ],
         n_changes=_N_CHANGES,
         failures=tables.failure_table(runs),
-        recall_figures=figures.recall_figures(runs),
-        relevance_figures=figures.relevance_figures(runs),
-        semantic_figures=figures.semantic_recall_figures(runs),
-        rank_figures=figures.rank_figures(runs),
+        recall_figures=charts.recall_figures(runs),
+        relevance_figures=charts.relevance_figures(runs),
+        semantic_figures=charts.semantic_recall_figures(runs),
+        rank_figures=charts.rank_figures(runs),
         examples=examples,
         maps=[(one, _scaled_boxes(one, boxes, pictures)) for one in maps],
         n_open_maps=_OPEN_MAPS,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from itm_fast.report.extras import missing
+from itm_fast.report.requirements import missing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

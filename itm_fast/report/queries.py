@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from itm_fast.errors import DataError
-from itm_fast.evaluation.run import QueryResults, Run
+from itm_fast.runs.folder import QueryResults, Run
 
 Direction = Literal["i2t", "t2i"]
 DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
@@ -147,7 +147,7 @@ def hits(run: Run, direction: Direction, ks: Sequence[int]) -> Floats:
     Returns:
         (n,) float64; NaN: not a query.
     """
-    from itm_fast.evaluation.statistics import query_recall
+    from itm_fast.runs.statistics import query_recall
 
     return query_recall(headline_ranks(run, direction), ks)
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation.figures import RSUM_KS
-from itm_fast.evaluation.run import Run
 from itm_fast.report.queries import (
     DIRECTION_NAMES,
     DIRECTIONS,
@@ -21,6 +20,7 @@ from itm_fast.report.queries import (
     hits,
     query_groups,
 )
+from itm_fast.runs.folder import Run
 
 if TYPE_CHECKING:
     from itm_fast.report.published import PublishedRow
@@ -259,7 +259,7 @@ def comparison_table(runs: Sequence[Run]) -> Table | None:
 
 def _compared(name: str, series: int, figure: str, one: Floats, other: Floats, groups: Integers) -> Row:
     """A row of the comparison: how the second run differs from the first."""
-    from itm_fast.evaluation.statistics import paired_test
+    from itm_fast.runs.statistics import paired_test
 
     result = paired_test(other, one, groups=groups)
     low, high, difference = (f"{v:+.1f}".replace("-", "−") for v in (result.low, result.high, result.difference))
@@ -310,7 +310,7 @@ def failure_table(runs: Sequence[Run]) -> Table:
 
 def _interval(values: Floats, groups: Integers) -> str:
     """The 95 % interval of a mean; empty where there are too few groups for one."""
-    from itm_fast.evaluation.statistics import bootstrap_interval
+    from itm_fast.runs.statistics import bootstrap_interval
 
     if not _enough(values, groups):
         return ""
@@ -324,7 +324,7 @@ def _enough(values: Floats, groups: Integers) -> bool:
 
 def _rsum_sample(run: Run) -> tuple[Floats, Integers]:
     """Values of all queries whose mean is rsum, and their images; empty where a direction has no query."""
-    from itm_fast.evaluation.statistics import both_directions
+    from itm_fast.runs.statistics import both_directions
 
     i2t, t2i = (hits(run, d, RSUM_KS) for d in DIRECTIONS)
     if np.isnan(i2t).all() or np.isnan(t2i).all():

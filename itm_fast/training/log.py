@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from itm_fast.config import Tracker
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 
 _INSTALL = {"tensorboard": "pip install 'itm-fast[train]'", "wandb": "pip install wandb"}
 

@@ -21,10 +21,10 @@ from itm_fast.data.collate import Batch
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.card import save_model
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
-from itm_fast.training.checkpoint import save_checkpoint
 from itm_fast.training.distributed import World, synchronise_batch_norms
 from itm_fast.training.log import RunLog
 from itm_fast.training.objective import Objective
+from itm_fast.training.state import save_checkpoint
 
 CHECKPOINT, BEST = "checkpoint.pt", "best"
 _COLLAPSED_STEPS = 100  # with every loss at the hinge's own value, before it is said

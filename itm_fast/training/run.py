@@ -13,24 +13,25 @@ import torch
 
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data.batches import BatchPlan, training_captions
-from itm_fast.data.caption_vocabulary import CaptionVocabulary, load_vocabulary
-from itm_fast.data.collate import CaptionTokens, Collator
-from itm_fast.data.images import open_split
-from itm_fast.data.precomp import CaptionedSplit, PrecompDataset
-from itm_fast.data.tokenizers import resolve_tokenizer
-from itm_fast.data.vocabulary import Vocabulary
+from itm_fast.data.collate import Collator
+from itm_fast.data.readers.images import open_split
+from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
+from itm_fast.data.text.caption_tokens import CaptionTokens
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
+from itm_fast.data.text.tokenizers import resolve_tokenizer
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.evaluation.evaluate import evaluate
-from itm_fast.evaluation.scorers import ModelScorer, ShardedScorer
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
 from itm_fast.relevance import Cider
-from itm_fast.training.checkpoint import load_checkpoint
+from itm_fast.sources.trained_model import ModelScorer, ShardedScorer
 from itm_fast.training.distributed import World, joined_world
 from itm_fast.training.log import RunLog
 from itm_fast.training.loop import CHECKPOINT, Result, train
+from itm_fast.training.state import load_checkpoint
 
 SETTINGS = "train.json"
 

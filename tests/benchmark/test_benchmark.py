@@ -8,7 +8,7 @@ import torch
 
 from itm_fast import reference
 from itm_fast.benchmark import OPERATORS, BenchSettings, bench, cases, read_medians, run_bench
-from itm_fast.benchmark.batches import packed, scan_batch
+from itm_fast.benchmark.inputs import packed, scan_batch
 from itm_fast.benchmark.memory import available_mb, extra_mb
 from itm_fast.benchmark.timing import time_interleaved
 from itm_fast.cli.main import main

@@ -16,8 +16,8 @@ from pathlib import Path
 from itm_fast.cli import main as cli
 
 PRELOADED = ["torch", "torch.utils.tensorboard", "itm_fast.cli.train", "itm_fast.training.run", "itm_fast.models"]
-PRELOADED += ["itm_fast.evaluation", "itm_fast.evaluation.scorers", "itm_fast.relevance", "itm_fast.data", "tyro"]
-PRELOADED += ["itm_fast.cli.demo", "itm_fast.cli.cider", "itm_fast.data.synthetic", "itm_fast.reference"]
+PRELOADED += ["itm_fast.evaluation", "itm_fast.sources.trained_model", "itm_fast.relevance", "itm_fast.data", "tyro"]
+PRELOADED += ["itm_fast.cli.demo", "itm_fast.cli.cider", "itm_fast.data.made.synthetic", "itm_fast.reference"]
 
 
 def serve():

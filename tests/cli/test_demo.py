@@ -9,8 +9,8 @@ import torch
 from itm_fast.cli import demo, main
 from itm_fast.data import CaptionTokens, PrecompDataset
 from itm_fast.evaluation import evaluate, load_run
-from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import load_model
+from itm_fast.sources.trained_model import ModelScorer
 
 TINY = {
     "n_train": 40,

@@ -256,7 +256,7 @@ class Embeddings(MeanModel):
 
 def test_models_as_embeddings(folder):
     from itm_fast.data import PrecompDataset
-    from itm_fast.evaluation.scorers import ModelScorer
+    from itm_fast.sources.trained_model import ModelScorer
 
     rng = np.random.default_rng(0)
     np.save(folder / "dev2_ims.npy", rng.standard_normal((4, 3, 6), dtype=np.float32))

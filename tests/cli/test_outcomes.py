@@ -25,7 +25,7 @@ from itm_fast.cli.failures import explained
 from itm_fast.cli.flags import flags_of
 from itm_fast.cli.train import flags_of_model
 from itm_fast.data import make_data
-from itm_fast.files import written_aside
+from itm_fast.files.writing import written_aside
 
 COLOURS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
 TINY = ["--n-train", "20", "--n-test", "10", "--max-regions", "4", "--dim", "12"]

@@ -10,8 +10,8 @@ import torch
 from itm_fast.cli import main as cli
 from itm_fast.data import PrecompDataset, Vocabulary, make_data
 from itm_fast.evaluation import EnsembleScorer, evaluate, rerank
-from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import load_model, model_class, save_model
+from itm_fast.sources.trained_model import ModelScorer
 
 DIM = 12
 

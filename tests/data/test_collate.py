@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from itm_fast.data.collate import CaptionTokens, Collator
-from itm_fast.data.precomp import PrecompDataset
-from itm_fast.data.vocabulary import SPECIALS, Vocabulary
+from itm_fast.data.collate import Collator
+from itm_fast.data.readers.precomp import PrecompDataset
+from itm_fast.data.text.caption_tokens import CaptionTokens
+from itm_fast.data.text.vocabulary import SPECIALS, Vocabulary
 
 RAGGED = st.lists(st.lists(st.integers(1, 2**31 - 1), max_size=9), min_size=1, max_size=12)
 

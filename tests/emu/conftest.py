@@ -1,11 +1,7 @@
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # emulation.py
-
 import emulation
+import pytest
 
 
 def pytest_collection_modifyitems(items):

@@ -12,12 +12,13 @@ from golden_files import data_path, golden_json
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import Ids, evaluate
-from itm_fast.evaluation.extras import IntraModal, PairScores
+from itm_fast.evaluation.beside_recall import IntraModal
 from itm_fast.evaluation.protocols import cxc
 from itm_fast.evaluation.protocols.eccv_caption import read_coco_test, read_truth
 from itm_fast.evaluation.sampled_correlation import sampled_spearman, spearman
-from itm_fast.metrics.scorers import as_scorer
-from itm_fast.metrics.tiles import CHUNK_BYTES, Tiles, everything
+from itm_fast.similarities.scorers import as_scorer
+from itm_fast.similarities.tiles import CHUNK_BYTES, Tiles, everything
+from itm_fast.sources.pairs import PairScores
 
 
 @pytest.fixture(scope="module")

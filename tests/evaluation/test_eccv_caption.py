@@ -12,8 +12,8 @@ from golden_files import golden, golden_json
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import Ids, evaluate
-from itm_fast.evaluation.files import find_file
 from itm_fast.evaluation.protocols.eccv_caption import read_coco_test, read_positives, read_truth
+from itm_fast.files.reading import find_file
 from itm_fast.metrics import map_at_r, positives_by_id, query_positives, r_precision
 
 
@@ -284,7 +284,7 @@ def test_errors(call, fragment):
 
 
 def test_missing_files_say_where_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("itm_fast.evaluation.files.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("itm_fast.files.reading.importlib.util.find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"coco_test_ids.npy is missing.*is not installed.*github.com/naver-ai"):
         evaluate(zeros(0, 0), n_images=5000, n_captions=25_000, protocol="eccv")
     with pytest.raises(FileNotFoundError, match=r"coco_test_ids.npy is not in .*naver-ai/eccv-caption"):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from golden_files import data_path, golden_json
 
+from itm_fast.data.readers.fine_grained import read_fine_grained
 from itm_fast.errors import DataError
 from itm_fast.evaluation import Ids, evaluate
-from itm_fast.evaluation.protocols.fine_grained import read_fine_grained
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_the_whole_of_coco_fg_needs_little_memory(folder):
     code = f"""
 import numpy as np
 from itm_fast.evaluation import evaluate
-from itm_fast.evaluation.protocols.fine_grained import read_fine_grained
+from itm_fast.data.readers.fine_grained import read_fine_grained
 fine = read_fine_grained({str(folder)!r}, "coco-fg")
 rng = np.random.default_rng(0)
 images = rng.standard_normal((31244, 4), dtype=np.float32)

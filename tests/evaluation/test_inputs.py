@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from itm_fast.evaluation import Ids, RelevantPairs, evaluate
-from itm_fast.evaluation.ids import first_five
 from itm_fast.evaluation.plans import NO_SELF, Request, make_plan
 from itm_fast.metrics import TwoWayScorer
-from itm_fast.metrics.scorers import as_scorer
+from itm_fast.metrics.positives import first_five
+from itm_fast.similarities.scorers import as_scorer
 
 COUNTS = np.full(5000, 5)
 COUNTS[[7, 1234, 4999]] = 6, 7, 6

@@ -8,7 +8,7 @@ import pytest
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import Ids, RelevantPairs, evaluate, read_ids
-from itm_fast.evaluation.protocols.positives import read_relevant_pairs
+from itm_fast.evaluation.protocols.relevant_pairs import read_relevant_pairs
 from itm_fast.metrics import hit_rate_at_k, map_at_r, positives_by_id, r_precision
 
 IMAGES, CAPTIONS = [f"i{n}" for n in range(12)], list(range(100, 140))

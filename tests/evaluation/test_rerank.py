@@ -9,17 +9,17 @@ import torch
 
 from itm_fast.data import Vocabulary
 from itm_fast.evaluation import RelevantPairs, evaluate, rerank, search_alpha
-from itm_fast.evaluation.candidates import score_candidates
-from itm_fast.evaluation.extras import PlausibleMatches, RankedSets, RetrievedSets
-from itm_fast.evaluation.ids import Ids
-from itm_fast.evaluation.list_figures import extra_sections
-from itm_fast.evaluation.pairs import as_pair_scorer
+from itm_fast.evaluation.beside_recall import PlausibleMatches, RankedSets, RetrievedSets
+from itm_fast.evaluation.list_sections import extra_sections
 from itm_fast.evaluation.plans import Plan
-from itm_fast.evaluation.scorers import ModelScorer
+from itm_fast.files.ids import Ids
 from itm_fast.metrics.precision import map_at_r
 from itm_fast.metrics.query_positives import positives_by_id
 from itm_fast.metrics.ranks import stream_topk
-from itm_fast.metrics.scorers import MatrixScorer
+from itm_fast.similarities.scorers import MatrixScorer
+from itm_fast.sources.candidates import score_candidates
+from itm_fast.sources.pairs import as_pair_scorer
+from itm_fast.sources.trained_model import ModelScorer
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden/evaluation/small_421.json"
 KS = (1, 2, 3)

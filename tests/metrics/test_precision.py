@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from itm_fast.metrics import hit_rate_at_k, map_at_r, pmrp, positives_by_id, precision, query_positives, r_precision
-from itm_fast.metrics.scorers import as_scorer
-from itm_fast.metrics.selection import Part, select
-from itm_fast.metrics.tiles import Tiles, everything
+from itm_fast.similarities.scorers import as_scorer
+from itm_fast.similarities.selection import Part, select
+from itm_fast.similarities.tiles import Tiles, everything
 
 package = pytest.importorskip("eccv_caption._metrics", reason="the package eccv_caption is not installed")
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from itm_fast.metrics import make_positives, ranks
 from itm_fast.metrics.counting import positive_scores
 from itm_fast.metrics.ranks import stream_ranks
-from itm_fast.metrics.scorers import as_scorer
-from itm_fast.metrics.tiles import Tiles
+from itm_fast.similarities.scorers import as_scorer
+from itm_fast.similarities.tiles import Tiles
 
 
 def full_sort(scores, positives):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 import itm_fast
 from itm_fast.metrics.ranks import stream_topk
-from itm_fast.metrics.scorers import MatrixScorer, as_scorer
 from itm_fast.ops.ranking import NO_ITEM, dot_products
+from itm_fast.similarities.scorers import MatrixScorer, as_scorer
 
 
 def plain_topk(sims, k):

@@ -11,11 +11,11 @@ from itm_fast import Cider, reference
 from itm_fast.cli import main as cli
 from itm_fast.config import TrainingConfig
 from itm_fast.data import BatchPlan, CaptionTokens, Collator, PrecompDataset, Vocabulary, make_data
-from itm_fast.data.concepts import Concepts
-from itm_fast.evaluation.scorers import ModelScorer
+from itm_fast.data.text.concepts import Concepts
 from itm_fast.losses import SemanticMarginLoss
 from itm_fast.models import load_model, save_model
 from itm_fast.models.cvse import CVSE, PRESETS, CVSEConfig
+from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.loop import train
 from itm_fast.training.objective import Objective
 

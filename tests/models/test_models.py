@@ -9,8 +9,8 @@ from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data import PrecompDataset, Vocabulary, make_data
 from itm_fast.data.collate import Batch
 from itm_fast.evaluation import evaluate
-from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import MODELS, load_model, model_class, presets, save_model
+from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.run import RunSettings, run_training
 
 R, DIM = 12, 64

@@ -14,10 +14,10 @@ from itm_fast.data.augment import compacted
 from itm_fast.data.collate import Batch
 from itm_fast.errors import DataError
 from itm_fast.evaluation import evaluate
-from itm_fast.evaluation.scorers import ModelScorer
 from itm_fast.models import load_model, model_class, presets, save_model
 from itm_fast.models.vse_infty import VSEInfty, VSEInftyConfig
 from itm_fast.nn.encoders.grid import BACKBONES, ResNet
+from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.run import RunSettings, run_training
 
 SMALL = {"word_dim": 16, "embed_size": 32, "img_dim": 256, "precomp_enc_type": "backbone", "input_scale_factor": 0.25}

@@ -10,7 +10,7 @@ import torch
 
 from itm_fast.cli import main as cli
 from itm_fast.data import Vocabulary, make_data
-from itm_fast.data.concept_files import read_concepts
+from itm_fast.data.readers.concept_files import read_concepts
 from itm_fast.errors import DataError
 from itm_fast.models.cvse import CVSE, CVSEConfig
 from itm_fast.originals import load_original

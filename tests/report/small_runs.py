@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from itm_fast.evaluation import evaluate
-from itm_fast.evaluation.run import Attention
-from itm_fast.evaluation.run_keeper import RunKeeper
+from itm_fast.runs.folder import Attention
+from itm_fast.runs.keeper import RunKeeper
 
 N_IMAGES, STEP = 30, 5
 HOSTILE = "<script>alert(1)</script> & \"quotes\" <img src=x onerror='alert(2)'>"

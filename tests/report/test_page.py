@@ -12,10 +12,10 @@ from page_dom import parse
 from small_runs import HOSTILE, N_IMAGES, STEP, make_run
 
 from itm_fast.errors import DataError
-from itm_fast.evaluation.run import Attention
-from itm_fast.evaluation.statistics import bootstrap_interval, paired_test
 from itm_fast.report import PageOptions, render_page, write_page
 from itm_fast.report.queries import check_runs
+from itm_fast.runs.folder import Attention
+from itm_fast.runs.statistics import bootstrap_interval, paired_test
 
 KS = (1, 5, 10)
 

@@ -15,8 +15,8 @@ from itm_fast.errors import DataError
 from itm_fast.losses import SemanticMarginLoss
 from itm_fast.models import SCAN, SCANConfig, load_model
 from itm_fast.training import loop
-from itm_fast.training.checkpoint import load_checkpoint
 from itm_fast.training.log import RunLog
+from itm_fast.training.state import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(made, tmp_path, monkeypatc
         path.write_bytes(b"half")
         raise RuntimeError("[enforce fail at inline_container.cc:783] . PytorchStreamWriter failed writing file\nmore")
 
-    monkeypatch.setattr("itm_fast.training.checkpoint.torch.save", full)
+    monkeypatch.setattr("itm_fast.training.state.torch.save", full)
     with pytest.raises(OSError, match=r"checkpoint\.pt: could not be written, the last checkpoint stays: .*failed"):
         run(made, keywords={"folder": tmp_path})
     assert (tmp_path / "checkpoint.pt").read_bytes() == before

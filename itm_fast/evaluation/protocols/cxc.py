@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.evaluation.files import find_file
-from itm_fast.evaluation.ids import coco_ids
 from itm_fast.evaluation.protocols.eccv_caption import Truth
 from itm_fast.evaluation.rated_pairs import read_rated_pairs
 from itm_fast.evaluation.sampled_correlation import FloatArray
-from itm_fast.metrics.positives import IntArray
+from itm_fast.files.ids import coco_ids
+from itm_fast.files.reading import find_file
 from itm_fast.metrics.query_positives import QueryPositives, numbered, positives_by_id
+from itm_fast.similarities.scorers import IntArray
 
 PUBLISHED = "https://github.com/google-research-datasets/Crisscrossed-Captions (data/)"
 COLUMNS = {"sts": ("caption1", "caption2"), "sis": ("image1", "image2"), "sits": ("caption", "image")}

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from itm_fast.errors import DataError
-from itm_fast.evaluation.files import find_file, read_array, read_json
+from itm_fast.files.reading import find_file, read_array, read_json
 
 PACKAGE = "eccv_caption"
 PUBLISHED = "https://github.com/naver-ai/eccv-caption (eccv_caption/data; pip install itm-fast[eval] brings it)"

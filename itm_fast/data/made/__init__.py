@@ -1,0 +1,1 @@
+"""Data sets made here: scenes, sentences that speak of them, and their features in SCAN's layout."""

@@ -1,0 +1,1 @@
+"""Captions as tokens and ids: tokenizers, vocabularies, word pieces, concepts."""

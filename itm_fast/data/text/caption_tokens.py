@@ -1,0 +1,104 @@
+"""Captions as token ids, tokenised once."""
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.tokenizers import Tokenizer
+from itm_fast.indices import IndexLike, as_indices
+
+
+@dataclass(frozen=True, eq=False)
+class CaptionTokens:
+    """Token ids of many captions in one flat array: 4 bytes a token and 8 a caption, whatever their lengths.
+
+    Attributes:
+        flat: int32 (n_tokens,), the ids of all captions, one after the other.
+        offsets: int64 (n_captions + 1,), caption c is flat[offsets[c] : offsets[c + 1]].
+        n_attached_stops: At most this many captions kept an inner full stop on its word ("dog.") because nltk's
+            punkt_tab data was absent; 0 with any other tokenizer.
+
+    Raises:
+        ValueError: offsets do not start at 0, decrease, or do not end at len(flat).
+    """
+
+    flat: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    n_attached_stops: int = 0
+
+    def __post_init__(self) -> None:
+        offsets = self.offsets
+        if offsets.ndim != 1 or not len(offsets) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets have shape {offsets.shape}; expected one axis, from 0, never decreasing")
+        if offsets[-1] != len(self.flat):
+            raise ValueError(f"offsets end at {offsets[-1]}, but flat has {len(self.flat)} tokens; expected the same")
+
+    @classmethod
+    def from_captions(
+        cls, captions: Iterable[str], vocabulary: CaptionVocabulary, tokenizer: Tokenizer = "nltk"
+    ) -> "CaptionTokens":
+        """Tokenise and encode captions, start and end included.
+
+        Args:
+            captions: One text each.
+            vocabulary: Gives the ids.
+            tokenizer: As in `resolve_tokenizer`; use the one that the vocabulary was made with. Word pieces have their
+                own.
+
+        Returns:
+            The ids of all captions.
+
+        Raises:
+            ImportError: The library of the tokenizer is not installed.
+            ValueError: Unknown tokenizer.
+        """
+        ready = vocabulary.tokenizer_for(tokenizer)
+        n_attached_stops = 0
+        flat, offsets = array("i"), array("q", [0])
+        for caption in captions:
+            tokens = ready(caption)
+            n_attached_stops += ready.leaves_stop_attached(tokens)
+            flat.extend(vocabulary.encode(tokens))
+            offsets.append(len(flat))
+        return cls(np.array(flat, dtype=np.int32), np.array(offsets, dtype=np.int64), n_attached_stops)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def pad(self, caption_indices: IndexLike) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids of some captions as a rectangle, in the order asked for.
+
+        Args:
+            caption_indices: (B,) integers, 0 … len(self) - 1.
+
+        Returns:
+            tokens, int64 (B, max_words), zero after each caption's end, and word_counts, int64 (B,).
+
+        Raises:
+            IndexError: An index is outside the captions.
+            TypeError: The indices are not integers.
+        """
+        indices = as_indices(caption_indices, len(self), "caption_indices")
+        starts = self.offsets[indices]
+        word_counts = self.offsets[indices + 1] - starts
+        columns = np.arange(word_counts.max(initial=0))
+        valid = columns < word_counts[:, None]  # (B, max_words)
+        tokens = np.zeros(valid.shape, dtype=np.int64)
+        tokens[valid] = self.flat[(starts[:, None] + columns)[valid]]
+        return torch.from_numpy(tokens), torch.from_numpy(word_counts)
+
+    def by_image(self, captions_per_image: int) -> "CaptionTokens":
+        """All captions of an image, one after the other, as if they were one caption.
+
+        Args:
+            captions_per_image: Captions that follow each other and belong to one image.
+
+        Returns:
+            One entry an image.
+        """
+        return CaptionTokens(self.flat, self.offsets[::captions_per_image])

@@ -1,0 +1,283 @@
+"""Embeddings of a test set, extracted in batches into memory maps and continued where they were interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from itm_fast.data.readers.captioned_images import CaptionedImages, find_images
+from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
+from itm_fast.files.writing import written_aside
+from itm_fast.sources.dual_encoder import DualEncoder, Inputs, weights_digest
+from itm_fast.sources.embedding_files import CARD, ITEMS, OWNERS, PROGRESS, EmbeddedSet, mapped, read_embeddings
+
+StoredDtype: TypeAlias = Literal["float32", "float16"]
+EmbedProgress: TypeAlias = Callable[[str, int, int], None]
+_Batch: TypeAlias = npt.NDArray[np.int64]
+
+_LAST_BITS = ("batch_size", "caption_batch_size", "device", "libraries")  # all that they change
+_IN_WORDS = {"model": "files of the model", "inputs": "images or captions", "sizes": "image files"}
+
+
+def extract_embeddings(
+    encoder: DualEncoder,
+    items: CaptionedImages,
+    images_folders: Sequence[str | Path],
+    folder: str | Path,
+    *,
+    batch_size: int = 64,
+    caption_batch_size: int = 256,
+    stored_dtype: StoredDtype = "float32",
+    workers: int = 4,
+    restart: bool = False,
+    progress: EmbedProgress | None = None,
+) -> EmbeddedSet:
+    """Encode every caption and image once, into a folder for ``itm-fast evaluate --embeddings`` and others.
+
+    Interrupted at any moment, even by kill -9, it loses one batch at most: the same call continues, and ends with the
+    same bytes on the same machine. Rows are in the order of ``items``. A folder that is complete is left as it is.
+
+    Args:
+        encoder: the model.
+        items: images and captions.
+        images_folders: where the image files are.
+        folder: to write to; made if it is not there.
+        batch_size: images encoded at a time.
+        caption_batch_size: captions encoded at a time, those of similar length together.
+        stored_dtype: of the files; float16 keeps 11 bits of each number.
+        workers: batches of images read ahead, each in a thread.
+        restart: replace what is in the folder, even if it is of another model or other inputs.
+        progress: called with ("captions" or "images", done, total) of what this call has to do.
+
+    Returns:
+        The embeddings.
+
+    Raises:
+        FileNotFoundError: images are missing, which is found before anything is encoded.
+        DataError: an image is broken (what comes before it is kept); the folder holds something else.
+        ValueError: sizes below 1; vectors that are not finite, or of two different spaces.
+    """
+    for name, size in (("batch_size", batch_size), ("caption_batch_size", caption_batch_size), ("workers", workers)):
+        if size < 1:
+            raise ValueError(f"{name} is {size}, expected at least 1")
+    if stored_dtype not in get_args(StoredDtype):
+        raise ValueError(f"stored_dtype is {stored_dtype!r}, expected float32 or float16")
+    if not items.captions:
+        raise ValueError("items has no captions, expected at least one")
+    folder = Path(folder)
+    paths = find_images(items, images_folders)
+    conditions = {
+        "model": weights_digest(encoder.folder),
+        "inputs": _digest(json.dumps([items.image_names, items.captions, items.caption_to_image.tolist()]).encode()),
+        "dtype": encoder.dtype,
+        "stored_dtype": stored_dtype,
+        "batch_size": batch_size,
+        "caption_batch_size": caption_batch_size,
+        "device": encoder.device.type,
+        "libraries": _libraries(encoder),
+    }
+    state = _State(folder, conditions, np.array([path.stat().st_size for path in paths], dtype=np.int64), restart)
+    if state.is_complete:
+        (folder / PROGRESS).unlink(missing_ok=True)
+        return read_embeddings(folder)
+    counts = np.array(encoder.token_counts(items.captions), dtype=np.int64)
+    # Longest first: what does not fit the memory fails at once, and little is spent on padding.
+    order = np.argsort(-counts, kind="stable")
+    batches = _batches(order, caption_batch_size, state.rows["captions"])
+    captions = _Rows(state, "captions", len(order), stored_dtype)
+    encoded: Iterator[tuple[_Batch, Tensor]] = (
+        (batch, encoder.encode_captions([items.captions[row] for row in batch])) for batch in batches
+    )
+    captions.fill(encoded, items.captions, progress)
+    images = _Rows(state, "images", len(paths), stored_dtype, dim=captions.dim)
+    batches = _batches(np.arange(len(paths)), batch_size, state.rows["images"])
+    prepared = _read_ahead(lambda batch: encoder.prepare_images([paths[row] for row in batch]), batches, workers)
+    encoded = ((batch, encoder.encode_images(inputs)) for batch, inputs in prepared)
+    images.fill(encoded, [str(path) for path in paths], progress)
+    n_cut = int((counts > encoder.context_length).sum())
+    state.finish(encoder.name, items, paths, _cut_note(n_cut, len(order), encoder.context_length))
+    return read_embeddings(folder)
+
+
+class _State:
+    """How far an extraction is, beside the arrays; refuses a folder that holds something else."""
+
+    def __init__(self, folder: Path, conditions: dict[str, Any], sizes: npt.NDArray[np.int64], restart: bool) -> None:
+        self.folder, self.conditions, self.sizes = folder, conditions, sizes
+        self.rows = {"captions": 0, "images": 0}
+        self.is_complete = False
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file, expected a folder to write to")
+        ours = [folder / name for name in (CARD, PROGRESS) if (folder / name).is_file()]
+        if restart:
+            for path in ours:
+                path.unlink()
+        elif ours:
+            self._continue(ours[0])
+        elif folder.is_dir() and not all(path.name.startswith(".") for path in folder.iterdir()):
+            raise DataError(f"{folder} holds files, but no embeddings to continue; name a new folder")
+        if not self.is_complete:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / PROGRESS, self._content())
+
+    def _continue(self, path: Path) -> None:
+        found = read_json(path)
+        try:
+            rows = {kind: int(found["rows"][kind]) for kind in self.rows}
+            then, sizes = dict(found["conditions"]), found["sizes"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: not written by itm-fast embed: {error}; replace it with --restart") from error
+        self.is_complete = path.name == CARD
+        if not any(rows.values()):  # nothing to lose
+            return
+        now = self.conditions
+        differing = [key for key in now if then.get(key) != now[key] and not (self.is_complete and key in _LAST_BITS)]
+        told = [_IN_WORDS.get(key) or f"{key} (there {then.get(key)}, now {now[key]})" for key in differing]
+        if "inputs" not in differing and sizes != self._sizes(rows["images"]):
+            told.append(_IN_WORDS["sizes"])
+        if told:
+            raise DataError(
+                f"{self.folder} holds embeddings of something else, with other {', '.join(told)}; name another folder, "
+                "or replace them with --restart"
+            )
+        self.rows = rows
+
+    def save(self, kind: str, rows: int) -> None:
+        """Say that the first batches, so many rows, are in the array."""
+        self.rows[kind] = rows
+        _write_json(self.folder / PROGRESS, self._content())
+
+    def finish(self, model: str, items: CaptionedImages, paths: list[Path], notes: list[str]) -> None:
+        """Write what lies beside the arrays, the card last."""
+        with written_aside(self.folder / OWNERS) as aside, aside.open("wb") as file:
+            np.save(file, items.caption_to_image)
+        content = {
+            "image_ids": items.image_ids,
+            "caption_ids": items.caption_ids,
+            "image_names": [path.name for path in paths],
+            "image_paths": [str(path.absolute()) for path in paths],
+            "captions": items.captions,
+        }
+        _write_json(self.folder / ITEMS, content)
+        _write_json(self.folder / CARD, {"model": model, "notes": notes, **self._content()})
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+
+    def _content(self) -> dict[str, Any]:
+        return {"conditions": self.conditions, "rows": self.rows, "sizes": self._sizes(self.rows["images"])}
+
+    def _sizes(self, n_images: int) -> str:
+        """Of the image files that were read: another folder with the same names is another input."""
+        return _digest(self.sizes[:n_images].tobytes())
+
+
+class _Rows:
+    """One array on disk, written aside as ``<kind>.npy.part``."""
+
+    def __init__(self, state: _State, kind: str, n_rows: int, dtype: str, dim: int | None = None) -> None:
+        self._state, self._kind, self._n_rows, self._dtype = state, kind, n_rows, dtype
+        self._path = state.folder / f"{kind}.npy"
+        self._part = state.folder / f"{kind}.npy.part"
+        self._array: Any = None
+        self.dim = dim
+        self.begun = state.rows[kind]
+        if self.begun:
+            is_named = self.begun == n_rows and not self._part.exists()
+            self._array = mapped(self._path if is_named else self._part, writable=not is_named)
+            shape = (n_rows, self._array.shape[1] if dim is None else dim)
+            if self._array.shape != shape or self._array.dtype != dtype:
+                raise DataError(
+                    f"{self._part}: {self._array.dtype} of shape {self._array.shape}, expected {dtype} of shape "
+                    f"{shape}; replace it with --restart"
+                )
+            self.dim = shape[1]
+
+    def fill(
+        self, encoded: Iterable[tuple[_Batch, Tensor]], names: Sequence[str], progress: EmbedProgress | None
+    ) -> None:
+        """Write batch after batch, each saved before the next is made, then give the array its name."""
+        done = self.begun
+        if progress is not None and done < self._n_rows:
+            progress(self._kind, 0, self._n_rows - done)
+        for batch, vectors in encoded:
+            self._put(batch, vectors, names)
+            done += len(batch)
+            self._state.save(self._kind, done)
+            if progress is not None:
+                progress(self._kind, done - self.begun, self._n_rows - self.begun)
+        self._array = None
+        if self._part.exists():
+            os.replace(self._part, self._path)
+
+    def _put(self, batch: _Batch, vectors: Tensor, names: Sequence[str]) -> None:
+        if self.dim not in (None, vectors.shape[1]):
+            raise ValueError(
+                f"the model's images have {vectors.shape[1]} dimensions, its captions {self.dim}: they are not in one "
+                "space, and cannot be compared"
+            )
+        finite = vectors.isfinite().all(dim=1)
+        if not finite.all():
+            name = names[batch[int(finite.int().argmin())]]
+            raise ValueError(f"the model's vector of {name!r:.200} is not finite; a wider dtype, float32, may help")
+        if self._array is None:
+            self.dim = vectors.shape[1]
+            shape = (self._n_rows, self.dim)
+            self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=self._dtype, shape=shape)
+        self._array[batch] = vectors.numpy()
+        self._array.flush()
+
+
+def _batches(order: _Batch, size: int, done: int) -> list[_Batch]:
+    """The batches that are still to do; their bounds are those of an extraction that was never interrupted."""
+    return [order[start : start + size] for start in range(done, len(order), size)]
+
+
+def _read_ahead(
+    read: Callable[[_Batch], Inputs], batches: Iterable[_Batch], workers: int
+) -> Iterator[tuple[_Batch, Inputs]]:
+    """Batches in order, with as many being read as there are workers while one is used."""
+    waiting: deque[tuple[_Batch, Future[Inputs]]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for batch in batches:
+            waiting.append((batch, pool.submit(read, batch)))
+            if len(waiting) > workers:
+                first, inputs = waiting.popleft()
+                yield first, inputs.result()
+        while waiting:
+            first, inputs = waiting.popleft()
+            yield first, inputs.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _libraries(encoder: DualEncoder) -> str:
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "pillow")]
+    # Image processors with torchvision and without resize a little differently.
+    return ", ".join([*versions, type(encoder.image_processor).__name__])
+
+
+def _cut_note(n_cut: int, n_captions: int, context_length: int) -> list[str]:
+    if not n_cut:
+        return []
+    return [f"{n_cut} of {n_captions} captions were cut at {context_length} tokens, the model's context"]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(content), encoding="utf-8")
