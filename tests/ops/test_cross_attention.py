@@ -4,7 +4,16 @@ import torch
 from golden_files import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import AGG_FUNCS, LAMBDAS, RAW_FEATURE_NORMS, random_batch, relative_error, scores_and_gradients, truth
+from operators import (
+    AGG_FUNCS,
+    LAMBDAS,
+    RAW_FEATURE_NORMS,
+    on_three_threads_and_on_one,
+    random_batch,
+    relative_error,
+    scores_and_gradients,
+    truth,
+)
 
 from itm_fast import cross_attention_similarity, reference
 
@@ -284,14 +293,10 @@ def test_non_contiguous_inputs():
 
 @pytest.mark.all_backends
 def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads():
-    regions, words, word_counts, _ = map(clean, random_batch(9, 36, 60, 20, 64, dtype=torch.float32))
-    whole = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
-    finally:
-        torch.set_num_threads(threads)
+    regions, words, word_counts, _ = map(clean, random_batch(10, 36, 64, 20, 64, dtype=torch.float32))
+    whole, alone = on_three_threads_and_on_one(
+        lambda: scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
+    )
     assert all(torch.equal(a, b) for a, b in zip(whole, alone, strict=True))
     tile = cross_attention_similarity(regions[3:5], words[40:41], word_counts[40:41])
     assert torch.allclose(tile, whole[0][3:5, 40:41], rtol=0, atol=1e-6)
