@@ -14,7 +14,7 @@ TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BENCH ?= $(filter-out bench/_%,$(wildcard bench/*.py))
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
 FORMATTED := $(SOURCES) $(wildcard tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
