@@ -53,8 +53,8 @@ def read_ids(ids: IdsLike) -> Ids:
 
     Args:
         ids: a .json file {"image_ids": [...], "caption_ids": [...]}, numbers or strings; or a .npz file of two such
-            arrays; caption_ids may be missing. Or image ids alone: a .json list, a .npy array, a .txt with one a line.
-            Or the ids themselves.
+            arrays; caption_ids may be missing. Or image ids alone: a .npy array, or a .txt with one a line. Or the ids
+            themselves.
 
     Returns:
         The ids; numbers written as whole floats, such as 391895.0, are integers.
@@ -72,8 +72,6 @@ def read_ids(ids: IdsLike) -> Ids:
     if path.suffix == ".npy":
         return Ids(id_list(read_array(path), f"{path}"))
     content = read_arrays(path) if path.suffix == ".npz" else read_json(path)
-    if isinstance(content, list):
-        return Ids(id_list(content, f"{path}"))
     if not isinstance(content, dict) or _KEYS[0] not in content:
         raise DataError(f'{path}: expected {{"image_ids": [...], "caption_ids": [...]}}, in the order of sims')
     images = id_list(content[_KEYS[0]], f"{path}: {_KEYS[0]}")

@@ -175,7 +175,10 @@ def _numbers(path: Path, values: object) -> npt.NDArray[np.generic]:
     try:
         array = np.array(values)
     except ValueError as error:
-        raise DataError(f"{path}: rows of different lengths: {error}") from error
+        # NumPy's own words speak of a shape that nobody gave.
+        raise DataError(
+            f"{path}: rows of different lengths; expected a list of numbers, or of rows of one length"
+        ) from error
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected a list of numbers or of rows of numbers, got {array.dtype} in it")
     return array

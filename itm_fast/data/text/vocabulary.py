@@ -146,7 +146,12 @@ class Vocabulary:
 
         Returns:
             len(tokens) + 2 ids: "<start>", the tokens, "<end>".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of tokens")
         return [self.word2idx[START], *map(self, tokens), self.word2idx[END]]
 
     @classmethod
@@ -164,6 +169,7 @@ class Vocabulary:
             The vocabulary.
 
         Raises:
+            TypeError: A caption is a string that is not split.
             ValueError: threshold < 1.
 
         Source: SCAN, vocab.py, build_vocab.
@@ -172,6 +178,8 @@ class Vocabulary:
             raise ValueError(f"threshold is {threshold}; expected at least 1")
         counts: Counter[str] = Counter()
         for tokens in tokenised_captions:
+            if isinstance(tokens, str):  # of which only the letters would be counted
+                raise TypeError(f"a caption is the string {tokens!r:.40}; expected the list of its tokens")
             counts.update(tokens)
         kept = (word for word, count in counts.items() if count >= threshold and word not in SPECIALS)
         return cls([*SPECIALS, *kept])

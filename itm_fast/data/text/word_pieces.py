@@ -128,7 +128,12 @@ class WordPieces:
 
         Returns:
             len(tokens) + 2 ids: "[CLS]", the pieces, "[SEP]".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of word pieces")
         unknown = self.ids[UNK]
         return [self.ids[CLS], *(self.ids.get(token, unknown) for token in tokens), self.ids[SEP]]
 
