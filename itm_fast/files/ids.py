@@ -25,9 +25,9 @@ _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|nan|inf)", re
 # ("000000391895_mirrored_2.jpg").
 _PART = (
     r"(?:ms)?coco(?:20\d\d)?|flickr\d+k?|(?:train|val|test|trainval|dev)(?:20\d\d)?"
-    r"|im(?:g|age)s?|captions?|cap|sentid|ids?"
+    r"|im(?:g|age)s?|captions?|cap|sentid|ids?|[a-z]{1,2}"
 )
-_NAMED = re.compile(rf"(?:(?:{_PART})[_:\-])*(\d+)", re.ASCII | re.IGNORECASE)
+_NAMED = re.compile(rf"(?:(?:{_PART})[_\-])*(\d+)", re.ASCII | re.IGNORECASE)
 _EXACT = 2**53  # above it a float names several whole numbers
 _INT64 = 2**63
 
@@ -139,7 +139,7 @@ def integer_id(key: object) -> int | None:
     whole = _WHOLE.fullmatch(key.strip())
     if whole is not None:
         return int(whole[1])
-    named = _NAMED.fullmatch(stem(key))
+    named = _NAMED.fullmatch(stem(key).rpartition(":")[2])  # "COCO_val2014:sentid:770337"
     return None if named is None else int(named[1])
 
 
