@@ -226,7 +226,7 @@ HUGE = _npy(np.zeros(3)).replace(b"(3,), }          ", b"(3000000000000,),}")
         (read_arrays, _npz(a_npy=_npy(np.zeros(3))[:-8]), ": a is cut short: its header promises (3,)"),
         (read_array, HUGE, "promises (3000000000000,) of float64"),
         (read_arrays, _npz(a_npy=HUGE), "promises (3000000000000,) of float64"),
-        (read_arrays, _npz(a_txt=b"text"), "a.txt is not in .npy format"),
+        (read_arrays, _npz(a_txt=b"text"), ": a.txt: not a plain .npy array"),
         (read_array, _npz(a_npy=_npy(np.zeros(3))), "an .npz archive, expected a single array"),
         (read_array, pickle.dumps([1]), "not a plain .npy array"),
         (read_arrays, _npy(np.zeros(3)), "not a plain .npz file"),

@@ -58,7 +58,9 @@ def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.gene
             rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
         except (ValueError, IndexError) as error:
             place = f"lines {start + 1} ... {start + len(lines)}"
-            raise DataError(f"{path}: {place}: expected {n_images} numbers a line: {error}") from error
+            raise DataError(
+                f"{path}: {place}: expected {n_images} numbers a line ({error}); captions are read from .txt or .json"
+            ) from error
         if len(rows) != min(_ROWS, n_captions - start):
             raise DataError(f"{path}: {start + len(rows)} lines, expected one a caption: {n_captions}")
         phi[start : start + len(rows)] = rows
