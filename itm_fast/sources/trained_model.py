@@ -97,6 +97,8 @@ class ModelScorer:
         reads_image_tokens = getattr(model, "reads_image_tokens", None)
         is_told = reads_image_tokens is not None and reads_image_tokens(training=False)
         self._image_tokens = self._tokens.by_image(dataset.captions_per_image) if is_told else None
+        unknown = self._tokens.unknown_note(model.vocabulary)
+        self.notes = [] if unknown is None else [unknown]
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
