@@ -146,7 +146,7 @@ def evaluate(
         "m": m,
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - started,
-        "notes": list(plan.notes),
+        "notes": [*getattr(sims, "notes", []), *plan.notes],
     }
     headline = plan.headline
     return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})
