@@ -1,7 +1,12 @@
 """Similarities of one embedding an image with one a caption."""
 
+import math
+
 import torch
 from torch import Tensor
+
+# Differences of embeddings made at a time where no gradient is asked for: they stay in a core's cache, or fill a device.
+_TILE_BYTES, _TILE_BYTES_OF_DEVICES = 1 << 20, 1 << 28
 
 
 def order_similarity(images: Tensor, captions: Tensor) -> Tensor:
@@ -17,6 +22,20 @@ def order_similarity(images: Tensor, captions: Tensor) -> Tensor:
     Source:
         Vendrov et al., Order-Embeddings of Images and Language, ICLR 2016, equation 2; fartashf/vsepp, model.py.
     """
+    if torch.is_grad_enabled() and (images.requires_grad or captions.requires_grad):
+        return _order_tile(images, captions)
+    n_bytes = _TILE_BYTES if images.device.type == "cpu" else _TILE_BYTES_OF_DEVICES
+    pairs = max(1, n_bytes // max(1, images.shape[1] * images.element_size()))
+    n_rows = math.isqrt(pairs)
+    sims = images.new_empty(len(images), len(captions))
+    for rows, some in zip(sims.split(n_rows), images.split(n_rows), strict=True):
+        columns = pairs // n_rows
+        for tile, few in zip(rows.split(columns, dim=1), captions.split(columns), strict=True):
+            tile.copy_(_order_tile(some, few))
+    return sims
+
+
+def _order_tile(images: Tensor, captions: Tensor) -> Tensor:
     above = (captions[None, :, :] - images[:, None, :]).clamp(min=0)
     distance: Tensor = torch.linalg.vector_norm(above, dim=2)
     return -distance
