@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def neighbours(images: Tensor, captions: Tensor, data_name: str) -> list[list[in
 
     Ten are nearest to it by their embeddings; three lie around it among the captions of the image that comes first for
     it, sorted by their similarity to that image. What both have in common counts if it is three captions at least;
-    otherwise the first few of each. Equal similarities: lower index first.
+    otherwise the first few of each. Captions that are equal are sorted as in the original, by unstable sorts.
 
     Args:
         images: (n, dim) embeddings.
@@ -51,7 +52,7 @@ def _nearest(captions: Tensor) -> Tensor:
     for rows in _blocks(len(captions), len(captions)):
         sims = captions[rows] @ captions.T
         sims[torch.arange(len(sims)), torch.arange(rows.start, rows.stop)] = 0
-        parts.append(sims.argsort(dim=1, descending=True, stable=True)[:, :_N_CAPTIONS])
+        parts.append(sims.sort(dim=1, descending=True).indices[:, :_N_CAPTIONS])
     return torch.cat(parts)
 
 
@@ -61,12 +62,14 @@ def _around(images: Tensor, captions: Tensor) -> Tensor:
     n = len(captions)
     width = min(_N_OF_IMAGE, n)
     found = torch.empty(n, width, dtype=torch.int64)
-    for image in sorted(set(best.tolist())):
-        order = (captions @ images[image]).argsort(descending=True, stable=True)
-        place = torch.empty_like(order)
-        place[order] = torch.arange(n)
-        asking = (best == image).nonzero()[:, 0]
-        at = place[asking]
-        start = torch.where(at < n - _N_OF_IMAGE, torch.where(at > 1, at - 1, 0), n - width)
-        found[asking] = order[start[:, None] + torch.arange(width)]
+    asked = torch.tensor(sorted(set(best.tolist())), dtype=torch.int64)
+    for rows in _blocks(len(asked), n):
+        for image, sims in zip(asked[rows], images[asked[rows]] @ captions.T, strict=True):
+            order = torch.from_numpy(np.argsort(-sims.numpy()))  # the original's call
+            place = torch.empty_like(order)
+            place[order] = torch.arange(n)
+            asking = (best == image).nonzero()[:, 0]
+            at = place[asking]
+            start = torch.where(at < n - _N_OF_IMAGE, torch.where(at > 1, at - 1, 0), n - width)
+            found[asking] = order[start[:, None] + torch.arange(width)]
     return found

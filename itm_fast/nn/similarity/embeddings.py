@@ -1,11 +1,12 @@
 """Similarities of one embedding an image with one a caption."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor
 
-# Differences of embeddings made at a time where no gradient is asked for: they stay in a core's cache, or fill a device.
+# Differences made at a time where no gradient is asked for: they stay in a core's cache, or fill a device.
 _TILE_BYTES, _TILE_BYTES_OF_DEVICES = 1 << 20, 1 << 28
 
 
@@ -28,11 +29,13 @@ def order_similarity(images: Tensor, captions: Tensor) -> Tensor:
     pairs = max(1, n_bytes // max(1, images.shape[1] * images.element_size()))
     n_rows = math.isqrt(pairs)
     sims = images.new_empty(len(images), len(captions))
-    for rows, some in zip(sims.split(n_rows), images.split(n_rows), strict=True):
-        columns = pairs // n_rows
-        for tile, few in zip(rows.split(columns, dim=1), captions.split(columns), strict=True):
-            tile.copy_(_order_tile(some, few))
+    for some, few in itertools.product(_slices(len(images), n_rows), _slices(len(captions), pairs // n_rows)):
+        sims[some, few] = _order_tile(images[some], captions[few])
     return sims
+
+
+def _slices(size: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, size, step)]
 
 
 def _order_tile(images: Tensor, captions: Tensor) -> Tensor:
