@@ -52,10 +52,12 @@ def content_of(model, **options):
     name = model.name
     named = CVSE_PARTS if name == "cvse" else ("img_enc", "txt_enc", *(["sim_enc"] if name in ("sgraf", "esl") else []))
     parts = [dict(model.get_submodule(part).state_dict()) for part in named]
-    if name == "chan":  # a map that never runs, a row for the mask; a similarity and a criterion without parameters
+    if (
+        name == "chan" and "embed.weight" in parts[1]
+    ):  # a map that never runs, a row for the mask; a similarity and a criterion without parameters
         parts[1] |= {"fc.weight": torch.randn(8, 8), "fc.bias": torch.randn(8)}
         parts[1]["embed.weight"] = torch.cat([parts[1]["embed.weight"], torch.randn(1, 6)])
-        parts += [{}, {}]
+    parts += [{}, {}] if name == "chan" else []
     if name == "cvse":
         parts += [{}]
     flags = {name: value for name, value in vars(model.config).items() if name not in _OURS_ALONE}
