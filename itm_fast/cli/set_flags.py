@@ -37,9 +37,18 @@ class DataSetFlags:
     """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
     *_concepts_glove_word2vec.pkl."""
 
+    as_released: bool = True
+    """Tokenise and label the captions of a CVSE checkpoint as its released code does: as Python 3 prints bytes, with
+    labels completed from other captions. --no-as-released: as they are, each by itself."""
+
+    ignore_options: tuple[str, ...] = ()
+    """Options in a checkpoint that are unknown here and have no effect on scores."""
+
     def model_options(self) -> ModelOptions:
         """What models need."""
-        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts)
+        return ModelOptions(
+            self.data, self.split, self.tokenizer, self.vocab, self.concepts, self.as_released, self.ignore_options
+        )
 
 
 @dataclass(frozen=True)

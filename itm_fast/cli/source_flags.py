@@ -28,6 +28,8 @@ class ModelOptions:
     tokenizer: Literal["nltk", "split"] = "nltk"
     vocab: Path | None = None
     concepts: Path | None = None
+    as_released: bool = True
+    ignore_options: tuple[str, ...] = ()
 
     def on(self, split: str) -> ModelOptions:
         """The same with another split."""
@@ -103,4 +105,10 @@ def _original(model: Path, data: Path, options: ModelOptions) -> MatchingModel:
     from itm_fast.data import load_vocabulary
     from itm_fast.originals import load_original
 
-    return load_original(model, load_vocabulary(options.vocab or data / "vocab.json"), concepts=options.concepts)
+    return load_original(
+        model,
+        load_vocabulary(options.vocab or data / "vocab.json"),
+        concepts=options.concepts,
+        as_released=options.as_released,
+        ignore_options=options.ignore_options,
+    )

@@ -122,7 +122,7 @@ def rerank(
         "seconds_fine": scored.seconds_fine,
         "dtype": "float64",
         "seconds": time.perf_counter() - started,
-        "notes": [*plan.notes, *left_out, _cost(scored, k, alpha, beta, n_pairs)],
+        "notes": [*getattr(fine, "notes", []), *plan.notes, *left_out, _cost(scored, k, alpha, beta, n_pairs)],
     }
     sections = {**sections[plan.headline], "headline": plan.headline, **sections, "coarse": mean_figures(before)}
     return Report({**sections, **extras, "conditions": conditions})

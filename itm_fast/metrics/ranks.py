@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from itm_fast.choices import Query
 from itm_fast.files.owners import OwnersLike
@@ -85,8 +86,42 @@ def ranks(
     positives = make_positives(
         scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
     )
-    both = stream_ranks(scorer, positives)
-    return both.image if query == "image" else both.caption
+    return one_way(scorer, positives, query)[0]
+
+
+@torch.no_grad()
+def one_way(scorer: TileScorer, positives: Positives, query: Query, k: int = 0) -> tuple[Ranks, TopK]:
+    """Ranks and the k best items of one direction, in one pass after a first look at the positive pairs.
+
+    Args:
+        scorer: similarities by tile.
+        positives: which pairs are positive; its sizes are the scorer's.
+        query: the direction.
+        k: items to list for every query.
+
+    Returns:
+        The ranks, and the lists.
+
+    Raises:
+        ValueError: NaN in a tile, a tile of a wrong shape.
+    """
+    n_sims = tile_sims(CHUNK_BYTES)
+    captions = torch.from_numpy(positives.padded())
+    scores = positive_scores(Tiles(of_query(scorer, query)), captions, n_sims)
+    index, n_queries = captions, positives.n_images
+    if query == "caption":
+        scores, index = _of_captions(scores, captions, positives)
+        n_queries = positives.n_captions
+    counter, keeper = RankCounter(query, scores, index), TopKeeper(query, n_queries, k, scores.dtype)
+    Tiles(scorer).collect(everything(scorer), n_sims, (counter, keeper) if k else (counter,), ())
+    return counter.ranks(), keeper.topk()
+
+
+def _of_captions(scores: Tensor, captions: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """Scores (n_images, slots) of positives turned to caption queries, (n_captions, 1), and their images, likewise."""
+    turned = scores.new_empty(positives.n_captions, 1)
+    turned[captions[captions >= 0], 0] = scores[captions >= 0]
+    return turned, torch.from_numpy(positives.caption_to_image)[:, None]
 
 
 def check_query(query: str) -> None:
@@ -132,14 +167,12 @@ def stream_ranks(
     bounds = positives.fold_bounds(1 if folds is None else folds)
     tiles = Tiles(scorer, progress)
     captions = torch.from_numpy(positives.padded())
-    owners = torch.from_numpy(positives.caption_to_image)[:, None]
     scores = positive_scores(Tiles(of_query(scorer, "image")), captions, n_sims)
     turned = scores
     if isinstance(scorer, TwoWayScorer):
         turned = positive_scores(Tiles(of_query(scorer, "caption")), captions, n_sims)
     dtype = torch.promote_types(scores.dtype, turned.dtype)
-    of_captions = turned.new_empty(positives.n_captions, 1)
-    of_captions[captions[captions >= 0], 0] = turned[captions >= 0]
+    of_captions, owners = _of_captions(turned, captions, positives)
 
     def counters() -> tuple[RankCounter, RankCounter]:
         return RankCounter("image", scores, captions), RankCounter("caption", of_captions, owners)

@@ -137,6 +137,12 @@ class EnsembleScorer:
         asked = [(weight, member) for weight, member in zip(self.weights, self.members, strict=True) if weight]
         return weighted_sum([(weight, member.score_pairs(rows, columns, progress)) for weight, member in asked])
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the members' figures should know, each under its member's name."""
+        of_members = ((member.name, getattr(member.tiles.scorer, "notes", [])) for member in self.members)
+        return [f"{name}: {note}" for name, notes in of_members for note in notes]
+
     def select(self, rows: IntArray | None, columns: IntArray | None, /) -> EnsembleScorer:
         """The same ensemble of some images and captions, in the order given; normalised as the whole set is."""
         part = self.with_weights(self.weights)

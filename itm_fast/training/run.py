@@ -164,9 +164,10 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
     _check_features(settings, train_set, val_set)
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
-    tokens, val_tokens = (
-        CaptionTokens.from_captions(split.captions, vocabulary, data.tokenizer) for split in (train_set, val_set)
-    )
+    torch.manual_seed(training.seed)
+    kind = model_class(settings.model)
+    model = kind(settings.model_config, vocabulary).to(device)
+    tokens, val_tokens = (model.tokens_of(split.captions, data.tokenizer) for split in (train_set, val_set))
     if tokens.n_attached_stops:
         notice(
             f"nltk's punkt_tab data is not installed: in at most {tokens.n_attached_stops} training captions a full "
@@ -176,9 +177,6 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
         unknown = encoded.unknown_note(vocabulary)
         if unknown is not None:
             notice(f"split {split}: {unknown}")
-    torch.manual_seed(training.seed)
-    kind = model_class(settings.model)
-    model = kind(settings.model_config, vocabulary).to(device)
     captions = training_captions(train_set, data, training.seed)
     model.prepare(tokens, captions)
     plan = BatchPlan(
@@ -278,7 +276,7 @@ def _validator(
         relevance = Cider().fit(references).encode(references)
 
     def validate() -> dict[str, Any]:
-        scorer = ModelScorer(model, dataset, tokens=tokens, device=device)
+        scorer = ModelScorer(model, dataset, tokenizer=settings.data.tokenizer, tokens=tokens, device=device)
         shared = scorer if world.size == 1 else ShardedScorer(scorer, world.rank, world.size, device)
         report = evaluate(shared, relevance, ks=(1, 5, 10))
         sums = {name: report[name] for name in ("rsum", "nsum", "nsum(N)") if name in report}

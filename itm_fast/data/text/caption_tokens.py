@@ -130,3 +130,16 @@ class CaptionTokens:
             One entry an image.
         """
         return CaptionTokens(self.flat, self.offsets[::captions_per_image])
+
+    def take(self, caption_indices: IndexLike) -> "CaptionTokens":
+        """Some captions, in the order asked for; they may repeat.
+
+        Raises:
+            IndexError: An index is outside the captions.
+            TypeError: The indices are not integers.
+        """
+        indices = as_indices(caption_indices, len(self), "caption_indices")
+        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        return CaptionTokens(self.flat[places], offsets)
