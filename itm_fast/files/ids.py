@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import read_array, read_arrays, read_json
-from itm_fast.files.text import read_lines
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _KEYS = ("image_ids", "caption_ids")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.files.text import EncodingError, decoded, read_content
+from itm_fast.files.plain_text import EncodingError, decoded, read_content
 
 _ZIP = b"PK\x03\x04"
 _NUMPY_ERRORS = (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile)

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from itm_fast.files.owners import OwnersLike, as_owners
+
 FloatArray = npt.NDArray[np.float64]
 
 _BATCH = 20  # resamples drawn at a time: 25,000 of them stay in the cache
@@ -67,7 +69,7 @@ def query_recall(ranks: npt.ArrayLike, ks: Sequence[int] = (1,)) -> FloatArray:
 
 
 def both_directions(
-    i2t: npt.ArrayLike, t2i: npt.ArrayLike, caption_to_image: npt.ArrayLike
+    i2t: npt.ArrayLike, t2i: npt.ArrayLike, caption_to_image: OwnersLike
 ) -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Figures of image and of caption queries as one sample, whose mean is the sum of their two means, as in rsum.
 
@@ -76,7 +78,7 @@ def both_directions(
     Args:
         i2t: (n_images,) figure of every image query; NaN: not a query.
         t2i: (n_captions,) figure of every caption query; NaN: not a query.
-        caption_to_image: (n_captions,) int, row of the image of every caption.
+        caption_to_image: row of the image of every caption, in any form of ``as_owners``.
 
     Returns:
         (n_images + n_captions,) values and groups, for ``bootstrap_interval`` and ``paired_test``.
@@ -93,18 +95,13 @@ def both_directions(
         475.0
     """
     parts = [_vector(i2t, "i2t"), _vector(t2i, "t2i")]
-    owners = _labels(caption_to_image, parts[1], "caption_to_image")
-    n_images = len(parts[0])
-    if len(owners) and not (np.issubdtype(owners.dtype, np.integer) and 0 <= owners.min() <= owners.max() < n_images):
-        raise ValueError(
-            f"caption_to_image goes from {owners.min()} to {owners.max()}, expected rows of the {n_images} images"
-        )
+    owners = as_owners(caption_to_image, len(parts[0]), len(parts[1]))
     # A mean over all queries weighs directions by their size; a sum of means weighs them alike.
     n_queries = [np.count_nonzero(~np.isnan(part)) for part in parts]
     if not all(n_queries):
         raise ValueError(f"i2t has {n_queries[0]} queries and t2i has {n_queries[1]}, expected some of both")
     scaled = [part * (sum(n_queries) / n) for part, n in zip(parts, n_queries, strict=True)]
-    return np.concatenate(scaled), np.concatenate([np.arange(n_images), owners.astype(np.int64)])
+    return np.concatenate(scaled), np.concatenate([np.arange(len(parts[0])), owners])
 
 
 def bootstrap_interval(

@@ -14,6 +14,7 @@ from itm_fast.evaluation.rerank import rerank
 from itm_fast.files.owners import as_owners, read_owners
 from itm_fast.metrics import ncs_at_k, ranks, recall_at_k
 from itm_fast.metrics.positives import make_positives
+from itm_fast.runs.statistics import both_directions
 
 RIGHT = [0, 0, 2, 1, 1, 2, 2]  # of 4 images, of which the last has no caption
 FORMS = {
@@ -61,6 +62,12 @@ CALLS = {
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_every_function_takes_them(call, form):
     assert call(form) == pytest.approx(T2I)
+
+
+@ALL
+def test_the_sample_of_both_directions_takes_them(form):
+    _, groups = both_directions([1.0, 2.0, 3.0, np.nan], np.ones(7), form)
+    assert groups.tolist() == [0, 1, 2, 3, *RIGHT]
 
 
 def test_both_directions_by_hand():

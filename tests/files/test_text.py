@@ -24,8 +24,8 @@ from itm_fast.evaluation.protocols.eccv_caption import read_positives
 from itm_fast.evaluation.protocols.relevant_pairs import read_relevant_pairs
 from itm_fast.files.ids import read_ids
 from itm_fast.files.owners import read_owners
+from itm_fast.files.plain_text import read_lines, read_text, split_lines, stream_lines
 from itm_fast.files.reading import read_array, read_arrays, read_json
-from itm_fast.files.text import read_lines, read_text, split_lines, stream_lines
 from itm_fast.pretrained import read_config
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

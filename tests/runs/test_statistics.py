@@ -164,7 +164,7 @@ VALUES = [1.0, 2.0, 3.0]
         (lambda: query_recall([0.5]), "dtype float64"),
         (lambda: query_recall([1], ks=(0,)), "ks is (0,)"),
         (lambda: both_directions([1, 2], VALUES, [0, 1]), "caption_to_image has shape (2,)"),
-        (lambda: both_directions([1, 2], VALUES, [0, 1, 2]), "goes from 0 to 2, expected rows of the 2 images"),
+        (lambda: both_directions([1, 2], VALUES, [0, 1, 2]), "caption_to_image[2] is 2"),
         (lambda: both_directions([np.nan], VALUES, [0, 0, 0]), "i2t has 0 queries"),
     ],
 )

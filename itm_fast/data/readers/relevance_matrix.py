@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import stream_lines
 from itm_fast.files.reading import read_array
-from itm_fast.files.text import stream_lines
 
 _ROWS = 500  # of a CSV file parsed at a time
 

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import EncodingError, decoded
 from itm_fast.files.reading import parsed_json
-from itm_fast.files.text import EncodingError, decoded
 from itm_fast.files.writing import written_aside
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import read_text, split_lines
 from itm_fast.files.reading import read_json
-from itm_fast.files.text import read_text, split_lines
 from itm_fast.files.writing import written_aside
 from itm_fast.pretrained import text_library
 

@@ -164,6 +164,11 @@ def test_the_case_of_pieces_without_a_tokenizers_file(more, lower_case, tmp_path
         assert WordPieces.load(path).lower_case is lower_case
 
 
+def test_a_letter_that_nothing_lowers_is_no_capital(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIALS, "a", "\u211d", "##\u211d"]), encoding="utf-8")
+    assert WordPieces.load(tmp_path).lower_case
+
+
 def test_torn_lines_of_pieces_are_named(tmp_path):
     (tmp_path / "vocab.txt").write_bytes("\r".join(SPECIALS).encode())
     with pytest.raises(DataError, match=r"vocab\.txt: line 1 holds a carriage return without a line feed"):
