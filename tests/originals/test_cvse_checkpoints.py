@@ -264,5 +264,15 @@ def test_the_report_says_how_captions_were_read(concepts, data, tmp_path, capsys
     notes = json.loads(capsys.readouterr().out)["conditions"]["notes"]
     assert any("as Python 3 prints bytes" in note for note in notes)
     assert any("completed from captions near it" in note for note in notes)
-    assert cli.main([*command, "--no-as-released"]) == 0
+    assert cli.main([*command, "--plain-captions"]) == 0
     assert json.loads(capsys.readouterr().out)["conditions"]["notes"] == []
+
+
+def test_nltk_finds_the_first_word_for_labels_alone(concepts, tmp_path):
+    pytest.importorskip("nltk")
+    write(tmp_path / "m.pth", made(concepts))
+    model = load_original(tmp_path / "m.pth", VOCABULARY, concepts=concepts)
+    (tokens,) = model.tokens_of(["Dog runs"], "nltk").pad([0])[0].tolist()
+    assert tokens == [1, 3, 8, 3, 2]  # b'dog, runs, the last quote
+    (labels,) = model.labels_of(["Dog runs"], "nltk").pad([0])[0].tolist()
+    assert labels == [2]  # of 'dog runs'

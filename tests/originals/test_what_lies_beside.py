@@ -202,6 +202,6 @@ def test_the_command_line(tmp_path, capsys):
     assert "window_sizes=[1, 2] are unknown" in capsys.readouterr().err
     assert cli.main([*command, "--ignore-options", "window_sizes"]) == 0
     assert "options of the checkpoint that were ignored: window_sizes" in capsys.readouterr().out
-    for flags in (["--ignore-options", "a"], ["--no-as-released"]):
+    for flags in (["--ignore-options", "a"], ["--plain-captions"]):
         assert cli.main(["evaluate", "--sims", "s.npy", *flags]) == 2
         assert f"{flags[0]} goes with --checkpoint" in capsys.readouterr().err
