@@ -13,6 +13,7 @@ from itm_fast.cli import main as cli
 from itm_fast.data import PrecompDataset, Vocabulary, make_data
 from itm_fast.data.readers.concept_files import read_concepts
 from itm_fast.errors import DataError
+from itm_fast.models import load_model, save_model
 from itm_fast.models.cvse import CVSE, CVSEConfig
 from itm_fast.originals import load_original
 from itm_fast.sources.trained_model import ModelScorer
@@ -174,6 +175,9 @@ def test_captions_and_labels_as_released(concepts, data, tmp_path):
     write(tmp_path / "m.pth", made(concepts))
     model = load_original(tmp_path / "m.pth", VOCABULARY, concepts=concepts)
     assert (model.config.captions_as_bytes, model.config.label_completion) == (True, "f30k")
+    assert [note.split()[0] for note in model.notes] == ["captions", "concepts"]
+    save_model(model, tmp_path / "ours")
+    model = load_model(tmp_path / "ours")
     assert [note.split()[0] for note in model.notes] == ["captions", "concepts"]
     scorer = ModelScorer(model, data, tokenizer="split", batch_size=3)
     with torch.no_grad():
