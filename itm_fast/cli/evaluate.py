@@ -144,7 +144,7 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     for flag, is_given in (
         ("--concepts", args.concepts is not None),
-        ("--no-as-released", not args.as_released),
+        ("--plain-captions", args.plain_captions),
         ("--ignore-options", bool(args.ignore_options)),
     ):
         if is_given and args.checkpoint is None:

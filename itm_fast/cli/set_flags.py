@@ -37,18 +37,17 @@ class DataSetFlags:
     """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
     *_concepts_glove_word2vec.pkl."""
 
-    as_released: bool = True
-    """Tokenise and label the captions of a CVSE checkpoint as its released code does: as Python 3 prints bytes, with
-    labels completed from other captions. --no-as-released: as they are, each by itself."""
+    plain_captions: bool = False
+    """Read the captions of a CVSE checkpoint as they are and label each by itself; otherwise as its released code does:
+    as Python 3 prints bytes, with labels completed from other captions, or of all of an image (SAM)."""
 
     ignore_options: tuple[str, ...] = ()
     """Options in a checkpoint that are unknown here and have no effect on scores."""
 
     def model_options(self) -> ModelOptions:
         """What models need."""
-        return ModelOptions(
-            self.data, self.split, self.tokenizer, self.vocab, self.concepts, self.as_released, self.ignore_options
-        )
+        of_checkpoints = self.vocab, self.concepts, self.plain_captions, self.ignore_options
+        return ModelOptions(self.data, self.split, self.tokenizer, *of_checkpoints)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class ModelOptions:
     tokenizer: Literal["nltk", "split"] = "nltk"
     vocab: Path | None = None
     concepts: Path | None = None
-    as_released: bool = True
+    plain_captions: bool = False
     ignore_options: tuple[str, ...] = ()
 
     def on(self, split: str) -> ModelOptions:
@@ -109,6 +109,6 @@ def _original(model: Path, data: Path, options: ModelOptions) -> MatchingModel:
         model,
         load_vocabulary(options.vocab or data / "vocab.json"),
         concepts=options.concepts,
-        as_released=options.as_released,
+        as_released=not options.plain_captions,
         ignore_options=options.ignore_options,
     )

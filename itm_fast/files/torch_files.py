@@ -63,8 +63,8 @@ def why_unread(error: Exception) -> str:
     if asks is not None:
         return (
             f"it asks for {asks[1]}, which was not run; only tensors, numbers, texts, lists, dicts and options "
-            "(argparse.Namespace, EasyDict) are read. Where you trust the file, read it with "
-            "torch.load(file, weights_only=False), turn what is of that class into such, and save it again"
+            "(argparse.Namespace, EasyDict) are read. Where you trust the file, load it with the code that wrote it, "
+            "turn what is of that class into such, and save it again"
         )
     text = _ESCAPES.sub("", str(error)).strip()
     if "Weights" in text:  # torch's advice goes before its reason

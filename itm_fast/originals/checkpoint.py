@@ -99,6 +99,8 @@ def load_original(
             part.load_state_dict(_with_counters(weights, part.state_dict()), strict=True)
         except RuntimeError as error:
             raise DataError(f"{path}: taken for {name}, but its {part_name} does not fit: {error}") from error
+    if not options:
+        model.notes.append("the checkpoint holds no options: the original's defaults were taken")
     if off:
         model.notes.append(f"options of the checkpoint that are unknown here and off in it: {', '.join(off)}")
     ignored = [option for option in ignore_options if option in options]
@@ -127,7 +129,10 @@ def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
                 "has; if they are no part of the model, save the file without them"
             )
     parts = [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
-    return parts, options_of(content)
+    try:
+        return parts, options_of(content)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _in_words(content: object) -> str:

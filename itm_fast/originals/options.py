@@ -44,13 +44,19 @@ _NEUTRAL: dict[str, Any] = {
 
 
 def options_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a checkpoint: of a Namespace, a dict, an OrderedDict, an EasyDict; none where there are none."""
+    """The options of a checkpoint: of a Namespace, a dict, an OrderedDict, an EasyDict; none where there are none.
+
+    Raises:
+        ValueError: there are some, of a class that holds none by name.
+    """
     for name in _ENTRIES:
         found = content.get(name)
         if isinstance(found, (Mapping, Namespace)):
             # an EasyDict has its items as attributes too, other classes have attributes alone
             items = {**getattr(found, "__dict__", {}), **(found if isinstance(found, Mapping) else {})}
             return {str(key): _plain(value) for key, value in items.items()}
+        if found is not None:
+            raise ValueError(f"its options, {name!r}, are a {type(found).__name__}; expected a Namespace or a dict")
     return {}
 
 

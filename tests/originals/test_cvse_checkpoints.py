@@ -13,6 +13,7 @@ from itm_fast.cli import main as cli
 from itm_fast.data import PrecompDataset, Vocabulary, make_data
 from itm_fast.data.readers.concept_files import read_concepts
 from itm_fast.errors import DataError
+from itm_fast.models import load_model, save_model
 from itm_fast.models.cvse import CVSE, CVSEConfig
 from itm_fast.originals import load_original
 from itm_fast.sources.trained_model import ModelScorer
@@ -175,6 +176,9 @@ def test_captions_and_labels_as_released(concepts, data, tmp_path):
     model = load_original(tmp_path / "m.pth", VOCABULARY, concepts=concepts)
     assert (model.config.captions_as_bytes, model.config.label_completion) == (True, "f30k")
     assert [note.split()[0] for note in model.notes] == ["captions", "concepts"]
+    save_model(model, tmp_path / "ours")
+    model = load_model(tmp_path / "ours")
+    assert [note.split()[0] for note in model.notes] == ["captions", "concepts"]
     scorer = ModelScorer(model, data, tokenizer="split", batch_size=3)
     with torch.no_grad():
         images = model.encode_images(data.regions(range(3)))
@@ -264,6 +268,15 @@ def test_the_report_says_how_captions_were_read(concepts, data, tmp_path, capsys
     notes = json.loads(capsys.readouterr().out)["conditions"]["notes"]
     assert any("as Python 3 prints bytes" in note for note in notes)
     assert any("completed from captions near it" in note for note in notes)
-    assert cli.main([*command, "--no-as-released"]) == 0
-    notes = json.loads(capsys.readouterr().out)["conditions"]["notes"]
-    assert not any("Python 3" in note or "completed" in note for note in notes)
+    assert cli.main([*command, "--plain-captions"]) == 0
+    assert json.loads(capsys.readouterr().out)["conditions"]["notes"] == []
+
+
+def test_nltk_finds_the_first_word_for_labels_alone(concepts, tmp_path):
+    pytest.importorskip("nltk")
+    write(tmp_path / "m.pth", made(concepts))
+    model = load_original(tmp_path / "m.pth", VOCABULARY, concepts=concepts)
+    (tokens,) = model.tokens_of(["Dog runs"], "nltk").pad([0])[0].tolist()
+    assert tokens == [1, 3, 8, 3, 2]  # b'dog, runs, the last quote
+    (labels,) = model.labels_of(["Dog runs"], "nltk").pad([0])[0].tolist()
+    assert labels == [2]  # of 'dog runs'
