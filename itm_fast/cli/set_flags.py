@@ -37,9 +37,12 @@ class DataSetFlags:
     """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
     *_concepts_glove_word2vec.pkl."""
 
+    drop_blank: bool = False
+    """Leave out captions of --data that are blank lines, which are an error otherwise."""
+
     def model_options(self) -> ModelOptions:
         """What models need."""
-        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts)
+        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts, self.drop_blank)
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class ProtocolFlags:
     """Cut-offs k of R@k, in items."""
 
     captions_per_image: int | None = None
-    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
+    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given, or --data says it."""
 
     caption_to_image: Path | None = None
     """Row of each caption's image, (n_captions,) integers, in any format of scores, for a varying number of captions.

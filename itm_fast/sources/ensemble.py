@@ -12,7 +12,7 @@ from torch import Tensor
 
 from itm_fast.files.ids import IdsLike, read_ids
 from itm_fast.runs.result import Report
-from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer
+from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer, owners_of
 from itm_fast.similarities.selection import select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles
 from itm_fast.sources.pairs import as_pair_scorer
@@ -127,6 +127,17 @@ class EnsembleScorer:
             tiles = Tiles(scorer, None, name)
             fitted = fit_normaliser(normalise, tiles, name, chunk_bytes=chunk_bytes, progress=progress)
             self.members += (Member(name, tiles, *fitted, time.perf_counter() - started),)
+
+    @property
+    def owners(self) -> IntArray | None:
+        """(n_captions,) int64, the image of each caption, where a member's data set says it."""
+        return next((found for m in self.members if (found := owners_of(m.tiles.scorer)) is not None), None)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was guessed or left out when the members' data sets were read."""
+        found = [note for member in self.members for note in getattr(member.tiles.scorer, "notes", ())]
+        return tuple(dict.fromkeys(found))
 
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
         """The similarities of a tile, float64."""
