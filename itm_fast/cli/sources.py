@@ -92,7 +92,7 @@ def open_model(model: Path, data: Path, options: ModelOptions, *, original: bool
             f"{options.split!r}, are {dataset.dim} wide"
         )
     scorer = ModelScorer(loaded, dataset, tokenizer=options.tokenizer)  # says what does not fit before the look
-    dataset.notes += dataset.look()
+    scorer.notes += dataset.look()
     return scorer
 
 

@@ -30,7 +30,7 @@ class SizeAugment:
         continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
             is a word. All pieces of a word share its fate.
         n_cells: Cells of the model's grid, where batches hold images; None: they hold regions.
-        zeros_count: Regions that are dropped stay in the counts, as zeros, up to the batch's largest number of kept ones.
+        zeros_count: Regions that are dropped stay in the counts, as zeros, up to the most that an image kept.
 
     Source:
         Chen et al., CVPR 2021, section 4.3; woodfrog/vse_infty, lib/datasets/image_caption.py.

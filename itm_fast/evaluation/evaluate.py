@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
 from itm_fast.evaluation.figures import RSUM_KS, UndefinedError, mean_figures, precision_of_ranks, section
@@ -14,6 +13,7 @@ from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, R
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.files.ids import IdsLike
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers
@@ -33,7 +33,7 @@ def evaluate(
     ks: Sequence[int] = RSUM_KS,
     m: int | None = None,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | torch.Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     folds: int | None = None,
     protocol: ProtocolName | None = None,
     annotations: Annotations | None = None,
@@ -64,7 +64,8 @@ def evaluate(
         ks: cut-offs, at least 1 each.
         m: also report Semantic Recall SR@k with the m captions (or images) of largest φ as the relevant ones.
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule. Images without captions are no queries, but stay
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}. Images without captions are no queries, but stay
             in the gallery.
         folds: cut the set into that many folds of n_images / folds images, in file order; the quoted figures are the
             mean over the folds, each with its own gallery.
@@ -120,7 +121,8 @@ def evaluate(
     request = Request(
         ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids, self_score, query_column
     )
-    plan = make_plan(as_scorer(sims, n_images, n_captions), request)
+    given = as_scorer(sims, n_images, n_captions)
+    plan = make_plan(given, request)
     scorer = plan.scorer
     if not scorer.n_captions:
         raise ValueError(f"sims is {scorer.n_images} x 0: without captions there is nothing to evaluate")

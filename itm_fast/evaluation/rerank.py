@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,6 +17,7 @@ from itm_fast.evaluation.list_sections import extra_sections, list_section
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.files.ids import IdsLike
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.ops.ranking import NO_ITEM
@@ -40,7 +40,7 @@ def rerank(
     beta: float = 1.0,
     ks: Sequence[int] = RSUM_KS,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     folds: int | None = None,
     protocol: ProtocolName | None = None,
     annotations: Annotations | None = None,
@@ -149,7 +149,7 @@ def search_alpha(
     alphas: Sequence[float] | None = None,
     beta: float = 1.0,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> AlphaSearch:
@@ -206,7 +206,7 @@ def _check_factors(alpha: float, beta: float) -> None:
 def _request(
     ks: Sequence[int],
     captions_per_image: int | None,
-    caption_to_image: npt.ArrayLike | Tensor | None,
+    caption_to_image: OwnersLike | None,
     folds: int | None,
     protocol: ProtocolName | None,
     annotations: Annotations | None,

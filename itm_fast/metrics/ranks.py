@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.retrieved import TopK, TopKeeper
@@ -55,7 +54,7 @@ def ranks(
     *,
     query: Query = "image",
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
 ) -> Ranks:
     """0-based ranks of the positives of every query, by counting instead of sorting.
 
@@ -65,7 +64,8 @@ def ranks(
         sims: (n_images, n_captions) real numbers; or a pair of embeddings, or a tile scorer (``as_scorer``).
         query: "image" ranks captions for images (i2t), "caption" images for captions (t2i).
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule.
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}.
 
     Returns:
         Ranks of the best positive (and its bounds under ties) and of all positives.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,11 +101,10 @@ class Encoded(NamedTuple):
     """What else has a triplet loss."""
 
 
-M = TypeVar("M")
-Similarity = Callable[[M, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
-def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
+def outside_autocast(similarity: F) -> F:
     """Of similarities in plain torch: made outside of autocast, of tensors that are at least float32.
 
     The fused operators take 16-bit vectors and return float32; plain products would return what they take, and hinges
@@ -113,14 +112,12 @@ def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
     """
 
     @functools.wraps(similarity)
-    def made(
-        self: M, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def made(self: object, images: Tensor, captions: Tensor, *counts: Tensor | None, **named: Tensor | None) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
-            return similarity(self, images, captions, word_counts, region_counts)
+            return similarity(self, images, captions, *counts, **named)
 
-    return made
+    return cast(F, made)
 
 
 def missing_regions(images: Tensor, region_counts: Tensor | None) -> Tensor | None:

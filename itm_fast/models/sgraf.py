@@ -96,7 +96,7 @@ class SGRAF(MatchingModel):
         )
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> regions (n, n_regions, embed_size)."""
+        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> (n, n_regions, embed_size)."""
         return super().encode_images(*of_n_regions(images, region_counts, self.config.n_regions))
 
     @outside_autocast

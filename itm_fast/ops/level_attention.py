@@ -89,7 +89,7 @@ def _by_count(
 ) -> Tensor:
     order = region_counts.argsort(stable=True)
     sizes, n_images = torch.unique_consecutive(region_counts[order], return_counts=True)
-    groups = order.split(n_images.tolist())
+    groups = torch.split(order, n_images.tolist())
     sims = [
         level_attention(regions[images, :size], words, word_counts, temperature)
         for images, size in zip(groups, sizes.tolist(), strict=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.images import read_image
+from itm_fast.data.readers.image_file import read_image
 from itm_fast.errors import DataError
 from itm_fast.pretrained import pretrained_folder, read_config, text_library
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from itm_fast.files.ids import IdsLike, read_ids
+from itm_fast.files.ids import IdsLike, as_spelt, read_ids
 from itm_fast.runs.result import Report
 from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer, owners_of
 from itm_fast.similarities.selection import select
@@ -271,7 +271,7 @@ def check_ids(ids: Sequence[IdsLike | None], names: Sequence[str], n_images: int
             first = name, sides
             continue
         for side in sides.keys() & first[1].keys():
-            ours, theirs = first[1][side], sides[side]
+            ours, theirs = first[1][side], as_spelt(sides[side], first[1][side])
             if ours != theirs:
                 place = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
                 order = " (the same ids in another order)" if sorted(map(str, ours)) == sorted(map(str, theirs)) else ""

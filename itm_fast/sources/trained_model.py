@@ -117,6 +117,8 @@ class ModelScorer:
         reads_image_tokens = getattr(model, "reads_image_tokens", None)
         is_told = reads_image_tokens is not None and reads_image_tokens(training=False)
         self._image_tokens = self._tokens.by_image(dataset.caption_to_image, dataset.n_images) if is_told else None
+        unknown = self._tokens.unknown_note(model.vocabulary)
+        self.notes = [*getattr(dataset, "notes", ()), *([] if unknown is None else [unknown])]
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
@@ -142,11 +144,6 @@ class ModelScorer:
         owners: IntArray | None = getattr(self.dataset, "caption_to_image", None)
         is_usual = getattr(self.dataset, "captions_per_image", None) == CAPTIONS_PER_IMAGE
         return None if is_usual else owners
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was guessed or left out when the data set was read."""
-        return tuple(getattr(self.dataset, "notes", ()))
 
     @property
     def model(self) -> RetrievalModel:
@@ -288,8 +285,8 @@ def check_has_regions(model: object, dataset: CaptionedSplit) -> None:
         return
     raise ValueError(
         f"{getattr(model, 'name', type(model).__name__)} attends to the regions of an image, but "
-        f"{dataset.split}_ims.npy of {dataset.folder} has one vector an image, (n, dim); expected (n, max_regions, dim). "
-        "Models that read vectors: vsepp, vse_infty"
+        f"{dataset.split}_ims.npy of {dataset.folder} has one vector an image, (n, dim); expected (n, max_regions, "
+        "dim). Models that read vectors: vsepp, vse_infty"
     )
 
 

@@ -23,6 +23,7 @@ from itm_fast.data.text.tokenizers import resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
@@ -69,7 +70,7 @@ class RunSettings:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected the folder of a run that `itm-fast train` began")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             paths = {name: Path(found["data"][name]) for name in ("data_path", "vocab_path") if found["data"][name]}
             training = {**found["training"], "trackers": tuple(found["training"]["trackers"])}
             return cls(
@@ -179,6 +180,10 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
             f"nltk's punkt_tab data is not installed: in at most {tokens.n_attached_stops} training captions a full "
             "stop stays on its word"
         )
+    for split, encoded in ((data.train_split, tokens), (data.val_split, val_tokens)):
+        unknown = encoded.unknown_note(vocabulary)
+        if unknown is not None:
+            notice(f"split {split}: {unknown}")
     torch.manual_seed(training.seed)
     kind = model_class(settings.model)
     model = kind(settings.model_config, vocabulary).to(device)

@@ -132,9 +132,10 @@ class FeatureFile:
 def _counts(features: npt.NDArray[np.float32]) -> IntArray | None:
     """Regions of each image without those at the end that are all zero; None where there are none such."""
     n, most, _ = features.shape
-    short = np.flatnonzero(~features[:, -1].any(axis=1)) if most > 1 else []
     counts = np.full(n, most, dtype=np.int64)
-    for image in short:
+    if most == 1:
+        return None
+    for image in np.flatnonzero(~features[:, -1].any(axis=1)):
         there = np.flatnonzero(features[image].any(axis=1))
         counts[image] = there[-1] + 1 if there.size else most
     return counts if (counts < most).any() else None
@@ -160,8 +161,8 @@ def _mapped(path: Path) -> tuple[np.memmap[Any, np.dtype[Any]], bool]:
         raise DataError(
             f"{path}: {what}: the header promises {shape} {dtype.name} = {promised} bytes, the file holds {held}"
         )
-    order = "F" if is_fortran else "C"
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order=order), is_fortran
+    options: dict[str, Any] = {"mode": "r", "offset": offset, "shape": shape, "order": "F" if is_fortran else "C"}
+    return np.memmap(path, dtype=dtype, **options), is_fortran
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

@@ -61,27 +61,8 @@ class Ownership:
         return replace(self, rows=self.rows[:n_images], caption_to_image=owners[owners < n_images])
 
 
-def given_owners(owners: IntArray, n_rows: int, where: str, caps: str, n_lines: int) -> Ownership:
-    """Owners from a file.
-
-    Args:
-        owners: (n_lines,) int64, the row of each caption's image.
-        n_rows: Rows of the features, or images.
-        where: The file, for messages.
-        caps: The file of captions, for messages.
-        n_lines: Its lines.
-
-    Raises:
-        DataError: There is not one a caption, or one is no row.
-    """
-    if owners.shape != (n_lines,):
-        raise DataError(f"{where}: shape {owners.shape}; expected ({n_lines},), one a line of {caps}")
-    outside = np.flatnonzero((owners < 0) | (owners >= n_rows))
-    if outside.size:
-        place = int(outside[0])
-        raise DataError(
-            f"{where}: the owner of line {place + 1} of {caps} is {owners[place]}; expected 0 … {n_rows - 1}"
-        )
+def given_owners(owners: IntArray, n_rows: int, where: str) -> Ownership:
+    """Owners from a file, (n_lines,) int64 rows 0 … n_rows - 1; `where` is its name, for a note."""
     n_without = n_rows - len(np.unique(owners))
     notes = () if not n_without else (f"{where}: {n_without} of {n_rows} images have no caption",)
     return Ownership(np.arange(n_rows), owners, notes)
@@ -121,8 +102,8 @@ def found_owners(
         rows, repeated = ("ids", "ids, one a caption") if n_rows is None else ("rows", "every row written five times")
         raise DataError(
             f"{images_path.name} has {n_images} {rows} and {caps_path.name} {n_lines} lines ({caps_path.parent}); "
-            f"expected {n_images * CAPTIONS_PER_IMAGE} lines (five an image), or {n_images} with {repeated}, or another "
-            f"multiple, or {_OWNERS}"
+            f"expected {n_images * CAPTIONS_PER_IMAGE} lines (five an image), or {n_images} with {repeated}; or a "
+            f"multiple of {n_images}, or {_OWNERS}"
         )
     return _regular(n_images, n_lines // n_images, where)
 
@@ -162,11 +143,11 @@ def _one_row_a_caption(n_lines: int, runs: IntArray | None, same_rows: SameRows,
                 f"{where}: as many rows as captions ({n_lines}); some are equal as if every row were written {size} "
                 f"times, but rows {differ[0]} … {differ[0] + size - 1} differ; expected one of both, or {_OWNERS}"
             )
-    places = np.unique(np.linspace(0, n_lines - 2, min(_SAMPLE, n_lines - 1)).astype(np.int64)) if n_lines > 1 else []
-    n_equal = sum(same_rows(place, place + 2) for place in map(int, places))
+    places = np.unique(np.linspace(0, n_lines - 2, min(_SAMPLE, n_lines - 1)).astype(np.int64)).tolist()
+    n_equal = sum(same_rows(place, place + 2) for place in places)
     if n_equal * _OFTEN > len(places):
         raise DataError(
-            f"{where}: as many rows as captions ({n_lines}), and {n_equal} of {len(places)} rows are equal to the next: "
+            f"{where}: as many rows as captions ({n_lines}), and {n_equal} of {len(places)} rows equal the next: "
             f"images seem to be written once a caption, but not all as often; expected {_OWNERS}"
         )
     return _regular(n_lines, 1, where)

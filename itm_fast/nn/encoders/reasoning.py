@@ -33,16 +33,17 @@ class RsGCN(nn.Module):
         if region_counts is None:
             relations = self.theta(v).transpose(1, 2) @ self.phi(v) / v.shape[2]  # (n, n_regions, n_regions)
             gathered = relations @ self.g(v).transpose(1, 2)
-            out: Tensor = self.W(gathered.transpose(1, 2)) + v
-            return out
+            whole: Tensor = self.W(gathered.transpose(1, 2)) + v
+            return whole
         there = ~padding(region_counts, v.shape[2])  # (n, max_regions)
         relations = self.theta(v).transpose(1, 2) @ self.phi(v) / region_counts[:, None, None]
         gathered = (relations * there[:, None]) @ self.g(v).transpose(1, 2)
         convolution, norm = self.W
         rows = norm(convolution(gathered.transpose(1, 2)).transpose(1, 2)[there])  # the norm is of what is there
-        added = rows.new_zeros(*there.shape, rows.shape[1])
+        added: Tensor = rows.new_zeros(*there.shape, rows.shape[1])
         added[there] = rows
-        return added.transpose(1, 2) + v
+        residual: Tensor = added.transpose(1, 2) + v
+        return residual
 
 
 class ReasoningRegionEncoder(nn.Module):

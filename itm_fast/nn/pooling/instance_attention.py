@@ -1,11 +1,13 @@
 """CVSE's attention of an image to its regions, and of a caption to its words: one vector each."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from itm_fast.nn.encoders.regions import mean_of_regions
 from itm_fast.nn.linear import TileLinear
-from itm_fast.nn.pooling.region_norm import normalise_regions
+from itm_fast.nn.pooling.region_norm import alone, normalise_regions
 from itm_fast.ops._blocks import padding
 
 
@@ -38,8 +40,8 @@ class RegionAttention(nn.Module):
             common = self.embedding_1(regions) * self.embedding_2(regions.mean(1))[:, None]
             return _attended(self.embedding_3(common)[..., 0], regions)
         linear, norm, *activation = self.embedding_1
-        summed = {"summed": norm.summed} if hasattr(norm, "summed") else {}  # of a training by several processes
-        local = normalise_regions(norm, linear(regions), region_counts, **summed)
+        summed = getattr(norm, "summed", alone)  # of a training by several processes
+        local = normalise_regions(cast(nn.BatchNorm1d, norm), linear(regions), region_counts, summed)
         for layer in activation:
             local = layer(local)
         common = local * self.embedding_2(mean_of_regions(regions, region_counts))[:, None]

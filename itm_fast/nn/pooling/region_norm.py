@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from itm_fast.ops._blocks import padding
 
 
-def _alone(x: Tensor) -> Tensor:
+def alone(x: Tensor) -> Tensor:
+    """The sum over all processes of one process."""
     return x
 
 
 def normalise_regions(
-    norm: nn.BatchNorm1d, x: Tensor, region_counts: Tensor, summed: Callable[[Tensor], Tensor] = _alone
+    norm: nn.BatchNorm1d, x: Tensor, region_counts: Tensor, summed: Callable[[Tensor], Tensor] = alone
 ) -> Tensor:
     """What `norm` makes of x (n, n_regions, dim), a channel being a region: its statistics are those of what is there.
 

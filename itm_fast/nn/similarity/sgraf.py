@@ -42,7 +42,7 @@ class _VisualGlobal(nn.Module):
         self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
 
     def forward(self, regions: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n_images, n_regions, embed_size), zeros beyond region_counts; None: all are there -> (n_images, embed_size)."""
+        """(n_images, n_regions, embed_size), zeros beyond region_counts (None: all valid) -> (n_images, embed_size)."""
         if region_counts is not None:
             return self._of_fewer(regions, region_counts)
         linear, *others = self.embedding_local

@@ -152,7 +152,7 @@ def _cut(root):
 
 
 def _other_format(root):
-    Image.new("L", (8, 8)).save(root / "images" / "train2014" / "3.png", format="TIFF")
+    Image.new("L", (8, 8)).save(root / "images" / "train2014" / "3.png", format="PPM")
 
 
 def _mapping(**entries):
@@ -169,7 +169,7 @@ def _mapping(**entries):
     [
         (_cut, DataError, "3.png: no image that can be read"),
         (_spoil("images/train2014/3.png", b""), DataError, "3.png: no image that can be read"),
-        (_other_format, DataError, "3.png: no image that can be read (JPEG, PNG, WEBP, BMP)"),
+        (_other_format, DataError, "3.png: no image that can be read (JPEG, PNG, WEBP, BMP, GIF, TIFF)"),
         (lambda r: (r / "images/train2014/3.png").unlink(), FileNotFoundError, "3.png: no such file; id_mapping.json"),
         (lambda r: (r / "images").rename(r / "pictures"), FileNotFoundError, "no folder images or flickr30k-images"),
         (lambda r: (r / "id_mapping.json").unlink(), FileNotFoundError, "id_mapping.json: no such file, nor in"),
@@ -181,8 +181,8 @@ def _mapping(**entries):
         (_mapping(**{"3": "../precomp/train_caps.txt"}), DataError, "expected a file below the folder of images"),
         (_mapping(**{"3": "/etc/hostname"}), DataError, "expected a file below the folder of images"),
         (_mapping(**{"3": "nowhere/3.png"}), FileNotFoundError, "gives it for image 3 of"),
-        (_spoil("precomp/train_caps.txt", b"one\ntwo\n"), DataError, "2 captions; expected a multiple of 5"),
-        (_spoil("precomp/train_ids.txt", b"7\n3\n"), DataError, "2 ids; expected 4"),
+        (_spoil("precomp/train_caps.txt", b"one\ntwo\n"), DataError, "4 ids and train_caps.txt 2 lines"),
+        (_spoil("precomp/train_ids.txt", b"7\n3\n12\n"), DataError, "3 ids and train_caps.txt 20 lines"),
         (lambda r: (r / "precomp/train_ids.txt").unlink(), FileNotFoundError, "train_ids.txt: no such file"),
     ],
 )
