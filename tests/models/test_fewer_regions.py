@@ -4,11 +4,18 @@ import dataclasses
 
 import pytest
 import torch
-from test_models import DIM, SMALL, R, batch, config
 
+from itm_fast.data.collate import Batch
 from itm_fast.models import MODELS, model_class
 from itm_fast.training.objective import Objective
 
+R, DIM = 9, 10
+SMALL = {
+    "sgraf": {"n_regions": R, "sim_dim": 8, "dropout": 0.1},
+    "vsrn": {"dim_hidden": 8, "dim_word": 6},
+    "esl": {"embed_size": 256},
+    "cvse": {"n_regions": R, "n_concepts": 12, "input_channel": 6, "dropout_rate": 0.1},
+}
 COUNTS = torch.tensor([R, 3, 1, 7, 3])
 PRESENT = torch.arange(R) < COUNTS[:, None]
 VARIANTS = [
@@ -26,7 +33,18 @@ EVERY = pytest.mark.parametrize(("name", "options"), VARIANTS)
 
 def made(name, options, vocabulary):
     torch.manual_seed(0)
-    return model_class(name)(config(name, **options), vocabulary).double()
+    sizes = {"img_dim": DIM, "word_dim": 8, "embed_size": 16, **SMALL.get(name, {})}
+    model = model_class(name)(model_class(name).config_class(**{**sizes, **options}), vocabulary).double()
+    torch.nn.init.normal_(model.img_enc.fc.bias)  # so that zeros are something
+    return model
+
+
+def batch():
+    generator = torch.Generator().manual_seed(2)
+    word_counts = torch.tensor([6, 3, 4, 3, 5])
+    tokens = torch.randint(1, 7, (5, 6), generator=generator) * (torch.arange(6) < word_counts[:, None])
+    regions = torch.randn(5, R, DIM, generator=generator)
+    return Batch(regions, tokens, word_counts, torch.arange(5), 5 * torch.arange(5), torch.full((5,), R))
 
 
 def filled(value):
@@ -49,7 +67,7 @@ def test_an_image_scores_as_if_it_were_alone(name, options, vocabulary):
     sims = scored(model, filled(torch.nan), COUNTS)
     for image, count in enumerate(COUNTS.tolist()):
         alone = batch().regions[image : image + 1, :count].double()
-        counts = COUNTS[image : image + 1] if "n_regions" in SMALL[name] else None
+        counts = COUNTS[image : image + 1] if "n_regions" in SMALL.get(name, {}) else None
         torch.testing.assert_close(sims[image : image + 1], scored(model, alone, counts), rtol=1e-6, atol=1e-7)
     assert not torch.allclose(sims[1:], scored(model, filled(0.0), None)[1:])
 
@@ -71,13 +89,8 @@ def test_what_is_missing_is_never_read(name, options, vocabulary):
 
 
 @EVERY
+@torch.no_grad()
 def test_all_there_is_what_no_counts_are(name, options, vocabulary):
-    losses = []
-    for counts in (torch.full((5,), R), COUNTS):
-        model = made(name, options, vocabulary)
-        torch.manual_seed(1)
-        losses.append(Objective(model)(dataclasses.replace(batch(), regions=filled(0.0), region_counts=counts)))
-    assert losses[0].item() != pytest.approx(losses[1].item(), rel=1e-6)
     model = made(name, options, vocabulary).eval()
     whole = batch().regions.double()
     torch.testing.assert_close(scored(model, whole, torch.full((5,), R)), scored(model, whole, None), rtol=0, atol=0)
@@ -102,9 +115,7 @@ def test_channels_of_regions_that_nobody_has_keep_their_statistics(name, vocabul
     given = dataclasses.replace(given, tokens=given.tokens[1:], word_counts=given.word_counts[1:])
     layer = model.sim_enc.v_global_w.embedding_local if name == "sgraf" else model.V_self_atten_enhance.embedding_1
     linear, norm = layer[0], layer[1]
-    encoded = (
-        model.encode_images(given.regions, given.region_counts) if name == "sgraf" else model.img_enc(given.regions)
-    )
+    encoded = model.img_enc(given.regions)
     numbers = linear(encoded)
     if name == "sgraf":
         captions = model.encode_captions(given.tokens, given.word_counts)
@@ -118,7 +129,3 @@ def test_channels_of_regions_that_nobody_has_keep_their_statistics(name, vocabul
         variance = 0.9 + 0.1 * there.var() if has_it.any() else torch.tensor(1.0)
         assert norm.running_mean[region].item() == pytest.approx(mean.item(), rel=1e-9)
         assert norm.running_var[region].item() == pytest.approx(variance.item(), rel=1e-9)
-
-
-def test_dim_is_that_of_the_models():
-    assert batch().regions.shape == (5, R, DIM)
