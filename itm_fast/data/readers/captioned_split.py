@@ -64,7 +64,7 @@ class CaptionedSplit(ABC):
             raise ValueError(f"dev_captions is {dev_captions}; expected None or a positive multiple of 5")
         self.folder, self.split = Path(folder), split
         self._dev_captions, self._drop_blank = dev_captions, drop_blank
-        self.captions_path = self._existing(f"{split}_caps.txt")
+        self.captions_path = self.folder / f"{split}_caps.txt"
 
     @property
     def n_captions(self) -> int:

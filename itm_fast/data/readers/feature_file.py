@@ -79,7 +79,7 @@ class FeatureFile:
         """
         block = np.asarray(self.array)[rows]  # a plain array: of a memmap a copy too, but one that keeps the subclass
         with np.errstate(over="ignore"):  # what float32 cannot hold is found below
-            features = block.astype(np.float32, copy=False).reshape(len(rows), self.max_regions, self.dim)
+            features = np.ascontiguousarray(block, dtype=np.float32).reshape(len(rows), self.max_regions, self.dim)
         if counts is None:
             counts = _counts(features)
         elif (counts == self.max_regions).all():

@@ -65,7 +65,7 @@ class ImageDataset(CaptionedSplit):
             raise ValueError(f"image_size is {image_size}; expected at least 1 pixel")
         pillow()
         self.image_size = image_size
-        ids_path = self._existing(f"{split}_ids.txt")
+        _, ids_path = (self._existing(f"{split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
         self._read_captions(None, ids_path)
         self.paths = _paths(self.folder, [] if self.ids is None else self.ids.tolist(), ids_path)
 

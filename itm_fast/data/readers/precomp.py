@@ -62,7 +62,7 @@ class PrecompDataset(CaptionedSplit):
         drop_blank: bool = False,
     ) -> None:
         super().__init__(folder, split, dev_captions, drop_blank)
-        ims_path = self._existing(f"{split}_ims.npy")
+        ims_path, _ = (self._existing(f"{split}_{suffix}") for suffix in ("ims.npy", "caps.txt"))
         self._features = FeatureFile(ims_path)
         self.images = self._features.array
         self._read_captions(self._features, ims_path)
