@@ -57,7 +57,7 @@ class CaptionedSplit(ABC):
     _ownership: Ownership
     _hint: ClassVar[str] = f"{_LAYOUT}; {_WHERE_FROM}"
 
-    def __init__(self, folder: str | Path, split: str, dev_captions: int | None, drop_blank: bool) -> None:
+    def __init__(self, folder: str | Path, split: str, dev_captions: int | None, drop_blank: bool = False) -> None:
         if not split or Path(split).name != split:
             raise ValueError(f'split is {split!r}; expected a plain name such as "train", "dev", "test" or "testall"')
         if dev_captions is not None and (dev_captions < 1 or dev_captions % CAPTIONS_PER_IMAGE):
@@ -153,11 +153,14 @@ class CaptionedSplit(ABC):
         ids = read_id_lines(ids_path) if ids_path.exists() else None
         owners_path = self._owners_path()
         n_rows = None if features is None else len(features)
+        same = functools.partial(_same_rows, features)
         if owners_path is not None:
             n_given = len(ids) if n_rows is None and ids is not None else n_rows or 0
-            ownership = given_owners(read_owners(owners_path, n_given, len(lines)), n_given, str(owners_path))
+            owners = read_owners(owners_path, n_given, len(lines))
+            if n_rows is None and ids is not None and _are_of_captions(ids, owners):
+                n_given = int(owners.max()) + 1
+            ownership = given_owners(owners, n_given, same, str(owners_path))
         else:
-            same = functools.partial(_same_rows, features)
             ownership = found_owners(n_rows, len(lines), ids, same, images_path, self.captions_path)
         self.ids = None if ids is None else _ids_of_images(ids, ownership, ids_path)
         self._n_all_images = len(ownership.rows)
@@ -194,6 +197,15 @@ def _same_rows(features: FeatureFile | None, first: int, last: int) -> bool:
         return False
     rows = np.asarray(features.array[first:last])
     return all(row.tobytes() == rows[0].tobytes() for row in rows[1:])
+
+
+def _are_of_captions(ids: IntArray, owners: IntArray) -> bool:
+    """Whether ids are one a caption, not one an image: equal for captions of one image."""
+    if len(ids) != len(owners):
+        return False
+    of_images = np.zeros(int(owners.max()) + 1, dtype=np.int64)
+    of_images[owners] = ids
+    return bool((of_images[owners] == ids).all())
 
 
 def _ids_of_images(ids: IntArray, ownership: Ownership, path: Path) -> IntArray:

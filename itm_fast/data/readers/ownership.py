@@ -61,9 +61,24 @@ class Ownership:
         return replace(self, rows=self.rows[:n_images], caption_to_image=owners[owners < n_images])
 
 
-def given_owners(owners: IntArray, n_rows: int, where: str) -> Ownership:
-    """Owners from a file, (n_lines,) int64 rows 0 … n_rows - 1; `where` is its name, for a note."""
+def given_owners(owners: IntArray, n_rows: int, same_rows: SameRows, where: str) -> Ownership:
+    """Owners from a file.
+
+    Args:
+        owners: (n_lines,) int64, rows 0 … n_rows - 1.
+        n_rows: Rows of the features, or images.
+        same_rows: Looks at the features.
+        where: Name of the file, for messages.
+
+    Raises:
+        DataError: They leave rows over that seem to be of the same images.
+    """
     n_without = n_rows - len(np.unique(owners))
+    if n_without and n_rows == len(owners) and same_rows(0, 2):
+        raise DataError(
+            f"{where}: {n_without} of {n_rows} rows have no caption, and the first two are equal, as if every image "
+            "were written once a caption; expected one row an image, and owners that are rows"
+        )
     notes = () if not n_without else (f"{where}: {n_without} of {n_rows} images have no caption",)
     return Ownership(np.arange(n_rows), owners, notes)
 

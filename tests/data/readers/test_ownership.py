@@ -104,6 +104,8 @@ OF_FILES = [
     ("one a caption", [8, 8, 8, 3], 4, None, [0, 0, 0, 1], "images have 1 to 3 captions"),
     ("one an image", [8, 3, 5], 3, None, [0, 1, 2], "images have 1 captions"),
     ("owners", [8, 3], 3, {"txt": "1\n0\n1\n"}, [1, 0, 1], None),
+    ("owners, one id a caption", [8, 3, 8], 3, {"txt": "0\n1\n0\n"}, [0, 1, 0], None),
+    ("owners, one id an image", [8, 3, 5], 3, {"txt": "1\n0\n1\n"}, [1, 0, 1], "1 of 3 images have no caption"),
 ]
 
 
@@ -149,6 +151,14 @@ REFUSED = [
         None,
         {"txt": "0\n1\n2\n", "npy": np.arange(3)},
         "both train_owners.txt and train_owners.npy",
+    ),
+    (
+        "owners of images",
+        repeated(2, 2),
+        4,
+        None,
+        {"txt": "0\n0\n1\n1\n"},
+        "2 of 4 rows have no caption",
     ),
     ("ids of images that differ", 2, 10, [8] * 4 + [3] * 6 + [1], None, "11 ids; expected 2"),
 ]
