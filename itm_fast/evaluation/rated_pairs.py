@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.files.text import read_text
+from itm_fast.files.plain_text import read_text
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""Files: written aside and renamed, read without trust; ids of images and captions. Knows no data set."""
+"""Files: written aside and renamed, read without trust; text, ids, owners. Knows no data set."""

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import read_array, read_arrays, read_json
-from itm_fast.files.text import read_lines
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _KEYS = ("image_ids", "caption_ids")
@@ -25,9 +25,9 @@ _FLOAT = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+(\.\d*)?[eE][+-]?\d+|nan|inf)", re
 # ("000000391895_mirrored_2.jpg").
 _PART = (
     r"(?:ms)?coco(?:20\d\d)?|flickr\d+k?|(?:train|val|test|trainval|dev)(?:20\d\d)?"
-    r"|im(?:g|age)s?|captions?|cap|sentid|ids?"
+    r"|im(?:g|age)s?|captions?|cap|sentid|ids?|[a-z]{1,2}"
 )
-_NAMED = re.compile(rf"(?:(?:{_PART})[_:\-])*(\d+)", re.ASCII | re.IGNORECASE)
+_NAMED = re.compile(rf"(?:(?:{_PART})[_\-])*(\d+)", re.ASCII | re.IGNORECASE)
 _EXACT = 2**53  # above it a float names several whole numbers
 _INT64 = 2**63
 
@@ -53,8 +53,8 @@ def read_ids(ids: IdsLike) -> Ids:
 
     Args:
         ids: a .json file {"image_ids": [...], "caption_ids": [...]}, numbers or strings; or a .npz file of two such
-            arrays; caption_ids may be missing. Or image ids alone: a .json list, a .npy array, a .txt with one a line.
-            Or the ids themselves.
+            arrays; caption_ids may be missing. Or image ids alone: a .npy array, or a .txt with one a line. Or the ids
+            themselves.
 
     Returns:
         The ids; numbers written as whole floats, such as 391895.0, are integers.
@@ -72,8 +72,6 @@ def read_ids(ids: IdsLike) -> Ids:
     if path.suffix == ".npy":
         return Ids(id_list(read_array(path), f"{path}"))
     content = read_arrays(path) if path.suffix == ".npz" else read_json(path)
-    if isinstance(content, list):
-        return Ids(id_list(content, f"{path}"))
     if not isinstance(content, dict) or _KEYS[0] not in content:
         raise DataError(f'{path}: expected {{"image_ids": [...], "caption_ids": [...]}}, in the order of sims')
     images = id_list(content[_KEYS[0]], f"{path}: {_KEYS[0]}")
@@ -141,7 +139,7 @@ def integer_id(key: object) -> int | None:
     whole = _WHOLE.fullmatch(key.strip())
     if whole is not None:
         return int(whole[1])
-    named = _NAMED.fullmatch(stem(key))
+    named = _NAMED.fullmatch(stem(key).rpartition(":")[2])  # "COCO_val2014:sentid:770337"
     return None if named is None else int(named[1])
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.files.text import EncodingError, decoded, read_content
+from itm_fast.files.plain_text import EncodingError, decoded, read_content
 
 _ZIP = b"PK\x03\x04"
 _NUMPY_ERRORS = (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile)
@@ -106,21 +106,19 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays of a plain .npz file; errors as ``read_array``."""
+    with path.open("rb"):
+        pass  # a missing file, or a folder, is said so by the system
     try:
         with zipfile.ZipFile(path) as archive:
             for entry in archive.infolist():
                 with archive.open(entry) as file:
                     _check_header(file, entry.file_size, f"{path}: {entry.filename.removesuffix('.npy')}")
         with np.load(path, allow_pickle=False) as archived:
-            arrays = {name: archived[name] for name in archived.files}
+            return {name: archived[name] for name in archived.files}
     except DataError:
         raise
-    except (*_NUMPY_ERRORS, AttributeError, TypeError, NotImplementedError, zlib.error, RuntimeError) as error:
+    except (*_NUMPY_ERRORS, AttributeError, TypeError, OSError, zlib.error, RuntimeError) as error:
         raise DataError(f"{path}: not a plain .npz file, or cut short (pickles are never read): {error}") from error
-    other = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
-    if other is not None:
-        raise DataError(f"{path}: {other} is not in .npy format; expected an archive of np.savez, of arrays alone")
-    return arrays
 
 
 def _check_header(file: IO[bytes], size: int, name: str) -> None:
@@ -136,8 +134,11 @@ def _check_header(file: IO[bytes], size: int, name: str) -> None:
         warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
         try:
             shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-        except Exception:  # garbage raises nearly every kind of exception; np.load says which
-            return
+        except Exception as error:  # garbage raises nearly every kind of exception
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(
+                f"{name}: not a plain .npy array, or cut short (pickles are never read): {reason}"
+            ) from error
     if dtype.hasobject:
         raise DataError(
             f"{name} holds Python objects (dtype {dtype}), which are pickled, and pickles are never read; save "

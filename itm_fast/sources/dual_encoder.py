@@ -82,7 +82,9 @@ class DualEncoder:
         return self._encoded(self.model.get_image_features, inputs)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
-        """Unit vectors (n, dim), float32 on the CPU, of captions."""
+        """Unit vectors (n, dim), float32 on the CPU, of captions; TypeError for a single string."""
+        if isinstance(captions, str):
+            raise TypeError(f"captions is the string {captions!r:.40}, expected a list of captions")
         tokens = self.tokenizer(
             list(captions),
             padding=self.padding,

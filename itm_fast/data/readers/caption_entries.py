@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import parsed_json, read_json
-from itm_fast.files.text import read_lines
 
 Entry = tuple[str, str]
 """An image, by its name or id, and one caption of it."""

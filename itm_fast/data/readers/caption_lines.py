@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from itm_fast.errors import DataError
-from itm_fast.files.text import read_lines
+from itm_fast.files.plain_text import read_lines
 
 _SAMPLE = 64  # lines looked at before all are: most files hold captions alone
 _FILE = r"\.(?:jpe?g|png|webp|bmp|gif|tiff?)"
@@ -91,6 +91,8 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
     found = [match for match in matches if match is not None]
     names = [match["name"].strip() for match in found]
     captions = _captions([(match["rest"] or "").strip() for match in found])
+    if not any(captions):
+        raise DataError(f"{path}: holds names of files, such as {names[0]!r:.40}, and no captions")
     for number, caption in enumerate(captions, start=first + 1):
         if not caption:
             raise DataError(f"{path}:{number}: {names[number - first - 1]} without a caption; expected {form}")

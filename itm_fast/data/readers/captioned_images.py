@@ -14,8 +14,8 @@ from itm_fast.data.readers.caption_entries import caption_entries, read_caption_
 from itm_fast.data.readers.caption_lines import read_caption_lines
 from itm_fast.errors import DataError
 from itm_fast.files.ids import IMAGE_SUFFIXES
+from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import read_array
-from itm_fast.files.text import read_lines
 
 _SUFFIXES = ("", *IMAGE_SUFFIXES)
 _EXPECTED = (

@@ -10,8 +10,8 @@ import numpy as np
 from itm_fast.data.text.concepts import Concepts, Doubles
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
+from itm_fast.files.plain_text import stream_lines
 from itm_fast.files.reading import read_json
-from itm_fast.files.text import stream_lines
 
 _MAX_FILE_BYTES = 64 * 2**20  # the authors' largest has 1.1 MB
 

@@ -9,7 +9,7 @@ from itm_fast.data.readers.caption_entries import EXPECTED, by_image, caption_en
 from itm_fast.data.readers.caption_lines import read_caption_lines
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
 from itm_fast.errors import DataError
-from itm_fast.files.text import read_lines
+from itm_fast.files.plain_text import read_lines
 
 _JSON = (".json", ".jsonl")
 

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import stream_lines
 from itm_fast.files.reading import read_array
-from itm_fast.files.text import stream_lines
 
 _ROWS = 500  # of a CSV file parsed at a time
 
@@ -58,7 +58,9 @@ def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.gene
             rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
         except (ValueError, IndexError) as error:
             place = f"lines {start + 1} ... {start + len(lines)}"
-            raise DataError(f"{path}: {place}: expected {n_images} numbers a line: {error}") from error
+            raise DataError(
+                f"{path}: {place}: expected {n_images} numbers a line ({error}); captions are read from .txt or .json"
+            ) from error
         if len(rows) != min(_ROWS, n_captions - start):
             raise DataError(f"{path}: {start + len(rows)} lines, expected one a caption: {n_captions}")
         phi[start : start + len(rows)] = rows

@@ -57,8 +57,11 @@ class CaptionTokens:
 
         Raises:
             ImportError: The library of the tokenizer is not installed.
+            TypeError: captions is a single string.
             ValueError: Unknown tokenizer.
         """
+        if isinstance(captions, str):
+            raise TypeError(f"captions is the string {captions!r:.40}; expected a list of captions")
         ready = vocabulary.tokenizer_for(tokenizer)
         n_attached_stops = 0
         flat, offsets = array("i"), array("q", [0])

@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import EncodingError, decoded
 from itm_fast.files.reading import parsed_json
-from itm_fast.files.text import EncodingError, decoded
 from itm_fast.files.writing import written_aside
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
@@ -22,6 +22,7 @@ SPECIALS = (PAD, START, END, UNK)
 
 _MAX_FILE_BYTES = 64 * 2**20  # the largest vocabulary in circulation is below 1 MiB
 _PROTO = b"\x80"
+_PICKLES = (_PROTO, b"c", b"(", b"}")  # how a pickle of protocol 2 or later begins, and how older ones may
 _FIELDS = ("word2idx", "idx2word", "idx")
 _CLASS_NAMES = {"Vocabulary", "Vocab"}  # of whatever module: no class is looked up
 _UNUSED = "<unused0>"  # stands for id 0 where ids begin at 1 and "<pad>" has another
@@ -146,7 +147,12 @@ class Vocabulary:
 
         Returns:
             len(tokens) + 2 ids: "<start>", the tokens, "<end>".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of tokens")
         return [self.word2idx[START], *map(self, tokens), self.word2idx[END]]
 
     @classmethod
@@ -164,6 +170,7 @@ class Vocabulary:
             The vocabulary.
 
         Raises:
+            TypeError: A caption is a string that is not split.
             ValueError: threshold < 1.
 
         Source: SCAN, vocab.py, build_vocab.
@@ -172,6 +179,8 @@ class Vocabulary:
             raise ValueError(f"threshold is {threshold}; expected at least 1")
         counts: Counter[str] = Counter()
         for tokens in tokenised_captions:
+            if isinstance(tokens, str):  # of which only the letters would be counted
+                raise TypeError(f"a caption is the string {tokens!r:.40}; expected the list of its tokens")
             counts.update(tokens)
         kept = (word for word, count in counts.items() if count >= threshold and word not in SPECIALS)
         return cls([*SPECIALS, *kept])
@@ -200,11 +209,7 @@ class Vocabulary:
         if n_bytes > _MAX_FILE_BYTES:
             raise DataError(f"{path}: {n_bytes} bytes; a vocabulary has at most {_MAX_FILE_BYTES}")
         content = path.read_bytes()
-        if content[:1] in (
-            _PROTO,
-            b"c",
-            b"(",
-        ):  # of protocol 2 or later, and of older ones
+        if content[:1] in _PICKLES:
             fields = _read_pickle(content, path)
         elif content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
             fields = _read_json(content, path)
@@ -341,7 +346,7 @@ def _checked_words(fields: dict[str, Any], path: Path) -> list[str]:
     word2idx = _checked_mapping(fields, "word2idx", str, int, path)
     idx2word = _checked_mapping(fields, "idx2word", int, str, path)
     n_named = len(idx2word)
-    if n_named and 0 not in idx2word and n_named in idx2word:  # ids from 1; any other gap is found below
+    if n_named and 0 not in idx2word and {1, n_named} <= idx2word.keys():  # ids from 1; any other gap is found below
         filler = PAD if PAD not in word2idx else _UNUSED
         idx2word, word2idx = {0: filler, **idx2word}, {filler: 0, **word2idx}
     gap = next((index for index in range(len(idx2word)) if index not in idx2word), None)

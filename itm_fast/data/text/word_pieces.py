@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import read_text, split_lines
 from itm_fast.files.reading import read_json
-from itm_fast.files.text import read_text, split_lines
 from itm_fast.files.writing import written_aside
 from itm_fast.pretrained import text_library
 
@@ -128,7 +128,12 @@ class WordPieces:
 
         Returns:
             len(tokens) + 2 ids: "[CLS]", the pieces, "[SEP]".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of word pieces")
         unknown = self.ids[UNK]
         return [self.ids[CLS], *(self.ids.get(token, unknown) for token in tokens), self.ids[SEP]]
 

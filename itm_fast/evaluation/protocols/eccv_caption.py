@@ -115,9 +115,9 @@ def read_positives(path: Path) -> dict[Hashable, list[int]]:
         if not isinstance(ids, list) or not ids:
             raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id")
         try:
-            positives[number] = coco_ids(id_list(ids, key), key)
+            positives[number] = coco_ids(id_list(ids, f"{key}"), f"{key}")
         except ValueError as error:  # also DataError
-            raise DataError(f"{path}: {error}; expected a list of at least one id") from error
+            raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id: {error}") from error
     if not positives:
         raise DataError(f"{path}: holds no query")
     return positives
