@@ -83,8 +83,7 @@ def settings_of(args, data, dim, seed, sam):
 
 def run(args, data, seed, sam, progress):
     test = PrecompDataset(data, "test")
-    step = test.captions_per_image
-    references = [test.captions[i : i + step] for i in range(0, test.n_captions, step)]
+    references = test.captions_by_image()
     with tempfile.TemporaryDirectory() as folder:
         run_training(settings_of(args, data, test.dim, seed, sam), Path(folder), progress=progress)
         scorer = ModelScorer(load_model(Path(folder) / "best"), test, tokenizer="split")

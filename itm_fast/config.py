@@ -42,6 +42,8 @@ class DataConfig:
     """Share of the training captions, in percent: floor(percent of their number)."""
     data_subset: Subset = "first"
     """Which share: the "first" lines of the file, as the SAM paper does, or whole images at "random" by the seed."""
+    drop_blank: bool = False
+    """Leave out captions that are blank lines, which are an error otherwise."""
 
     def __post_init__(self) -> None:
         _checks.check_choice("data_subset", self.data_subset, Subset)

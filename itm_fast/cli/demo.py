@@ -190,12 +190,12 @@ def _make_data(args: Demo) -> dict[str, Any]:
     test = PrecompDataset(made.folder, "test")
     return {
         "n_images": made.n_images,
-        "captions_per_image": test.captions_per_image,
+        "captions_per_image": len(test.captions_by_image()[0]),
         "max_regions": args.max_regions,
         "dim": args.dim,
         "n_words": made.n_words,
         "bytes": sum(made.files.values()),
-        "example": min(test.captions[: test.captions_per_image], key=len),
+        "example": min(test.captions_by_image()[0], key=len),
     }
 
 
@@ -255,8 +255,8 @@ def _evaluate(args: Demo, model: SCAN) -> tuple[dict[str, Any], Run]:
     from itm_fast.sources.trained_model import ModelScorer
 
     test = PrecompDataset(args.folder / "data", "test")
-    step = test.captions_per_image
-    references = [test.captions[first : first + step] for first in range(0, test.n_captions, step)]
+    references = test.captions_by_image()
+    step = len(references[0])
     scorer, keep = ModelScorer(model.eval(), test, tokenizer="split"), RunKeeper()
     with progress_bar("3 evaluate") as progress:
         relevance = Cider().fit(references).encode(references)

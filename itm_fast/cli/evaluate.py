@@ -212,9 +212,10 @@ def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None)
     if of_relevance is not None:
         references = read_references(of_relevance, args.captions_per_image or 5)
     elif args.ncs and isinstance(scorer, ModelScorer):
-        dataset = scorer.dataset
-        step = dataset.captions_per_image
-        references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
+        from itm_fast.training.run import corpus_of
+
+        with progress_bar("cider") as progress:
+            return corpus_of(scorer.dataset, progress=progress)
     elif args.ncs and embedded is not None:
         references, candidates = embedded.references(), embedded.texts
     elif args.ncs:

@@ -44,9 +44,12 @@ class DataSetFlags:
     ignore_options: tuple[str, ...] = ()
     """Options in a checkpoint that are unknown here and have no effect on scores."""
 
+    drop_blank: bool = False
+    """Leave out captions of --data that are blank lines, which are an error otherwise."""
+
     def model_options(self) -> ModelOptions:
         """What models need."""
-        of_checkpoints = self.vocab, self.concepts, self.plain_captions, self.ignore_options
+        of_checkpoints = self.vocab, self.concepts, self.plain_captions, self.ignore_options, self.drop_blank
         return ModelOptions(self.data, self.split, self.tokenizer, *of_checkpoints)
 
 
@@ -70,7 +73,7 @@ class ProtocolFlags:
     """Cut-offs k of R@k, in items."""
 
     captions_per_image: int | None = None
-    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
+    """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given, or --data says it."""
 
     caption_to_image: Path | None = None
     """Row of each caption's image, (n_captions,) integers, in any format of scores or as text, or .json of

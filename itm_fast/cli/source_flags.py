@@ -30,6 +30,7 @@ class ModelOptions:
     concepts: Path | None = None
     plain_captions: bool = False
     ignore_options: tuple[str, ...] = ()
+    drop_blank: bool = False
 
     def on(self, split: str) -> ModelOptions:
         """The same with another split."""
@@ -86,13 +87,15 @@ def open_model(model: Path, data: Path, options: ModelOptions, *, original: bool
     from itm_fast.sources.trained_model import ModelScorer
 
     loaded = _original(model, data, options) if original else _ours(model)
-    dataset = open_split(data, options.split, loaded.config.image_size)
+    dataset = open_split(data, options.split, loaded.config.image_size, drop_blank=options.drop_blank)
     if isinstance(dataset, PrecompDataset) and loaded.config.img_dim != dataset.dim:
         raise ValueError(
             f"{model} was trained on features {loaded.config.img_dim} wide, but those of {data}, split "
             f"{options.split!r}, are {dataset.dim} wide"
         )
-    return ModelScorer(loaded, dataset, tokenizer=options.tokenizer)
+    scorer = ModelScorer(loaded, dataset, tokenizer=options.tokenizer)  # says what does not fit before the look
+    scorer.notes += dataset.look()
+    return scorer
 
 
 def _ours(model: Path) -> MatchingModel:

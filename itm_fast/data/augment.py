@@ -30,6 +30,7 @@ class SizeAugment:
         continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
             is a word. All pieces of a word share its fate.
         n_cells: Cells of the model's grid, where batches hold images; None: they hold regions.
+        zeros_count: Regions that are dropped stay in the counts, as zeros, up to the most that an image kept.
 
     Source:
         Chen et al., CVPR 2021, section 4.3; woodfrog/vse_infty, lib/datasets/image_caption.py.
@@ -39,12 +40,13 @@ class SizeAugment:
     mask_id: int
     continues: npt.NDArray[np.bool_] | None = None
     n_cells: int | None = None
+    zeros_count: bool = False
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """A batch like `batch` with less in it.
 
         Args:
-            batch: All its regions valid.
+            batch: As it was read.
             generator: Of the choices, on the CPU.
 
         Returns:
@@ -55,7 +57,9 @@ class SizeAugment:
             kept_cells = _kept_cells(len(batch), self.n_cells, generator)
             tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
             return replace(batch, kept_cells=kept_cells, tokens=tokens, word_counts=word_counts)
-        regions, region_counts = _drop_regions(batch.regions, generator)
+        regions, region_counts = _drop_regions(batch.regions, batch.region_counts, generator)
+        if self.zeros_count:
+            region_counts = batch.region_counts.clamp(max=regions.shape[1])
         tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
         return replace(batch, regions=regions, region_counts=region_counts, tokens=tokens, word_counts=word_counts)
 
@@ -85,8 +89,10 @@ def _kept_cells(n: int, n_cells: int, generator: torch.Generator) -> Tensor:
     return kept.scatter_(1, chance.argmax(1, keepdim=True), True)
 
 
-def _drop_regions(regions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _drop_regions(regions: Tensor, region_counts: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     chance = torch.rand(regions.shape[:2], generator=generator)
+    if region_counts is not None:
+        chance[torch.arange(regions.shape[1]) >= region_counts[:, None]] = -1  # not there
     kept = chance >= _DROPPED
     kept.scatter_(1, chance.argmax(1, keepdim=True), True)  # an image without regions has no embedding
     return compacted(regions, kept)

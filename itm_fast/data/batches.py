@@ -112,9 +112,9 @@ def training_captions(dataset: CaptionedSplit, config: DataConfig, seed: int) ->
     if config.data_subset == "first":
         return np.arange(n_kept)
     images = torch.randperm(dataset.n_images, generator=_generator(seed, _SUBSET)).numpy()
-    step = dataset.captions_per_image
-    captions = (images[:, None] * step + np.arange(step)).ravel()[:n_kept]
-    return np.sort(captions)
+    place = np.empty_like(images)
+    place[images] = np.arange(len(images))
+    return np.sort(np.argsort(place[dataset.caption_to_image], kind="stable")[:n_kept])
 
 
 def seed_of(*numbers: int) -> int:

@@ -1,5 +1,6 @@
 """Training batches from caption indices: tokens of captions that were tokenised once, regions read from disk."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import cast
@@ -21,7 +22,8 @@ class Batch:
         word_counts: int64 (B,), start and end counted.
         image_ids: int64 (B,), index of the distinct image in its split: equal where two captions share an image.
         caption_ids: int64 (B,), index of the caption in its split.
-        region_counts: int64 (B,), regions that were not dropped, the first of each image; the others are 0.
+        region_counts: int64 (B,), regions that are there and were not dropped, the first of each image; the others are
+            0.
         kept_cells: bool (B, n_cells), cells of the images' grids that were not dropped; None: all are there.
         image_tokens: int64 (B, most), tokens of all captions of each image, zero-padded; None where the model has no
             use for them.
@@ -93,6 +95,10 @@ class Collator:
                 f"tokens has {len(self.tokens)} captions, but dataset {self.dataset.n_captions}; expected the same"
             )
 
+    @functools.cached_property
+    def _by_image(self) -> CaptionTokens:
+        return self.tokens.by_image(self.dataset.caption_to_image, self.dataset.n_images)
+
     def __call__(
         self, caption_indices: Sequence[int] | torch.Tensor, generator: torch.Generator | None = None
     ) -> Batch:
@@ -110,17 +116,22 @@ class Collator:
             TypeError: The indices are not integers.
         """
         indices = as_indices(caption_indices, self.dataset.n_captions, "caption_indices")
-        image_ids = indices // self.dataset.captions_per_image
+        image_ids = self.dataset.caption_to_image[indices]
         tokens, word_counts = self.tokens.pad(indices)
         image_tokens = None
         if self.has_image_tokens:
-            image_tokens = self.tokens.by_image(self.dataset.captions_per_image).pad(image_ids)[0]
+            image_tokens = self._by_image.pad(image_ids)[0]
+        regions, region_counts = self.dataset.counted_regions(image_ids, generator)
+        if region_counts is None:
+            region_counts = torch.full((len(indices),), self.dataset.max_regions)
+        else:
+            regions = regions[:, : int(region_counts.max())]
         return Batch(
-            regions=self.dataset.regions(image_ids, generator),
+            regions=regions,
             tokens=tokens,
             word_counts=word_counts,
             image_ids=torch.from_numpy(image_ids),
             caption_ids=torch.from_numpy(indices),
-            region_counts=torch.full((len(indices),), self.dataset.max_regions),
+            region_counts=region_counts,
             image_tokens=image_tokens,
         )

@@ -148,7 +148,7 @@ def evaluate(
         "m": m,
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - started,
-        "notes": [*plan.notes, *getattr(given, "notes", ())],
+        "notes": list(plan.notes),
     }
     headline = plan.headline
     return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})

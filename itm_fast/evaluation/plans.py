@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -32,7 +32,7 @@ from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
-from itm_fast.similarities.scorers import Array, DotProductScorer, IntArray, TileScorer
+from itm_fast.similarities.scorers import Array, DotProductScorer, IntArray, TileScorer, owners_of
 from itm_fast.similarities.selection import Order, select
 from itm_fast.similarities.two_way import TwoWayScorer
 
@@ -99,16 +99,27 @@ class Request:
         return self.annotations
 
 
-def make_plan(scorer: TileScorer, request: Request) -> Plan:
+def make_plan(scorer: TileScorer, request: Request, source: TileScorer | None = None) -> Plan:
     """The plan of an evaluation; reads the annotations and checks the sizes.
+
+    Args:
+        scorer: what is ranked.
+        request: what the caller said.
+        source: what knows whose captions they are and what is to be said of them; None: the scorer.
 
     Raises:
         ValueError: sizes, ids or options that do not fit the protocol.
         FileNotFoundError, DataError: files of annotations.
     """
+    source = scorer if source is None else source
+    if request.protocol is not None:
+        check_protocol(request.protocol)
+    plan = _plan(scorer, _with_owners(request, source))
+    return replace(plan, notes=[*plan.notes, *getattr(source, "notes", ())])
+
+
+def _plan(scorer: TileScorer, request: Request) -> Plan:
     name = request.protocol
-    if name is not None:
-        check_protocol(name)
     if name in (None, "flickr30k-1k", "coco-1k", "coco-5k"):
         return _plain(scorer, request)
     if request.captions_per_image is not None:
@@ -121,6 +132,15 @@ def make_plan(scorer: TileScorer, request: Request) -> Plan:
         given = "folds" if request.caption_to_image is None else "caption_to_image"
         raise ValueError(f"{given} has no use with protocol {name}, whose annotations say whose captions they are")
     return _positives(scorer, request) if name == "positives" else _fine_grained(scorer, request)
+
+
+def _with_owners(request: Request, scorer: TileScorer) -> Request:
+    """The owners that a model's data set brings, where nothing else says whose captions they are."""
+    given = (request.captions_per_image, request.caption_to_image, request.ids)
+    names_them = request.protocol in (None, "flickr30k-1k", "coco-1k", "coco-5k", "eccv", "cxc", "cxc-image-text")
+    if not names_them or any(one is not None for one in given):
+        return request
+    return replace(request, caption_to_image=owners_of(scorer))
 
 
 def _plain(scorer: TileScorer, request: Request) -> Plan:

@@ -250,7 +250,7 @@ def _scored(
     pairs = as_pair_scorer(fine, n_images, n_captions)
     # The plan picks rows and columns; what it picks from one scorer can be picked from both.
     blank = MatrixScorer(np.broadcast_to(np.float32(0), (n_images, n_captions)))
-    plan = make_plan(blank, request)
+    plan = make_plan(blank, request, of_all)
     selection = chosen(plan.scorer)
     plan = replace(plan, scorer=select(of_all, *selection))
     bounds = None

@@ -16,7 +16,7 @@ from itm_fast.choices import Query
 from itm_fast.evaluation.figures import RSUM_KS
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, positive_scores
-from itm_fast.metrics.positives import Positives, make_positives
+from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.recall import recall_of_ranks, rsum
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
 from itm_fast.sources.ensemble import EnsembleScorer, Member, weighted_sum
@@ -86,9 +86,7 @@ def search_weights(
     n_steps = round(1 / step) if 0 < step <= 1 else 0
     if not n_steps or not math.isclose(n_steps * step, 1, rel_tol=1e-6):
         raise ValueError(f"step is {step}, expected 1 / an integer, such as 0.1")
-    positives = make_positives(
-        ensemble.n_images, ensemble.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
-    )
+    positives = positives_of(ensemble, captions_per_image, caption_to_image)
     search = _Search(ensemble, positives, tile_sims(chunk_bytes), progress)
     n_members = len(ensemble.members)
     if math.comb(n_steps + n_members - 1, n_members - 1) <= _MOST_AT_ONCE:

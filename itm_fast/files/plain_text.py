@@ -20,7 +20,7 @@ _OTHER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's
 }
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 _UNPACKED = 64 * 2**20, 100  # bytes, or times its size, that a .gz may unpack to: text shrinks to a twentieth at most
-_NAMED = 5  # lines that an error names
+_NAMED = 10  # lines that an error names
 
 
 class EncodingError(ValueError):
@@ -110,13 +110,15 @@ def split_lines(text: str) -> list[str]:
     return [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
 
 
-def read_lines(path: Path, what: str, *, hint: str = "") -> list[str]:
+def read_lines(path: Path, what: str, *, hint: str = "", keep_blank: bool = False, mend: str = "") -> list[str]:
     """Read a text file of one item a line, which ends as `split_lines` says.
 
     Args:
         path: UTF-8 with or without a byte order mark; a .gz is unpacked.
         what: what a line holds, for the messages.
         hint: a sentence about the file's layout, for the error of an empty one.
+        keep_blank: return blank lines as "" instead of refusing them.
+        mend: what can be done about blank lines, for their error.
 
     Returns:
         The lines, stripped.
@@ -131,8 +133,8 @@ def read_lines(path: Path, what: str, *, hint: str = "") -> list[str]:
         raise DataError(f"{path}: empty; expected one {what} a line" + (f". {hint}" if hint else ""))
     lines = [line.strip() for line in split_lines(text)]
     blank = [number for number, line in enumerate(lines, start=1) if not line]
-    if blank:
-        raise DataError(f"{path}:{blank[0]}: blank line{_others(blank)}; expected one {what} a line")
+    if blank and not keep_blank:
+        raise DataError(f"{path}:{blank[0]}: blank line{_others(blank)}; expected one {what} a line{mend}")
     torn = [number for number, line in enumerate(lines, start=1) if "\r" in line]
     if torn:
         raise DataError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from itm_fast.choices import Query
 from itm_fast.files.owners import OwnersLike
-from itm_fast.metrics.positives import Positives, make_positives
+from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.ranks import BothTopK, check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import checked_ks, rsum
 from itm_fast.metrics.semantic_lists import (
@@ -92,9 +92,7 @@ def ncs_at_k(
     if m is not None and check_m(m) and variant not in ("eq5", "soft"):
         raise ValueError(f'm is {m}, but variant "{variant}" has no related images; leave m out')
     scorer = as_scorer(sims)
-    truth = make_positives(
-        scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
-    )
+    truth = positives_of(scorer, captions_per_image, caption_to_image)
     source = as_relevance(relevance, scorer.n_images, scorer.n_captions, uncut_captions=uncut_captions)
     spare = spare_items(truth)
     top = stream_ranks(scorer, truth, k=max(ks) + spare).top

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.files.owners import OwnersLike, as_owners
-from itm_fast.similarities.scorers import IntArray
+from itm_fast.similarities.scorers import IntArray, TileScorer, owners_of
 
 CAPTIONS_PER_IMAGE = 5
 
@@ -116,6 +116,19 @@ def make_positives(
     offsets = np.zeros(n_images + 1, np.int64)
     np.cumsum(np.bincount(owners, minlength=n_images), out=offsets[1:])
     return Positives(owners, n_images, order, offsets)
+
+
+def positives_of(
+    scorer: TileScorer,
+    captions_per_image: int | None = None,
+    caption_to_image: OwnersLike | None = None,
+) -> Positives:
+    """`make_positives` of a scorer, which may itself know whose captions they are, if nothing else says so."""
+    if captions_per_image is None and caption_to_image is None:
+        caption_to_image = owners_of(scorer)
+    return make_positives(
+        scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
+    )
 
 
 def _check_sizes(n_images: int, n_captions: int, per_image: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from itm_fast.choices import Query
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
-from itm_fast.metrics.positives import Positives, make_positives
+from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_scorer
 from itm_fast.similarities.tiles import CHUNK_BYTES, Collector, Progress, Tiles, everything, tile_sims
@@ -83,9 +83,7 @@ def ranks(
     """
     check_query(query)
     scorer = as_scorer(sims)
-    positives = make_positives(
-        scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
-    )
+    positives = positives_of(scorer, captions_per_image, caption_to_image)
     return one_way(scorer, positives, query)[0]
 
 
@@ -159,7 +157,7 @@ def stream_ranks(
         ValueError: NaN in a tile, a tile of a wrong shape, chunk_bytes too small, folds that do not divide.
 
     Example:
-        >>> both = stream_ranks(as_scorer(torch.eye(4)), make_positives(4, 4, captions_per_image=1), folds=2)
+        >>> both = stream_ranks(as_scorer(torch.eye(4)), positives_of(as_scorer(torch.eye(4)), 1), folds=2)
         >>> both.caption.best, len(both.caption_folds)
         (tensor([0, 0, 0, 0]), 2)
     """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from itm_fast.choices import Query
 from itm_fast.files.owners import OwnersLike
-from itm_fast.metrics.positives import Positives, make_positives
+from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.ranks import check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import PositivesKind, check_positives, checked_ks
 from itm_fast.metrics.retrieved import TopK
@@ -82,9 +82,7 @@ def semantic_recall_at_k(
     if variant not in ("paper", "released"):
         raise ValueError(f'variant is {variant!r}, expected "paper" or "released"')
     scorer = as_scorer(sims)
-    truth = make_positives(
-        scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
-    )
+    truth = positives_of(scorer, captions_per_image, caption_to_image)
     source = as_relevance(relevance, scorer.n_images, scorer.n_captions)
     spare = int(truth.captions_of_image.max(initial=0)) if remove_gt else 0
     top = stream_ranks(scorer, truth, k=max(ks) + spare).top

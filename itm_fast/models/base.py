@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.indices import IndexLike
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
+from itm_fast.ops._blocks import padding, valid_counts
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,10 @@ class Encoded(NamedTuple):
     """What else has a triplet loss."""
 
 
-M = TypeVar("M")
-Similarity = Callable[[M, Tensor, Tensor, Tensor], Tensor]
+F = TypeVar("F", bound=Callable[..., Tensor])
 
 
-def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
+def outside_autocast(similarity: F) -> F:
     """Of similarities in plain torch: made outside of autocast, of tensors that are at least float32.
 
     The fused operators take 16-bit vectors and return float32; plain products would return what they take, and hinges
@@ -113,12 +113,39 @@ def outside_autocast(similarity: Similarity[M]) -> Similarity[M]:
     """
 
     @functools.wraps(similarity)
-    def made(self: M, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+    def made(self: object, images: Tensor, captions: Tensor, *counts: Tensor | None, **named: Tensor | None) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
-            return similarity(self, images, captions, word_counts)
+            return similarity(self, images, captions, *counts, **named)
 
-    return made
+    return cast(F, made)
+
+
+def missing_regions(images: Tensor, region_counts: Tensor | None) -> Tensor | None:
+    """The counts if an image has fewer regions than there are rows, else None; on CUDA this waits for the device.
+
+    Raises:
+        ValueError: A count is outside 1 ... max_regions.
+    """
+    if region_counts is None:
+        return None
+    counts = valid_counts("region_counts", region_counts, images)
+    return None if bool((counts == images.shape[1]).all()) else counts
+
+
+def without_missing(images: Tensor, region_counts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Images (n, max_regions, dim), zeros for what is missing, and their counts as `missing_regions` has them."""
+    counts = missing_regions(images, region_counts)
+    if counts is None:
+        return images, None
+    return images.masked_fill(padding(counts, images.shape[1])[..., None], 0), counts
+
+
+def of_n_regions(images: Tensor, region_counts: Tensor | None, n_regions: int) -> tuple[Tensor, Tensor | None]:
+    """`without_missing` for models with a parameter a region: zeros up to n_regions, where there are counts."""
+    if region_counts is not None and images.shape[1] < n_regions:
+        images = nn.functional.pad(images, (0, 0, 0, n_regions - images.shape[1]))
+    return without_missing(images, region_counts)
 
 
 def dot_products(images: Tensor, captions: Tensor) -> Tensor:
@@ -144,6 +171,8 @@ class MatchingModel(nn.Module):
     """Of `loss` on `similarity` beside the model's other losses."""
     compares_embeddings: bool = False
     """Whether the similarity is the dot product of one vector an image and one a caption."""
+    reads_vectors: ClassVar[bool] = False
+    """Whether images may be one vector each, (n, 1, img_dim): whether nothing is lost without regions."""
 
     img_enc: nn.Module
     txt_enc: nn.Module
@@ -162,9 +191,9 @@ class MatchingModel(nn.Module):
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> what `similarity` takes of images.
 
-        Models that know no missing regions ignore the counts, as their originals do.
+        Nothing beyond a count is read.
         """
-        encoded: Tensor = self.img_enc(images)
+        encoded: Tensor = self.img_enc(without_missing(images, region_counts)[0])
         return encoded
 
     def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
@@ -172,9 +201,14 @@ class MatchingModel(nn.Module):
         encoded: Tensor = self.txt_enc(tokens, word_counts)
         return encoded
 
-    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
-        """N images and m captions as encoded, word_counts (m,) int64 -> sims (n, m)."""
-        sims: Tensor = self.sim_enc(images, captions, word_counts)
+    def similarity(
+        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
+        """N images and m captions as encoded, word_counts (m,) int64 -> sims (n, m).
+
+        Where images are encoded as regions, region_counts (n,) int64 says how many there are; None: all.
+        """
+        sims: Tensor = self.sim_enc(images, captions, word_counts, missing_regions(images, region_counts))
         return sims
 
     def size_augment(self) -> SizeAugment:
@@ -198,6 +232,11 @@ class MatchingModel(nn.Module):
     def follow_schedule(self, step: int, steps_per_epoch: int) -> float:
         """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss."""
         return 1.0
+
+    @property
+    def max_words(self) -> int | None:
+        """Tokens of the longest caption that can be encoded, start and end counted; None: any."""
+        return None
 
     def prepare(self, tokens: CaptionTokens, captions: IndexLike) -> None:
         """Take from the training captions what stays as it is; called once, before the first step.
@@ -234,6 +273,8 @@ class EmbeddingModel(MatchingModel):
 
     compares_embeddings = True
 
-    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
-        """Embeddings (n, dim) and (m, dim) -> sims (n, m)."""
+    def similarity(
+        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings (n, dim) and (m, dim) -> sims (n, m); counts have no use here."""
         return dot_products(images, captions)

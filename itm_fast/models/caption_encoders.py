@@ -82,6 +82,11 @@ class TextModel(MatchingModel):
         if config.text_enc_type == "bert":
             _check_pieces(self.config, vocabulary)
 
+    @property
+    def max_words(self) -> int | None:
+        """Positions of BERT, "[CLS]" and "[SEP]" counted; None for a BiGRU."""
+        return self.txt_enc.max_words if isinstance(self.txt_enc, BERTEncoder) else None
+
     def learning_rate_factor(self, parameter: str) -> float:
         """A tenth for BERT, which is pretrained."""
         return _BERT_FACTOR if parameter.startswith("txt_enc.bert.") else super().learning_rate_factor(parameter)

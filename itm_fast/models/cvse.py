@@ -18,7 +18,15 @@ from itm_fast.data.text.concepts import Concepts, singular
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.indices import IndexLike
-from itm_fast.models.base import EmbeddingModel, Encoded, FurtherPairs, MatchingConfig, Preset
+from itm_fast.models.base import (
+    EmbeddingModel,
+    Encoded,
+    FurtherPairs,
+    MatchingConfig,
+    Preset,
+    of_n_regions,
+    without_missing,
+)
 from itm_fast.models.label_completion import neighbours
 from itm_fast.nn.encoders.concept_graph import ConceptGraph
 from itm_fast.nn.encoders.gru import GRUEncoder
@@ -293,8 +301,11 @@ class CVSE(EmbeddingModel):
         return 0.2 if parameter.startswith("C_GCN.") else 0.1
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, n_regions, img_dim) -> embeddings (n, dim) whose dot products are the similarities to rank by."""
-        return self._to_rank_by(self._images(images, self._concepts()))
+        """(n, max_regions, img_dim) -> embeddings (n, dim) whose dot products are the similarities to rank by.
+
+        With region_counts (n,) int64 nothing beyond them is read; without, images have n_regions.
+        """
+        return self._to_rank_by(self._images(images, region_counts, self._concepts()))
 
     def encode_captions(
         self,
@@ -326,7 +337,7 @@ class CVSE(EmbeddingModel):
         """Encode a batch: the fused embeddings, the others for their losses, the divergence of each pair."""
         concepts = self._concepts()
         labels = self._labels(batch.tokens, batch.word_counts, batch.image_tokens, training=True)
-        images = self._images(batch.regions, concepts)
+        images = self._images(batch.regions, batch.region_counts, concepts)
         captions = self._captions(batch.tokens, batch.word_counts, labels, concepts)
         alpha = self.config.alpha
         return Encoded(
@@ -347,8 +358,10 @@ class CVSE(EmbeddingModel):
         concepts: Tensor = self.C_GCN(self.concept_vectors)
         return concepts
 
-    def _images(self, images: Tensor, concepts: Tensor) -> _Levels:
-        instances = self.V_self_atten_enhance(self.img_enc(images))
+    def _images(self, images: Tensor, region_counts: Tensor | None, concepts: Tensor) -> _Levels:
+        images, counts = of_n_regions(images, region_counts, self.config.n_regions)
+        regions = without_missing(self.img_enc(images), counts)[0]
+        instances = self.V_self_atten_enhance(regions, counts)
         return _Levels(instances, self.V_consensus_level_embedding(instances, concepts))
 
     def _captions(self, tokens: Tensor, word_counts: Tensor, labels: Tensor, concepts: Tensor) -> _Levels:

@@ -8,7 +8,7 @@ from torch import Tensor
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
-from itm_fast.models.base import Preset, outside_autocast
+from itm_fast.models.base import Preset, missing_regions, outside_autocast, without_missing
 from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
@@ -56,7 +56,8 @@ class ESL(TextModel):
     """Enhanced semantic similarity learning.
 
     Images and captions are encoded down to their levels, so that evaluation projects each caption once. As in the
-    original, dropped regions take part as regions of zeros.
+    original, regions that the size augmentation drops take part as regions of zeros; those that an image does not have
+    take no part.
 
     Source:
         Zhang et al., IEEE TCSVT 2023; CrossmodalGroup/ESL.
@@ -74,7 +75,8 @@ class ESL(TextModel):
         self.sim_enc = ESLSimilarity(config.embed_size, heuristic=config.heuristic_strategy)
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, n_regions, img_dim) -> levels of the regions (n, n_regions, width)."""
+        """(n, max_regions, img_dim) -> levels of the regions (n, max_regions, width)."""
+        images = without_missing(images, region_counts)[0]
         return self.sim_enc.image_levels(l2_normalise(self.img_enc(images)))
 
     def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
@@ -82,10 +84,12 @@ class ESL(TextModel):
         return self.sim_enc.caption_levels(self.txt_enc(tokens, word_counts), word_counts)
 
     @outside_autocast
-    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+    def similarity(
+        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
         """Levels of n images and of m captions -> sims (n, m)."""
-        return self.sim_enc.attend(images, captions, word_counts)
+        return self.sim_enc.attend(images, captions, word_counts, missing_regions(images, region_counts))
 
     def size_augment(self) -> SizeAugment:
         """Drops regions and words while training."""
-        return SizeAugment(len(self.vocabulary), self.vocabulary.mask_id, self.vocabulary.continues)
+        return SizeAugment(len(self.vocabulary), self.vocabulary.mask_id, self.vocabulary.continues, zeros_count=True)

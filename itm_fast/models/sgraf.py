@@ -7,7 +7,7 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.vocabulary import Vocabulary
-from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, outside_autocast
+from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, of_n_regions, outside_autocast
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.sgraf import ModuleName, SGRAFSimilarity
@@ -95,7 +95,13 @@ class SGRAF(MatchingModel):
             dropout=config.dropout,
         )
 
+    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> (n, n_regions, embed_size)."""
+        return super().encode_images(*of_n_regions(images, region_counts, self.config.n_regions))
+
     @outside_autocast
-    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
+    def similarity(
+        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
         """Regions of n images, words of m captions -> sims (n, m) in (0, 1)."""
-        return super().similarity(images, captions, word_counts)
+        return super().similarity(images, captions, word_counts, region_counts)

@@ -9,7 +9,7 @@ from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment, compacted
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
-from itm_fast.models.base import EmbeddingModel, Encoded, Preset
+from itm_fast.models.base import EmbeddingModel, Encoded, Preset, without_missing
 from itm_fast.models.caption_encoders import TextConfig, TextModel
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.grid import BACKBONES, PIXELS_PER_CELL, BackboneSource, GridEncoder, load_backbone
@@ -175,6 +175,7 @@ class VSEInfty(TextModel, EmbeddingModel):
 
     name: ClassVar[str] = "vse_infty"
     config_class = VSEInftyConfig
+    reads_vectors = True  # the mean of one vector by whatever weights
     config: VSEInftyConfig
     img_enc: _PooledRegions | _PooledGrid
     txt_enc: _PooledWords | _PooledPieces
@@ -199,7 +200,9 @@ class VSEInfty(TextModel, EmbeddingModel):
 
         With a backbone, red, green and blue from 0 to 255, (n, 3, image_size, image_size), without counts.
         """
-        return self.img_enc.pooled(images, region_counts if isinstance(self.img_enc, _PooledRegions) else None)
+        if isinstance(self.img_enc, _PooledRegions):
+            return self.img_enc.pooled(*without_missing(images, region_counts))
+        return self.img_enc.pooled(images, None)
 
     def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
         """Tokens (n, max_words) int64, word_counts (n,) int64 -> embeddings (n, embed_size)."""

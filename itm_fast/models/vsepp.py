@@ -7,7 +7,7 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.vocabulary import Vocabulary
-from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset
+from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset, without_missing
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.regions import MeanRegionEncoder
 from itm_fast.nn.similarity.embeddings import order_similarity
@@ -58,6 +58,7 @@ class VSEPP(EmbeddingModel):
 
     name: ClassVar[str] = "vsepp"
     config_class = VSEPPConfig
+    reads_vectors = True
     config: VSEPPConfig
 
     def __init__(self, config: VSEPPConfig, vocabulary: Vocabulary) -> None:
@@ -75,8 +76,15 @@ class VSEPP(EmbeddingModel):
 
         self.compares_embeddings = config.measure == "cosine"
 
-    def similarity(self, images: Tensor, captions: Tensor, word_counts: Tensor) -> Tensor:
-        """Embeddings (n, embed_size) and (m, embed_size) -> sims (n, m)."""
+    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size)."""
+        embeddings: Tensor = self.img_enc(*without_missing(images, region_counts))
+        return embeddings
+
+    def similarity(
+        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
+        """Embeddings (n, embed_size) and (m, embed_size) -> sims (n, m); counts have no use here."""
         if self.config.measure == "order":
             return order_similarity(images, captions)
         return super().similarity(images, captions, word_counts)

@@ -8,7 +8,7 @@ from torch import Tensor
 from itm_fast.config import TrainingConfig
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.vocabulary import Vocabulary
-from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset
+from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset, without_missing
 from itm_fast.nn.decoders.captioning import CaptioningHead
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.reasoning import DataName, ReasoningRegionEncoder
@@ -86,15 +86,17 @@ class VSRN(EmbeddingModel):
         )
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, n_regions, img_dim) -> embeddings (n, embed_size)."""
-        embeddings: Tensor = self.img_enc(images)[0]
+        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size)."""
+        embeddings: Tensor = self.img_enc(*without_missing(images, region_counts))[0]
         return embeddings
 
     def forward(self, batch: Batch) -> Encoded:
         """Encode a batch; each pair's extra loss is the captioning head's."""
-        embeddings, regions = self.img_enc(batch.regions)
+        images, region_counts = without_missing(batch.regions, batch.region_counts)
+        embeddings, regions = self.img_enc(images, region_counts)
         captions = self.encode_captions(batch.tokens, batch.word_counts)
-        return Encoded(embeddings, captions, self.caption_head(regions, batch.tokens, batch.word_counts))
+        losses = self.caption_head(regions, batch.tokens, batch.word_counts, region_counts)
+        return Encoded(embeddings, captions, losses)
 
     def extra_loss(self, extra_losses: Tensor) -> Tensor:
         """The mean over the batch, as in the original, whose hinge is a sum."""

@@ -14,7 +14,13 @@ _NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on affinities, as in SCAN
 _EPSILON = 1e-8
 
 
-def level_attention(regions: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor) -> Tensor:
+def level_attention(
+    regions: Tensor,
+    words: Tensor,
+    word_counts: Tensor | None,
+    temperature: Tensor,
+    region_counts: Tensor | None = None,
+) -> Tensor:
     """Similarity of every image with every caption: affinities of words and regions attended both ways.
 
     A = words regions^T, h = leaky ReLU of slope 0.1 of tanh A, n(h) = h / (|h| + 1e-8);
@@ -30,6 +36,8 @@ def level_attention(regions: Tensor, words: Tensor, word_counts: Tensor | None, 
         word_counts: (n_captions,) int64, 1 ... max_words: words of each caption; what lies beyond is never read.
             None: all are valid.
         temperature: () floating, on the device of `regions`; any finite number.
+        region_counts: (n_images,) int64, 1 ... n_regions: regions of each image; what lies beyond is never read. None:
+            all are valid. Images of one count are scored together, for which the counts are read on the host.
 
     Returns:
         (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
@@ -55,6 +63,10 @@ def level_attention(regions: Tensor, words: Tensor, word_counts: Tensor | None, 
     _checks.check_vectors(regions, words)
     _checks.check_counts("word_counts", word_counts, "words", words)
     _check_temperature(temperature, regions)
+    if region_counts is not None:
+        _checks.check_counts("region_counts", region_counts, "regions", regions)
+        region_counts = valid_counts("region_counts", region_counts, regions)
+        return _by_count(regions, region_counts, words, word_counts, temperature)
     if regions.device.type not in ("cpu", "meta"):
         return _plain(regions, words, word_counts, temperature)
     sims: Tensor = torch.ops.itm_fast.level_attention(regions, words, word_counts, temperature)
@@ -70,6 +82,19 @@ def _check_temperature(temperature: Tensor, regions: Tensor) -> None:
         raise TypeError(f"temperature must be float32, float64, bfloat16 or float16, got {temperature.dtype}")
     if temperature.device != regions.device:
         raise ValueError(f"temperature must be on the device of regions, {regions.device}, got {temperature.device}")
+
+
+def _by_count(
+    regions: Tensor, region_counts: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor
+) -> Tensor:
+    order = region_counts.argsort(stable=True)
+    sizes, n_images = torch.unique_consecutive(region_counts[order], return_counts=True)
+    groups = torch.split(order, n_images.tolist())
+    sims = [
+        level_attention(regions[images, :size], words, word_counts, temperature)
+        for images, size in zip(groups, sizes.tolist(), strict=True)
+    ]
+    return torch.cat(sims)[order.argsort()] if sims else level_attention(regions, words, word_counts, temperature)
 
 
 def _plain(regions: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor) -> Tensor:

@@ -46,6 +46,12 @@ class TileScorer(Protocol):
         ...
 
 
+def owners_of(scorer: object) -> IntArray | None:
+    """(n_captions,) the image of each caption where a scorer knows, as that of a model on a data set; else None."""
+    owners: IntArray | None = getattr(scorer, "owners", None)
+    return owners
+
+
 Sims: TypeAlias = Array | tuple[Array, Array] | TileScorer | Tile
 
 

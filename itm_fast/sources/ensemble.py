@@ -12,7 +12,7 @@ from torch import Tensor
 
 from itm_fast.files.ids import IdsLike, as_spelt, read_ids
 from itm_fast.runs.result import Report
-from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer
+from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer, owners_of
 from itm_fast.similarities.selection import select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles
 from itm_fast.sources.pairs import as_pair_scorer
@@ -128,6 +128,11 @@ class EnsembleScorer:
             fitted = fit_normaliser(normalise, tiles, name, chunk_bytes=chunk_bytes, progress=progress)
             self.members += (Member(name, tiles, *fitted, time.perf_counter() - started),)
 
+    @property
+    def owners(self) -> IntArray | None:
+        """(n_captions,) int64, the image of each caption, where a member's data set says it."""
+        return next((found for m in self.members if (found := owners_of(m.tiles.scorer)) is not None), None)
+
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
         """The similarities of a tile, float64."""
         return weighted_sum([(w, m.score(rows, columns)) for w, m in zip(self.weights, self.members, strict=True) if w])
@@ -139,9 +144,10 @@ class EnsembleScorer:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the members' figures should know, each under its member's name."""
-        of_members = ((member.name, getattr(member.tiles.scorer, "notes", [])) for member in self.members)
-        return [f"{name}: {note}" for name, notes in of_members for note in notes]
+        """What a reader of the figures should know: of all members first, then what is one's own under its name."""
+        found = [(member.name, list(getattr(member.tiles.scorer, "notes", ()))) for member in self.members]
+        common = [note for note in found[0][1] if all(note in notes for _, notes in found)]
+        return [*common, *(f"{name}: {note}" for name, notes in found for note in notes if note not in common)]
 
     def select(self, rows: IntArray | None, columns: IntArray | None, /) -> EnsembleScorer:
         """The same ensemble of some images and captions, in the order given; normalised as the whole set is."""

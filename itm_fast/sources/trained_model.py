@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.precomp import CaptionedSplit
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.text.tokenizers import Tokenizer
+from itm_fast.errors import DataError
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
 from itm_fast.sources.packed_captions import PackedCaptions
@@ -31,7 +32,10 @@ class RetrievalModel(Protocol):
         ...
 
     def encode_images(self, images: Tensor, /) -> Tensor:
-        """(n, max_regions, dim_in) float32 -> regions (n, max_regions, dim)."""
+        """(n, max_regions, dim_in) float32 -> regions (n, max_regions, dim).
+
+        Where images have fewer regions, here and to `similarity` their counts (n,) int64 are one more argument.
+        """
         ...
 
     def encode_captions(self, tokens: Tensor, word_counts: Tensor, /) -> Tensor:
@@ -40,6 +44,18 @@ class RetrievalModel(Protocol):
 
     def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, /) -> Tensor:
         """Regions of n images, words of m captions -> (n, m)."""
+        ...
+
+
+class _KnowsCounts(Protocol):
+    """A model that images with fewer regions can be given to."""
+
+    def encode_images(self, images: Tensor, region_counts: Tensor, /) -> Tensor:
+        """As `RetrievalModel` has it, nothing beyond the counts (n,) int64 being read."""
+        ...
+
+    def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, region_counts: Tensor, /) -> Tensor:
+        """Likewise."""
         ...
 
 
@@ -103,20 +119,25 @@ class ModelScorer:
             device: where the model is.
 
         Raises:
-            ValueError: a model in training mode (drop-out would make the scores random), a batch_size below 1.
+            ValueError: a model in training mode (drop-out would make the scores random), a batch_size below 1; a model
+                that attends to regions where ``dataset`` has one vector an image.
+            DataError: a caption is longer than what the model can encode.
         """
         if isinstance(model, torch.nn.Module) and model.training:
             raise ValueError("model is in training mode, expected evaluation mode: call model.eval() first")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        check_has_regions(model, dataset)
         self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
         self.dataset = dataset
         self._model, self._device = model, torch.device(device)
         self._tokens = tokens or _tokens_of(model, dataset.captions, tokenizer)
+        check_lengths(model, self._tokens, dataset)
         self._labels = _labels_of(model, dataset, tokenizer)
         self._is_completed = self._labels is None or not cast(_IsTold, model).completes_labels
         unknown = self._tokens.unknown_note(model.vocabulary)
-        self._notes = [] if unknown is None else [unknown]
+        of_data, of_model = getattr(dataset, "notes", ()), getattr(model, "notes", ())
+        self.notes = [*of_data, *of_model, *([] if unknown is None else [unknown])]
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
@@ -126,25 +147,27 @@ class ModelScorer:
         """The similarities of a tile, (rows.stop - rows.start, columns.stop - columns.start)."""
         bands = []
         for image_batch, image_part in self._batches(rows):
-            (regions,) = self._cache.get(("image", image_batch), self._encode_images)
+            regions, region_counts = self._images(image_batch)
+            some_counts = None if region_counts is None else region_counts[image_part]
             tiles = []
             for caption_batch, caption_part in self._batches(columns):
                 words, word_counts = self._cache.get(("caption", caption_batch), self._encode_captions)
-                tiles.append(
-                    self._model.similarity(regions[image_part], words[caption_part], word_counts[caption_part])
-                )
+                captions = words[caption_part], word_counts[caption_part]
+                tiles.append(self._similarity(regions[image_part], *captions, some_counts))
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
+
+    @property
+    def owners(self) -> IntArray | None:
+        """(n_captions,) int64, the image of each caption, unless they are five an image: what `evaluate` goes by."""
+        owners: IntArray | None = getattr(self.dataset, "caption_to_image", None)
+        is_usual = getattr(self.dataset, "captions_per_image", None) == CAPTIONS_PER_IMAGE
+        return None if is_usual else owners
 
     @property
     def model(self) -> RetrievalModel:
         """The model that scores."""
         return self._model
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader of the model's figures should know."""
-        return [*getattr(self._model, "notes", []), *self._notes]
 
     @torch.inference_mode()
     def pair(self, image: int, caption: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -157,11 +180,12 @@ class ModelScorer:
             raise IndexError(f"no image {image} and caption {caption}: there are {self.n_images} and {self.n_captions}")
         image_batch, image_place = divmod(image, self._batch_size)
         caption_batch, caption_place = divmod(caption, self._batch_size)
-        (regions,) = self._cache.get(("image", image_batch), self._encode_images)
+        regions, region_counts = self._images(image_batch)
+        n_regions = None if region_counts is None else int(region_counts[image_place])
         words, word_counts = self._cache.get(("caption", caption_batch), self._encode_captions)
         (ids,) = self._tokens.pad([caption])[0].tolist()
         tokens = tuple(self._model.vocabulary.token(index) for index in ids)
-        return regions[image_place], words[caption_place, : int(word_counts[caption_place])], tokens
+        return regions[image_place, :n_regions], words[caption_place, : int(word_counts[caption_place])], tokens
 
     @torch.inference_mode()
     def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
@@ -190,9 +214,11 @@ class ModelScorer:
             for some in _groups(rows[inside]):
                 pairs = inside[some]
                 batch, number = divmod(int(rows[pairs[0]]), self._batch_size)
-                (regions,) = self._cache.get(("image", batch), self._encode_images)
+                regions, region_counts = self._images(batch)
                 words, word_counts = block.take(place[columns[pairs]])
-                sims = self._model.similarity(regions[number : number + 1], words, word_counts)
+                one = slice(number, number + 1)
+                count = None if region_counts is None else region_counts[one]
+                sims = self._similarity(regions[one], words, word_counts, count)
                 scores[torch.from_numpy(pairs)] = sims[0].to(scores)
                 done += len(pairs)
                 if progress is not None:
@@ -242,9 +268,24 @@ class ModelScorer:
         start = batch * self._batch_size
         return range(start, min(start + self._batch_size, n_items))
 
+    def _images(self, batch: int) -> tuple[Tensor, Tensor | None]:
+        """A batch of encoded images, and how many regions of each are there; None: all."""
+        regions, *region_counts = self._cache.get(("image", batch), self._encode_images)
+        return regions, region_counts[0] if region_counts else None
+
     def _encode_images(self, batch: int) -> Encoded:
-        images = self.dataset.regions(self._indices(batch, self.n_images))
-        return (self._model.encode_images(images.to(self._device)),)
+        indices = self._indices(batch, self.n_images)
+        images, region_counts = _counted_regions(self.dataset, indices)
+        if region_counts is None:
+            return (self._model.encode_images(images.to(self._device)),)
+        images = images[:, : int(region_counts.max())].to(self._device)
+        region_counts = region_counts.to(self._device)
+        return cast(_KnowsCounts, self._model).encode_images(images, region_counts), region_counts
+
+    def _similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, region_counts: Tensor | None) -> Tensor:
+        if region_counts is None:
+            return self._model.similarity(regions, words, word_counts)
+        return cast(_KnowsCounts, self._model).similarity(regions, words, word_counts, region_counts)
 
     def _encode_captions(self, batch: int) -> Encoded:
         return self._encode_some(np.array(self._indices(batch, self.n_captions)))
@@ -288,8 +329,40 @@ def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokeni
     labels = told.labels_of(dataset.captions, tokenizer)
     if not told.reads_image_tokens(training=False):
         return labels
-    of_images = labels.by_image(dataset.captions_per_image)
-    return of_images.take(np.arange(dataset.n_captions) // dataset.captions_per_image)
+    return labels.by_image(dataset.caption_to_image, dataset.n_images).take(dataset.caption_to_image)
+
+
+def check_has_regions(model: object, dataset: CaptionedSplit) -> None:
+    """Raise ValueError for one vector an image where a model, or its class, attends to regions."""
+    if getattr(dataset, "has_regions", True) or getattr(model, "reads_vectors", True):
+        return
+    raise ValueError(
+        f"{getattr(model, 'name', type(model).__name__)} attends to the regions of an image, but "
+        f"{dataset.split}_ims.npy of {dataset.folder} has one vector an image, (n, dim); expected (n, max_regions, "
+        "dim). Models that read vectors: vsepp, vse_infty"
+    )
+
+
+def check_lengths(model: object, tokens: CaptionTokens, dataset: CaptionedSplit) -> None:
+    """Raise DataError for captions that are longer than what a model's text encoder has positions for."""
+    most = getattr(model, "max_words", None)
+    lengths = np.diff(tokens.offsets)
+    if most is None or not len(lengths) or lengths.max() <= most:
+        return
+    longer = np.flatnonzero(lengths > most)
+    first = int(longer[0])
+    path = getattr(dataset, "captions_path", None)
+    where = f"caption {first}" if path is None else f"{path}:{dataset.caption_line(first)}"
+    more = f" ({len(longer)} captions are too long)" if len(longer) > 1 else ""
+    raise DataError(
+        f"{where}: the caption has {lengths[first]} word pieces, start and end counted, but the text encoder has only "
+        f"{most} positions{more}; shorten it"
+    )
+
+
+def _counted_regions(dataset: CaptionedSplit, indices: range) -> tuple[Tensor, Tensor | None]:
+    read = getattr(dataset, "counted_regions", None)  # a data set of somebody else's may only have regions
+    return (dataset.regions(indices), None) if read is None else read(indices)
 
 
 class _Cache:
@@ -339,6 +412,7 @@ class ShardedScorer:
             device: where the scorer's tiles are.
         """
         self.n_images, self.n_captions = scorer.n_images, scorer.n_captions
+        self.owners = scorer.owners
         self._scorer, self._rank, self._world_size, self._device = scorer, rank, world_size, torch.device(device)
 
     @torch.inference_mode()

@@ -103,6 +103,20 @@ def gather_columns(x: Tensor) -> Tensor:
     return gather_rows(x.T).T if _several() else x
 
 
+def gather_images(images: Tensor, region_counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The images of all processes, (n, ...), and their counts (n,), in the order of the ranks; differentiable.
+
+    Where images are regions (n, max_regions, dim), each process may have another largest number of them: zeros fill up.
+    """
+    if not _several():
+        return images, region_counts
+    if images.ndim == 3:
+        most = region_counts.new_tensor([images.shape[1]])
+        distributed.all_reduce(most, distributed.ReduceOp.MAX)
+        images = nn.functional.pad(images, (0, 0, 0, int(most) - images.shape[1]))
+    return gather_rows(images), gather_rows(region_counts)
+
+
 class SyncedBatchNorm1d(nn.BatchNorm1d):
     """BatchNorm1d whose statistics are those of all processes' rows; torch's own SyncBatchNorm refuses the CPU."""
 
@@ -112,16 +126,20 @@ class SyncedBatchNorm1d(nn.BatchNorm1d):
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
         shape = [1, -1] + [1] * (input.ndim - 2)
-        n_here = input.new_tensor([input.numel() / input.shape[1]])
-        sums = torch.cat([input.sum(axes), n_here])
-        total: Tensor = _Sum.apply(sums)  # type: ignore[no-untyped-call]
-        count = total[-1].detach()
-        mean = total[:-1] / count
+        n_here = input.new_full((input.shape[1],), input.numel() / input.shape[1])
+        sums, count = self.summed(torch.cat([input.sum(axes), n_here])).chunk(2)
+        count = count.detach()
+        mean = sums / count
         centred = input - mean.view(shape)
-        variance: Tensor = _Sum.apply((centred * centred).sum(axes)) / count  # type: ignore[no-untyped-call]
+        variance = self.summed((centred * centred).sum(axes)) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scaled = centred * torch.rsqrt(variance + self.eps).view(shape)
         return scaled * self.weight.view(shape) + self.bias.view(shape)
+
+    def summed(self, x: Tensor) -> Tensor:
+        """The sum over all processes; differentiable."""
+        total: Tensor = _Sum.apply(x) if _several() else x  # type: ignore[no-untyped-call]
+        return total
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

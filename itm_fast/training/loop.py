@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from itm_fast.config import TrainingConfig
 from itm_fast.data.batches import BatchPlan, seed_of
 from itm_fast.data.collate import Batch
+from itm_fast.errors import DataError
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.card import save_model
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
@@ -163,9 +164,9 @@ class _Run:
         self.optimizer = _optimizer(model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
 
-    def batches(self, first_step: int) -> DataLoader[Batch]:
+    def batches(self, first_step: int) -> Iterator[Batch]:
         """The batches from one on, read ahead by the workers."""
-        return DataLoader(
+        loader: DataLoader[Batch] = DataLoader(
             self.plan,
             batch_size=None,
             sampler=range(first_step, len(self.plan)),
@@ -173,6 +174,10 @@ class _Run:
             pin_memory=self.device.type == "cuda",
             persistent_workers=False,
         )
+        try:
+            yield from loader
+        except DataError as error:  # of a worker it has a traceback in its message
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
     def step(self, step: int, batch: Batch) -> tuple[float, float | None]:
         """One batch forwards and backwards; the optimiser steps when enough of them are added.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from itm_fast.data.collate import Batch
-from itm_fast.models.base import MatchingModel, dot_products
+from itm_fast.models.base import MatchingModel, dot_products, missing_regions
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
-from itm_fast.training.distributed import gather_columns, gather_rows
+from itm_fast.training.distributed import gather_columns, gather_images, gather_rows
 
 
 class Objective(nn.Module):
@@ -34,9 +34,11 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of this batch and those of the other processes together, a scalar."""
         encoded = self.model(batch)
-        images = gather_rows(encoded.images)
+        images, region_counts = gather_images(encoded.images, batch.region_counts)
         caption_ids, image_ids = gather_rows(batch.caption_ids), gather_rows(batch.image_ids)
-        sims = gather_columns(self.model.similarity(images, encoded.captions, batch.word_counts))
+        fewer = missing_regions(images, region_counts) if images.ndim == 3 else None
+        counts = (batch.word_counts,) if fewer is None else (batch.word_counts, fewer)
+        sims = gather_columns(self.model.similarity(images, encoded.captions, *counts))
         loss: Tensor = encoded.captions.new_zeros(())
         if self.triplet_weight:
             loss = loss + self.triplet_weight * self.model.triplet_weight * self.model.loss(sims, image_ids)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
@@ -28,7 +29,8 @@ from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
 from itm_fast.relevance import Cider
-from itm_fast.sources.trained_model import ModelScorer, ShardedScorer
+from itm_fast.relevance.corpus import Corpus
+from itm_fast.sources.trained_model import ModelScorer, ShardedScorer, check_has_regions, check_lengths
 from itm_fast.training.distributed import World, joined_world
 from itm_fast.training.log import RunLog
 from itm_fast.training.loop import CHECKPOINT, Result, train
@@ -160,8 +162,14 @@ class _Prepared:
 def _prepare(settings: RunSettings, device: torch.device, world: World, notice: Notice) -> _Prepared:
     data, training = settings.data, settings.training
     image_size = settings.model_config.image_size
-    train_set, val_set = (open_split(data.folder, split, image_size) for split in (data.train_split, data.val_split))
+    train_set, val_set = (
+        open_split(data.folder, split, image_size, drop_blank=data.drop_blank)
+        for split in (data.train_split, data.val_split)
+    )
     _check_features(settings, train_set, val_set)
+    for dataset in (train_set, val_set):
+        for note in (*dataset.notes, *dataset.look()):
+            notice(note)
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
     torch.manual_seed(training.seed)
@@ -177,6 +185,8 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
         unknown = encoded.unknown_note(vocabulary)
         if unknown is not None:
             notice(f"split {split}: {unknown}")
+    check_lengths(model, tokens, train_set)
+    check_lengths(model, val_tokens, val_set)
     captions = training_captions(train_set, data, training.seed)
     model.prepare(tokens, captions)
     plan = BatchPlan(
@@ -197,6 +207,7 @@ def _check_features(settings: RunSettings, *datasets: CaptionedSplit) -> None:
     for dataset in datasets:
         if not isinstance(dataset, PrecompDataset):
             continue  # images fit every model that reads images
+        check_has_regions(model_class(settings.model), dataset)
         if dataset.dim != settings.model_config.img_dim:
             raise ValueError(
                 f"the features of {dataset.folder}, split {dataset.split!r}, are {dataset.dim} wide, but img_dim is "
@@ -243,13 +254,12 @@ def find_vocabulary(
 
 def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: list[int]) -> SemanticMarginLoss:
     """SAM with CIDEr's document frequencies from the training captions that are left, as the paper's code has it."""
-    step, sam = dataset.captions_per_image, settings.sam
-    references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
+    sam, owners = settings.sam, dataset.caption_to_image.tolist()
     left: dict[int, list[str]] = {}
     for caption in captions:
-        left.setdefault(caption // step, []).append(dataset.captions[caption])
+        left.setdefault(owners[caption], []).append(dataset.captions[caption])
     return SemanticMarginLoss(
-        Cider().fit(list(left.values())).encode(references),
+        corpus_of(dataset, Cider().fit(list(left.values()))),
         temperature=sam.sam_temperature,
         sampling=sam.sam_sampling,
         variant=sam.sam_variant,
@@ -259,6 +269,29 @@ def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: l
         triplet_weight=0.0,
         seed=settings.training.seed,
     )
+
+
+def corpus_of(dataset: CaptionedSplit, fitted: Cider | None = None, progress: Progress | None = None) -> Corpus:
+    """φ of the captions of a split to its images.
+
+    Args:
+        dataset: The split.
+        fitted: Has document frequencies; None: those of the split.
+        progress: Called with (captions done, captions in all).
+
+    Raises:
+        ValueError: An image has no caption.
+    """
+    references = dataset.captions_by_image()
+    empty = next((image for image, captions in enumerate(references) if not captions), None)
+    if empty is not None:
+        raise ValueError(
+            f"image {empty} of {dataset.folder}, split {dataset.split!r}, has no caption, so that no caption has a "
+            "relevance to it; leave relevance (SAM, NCS) out, or the image"
+        )
+    in_order = bool((np.diff(dataset.caption_to_image) >= 0).all())
+    cider = Cider().fit(references) if fitted is None else fitted
+    return cider.encode(references, None if in_order else dataset.captions, progress=progress)
 
 
 def _validator(
@@ -271,9 +304,7 @@ def _validator(
 ) -> Callable[[], dict[str, Any]]:
     relevance = None
     if settings.training.select == "nsum":
-        step = dataset.captions_per_image
-        references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
-        relevance = Cider().fit(references).encode(references)
+        relevance = corpus_of(dataset)
 
     def validate() -> dict[str, Any]:
         scorer = ModelScorer(model, dataset, tokenizer=settings.data.tokenizer, tokens=tokens, device=device)

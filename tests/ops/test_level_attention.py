@@ -326,3 +326,45 @@ def test_the_operator_itself_refuses_what_would_be_unsafe():
             operator(*good[:place], bad, *good[place + 1 :])
     with pytest.raises(ValueError, match="grad must have shape"):
         torch.ops.itm_fast.level_attention_backward(torch.ones(3, 2), *good, True, True, True)
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 6])
+def test_images_with_fewer_regions(n_images):
+    """Each as if it were alone with its regions; NaN beyond is never read, and gets no gradient."""
+    regions, words, word_counts, temperature = made(n_images, 9, 4, 7, 5)
+    counts = torch.tensor([3, 9, 1, 3, 8, 9])[:n_images]
+    missing = torch.arange(9) >= counts[:, None]
+    regions = torch.nan_to_num(regions).masked_fill(missing[..., None], torch.nan)
+
+    def of_fewer(regions, words, word_counts, temperature):
+        return level_attention(regions, words, word_counts, temperature, counts)
+
+    def one_by_one(regions, words, word_counts, temperature):
+        rows = [
+            reference.level_attention(regions[image : image + 1, :count], words, word_counts, temperature)
+            for image, count in enumerate(counts.tolist())
+        ]
+        return torch.cat([regions.new_zeros(0, len(words)), *rows]) + 0 * regions[:, 0].nansum() + 0 * words.nansum()
+
+    found = with_gradients(of_fewer, regions, words, word_counts, temperature)
+    assert not found[1][missing].any()
+    if n_images:
+        words = torch.nan_to_num(words)
+        for name, one, want in zip(
+            NAMES, found, with_gradients(one_by_one, regions, words, word_counts, temperature), strict=True
+        ):
+            assert relative_error(torch.nan_to_num(one), torch.nan_to_num(want)) < 1e-11, name
+
+
+@pytest.mark.parametrize(
+    ("counts", "exception", "fragment"),
+    [
+        (torch.tensor([1, 0, 2]), ValueError, r"region_counts\[1\] is 0; expected 1 to 5"),
+        (torch.tensor([1, 2, 6]), ValueError, r"region_counts\[2\] is 6"),
+        (torch.tensor([1, 2]), ValueError, r"region_counts must have shape \(3,\)"),
+        (torch.tensor([1.0, 2.0, 3.0]), TypeError, "region_counts must be int64"),
+    ],
+)
+def test_region_counts_that_are_refused(counts, exception, fragment):
+    with pytest.raises(exception, match=fragment):
+        level_attention(*made(3, 5, 2, 4, 6), counts)

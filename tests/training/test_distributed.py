@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from patience import HANG_SECONDS
@@ -20,6 +22,17 @@ DIM, R = 12, 5
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     make_data(folder, n_train=40, n_dev=6, n_test=2, max_regions=R, dim=DIM)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fewer(data, tmp_path_factory):
+    """The same captions; image i has 1 + i % 5 regions, so that the processes' batches are not equally wide."""
+    folder = tmp_path_factory.mktemp("fewer")
+    shutil.copytree(data, folder, dirs_exist_ok=True)
+    for path in folder.glob("*_ims.npy"):
+        features = np.load(path)
+        np.save(path, features * (np.arange(R) <= np.arange(len(features))[:, None] % R)[..., None])
     return folder
 
 
@@ -48,16 +61,23 @@ def start(data, folder, n_processes, *flags):
 SAM = ["--sam", "--sam-sampling", "random", "--img-dim", str(DIM), "--word-dim", "8", "--embed-size", "16"]
 
 
+SCAN = ["scan", "--bi-gru", "--max-violation"]
+CVSE = ["cvse", "--dropout-rate", "0", "--n-regions", str(R), "--n-concepts", "20", "--input-channel", "8"]
+
+
 @pytest.mark.parametrize(
-    "model",
+    ("model", "kind"),
     [
-        ["scan", "--bi-gru", "--max-violation"],
-        ["vse_infty", "--max-violation", "--optim", "adamw", "--weight-decay", "1e-2"],
-        ["cvse", "--dropout-rate", "0", "--n-regions", str(R), "--n-concepts", "20", "--input-channel", "8"],
+        (SCAN, "data"),
+        (["vse_infty", "--max-violation", "--optim", "adamw", "--weight-decay", "1e-2"], "data"),
+        (CVSE, "data"),
+        (SCAN, "fewer"),
+        (CVSE, "fewer"),
     ],
-    ids=["scan", "vse_infty", "cvse"],
+    ids=["scan", "vse_infty", "cvse", "scan, fewer regions", "cvse, fewer regions"],
 )
-def test_two_processes_are_one(data, tmp_path, model):
+def test_two_processes_are_one(request, tmp_path, model, kind):
+    data = request.getfixturevalue(kind)
     flags = [*model, *SAM, "--batch-size", "50", "--vse-mean-warmup-epochs", "2"]
     one, two = (start(data, tmp_path / str(n), n, *flags) for n in (1, 2))
     assert one["steps"] == two["steps"] == 20

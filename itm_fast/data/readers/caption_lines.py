@@ -53,13 +53,15 @@ class CaptionLines:
         return self.names
 
 
-def read_caption_lines(path: Path, *, hint: str = "") -> CaptionLines:
+def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, mend: str = "") -> CaptionLines:
     """Read a text file of captions, alone or beside the names of their images.
 
     Args:
         path: one caption a line; or a name or an id beside each, as in Flickr30K's results_20130124.token, "1.jpg#0", a
             tab and the caption; in Kaggle's "1.jpg| 0| caption"; and in "image,caption". Headings are left out.
         hint: a sentence about the file's layout, for the error of an empty one.
+        keep_blank: return blank lines as "" instead of refusing them.
+        mend: what can be done about blank lines, for their error.
 
     Returns:
         The captions and the names.
@@ -68,9 +70,12 @@ def read_caption_lines(path: Path, *, hint: str = "") -> CaptionLines:
         FileNotFoundError: there is no such file.
         DataError: it is no text, holds JSON, or some lines have names and others none; with file and line.
     """
-    lines = read_lines(path, "caption", hint=hint)
-    _check_json(path, lines)
-    sample = lines[:: max(1, len(lines) // _SAMPLE)]
+    lines = read_lines(path, "caption", hint=hint, keep_blank=keep_blank, mend=mend)
+    written = [line for line in lines if line]
+    if not written:
+        raise DataError(f"{path}: holds blank lines only; expected one caption a line")
+    _check_json(path, written)
+    sample = written[:: max(1, len(written) // _SAMPLE)]
     counts = {form: sum(pattern.fullmatch(line) is not None for line in sample) for form, pattern in _FORMS.items()}
     form = max(counts, key=counts.__getitem__)  # the first of equals
     if counts[form] * 2 < len(sample) or (len(lines) == 1 and form.startswith("an id")):
@@ -98,18 +103,20 @@ def read_caption_lines(path: Path, *, hint: str = "") -> CaptionLines:
     return CaptionLines(captions, names, form)
 
 
-def read_captions(path: Path, *, hint: str = "") -> list[str]:
+def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend: str = "") -> list[str]:
     """Read a text file of captions alone, whose order says whose they are.
 
     Args:
         path: one caption a line.
         hint: a sentence about the file's layout, for errors.
+        keep_blank: return blank lines as "" instead of refusing them.
+        mend: what can be done about blank lines, for their error.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: as `read_caption_lines`, or there are names beside the captions.
     """
-    found = read_caption_lines(path, hint=hint)
+    found = read_caption_lines(path, hint=hint, keep_blank=keep_blank, mend=mend)
     if found.names is not None:
         raise DataError(
             f"{path}: holds {found.form} a line, such as {found.names[0]!r:.40} and {found.captions[0]!r:.40}; "

@@ -8,7 +8,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.data.readers.image_file import pillow, read_image
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
 from itm_fast.errors import DataError
@@ -34,6 +33,7 @@ class ImageDataset(CaptionedSplit):
         split: "train", "dev", "test", "testall", or any other name that has files.
         image_size: Side in pixels that images are resized to, whatever their shape.
         dev_captions: Split "dev" is cut to this many captions, as SCAN does; None keeps all.
+        drop_blank: Leave out captions that are blank lines; otherwise they are an error.
 
     Attributes:
         paths: The files of the distinct images, (n_images,).
@@ -58,17 +58,15 @@ class ImageDataset(CaptionedSplit):
         image_size: int,
         *,
         dev_captions: int | None = CAPTIONS_PER_IMAGE * 1000,
+        drop_blank: bool = False,
     ) -> None:
-        super().__init__(folder, split, dev_captions)
+        super().__init__(folder, split, dev_captions, drop_blank)
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; expected at least 1 pixel")
         pillow()
         self.image_size = image_size
-        caps_path, ids_path = (self._existing(f"{split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
-        self.captions = read_captions(caps_path, hint=_LAYOUT)
-        if len(self.captions) % CAPTIONS_PER_IMAGE:
-            raise DataError(f"{caps_path}: {len(self.captions)} captions; expected a multiple of 5. {_LAYOUT}")
-        self._read_ids_and_cut()
+        _, ids_path = (self._existing(f"{split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
+        self._read_captions(None, ids_path)
         self.paths = _paths(self.folder, [] if self.ids is None else self.ids.tolist(), ids_path)
 
     @property
@@ -112,19 +110,22 @@ class ImageDataset(CaptionedSplit):
         return pixels
 
 
-def open_split(folder: str | Path, split: str, image_size: int | None) -> CaptionedSplit:
+def open_split(folder: str | Path, split: str, image_size: int | None, *, drop_blank: bool = False) -> CaptionedSplit:
     """A split as a model wants it.
 
     Args:
         folder: The folder with the files of all splits.
         split: Name of the split.
         image_size: Side in pixels of the images that the model reads; None: it takes precomputed features.
+        drop_blank: Leave out captions that are blank lines.
 
     Raises:
         FileNotFoundError: A file is missing.
         DataError: A file does not hold what the layout asks for.
     """
-    return PrecompDataset(folder, split) if image_size is None else ImageDataset(folder, split, image_size)
+    if image_size is None:
+        return PrecompDataset(folder, split, drop_blank=drop_blank)
+    return ImageDataset(folder, split, image_size, drop_blank=drop_blank)
 
 
 def image_names(split: CaptionedSplit) -> list[str] | None:

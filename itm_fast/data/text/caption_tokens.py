@@ -120,16 +120,22 @@ class CaptionTokens:
         tokens[valid] = self.flat[(starts[:, None] + columns)[valid]]
         return torch.from_numpy(tokens), torch.from_numpy(word_counts)
 
-    def by_image(self, captions_per_image: int) -> "CaptionTokens":
+    def by_image(self, caption_to_image: npt.NDArray[np.int64], n_images: int) -> "CaptionTokens":
         """All captions of an image, one after the other, as if they were one caption.
 
         Args:
-            captions_per_image: Captions that follow each other and belong to one image.
+            caption_to_image: (len(self),) int64, index of each caption's image.
+            n_images: Images; one without captions has no tokens.
 
         Returns:
             One entry an image.
         """
-        return CaptionTokens(self.flat, self.offsets[::captions_per_image])
+        lengths = np.diff(self.offsets)
+        order = np.argsort(caption_to_image, kind="stable")
+        starts = self.offsets[order] - np.cumsum(lengths[order]) + lengths[order]  # less what is before it then
+        flat = self.flat[np.repeat(starts, lengths[order]) + np.arange(len(self.flat))]
+        sizes = np.bincount(caption_to_image, lengths, n_images).astype(np.int64)
+        return CaptionTokens(flat, np.append(0, np.cumsum(sizes)))
 
     def take(self, caption_indices: IndexLike) -> "CaptionTokens":
         """Some captions, in the order asked for; they may repeat.

@@ -38,7 +38,10 @@ class Protocol:
         if (n_images, n_captions) == (self.n_captions, self.n_images):
             reason = "it looks transposed; rows are images and columns captions, so pass sims.T (--transposed)"
         elif n_images == self.n_images:
-            reason = self.wrong_captions.get(n_captions, "")
+            per_image = self.n_captions // self.n_images
+            reason = self.wrong_captions.get(
+                n_captions, f"its images have {per_image} captions each; leave protocol out"
+            )
         raise ValueError(
             f"protocol {self.name} expects {self.n_images} images x {self.n_captions} captions, given {n_images} x "
             f"{n_captions}{': ' if reason else ''}{reason}"

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from itm_fast.nn.encoders.reasoning import state_after
+from itm_fast.ops._blocks import padding
+
 
 class CaptioningHead(nn.Module):
     """A GRU reads the regions, a GRU with attention over them writes the caption, word by given word.
@@ -48,13 +51,16 @@ class CaptioningHead(nn.Module):
         self.out = nn.Linear(dim_hidden, n_words)
         self.input_dropout, self.rnn_dropout = nn.Dropout(input_dropout_p), nn.Dropout(rnn_dropout_p)
 
-    def forward(self, regions: Tensor, tokens: Tensor, word_counts: Tensor) -> Tensor:
+    def forward(
+        self, regions: Tensor, tokens: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+    ) -> Tensor:
         """Negative log-likelihood of each image's caption.
 
         Args:
-            regions: (n, n_regions, dim_vid) floating.
+            regions: (n, max_regions, dim_vid) floating.
             tokens: (n, max_words) int64, "<start>" ... "<end>", zero-padded.
             word_counts: (n,) int64.
+            region_counts: (n,) int64, regions of each image; None: all are there.
 
         Returns:
             (n,), summed over a caption's words after "<start>" and one padding after "<end>", as in the original.
@@ -63,11 +69,14 @@ class CaptioningHead(nn.Module):
         is_word = torch.arange(tokens.shape[1], device=tokens.device) < word_counts[:, None]
         targets = nn.functional.pad(tokens * is_word, (0, 1))[:, 1:]  # the next word, and the padding after the last
         encoded, state = self.encoder(self.input_dropout(self.vid2hid(regions)))
-        state = state[0]
+        state = state[0] if region_counts is None else state_after(encoded, region_counts)
+        missing = None if region_counts is None else padding(region_counts, regions.shape[1])[..., None]
         keys, words = self.attend_region(encoded), self.embedding(tokens)
         states = []
         for step in range(tokens.shape[1]):
             scores = self.attend_score(torch.tanh(keys + self.attend_state(state)[:, None]))
+            if missing is not None:
+                scores = scores.masked_fill(missing, -torch.inf)
             context = (scores.softmax(1) * encoded).sum(1)
             state = self.decoder(self.rnn_dropout(torch.cat([words[:, step], context], dim=1)), state)
             states.append(state)

@@ -45,6 +45,10 @@ class BERTEncoder(nn.Module):
         if getattr(options, "is_encoder_decoder", False) or not hasattr(options, "hidden_size"):
             raise ValueError(f"bert_config: {options.model_type} is no encoder of text; expected one such as bert")
         self.max_words: int | None = getattr(options, "max_position_embeddings", None)
+        embeddings = getattr(self.bert, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        if self.max_words is not None and padding is not None:
+            self.max_words -= padding + 1  # RoBERTa's begin behind the padding's
         self.no_txtnorm = no_txtnorm
         self.linear = nn.Linear(options.hidden_size, embed_size)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.nn.encoders.regions import initialised_linear
+from itm_fast.ops._blocks import padding
 
 DataName = Literal["coco_precomp", "f30k_precomp"]
 
@@ -27,12 +28,22 @@ class RsGCN(nn.Module):
         nn.init.zeros_(norm.bias)
         self.W = nn.Sequential(nn.Conv1d(dim, dim, 1), norm)
 
-    def forward(self, v: Tensor) -> Tensor:
-        """(n, dim, n_regions) -> the same shape."""
-        relations = self.theta(v).transpose(1, 2) @ self.phi(v) / v.shape[2]  # (n, n_regions, n_regions)
-        gathered = relations @ self.g(v).transpose(1, 2)
-        out: Tensor = self.W(gathered.transpose(1, 2)) + v
-        return out
+    def forward(self, v: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, dim, max_regions), zeros beyond region_counts (n,); None: all are there -> the same shape."""
+        if region_counts is None:
+            relations = self.theta(v).transpose(1, 2) @ self.phi(v) / v.shape[2]  # (n, n_regions, n_regions)
+            gathered = relations @ self.g(v).transpose(1, 2)
+            whole: Tensor = self.W(gathered.transpose(1, 2)) + v
+            return whole
+        there = ~padding(region_counts, v.shape[2])  # (n, max_regions)
+        relations = self.theta(v).transpose(1, 2) @ self.phi(v) / region_counts[:, None, None]
+        gathered = (relations * there[:, None]) @ self.g(v).transpose(1, 2)
+        convolution, norm = self.W
+        rows = norm(convolution(gathered.transpose(1, 2)).transpose(1, 2)[there])  # the norm is of what is there
+        added: Tensor = rows.new_zeros(*there.shape, rows.shape[1])
+        added[there] = rows
+        residual: Tensor = added.transpose(1, 2) + v
+        return residual
 
 
 class ReasoningRegionEncoder(nn.Module):
@@ -67,22 +78,31 @@ class ReasoningRegionEncoder(nn.Module):
         if data_name == "f30k_precomp":
             self.bn = nn.BatchNorm1d(embed_size)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, n_regions, img_dim) -> embeddings (n, embed_size) of unit length, regions (n, n_regions, embed_size).
+    def forward(self, images: Tensor, region_counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(n, max_regions, img_dim) -> embeddings (n, embed_size) of unit length, regions (n, max_regions, embed_size).
 
-        The regions are what VSRN's captioning head reads.
+        The regions are what VSRN's captioning head reads. Images are zeros beyond region_counts (n,), and so are the
+        regions; None: all are there.
         """
         regions = self.fc(images)
+        if region_counts is not None:
+            regions = regions.masked_fill(padding(region_counts, images.shape[1])[..., None], 0)
         if self.data_name == "coco_precomp":
             regions = _normalise_channels(regions)
         v = regions.transpose(1, 2)
         for number in range(1, 5):
-            v = getattr(self, f"Rs_GCN_{number}")(v)
+            v = getattr(self, f"Rs_GCN_{number}")(v, region_counts)
         regions = _normalise_channels(v.transpose(1, 2))
-        embeddings = self.img_rnn(regions)[1][0]
+        states, last = self.img_rnn(regions)
+        embeddings = last[0] if region_counts is None else state_after(states, region_counts)
         if self.data_name == "f30k_precomp":
             embeddings = self.bn(embeddings)
         return embeddings / torch.linalg.vector_norm(embeddings, dim=1, keepdim=True), regions
+
+
+def state_after(states: Tensor, counts: Tensor) -> Tensor:
+    """States (n, max, dim) of a GRU that reads forwards -> (n, dim), each after its count (n,) of steps."""
+    return states[torch.arange(len(states), device=states.device), counts - 1]
 
 
 def _normalise_channels(regions: Tensor) -> Tensor:

@@ -18,6 +18,11 @@ def l2_normalise(x: Tensor) -> Tensor:
     return normalised
 
 
+def mean_of_regions(regions: Tensor, region_counts: Tensor | None) -> Tensor:
+    """(n, max_regions, dim), zeros beyond region_counts (n,); None: all are there -> (n, dim)."""
+    return regions.mean(1) if region_counts is None else regions.sum(1) / region_counts[:, None]
+
+
 class RegionEncoder(nn.Module):
     """Linear map of precomputed region features.
 
@@ -76,9 +81,9 @@ class MeanRegionEncoder(nn.Module):
         self.no_imgnorm, self.use_abs = no_imgnorm, use_abs
         self.fc = initialised_linear(img_dim, embed_size)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, n_regions, img_dim) -> embeddings (n, embed_size)."""
-        embeddings: Tensor = self.fc(images.mean(1))
+    def forward(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, max_regions, img_dim), zeros beyond region_counts (n,); None: all are there -> embeddings."""
+        embeddings: Tensor = self.fc(mean_of_regions(images, region_counts))
         if not self.no_imgnorm:
             embeddings = nn.functional.normalize(embeddings, dim=1)
         return torch.abs(embeddings) if self.use_abs else embeddings

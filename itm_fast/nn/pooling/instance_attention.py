@@ -1,9 +1,14 @@
 """CVSE's attention of an image to its regions, and of a caption to its words: one vector each."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
+from itm_fast.nn.encoders.regions import mean_of_regions
 from itm_fast.nn.linear import TileLinear
+from itm_fast.nn.pooling.region_norm import alone, normalise_regions
+from itm_fast.ops._blocks import padding
 
 
 class RegionAttention(nn.Module):
@@ -26,10 +31,22 @@ class RegionAttention(nn.Module):
         )
         self.embedding_3 = nn.Sequential(nn.Linear(embed_size, 1))
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """(n, n_regions, embed_size) -> embeddings (n, embed_size) of unit length, at least float32."""
-        common = self.embedding_1(regions) * self.embedding_2(regions.mean(1))[:, None]
-        return _attended(self.embedding_3(common)[..., 0], regions)
+    def forward(self, regions: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n, n_regions, embed_size) -> embeddings (n, embed_size) of unit length, at least float32.
+
+        Regions are zeros beyond region_counts (n,) int64; None: all are there.
+        """
+        if region_counts is None:
+            common = self.embedding_1(regions) * self.embedding_2(regions.mean(1))[:, None]
+            return _attended(self.embedding_3(common)[..., 0], regions)
+        linear, norm, *activation = self.embedding_1
+        summed = getattr(norm, "summed", alone)  # of a training by several processes
+        local = normalise_regions(cast(nn.BatchNorm1d, norm), linear(regions), region_counts, summed)
+        for layer in activation:
+            local = layer(local)
+        common = local * self.embedding_2(mean_of_regions(regions, region_counts))[:, None]
+        missing = padding(region_counts, regions.shape[1])
+        return _attended(self.embedding_3(common)[..., 0].masked_fill(missing, -torch.inf), regions)
 
 
 class WordAttention(nn.Module):

@@ -131,13 +131,16 @@ class ESLSimilarity(nn.Module):
         self.sims = _Sims(embed_size, heuristic=heuristic)
         self.plus_encoder = _PlusEncoder(embed_size, heuristic=heuristic)
 
-    def forward(self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+    def forward(
+        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+    ) -> Tensor:
         """Similarities of all pairs.
 
         Args:
-            regions: (n_images, n_regions, embed_size) floating; all of them count, as in the original.
+            regions: (n_images, max_regions, embed_size) floating.
             words: (n_captions, max_words, embed_size), dtype and device of `regions`.
             word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
+            region_counts: (n_images,) int64, likewise for the regions.
 
         Returns:
             (n_images, n_captions), differentiable.
@@ -152,7 +155,8 @@ class ESLSimilarity(nn.Module):
             raise ValueError(f"regions and words must have dim {self.embed_size}, got {regions.shape[2]}")
         if regions.shape[1] == 0 or words.shape[1] == 0:
             raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
-        return self.attend(self.image_levels(regions), self.caption_levels(words, word_counts), word_counts)
+        captions = self.caption_levels(words, word_counts)
+        return self.attend(self.image_levels(regions), captions, word_counts, region_counts)
 
     def image_levels(self, regions: Tensor) -> Tensor:
         """Regions (n, n_regions, embed_size) -> their levels (n, n_regions, width)."""
@@ -178,14 +182,20 @@ class ESLSimilarity(nn.Module):
         parts = levels.split([len(form) for form in forms], dim=-1)
         return torch.cat([part @ form for part, form in zip(parts, forms, strict=True)], dim=-1)
 
-    def attend(self, image_levels: Tensor, caption_levels: Tensor, word_counts: Tensor | None = None) -> Tensor:
+    def attend(
+        self,
+        image_levels: Tensor,
+        caption_levels: Tensor,
+        word_counts: Tensor | None = None,
+        region_counts: Tensor | None = None,
+    ) -> Tensor:
         """What the two methods above return -> (n_images, n_captions), see `level_attention`.
 
         Raises:
             ValueError: A count is outside 1 ... max_words.
         """
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
-        return level_attention(image_levels, caption_levels, word_counts, temperature)
+        return level_attention(image_levels, caption_levels, word_counts, temperature, region_counts)
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:

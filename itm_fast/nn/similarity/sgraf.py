@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.nn.encoders.regions import l2_normalise, mean_of_regions
 from itm_fast.nn.linear import TileLinear
+from itm_fast.nn.pooling.region_norm import normalise_regions
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
+from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops.attended_similarity import (
     CaptionGroup,
     attended_similarity,
@@ -39,8 +41,10 @@ class _VisualGlobal(nn.Module):
         )
         self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
 
-    def forward(self, regions: Tensor) -> Tensor:
-        """(n_images, n_regions, embed_size) -> (n_images, embed_size)."""
+    def forward(self, regions: Tensor, region_counts: Tensor | None = None) -> Tensor:
+        """(n_images, n_regions, embed_size), zeros beyond region_counts (None: all valid) -> (n_images, embed_size)."""
+        if region_counts is not None:
+            return self._of_fewer(regions, region_counts)
         linear, *others = self.embedding_local
         norm, *activation = cast(list[nn.BatchNorm1d], others)
         local = linear(regions)
@@ -48,6 +52,17 @@ class _VisualGlobal(nn.Module):
         if norm.training:
             _count_batch(norm, local.detach())
         weights = checkpoint(self._weights, local, whole, norm, *activation, use_reentrant=False)
+        return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
+
+    def _of_fewer(self, regions: Tensor, region_counts: Tensor) -> Tensor:
+        linear, norm, *activation = self.embedding_local
+        local = normalise_regions(cast(nn.BatchNorm1d, norm), linear(regions), region_counts)
+        for layer in activation:
+            local = layer(local)
+        whole = self.embedding_global(mean_of_regions(regions, region_counts))
+        logits = self.embedding_common(local * whole[:, None])
+        missing = padding(region_counts, regions.shape[1])[..., None]
+        weights = logits.masked_fill(missing, -torch.inf).softmax(1)
         return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
 
     def _weights(self, local: Tensor, whole: Tensor, norm: nn.BatchNorm1d, *activation: nn.Module) -> Tensor:
@@ -255,7 +270,9 @@ class SGRAFSimilarity(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+    def forward(
+        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+    ) -> Tensor:
         """Similarities of all pairs.
 
         The counts are read on the host: on CUDA this waits for the device.
@@ -264,6 +281,8 @@ class SGRAFSimilarity(nn.Module):
             regions: (n_images, n_regions, embed_size) floating; in training at least two images.
             words: (n_captions, max_words, embed_size), dtype and device of `regions`.
             word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
+            region_counts: (n_images,) int64, likewise for the regions. What is missing takes part as zeros, which have
+                no share in an attended context of unit length.
 
         Returns:
             (n_images, n_captions) between 0 and 1, differentiable.
@@ -276,10 +295,14 @@ class SGRAFSimilarity(nn.Module):
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
+        if region_counts is not None:
+            _checks.check_counts("region_counts", region_counts, "regions", regions)
+            region_counts = valid_counts("region_counts", region_counts, regions)
+            regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
         counts = [counts[caption] for caption in order]
         packed = _without_padding(words, order, counts)
-        images = self.v_global_w(regions)
+        images = self.v_global_w(regions, region_counts)
         results = []
         for part in _parts(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim)):
             n_words = sum(part)

@@ -181,8 +181,8 @@ def _mapping(**entries):
         (_mapping(**{"3": "../precomp/train_caps.txt"}), DataError, "expected a file below the folder of images"),
         (_mapping(**{"3": "/etc/hostname"}), DataError, "expected a file below the folder of images"),
         (_mapping(**{"3": "nowhere/3.png"}), FileNotFoundError, "gives it for image 3 of"),
-        (_spoil("precomp/train_caps.txt", b"one\ntwo\n"), DataError, "2 captions; expected a multiple of 5"),
-        (_spoil("precomp/train_ids.txt", b"7\n3\n"), DataError, "2 ids; expected 4"),
+        (_spoil("precomp/train_caps.txt", b"one\ntwo\n"), DataError, "4 ids and train_caps.txt 2 lines"),
+        (_spoil("precomp/train_ids.txt", b"7\n3\n12\n"), DataError, "3 ids and train_caps.txt 20 lines"),
         (lambda r: (r / "precomp/train_ids.txt").unlink(), FileNotFoundError, "train_ids.txt: no such file"),
     ],
 )
