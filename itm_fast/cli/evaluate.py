@@ -10,7 +10,7 @@ from itm_fast.cli.console import progress_bar
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
 from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, ProtocolFlags
-from itm_fast.cli.sources import open_model
+from itm_fast.cli.source_flags import open_model
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
-from itm_fast.cli.sources import is_model, open_source
+from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import AlphaSearch

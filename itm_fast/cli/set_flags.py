@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.choices import ProtocolName
 from itm_fast.cli.console import print_json
-from itm_fast.cli.sources import ModelOptions
+from itm_fast.cli.source_flags import ModelOptions
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import Report

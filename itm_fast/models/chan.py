@@ -6,7 +6,7 @@ from typing import ClassVar
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import Preset
-from itm_fast.models.text import TextConfig, TextModel, caption_encoder
+from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
 from itm_fast.ops import _checks

@@ -9,7 +9,7 @@ from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import Preset, outside_autocast
-from itm_fast.models.text import TextConfig, TextModel, caption_encoder
+from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
 

@@ -10,7 +10,7 @@ from itm_fast.data.augment import SizeAugment, compacted
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import EmbeddingModel, Encoded, Preset
-from itm_fast.models.text import TextConfig, TextModel
+from itm_fast.models.caption_encoders import TextConfig, TextModel
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.grid import BACKBONES, PIXELS_PER_CELL, BackboneSource, GridEncoder, load_backbone
 from itm_fast.nn.encoders.gru import GRUEncoder

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HANG_SECONDS
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -26,14 +27,16 @@ BENCH = Path(__file__).parents[2] / "bench"
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"
     command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "2", "--json", str(output)]
-    result = subprocess.run([*command, "--label", "tiny"], capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(
+        [*command, "--label", "tiny"], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
+    )
     assert result.returncode == 0, result.stderr
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"
     assert all(min(case["milliseconds"].values()) > 0 for case in record["cases"])
     if script == "retrieval":  # all of them end in the same comparison
         again = subprocess.run(
-            [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=120
+            [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=HANG_SECONDS
         )
         assert "faster than tiny" in again.stdout
 
@@ -43,7 +46,7 @@ def test_the_experiment_on_little_data(tmp_path):
     small = {"n-train": 30, "n-test": 6, "dim": 8, "embed-size": 8, "num-epochs": 1, "batch-size": 5, "seeds": 2}
     command = [sys.executable, str(BENCH / "sam_small_data.py"), "--json", str(output)]
     command += [f"--{name}={value}" for name, value in small.items()]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
     assert result.returncode == 0, result.stderr
     results = json.loads(output.read_text(encoding="utf-8"))["results"]
     assert {name: len(runs) for name, runs in results.items()} == {"fixed": 2, "SAM": 2}

@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from patience import HANG_SECONDS
 
 from itm_fast.cli import main as cli
 
@@ -98,7 +99,7 @@ def typed(command, environment, folder, lines):
     try:
         for line in lines:
             os.write(terminal, line.encode())
-            screen, deadline = "", time.monotonic() + 10
+            screen, deadline = "", time.monotonic() + HANG_SECONDS
             while "<<" not in screen and time.monotonic() < deadline:
                 if select.select([terminal], [], [], 0.1)[0]:
                     screen += os.read(terminal, 65536).decode(errors="replace")

@@ -119,7 +119,7 @@ def test_relevance_of_its_own_captions(place, capsys):
 
 
 def test_a_source_of_other_commands(place):
-    from itm_fast.cli.sources import ModelOptions, is_model, open_source
+    from itm_fast.cli.source_flags import ModelOptions, is_model, open_source
 
     scorer = open_source(str(place / "out"), ModelOptions())
     assert (scorer.n_images, scorer.n_captions) == (N_IMAGES, 24)

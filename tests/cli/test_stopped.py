@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from patience import HANG_SECONDS
 from safetensors.torch import load_file
 
 from itm_fast.data import make_data
@@ -50,7 +51,7 @@ def forked():
 
     yield run
     server.stdin.close()
-    assert server.wait(20) == 0
+    assert server.wait(HANG_SECONDS) == 0
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """`itm-fast train`: SCAN's flags, presets, resuming after a kill, bad input in one line."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -71,8 +69,27 @@ def test_settings_survive_their_file(data, tmp_path):
         RunSettings.load(tmp_path / "train.json")
 
 
+KILLED = """
+import os, signal, sys
+from itm_fast.cli import main
+
+replace, n_saved, written = os.replace, 0, sys.argv[1] == "written"
+
+def replace_and_die(aside, path):
+    global n_saved
+    n_saved += os.path.basename(path) == "checkpoint.pt"
+    if n_saved < 7 or written:
+        replace(aside, path)
+    if n_saved == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+os.replace = replace_and_die
+sys.exit(main.main(sys.argv[2:]))
+"""
+
+
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
-    """kill -9 at some moment, once or twice; the losses are those of a run that was left alone."""
+    """kill -9 before a checkpoint has its name, and right after; the losses are those of a run that was left alone."""
 
     def losses(folder):
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -81,16 +98,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     more = ["--num_epochs", "40", "--save_step", "1", "--log_step", "1", "--val_step", "1000"]
     assert train(*flags(data, "--model_name", str(whole), *more)) == 0
-    command = [sys.executable, "-m", "itm_fast", "train"]
-    first = subprocess.Popen([*command, *flags(data, "--model_name", str(killed), *more)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(0.2)
-    os.kill(first.pid, signal.SIGKILL)
-    first.wait()
-    step = torch.load(killed / "checkpoint.pt", weights_only=True)["state"]["step"]
-    assert 0 < step < 200
+    begun = ["train", *flags(data, "--model_name", str(killed), *more)]
+    for arguments, moment, step in ((begun, "aside", 6), (["train", "--resume", str(killed)], "written", 13)):
+        command = [sys.executable, "-c", KILLED, moment, *arguments]
+        assert subprocess.run(command, stderr=subprocess.DEVNULL).returncode == -signal.SIGKILL
+        assert torch.load(killed / "checkpoint.pt", weights_only=True)["state"]["step"] == step
     assert train("--resume", killed) == 0
     assert losses(killed) == losses(whole)
     states = [torch.load(folder / "checkpoint.pt", weights_only=True)["state"]["model"] for folder in (whole, killed)]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HANG_SECONDS
 
 from itm_fast import build_info
 
@@ -51,7 +52,12 @@ def test_the_operator_tests_pass_on_every_path(forced):
     if "ITM_FAST_CPU" in forced and not available(forced["ITM_FAST_CPU"]):
         pytest.skip(f"this processor has no {forced['ITM_FAST_CPU']}")
     result = subprocess.run(
-        [*RUN, *SOME_TESTS], env={**os.environ, **forced}, capture_output=True, text=True, timeout=300, check=False
+        [*RUN, *SOME_TESTS],
+        env={**os.environ, **forced},
+        capture_output=True,
+        text=True,
+        timeout=HANG_SECONDS,
+        check=False,
     )
     assert result.returncode == 0, result.stdout[-3000:]
 

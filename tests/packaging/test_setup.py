@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import setuptools
+from patience import HANG_SECONDS
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ("setup.py", "build_ext", "--inplace")
@@ -45,7 +46,12 @@ class Machine:
     def build(self, command: tuple[str, ...] = BUILD) -> str:
         """What the failing build says on stderr."""
         done = subprocess.run(
-            [sys.executable, *command], cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=HANG_SECONDS,
         )
         assert done.returncode == 1, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from patience import HANG_SECONDS
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or chrome 
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=1000 * HANG_SECONDS)
         yield launched
         launched.close()
 
@@ -43,6 +44,7 @@ def opened(browser, url):
 
     def open_page(**options):
         context = browser.new_context(**options)
+        context.set_default_timeout(1000 * HANG_SECONDS)
         contexts.append(context)
         tab = context.new_page()
         tab.on("console", lambda message: wrong.append(message.text))

@@ -169,7 +169,7 @@ place, out = sys.argv[1:]
 def progress(kind, done, total):
     if (kind, done) == ("images", 6):
         print("now", flush=True)
-        time.sleep(60)
+        time.sleep(3600)  # until it is killed
 items = read_captioned_images(place + "/set.json")
 extract_embeddings(load_dual_encoder(place + "/clip"), items, [place + "/images"], out, batch_size=3,
     caption_batch_size=4, workers=2, progress=progress)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from patience import HANG_SECONDS
 
 from itm_fast.data import make_data
 from itm_fast.training.distributed import SyncedBatchNorm1d, World, joined_world, synchronise_batch_norms
@@ -37,7 +38,7 @@ def start(data, folder, n_processes, *flags):
             environment |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, env=environment, **pipes))
-    outputs = [process.communicate(timeout=240) for process in processes]
+    outputs = [process.communicate(timeout=HANG_SECONDS) for process in processes]
     for process, (_, errors) in zip(processes, outputs, strict=True):
         assert process.returncode == 0, errors
     assert all(not printed for printed, _ in outputs[1:])

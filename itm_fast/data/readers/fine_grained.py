@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from itm_fast.errors import DataError
 from itm_fast.files.reading import find_file, read_array, read_json
-from itm_fast.similarities.scorers import IntArray
 
 PUBLISHED = "https://github.com/cwj1412/MSCOCO-Flikcr30K_FG (Annotations/ and Images/)"
 _FILES = {"coco-fg": "MSCOCO_FG", "flickr30k-fg": "Flickr30K_FG"}
@@ -30,7 +30,7 @@ class FineGrained:
     originals: list[str]
     captions: list[tuple[str, int]]
 
-    def caption_to_image(self, names: list[str]) -> IntArray:
+    def caption_to_image(self, names: list[str]) -> npt.NDArray[np.int64]:
         """(n_captions,) int64: the place of each caption's image among file names. Always by name, never by order."""
         places = {name: place for place, name in enumerate(names)}
         return np.array([places[f"{key}.jpg"] for key, _ in self.captions], dtype=np.int64)

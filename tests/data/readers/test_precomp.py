@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from patience import HANG_SECONDS
 
 from itm_fast.data.readers.precomp import PrecompDataset
 from itm_fast.errors import DataError
@@ -112,7 +113,7 @@ def test_dataset_reaches_a_spawned_process(write_split):
         [sys.executable, "-c", FIRST_VALUE],
         input=pickle.dumps(PrecompDataset(folder, "train")),
         stdout=subprocess.PIPE,
-        timeout=120,
+        timeout=HANG_SECONDS,
         check=True,
     )
     assert float(child.stdout) == distinct[1, 0, 0]
