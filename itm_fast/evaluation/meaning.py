@@ -55,7 +55,7 @@ def source_notes(scorer: TileScorer) -> list[str]:
     notes = []
     for name, one in _parts(scorer):
         of = f" of {name}" if name else ""
-        if isinstance(one, DotProductScorer):
+        if isinstance(one, DotProductScorer) and not one.are_unit:
             images, captions = _lengths(one.images), _lengths(one.captions)
             notes += _length_notes(of, "Embeddings", images, captions)
             for side, lengths, n in (("image", images, one.n_images), ("caption", captions, one.n_captions)):
@@ -129,7 +129,7 @@ def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
     if not best.numel():
         return notes
     most = float(best.max())
-    if most <= 0 and not any("φ is 0 everywhere" in note for note in notes):
+    if most <= 0 and not getattr(source, "is_zero", False):
         notes.append(
             f"WARNING: no pair has φ above 0 (the largest is {most:g}): NCS is 0 whatever is retrieved; look at where "
             "φ comes from."

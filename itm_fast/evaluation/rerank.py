@@ -181,6 +181,7 @@ def search_alpha(
     beta: float = 1.0,
     captions_per_image: int | None = None,
     caption_to_image: npt.ArrayLike | Tensor | None = None,
+    normalise: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> AlphaSearch:
@@ -195,7 +196,8 @@ def search_alpha(
         beta: factor of the fine score.
         captions_per_image: as in ``evaluate``.
         caption_to_image: likewise.
-        chunk_bytes: as in ``rerank``.
+        normalise: as in ``rerank``; so are all that follow.
+        chunk_bytes: likewise.
         progress: likewise.
 
     Returns:
@@ -213,6 +215,8 @@ def search_alpha(
         _check_factors(alpha, beta)
     if alphas is not None and not len(alphas):
         raise ValueError("alphas is empty, expected numbers to try")
+    if normalise:
+        coarse, fine = _at_unit_length(coarse, fine)
     request = _request(RSUM_KS, captions_per_image, caption_to_image, None, None, None, None)
     plan, scored = _scored(coarse, fine, k, request, chunk_bytes, progress)
     gallery = scored.galleries[0]

@@ -170,6 +170,7 @@ class Cider:
             None if candidates is None else len(candidates),
             unary=self.variant == "cider_d",
             sigma=self.sigma if self.variant == "cider_d" else 0.0,
+            is_zero=of_zero is not None,
             notes=[note for note in notes.values() if note is not None],
         )
 

@@ -14,6 +14,7 @@ import torch
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Collator
+from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
 from itm_fast.data.readers.images import open_split
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.data.text.caption_tokens import CaptionTokens
@@ -225,11 +226,13 @@ def find_vocabulary(
     if data.vocab_path is not None and not data.vocab_path.is_dir():
         return load_vocabulary(data.vocab_path)
     if data.vocab_path is not None:
-        names = [f"{data.data_name}_vocab{suffix}" for suffix in (".json", ".pkl")]
-        for name in names:
-            if (data.vocab_path / name).is_file():
-                return Vocabulary.load(data.vocab_path / name)
-        raise FileNotFoundError(f"{data.vocab_path}: holds neither {' nor '.join(names)}")
+        found = vocabularies_in(data.vocab_path, data.folder)
+        if found:
+            return Vocabulary.load(found[0])
+        held = ", ".join(path.name for path in all_vocabularies(data.vocab_path)) or "no vocabulary"
+        raise FileNotFoundError(
+            f"{data.vocab_path}: holds {held}, but not {data.data_name}_vocab.json or .pkl; give --vocab-path the file"
+        )
     if (data.folder / "vocab.json").is_file():
         return Vocabulary.load(data.folder / "vocab.json")
     split = resolve_tokenizer(data.tokenizer)
@@ -246,7 +249,7 @@ def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: l
     for caption in captions:
         left.setdefault(caption // step, []).append(dataset.captions[caption])
     return SemanticMarginLoss(
-        Cider().fit(list(left.values())).encode(references),
+        Cider(tokenizer=settings.data.cider_tokenizer).fit(list(left.values())).encode(references),
         temperature=sam.sam_temperature,
         sampling=sam.sam_sampling,
         variant=sam.sam_variant,
@@ -270,7 +273,7 @@ def _validator(
     if settings.training.select == "nsum":
         step = dataset.captions_per_image
         references = [dataset.captions[i : i + step] for i in range(0, dataset.n_captions, step)]
-        relevance = Cider().fit(references).encode(references)
+        relevance = Cider(tokenizer=settings.data.cider_tokenizer).fit(references).encode(references)
 
     def validate() -> dict[str, Any]:
         scorer = ModelScorer(model, dataset, tokens=tokens, device=device)
