@@ -69,7 +69,7 @@ class Ensemble(MeanFlags, DataSetFlags, WeightFlags, SaveFlags, OutputFlags):
 def run(args: Ensemble) -> int:
     """Evaluate the ensemble, print the report, and return the exit code."""
     from itm_fast.evaluation import EnsembleScorer, evaluate, search_weights
-    from itm_fast.evaluation.meaning import source_notes
+    from itm_fast.evaluation.caveats import source_notes
 
     if len(args.ids) not in (0, 1, len(args.members)):
         raise ValueError(f"--ids has {len(args.ids)} files, expected one, or one a member: {len(args.members)}")

@@ -99,7 +99,7 @@ class Evaluate(
 def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
-    from itm_fast.evaluation.meaning import normalised, source_notes
+    from itm_fast.evaluation.caveats import normalised, source_notes
 
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)

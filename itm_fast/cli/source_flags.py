@@ -151,12 +151,11 @@ def _original(model: Path, data: Path, concepts: Path | None, named: Path | None
 def _vocabularies(model: Path, data: Path, named: Path | None) -> list[Path]:
     """Where the vocabulary of a checkpoint may be: what is named, or beside the checkpoint, or in the data set."""
     from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
-    from itm_fast.data.text.word_pieces import holds_word_pieces
     from itm_fast.pretrained import pretrained_folder
 
     if named is None:
         found = [*vocabularies_in(model.parent, data), *vocabularies_in(data, data)]
-        found += [model.parent] if holds_word_pieces(model.parent) else []
+        found += [model.parent] if _is_of_bert(model.parent) else []
         if found:
             return list(dict.fromkeys(found))
         raise FileNotFoundError(
@@ -166,7 +165,7 @@ def _vocabularies(model: Path, data: Path, named: Path | None) -> list[Path]:
     if not named.exists() and named.suffix not in (".json", ".pkl", ".txt"):
         files = "vocab.txt or tokenizer.json; or the file of a vocabulary"
         return [pretrained_folder(str(named), argument="--vocab", files=files)]
-    if not named.is_dir() or holds_word_pieces(named):
+    if not named.is_dir() or _is_of_bert(named):
         return [named]
     found = vocabularies_in(named, data)
     if found:
@@ -178,3 +177,7 @@ def _vocabularies(model: Path, data: Path, named: Path | None) -> list[Path]:
         f"{named}: holds {', '.join(path.name for path in held)}, none of them called after the data set {data}: give "
         f"the one the checkpoint was trained with, such as --vocab {held[0]}"
     )
+
+
+def _is_of_bert(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("vocab.txt", "tokenizer.json"))

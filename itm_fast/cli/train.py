@@ -215,7 +215,7 @@ def _found(data: DataConfig) -> DataConfig:
     from itm_fast.data.readers.data_folders import data_set_folder
 
     named = data.folder
-    found = data_set_folder(named)
+    found = data_set_folder(named, "--data-path {parent} --data-name {name}")
     return data if found == named else dataclasses.replace(data, data_path=found.parent, data_name=found.name)
 
 

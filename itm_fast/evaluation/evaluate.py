@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
 from itm_fast.evaluation.figures import (
     RSUM_KS,
     UndefinedError,
@@ -18,7 +19,6 @@ from itm_fast.evaluation.figures import (
     sum_note,
     with_common_sums,
 )
-from itm_fast.evaluation.meaning import normalised, rank_notes, relevance_notes, source_notes
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.evaluation.caveats import has_embeddings, normalised, source_notes
 from itm_fast.evaluation.figures import RSUM_KS, mean_figures
 from itm_fast.evaluation.list_sections import extra_sections, list_section
-from itm_fast.evaluation.meaning import has_embeddings, normalised, source_notes
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.files.ids import IdsLike

@@ -8,7 +8,7 @@ _BELOW = "precomp"  # where VSE-infinity and its descendants keep features and c
 _SUFFIXES = (".json", ".pkl")
 
 
-def data_set_folder(named: Path) -> Path:
+def data_set_folder(named: Path, flags: str = "--data {path}") -> Path:
     """The folder of a data set: the one named, or `precomp/` in it; beside it, where there is no such folder.
 
     The last is what VSE-infinity and ESL do with their own arguments: `data_path` data/f30k and `data_name`
@@ -16,6 +16,7 @@ def data_set_folder(named: Path) -> Path:
 
     Args:
         named: As people say it.
+        flags: How they say it, for the message, with {path} or with its {parent} and {name}.
 
     Raises:
         FileNotFoundError: It holds no data set, but folders near it do; the message says which.
@@ -25,10 +26,12 @@ def data_set_folder(named: Path) -> Path:
         if holds_data_set(place):
             return place
     around = named if named.is_dir() else named.parent
-    near = sorted(path for path in around.iterdir() if holds_data_set(path)) if around.is_dir() else []
+    below = sorted(around.iterdir()) if around.is_dir() else []
+    near = [place for path in below for place in (path, path / _BELOW) if holds_data_set(place)]
     if near:
         what = "holds no data set ({split}_caps.txt)" if named.is_dir() else "no such folder"
-        raise FileNotFoundError(f"{named}: {what}; those near it are {', '.join(map(str, near))}: give one of them")
+        said = (flags.format(path=path, parent=path.parent, name=path.name) for path in near)
+        raise FileNotFoundError(f"{named}: {what}; what is near it takes {', or '.join(said)}")
     return named
 
 
