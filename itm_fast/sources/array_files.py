@@ -20,6 +20,7 @@ from itm_fast.files.pickled_arrays import unpickled_arrays
 from itm_fast.files.reading import read_array, read_arrays, read_json
 from itm_fast.similarities.scorers import Array
 
+_SAVED = re.compile(rb"[+-]?(\d\.\d{18}e[+-]\d{2,3}|nan|inf)")  # a number of np.savetxt
 _UNPICKLED = (
     "a pickle, which is read only if asked for (pickled=True, --pickled), and then arrays and nothing else of it"
 )
@@ -203,6 +204,9 @@ def _text(path: Path) -> npt.NDArray[np.generic]:
             n_rows, width = n_rows + 1, len(row)
     if not n_rows:
         raise DataError(f"{path}: holds no numbers, expected a row of them a line, as np.savetxt writes it")
+    # A number that is cut short may still be one; where np.savetxt wrote the file, its width tells.
+    if not line.endswith(b"\n") and _SAVED.fullmatch(line.split()[0]) and not _SAVED.fullmatch(line.split()[-1]):
+        raise DataError(f"{path}:{number}: cut short, in its last number {line.split()[-1].decode('ascii', 'replace')}")
     array = np.frombuffer(numbers).reshape(n_rows, width)
     return array if width > 1 else (array[:, 0].astype(np.int64) if whole else array[:, 0])
 

@@ -218,6 +218,22 @@ def test_train(run, data, tmp_path):
     assert run("evaluate", "--model", "run", "--data", "data/f30k")["rsum"] > 0  # the run's own folder: its best model
 
 
+def test_train_splits_characters_for_sam_if_told(run, tmp_path, capsys):
+    folder = tmp_path / "data" / "f30k" / "precomp"
+    for split, n_images in (("train", 12), ("dev", 10)):
+        lines = [f"第{chr(0x4E00 + 7 * i)}只{chr(0x5E00 + 9 * c)}在海滩上跑" for i in range(n_images) for c in range(5)]
+        (folder / f"{split}_caps.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    flags = ["train", "vsepp", "--data_path", "data/f30k", *TINY.split(), "--tokenizer", "split"]
+    flags += ["--sam", "--select", "nsum", "--trackers"]
+    assert cli.main(flags) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert ["captions are in a script without blanks" in line for line in said] == [True, True]
+    assert "60 of 60" in said[0]
+    assert "50 of 50" in said[1]  # of dev, for nsum
+    assert cli.main([*flags, "--model_name", "other", "--cider_tokenizer", "characters"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_train_says_what_to_type(run, tmp_path):
     (tmp_path / "data" / "f30k" / "precomp").rename(tmp_path / "data" / "f30k_precomp")
     message = run("train", "vsepp", "--data_path", "data", "--data_name", "precomp", *TINY.split())
