@@ -57,13 +57,15 @@ def test_lengths_are_said_where_they_move_a_figure(images, captions, moved):
 
 
 @pytest.mark.parametrize(
-    "kind", ["array", "tensor", "memory map", "integers", "float16", "ensemble", "two ways", "scorer"]
+    "kind", ["array", "tensor", "memory map", "huge", "integers", "float16", "ensemble", "two ways", "scorer"]
 )
 def test_normalise_is_the_cosine_for_every_kind(kind, tmp_path):
     images, captions = LONG_IMAGES, LONG_CAPTIONS
     expected = COSINE
     if kind == "integers":
         images, captions = np.round(10 * images).astype(np.int16), np.round(10 * captions).astype(np.int16)
+    if kind == "huge":
+        images, captions = images * np.float32(1e25), captions * np.float32(1e25)  # their squares are beyond float32
     if kind == "float16":
         images, captions = (900 * images).astype(np.float16), (900 * captions).astype(np.float16)
         assert np.isfinite(images).all()  # but their squares are beyond float16
@@ -212,6 +214,17 @@ def test_few_candidates_give_the_cut_offs_that_were_asked_for(folds, positives):
     assert "R@5" in str(report)
     with pytest.raises(ValueError, match="R@10 is undefined: image"):
         evaluate(both, ks=(1, 10), **options)
+
+
+def test_a_sum_that_a_fold_lacks_is_in_no_scope():
+    inside = np.arange(60) // 30 == np.arange(12)[:, None] // 6
+    of_fold = np.where(inside, COSINE, -np.inf)
+    sims = np.where(~inside | (of_fold >= np.sort(of_fold, 1)[:, -7:-6]), COSINE, -np.inf)
+    both = TwoWayScorer(sims, COSINE)  # 37 candidates in the whole gallery, seven of them in the fold
+    assert "rsum" in evaluate(both)
+    report = evaluate(both, ks=(1, 5), folds=2)
+    assert all("rsum" not in scope for scope in (report, report["full"], report["fold_mean"], *report["folds"]))
+    assert str(report).count("rsum was left out") == 1
 
 
 def test_few_candidates_leave_out_nsum_too():

@@ -90,6 +90,14 @@ def test_a_script_without_blanks_is_said_and_characters_mend_it(captions, tokeni
     assert (messages, mended.notes) == ([], ())
 
 
+@pytest.mark.parametrize("tokenizer", ["split", "ptb"])
+def test_blanks_at_punctuation_do_not_part_words(tokenizer):
+    captions = [["两只风筝在海滩上飞， 有人在旁边看着"], ["一列红色火车离开车站， 天下着大雪"]]
+    corpus, _ = said(lambda: Cider(tokenizer=tokenizer).fit(captions).encode(captions))
+    # 9 + 7 and 10 + 5 characters in four tokens, none of which is a whole caption
+    assert "leaves 7.8 of its characters in a token (0 captions are one token)" in corpus.notes[0]
+
+
 @pytest.mark.parametrize(
     "captions",
     [
