@@ -90,7 +90,8 @@ def _warnings_in_one_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, DataWarning):
-                print_warning(str(message))
+                if os.environ.get("RANK", "0") == "0":  # of several processes that train, one speaks
+                    print_warning(str(message))
             else:
                 others(message, category, *place, **more)
 
