@@ -1,27 +1,30 @@
 # Everything from a fresh clone with Python >= 3.10 and g++ or clang++:
 #   make demo     a small data set, training, evaluation, a page of results (no download)
 #   make test     the tests
+#   make test-fast  those that take two minutes: no emulated kernels, no learning, no benches, no browser
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides).
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides),
+# TEST_JOBS=4 (processes of the tests, one thread each; 0: one process with all threads), PYTEST_ARGS="-k recall".
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BENCH ?= $(filter-out bench/_%,$(wildcard bench/*.py))
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
 FORMATTED := $(SOURCES) $(wildcard tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build bench lint format sanitize docs lock clean
+.PHONY: help demo test test-fast build bench lint format sanitize docs lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
-	@echo "Targets: demo test build bench lint format sanitize docs lock clean"
+	@echo "Targets: demo test test-fast build bench lint format sanitize docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
 # The torch of an extra index wins over the plain one's because its version has a suffix (2.13.0+cpu).
@@ -43,8 +46,14 @@ build: $(VENV)/.built
 demo: build
 	$(BIN)/itm-fast demo
 
+# By file, so that what a file has trained or compiled serves all of its tests.
+PYTEST := $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+
 test: build
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-fast: build
+	$(PYTEST) -m "not emulated and not learning and not bench and not browser" $(PYTEST_ARGS)
 
 bench: build
 	-$(PIP) install -r requirements/bench.txt

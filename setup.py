@@ -14,9 +14,11 @@ import sysconfig
 from glob import glob
 from pathlib import Path
 
+import setuptools
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
+MIN_SETUPTOOLS = 77  # which knows pyproject.toml's licence; also in its [build-system]
 MIN_TORCH = (2, 11)
 MIN_COMPILER = {"g++": (10, 0), "clang++": (12, 0)}  # C++20, which torch's headers ask for
 MIN_NVCC = (12, 0)  # C++20
@@ -164,7 +166,7 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
     target = f"-DTORCH_TARGET_VERSION=0x{MIN_TORCH[0]:02x}{MIN_TORCH[1]:02x}000000000000"
     facts = [f'-DITM_FAST_NVCC="{number}"', f'-DITM_FAST_CUDA_ARCHITECTURES="{architectures}"']
-    nvcc = ["-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
+    nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
         [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
@@ -200,7 +202,8 @@ def extensions() -> dict:
 
     # No -march: kernels choose their instruction set at run time. No -fopenmp: threads come from torch's own pool.
     # -g0 because Python's own flags often hold -g; the prefix map keeps the build folder out of error messages.
-    flags = ["-O3", "-g0", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
+    # The C++ standard is ours: torch's own choice, where none is given, is too old before 2.12.
+    flags = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
     flags += [f"-ffile-prefix-map={ROOT}/="]
     flags += [word for path in include_paths() for word in ("-isystem", path)]
     link_flags: list[str] = []
@@ -250,4 +253,6 @@ def extensions() -> dict:
     return {"ext_modules": [cpu, *cuda], "cmdclass": {"build_ext": Build}}
 
 
+if int(setuptools.__version__.partition(".")[0]) < MIN_SETUPTOOLS:
+    stop(f"setuptools {setuptools.__version__} is too old. Run: pip install 'setuptools>={MIN_SETUPTOOLS}'")
 setup(**(extensions() if COMPILES.intersection(sys.argv) else {}))

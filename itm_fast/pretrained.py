@@ -1,11 +1,11 @@
 """Pretrained transformers on this machine: a local folder, or one in the cache; nothing is ever downloaded."""
 
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
 
 CONFIG = "config.json"
 
@@ -74,10 +74,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected the folder of a pretrained transformer")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
+    found = read_json(path)
     if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
         raise DataError(f'{path}: expected {{"model_type": "bert", ...}}, as transformers writes it')
     return {name: value for name, value in found.items() if name != "_name_or_path"}  # where it once was

@@ -46,7 +46,7 @@ struct AttendedOperands {
         word_panels(n_words * dim),
         weight_panels(backward ? padded_width * dim : 0),
         weight_transposed(backward ? 0 : padded_width * dim) {
-    parallel_items(words.blocks.size(),
+    parallel_items(words.blocks.size(), double(n_words) * dim * kMoveWork,
                    [&](int64_t b) { pack_row_panels<T, T>(captions, words.blocks[b], n_words, word_panels.data()); });
     const Batch rows(weight.unsqueeze(0), std::nullopt, "weight");
     const Block all{0, 1, width, padded_width, 0};
@@ -57,6 +57,8 @@ struct AttendedOperands {
   }
 
   int64_t columns_of(int64_t first) const { return std::min(kDimensionRun, dim - first); }
+  // Of the similarities, the contexts and the map of all words in one image.
+  double work_of_image() const { return double(n_words) * (2 * n_regions + padded_width + kWeighWork / 8) * dim; }
   const T* words_of(const Block& block, int64_t first) const {
     return word_panels + first * n_words + block.start * columns_of(first);
   }
@@ -123,7 +125,7 @@ void attended_similarity_tiles(const AttendedOperands<T>& all, const T* bias, T*
   const auto square = ITM_PICK(squared_differences<T>);
   const auto normalise = ITM_PICK(unit_rows<T>);
   const int64_t n_blocks = all.words.blocks.size(), total = all.captions.total();
-  parallel_workers(all.images.n_groups * n_blocks, [&](auto next) {
+  parallel_workers(all.images.n_groups * n_blocks, all.images.n_groups * all.work_of_image(), [&](auto next) {
     AttendedTile<T> t(all);
     for (int64_t item = next(); item >= 0; item = next()) {
       const Block& block = all.words.blocks[item % n_blocks];
@@ -285,7 +287,7 @@ template <class T>
 void attended_similarity_backward_tiles(const AttendedOperands<T>& all, const AttendedGradients<T>& gradients) {
   const int64_t n_images = all.images.n_groups;
   InOrder order;
-  parallel_workers((n_images + kRunImages - 1) / kRunImages, [&](auto next) {
+  parallel_workers((n_images + kRunImages - 1) / kRunImages, 3 * n_images * all.work_of_image(), [&](auto next) {
     AttendedBackward<T> backward(all, gradients);
     for (int64_t run = next(); run >= 0; run = next()) {
       InOrder::Turn turn(order, run);

@@ -12,10 +12,12 @@
 namespace itm {
 namespace {
 
-constexpr int64_t kBlockImages = 128;      // fits the uint8 of a list entry; sums of a caption are 1 kB
-constexpr int64_t kBlockCaptions = 16384;  // bounds the transposed block that each worker holds (8 MB in float32)
-constexpr int64_t kLanesPadding = 8;       // doubles of the widest vector
-constexpr int64_t kDenseFrom = 10;         // a dense list of 128 costs as much as about ten single entries
+constexpr double kBlockPairWork = 1 << 11;  // of an image and a caption in a block, 20 ns or so; see parallel.h
+constexpr double kPairWork = 1 << 16;       // of one by itself, half a microsecond or so
+constexpr int64_t kBlockImages = 128;       // fits the uint8 of a list entry; sums of a caption are 1 kB
+constexpr int64_t kBlockCaptions = 16384;   // bounds the transposed block that each worker holds (8 MB in float32)
+constexpr int64_t kLanesPadding = 8;        // doubles of the widest vector
+constexpr int64_t kDenseFrom = 10;          // a dense list of 128 costs as much as about ten single entries
 
 double penalty(const EncodedCaptions& text, int64_t difference) {
   if (text.sigma == 0) return 1;
@@ -164,7 +166,7 @@ void cider_block(const EncodedCaptions& text, const int64_t* image_ids, int64_t 
     const int64_t count = std::min(kBlockCaptions, n_captions - first);
     const int64_t* captions = caption_ids + first;
     const ByLength order(text, captions, count);
-    parallel_workers(image_blocks, [&](auto next) {
+    parallel_workers(image_blocks, kBlockPairWork * n_images * count, [&](auto next) {
       std::vector<double> sums(kBlockImages);
       const std::unique_ptr<Out[]> rows(new Out[count * block_images]);  // [caption, image], sequential to write
       Matches matches;
@@ -195,7 +197,7 @@ template <class Out>
 void cider_pairs(const EncodedCaptions& text, const int64_t* image_ids, const int64_t* caption_ids, int64_t n,
                  Out* out) {
   constexpr int64_t kPairsPerItem = 64;
-  parallel_workers((n + kPairsPerItem - 1) / kPairsPerItem, [&](auto next) {
+  parallel_workers((n + kPairsPerItem - 1) / kPairsPerItem, kPairWork * n, [&](auto next) {
     std::vector<int32_t> keys;
     std::vector<double> factors;
     for (int64_t item = next(); item >= 0; item = next())

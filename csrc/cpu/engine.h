@@ -82,7 +82,7 @@ struct Columns {
       stride = std::max(stride, blocks[b].padded + kColumnSlack);
       groups = std::max(groups, blocks[b].end - blocks[b].begin);
     }
-    parallel_items(blocks.size(), [&](int64_t b) {
+    parallel_items(blocks.size(), total_padded(blocks) * k * kMoveWork, [&](int64_t b) {
       pack_panels<Op, In, T>(query, blocks[b], k, panels.data(), norms ? norm.data() : static_cast<T*>(nullptr));
     });
   }
@@ -114,7 +114,8 @@ struct Rows {
     if (!in_place(context, k)) {
       packed = Buffer<Op>(total_padded(blocks) * k);
       data = packed.data();
-      parallel_items(blocks.size(), [&](int64_t b) { pack_rows<Op, In>(context, blocks[b], k, packed.data()); });
+      parallel_items(blocks.size(), total_padded(blocks) * k * kMoveWork,
+                     [&](int64_t b) { pack_rows<Op, In>(context, blocks[b], k, packed.data()); });
     }
     if (grams) compute_grams(context, end, gemm);
   }
@@ -129,7 +130,7 @@ struct Rows {
   void compute_grams(const Batch& context, int64_t end, Gemm<Op, T> gemm) {
     gram = Buffer<T>(gram_offset.back(), true);
     const int64_t widest = round_up(largest_group, kColumnMultiple);
-    parallel_workers(end - begin, [&](auto next) {
+    parallel_workers(end - begin, double(gram_offset.back() + total_padded(blocks) * kMoveWork) * k, [&](auto next) {
       Buffer<Op> panels(widest * k);
       Buffer<T> product(largest_group * widest);
       for (int64_t i = next(); i >= 0; i = next()) {
@@ -180,7 +181,8 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
       c1 = take_groups(context, c0, operand_limit);
       const Rows<In, Op, T> rows(context, c0, c1, k, similarity.needs_gram, gemm);
       const int64_t n_columns = columns.blocks.size();
-      parallel_workers(rows.blocks.size() * n_columns, [&](auto next) {
+      const double n_sims = double(total_padded(rows.blocks)) * total_padded(columns.blocks);
+      parallel_workers(rows.blocks.size() * n_columns, n_sims * (k + kWeighWork), [&](auto next) {
         Buffer<T> sims(rows.largest_block * columns.stride, true);
         Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
         for (int64_t item = next(); item >= 0; item = next()) {

@@ -104,7 +104,7 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
   const int64_t n_columns = total_padded(columns.blocks), n_column_blocks = columns.blocks.size();
   Buffer<T> query_panels(grad_context != nullptr ? n_columns * dim : 0);
   if (grad_context != nullptr)
-    parallel_items(n_column_blocks, [&](int64_t b) {
+    parallel_items(n_column_blocks, double(n_columns) * dim * kMoveWork, [&](int64_t b) {
       pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data());
     });
   Buffer<T> query_sum(grad_query != nullptr ? n_columns * dim : 0), kappa_sum(n_columns, true);
@@ -132,7 +132,8 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
                                  kappa.data(),
                                  n_rows,
                                  n_columns};
-    parallel_workers(n_row_blocks, [&](auto next) {
+    const double n_sims = double(n_rows) * n_columns;
+    parallel_workers(n_row_blocks, n_sims * (dim + 2 * kWeighWork), [&](auto next) {
       Buffer<T> sims(rows.largest_block * columns.stride, true), grad(rows.largest_group * columns.stride, true);
       Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
       for (int64_t b = next(); b >= 0; b = next()) tiles.compute(b, sims, grad, scratch);
@@ -142,7 +143,7 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
         for (int64_t q = 0; q < n_columns; q++) kappa_sum.data()[q] += kappa.data()[b * n_columns + q];
 
     if (grad_context != nullptr)
-      parallel_workers(n_row_blocks, [&](auto next) {
+      parallel_workers(n_row_blocks, n_sims * dim, [&](auto next) {
         Buffer<T> sum(rows.largest_block * dim);
         for (int64_t b = next(); b >= 0; b = next()) {
           const Block& row = rows.blocks[b];
@@ -165,10 +166,10 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
 
     if (grad_query != nullptr) {
       Buffer<T> context_panels(n_rows * dim);
-      parallel_items(n_row_blocks, [&](int64_t b) {
+      parallel_items(n_row_blocks, double(n_rows) * dim * kMoveWork, [&](int64_t b) {
         pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data());
       });
-      parallel_items(n_column_blocks, [&](int64_t b) {
+      parallel_items(n_column_blocks, n_sims * dim, [&](int64_t b) {
         const Block& column = columns.blocks[b];
         times_row_panels<T>(gemm, column.padded, n_rows, dim, grad_sims_transposed + column.start * n_rows,
                             context_panels.data(), query_sum + column.start * dim, c0 > 0);
@@ -176,7 +177,7 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
     }
   }
   if (grad_query != nullptr)
-    parallel_items(n_column_blocks, [&](int64_t b) {
+    parallel_items(n_column_blocks, double(n_columns) * dim * kMoveWork, [&](int64_t b) {
       const Block& column = columns.blocks[b];
       int64_t v = column.start;
       for (int64_t g = column.begin; g < column.end; g++)

@@ -68,6 +68,12 @@ struct GraphOperands {
 
   int64_t nodes_of(int64_t caption) const { return words.count(caption) + 1; }
   int64_t n_tiles() const { return n_images * int64_t(blocks.size()); }
+  // Of the two maps of every node, and of its edges, which are as many as the nodes of its pair.
+  double work() const {
+    double of_image = 0;
+    for (int64_t c = 0; c < words.n_groups; c++) of_image += 2.0 * nodes_of(c) * (width + nodes_of(c) + kMoveWork);
+    return n_images * steps * width * of_image;
+  }
 
   // out [rows, width] = left . matrix in panels
   void times(int64_t rows, const T* left, const T* panels, T* out) const {
@@ -218,7 +224,7 @@ class GraphTile {
 
 template <class T>
 void graph_reasoning_tiles(const GraphOperands<T>& all, T* out) {
-  parallel_workers(all.n_tiles(), [&](auto next) {
+  parallel_workers(all.n_tiles(), all.work(), [&](auto next) {
     GraphTile<T> tile(all);
     for (int64_t item = next(); item >= 0; item = next()) tile.forward(item, out);
   });
@@ -235,7 +241,7 @@ void graph_reasoning_backward_tiles(const GraphOperands<T>& all, const T* grad, 
                                           {gradients.form_biases, vectors},
                                           {gradients.biases, vectors}};
   InOrder order;
-  parallel_workers((all.n_tiles() + kRunTiles - 1) / kRunTiles, [&](auto next) {
+  parallel_workers((all.n_tiles() + kRunTiles - 1) / kRunTiles, 3 * all.work(), [&](auto next) {
     GraphTile<T> tile(all);
     const Buffer<T> sums(run_size);
     const GraphParameters<T> of_run{sums.data(), sums + 2 * matrices, sums + matrices, sums + 2 * matrices + vectors};

@@ -1,5 +1,5 @@
 // Work items on torch's own threads. Items are handed out one by one, so that a slow or disturbed core takes fewer of
-// them; results do not depend on who computes what.
+// them; results do not depend on who computes what. Small work stays on the thread that asks for it.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -14,9 +14,19 @@
 
 namespace itm {
 
+// Work is counted in multiply-adds of the tile products; anything else in as many of them as take its time.
+constexpr double kWorkerWork = 1 << 25;  // a thread is woken for so much: 0.2 to 1 ms
+constexpr double kMoveWork = 64;         // a number copied to another place, transposed or converted
+constexpr double kScanWork = 16;         // a number compared where it lies
+constexpr double kWeighWork = 256;       // a similarity of a tile normalised and weighted: exponentials, sums
+
+// kWorkerWork, or what ITM_FAST_GRAIN says: with 1, whatever can be shared out is.
+double worker_work();
+
 // Calls work(next) on each of at most n_items workers, where next() yields the items from 0 until it returns -1.
+// total_work: of all items; decides how many threads take part.
 template <class Work>
-void parallel_workers(int64_t n_items, Work&& work) {
+void parallel_workers(int64_t n_items, double total_work, Work&& work) {
   if (n_items <= 0) return;
   struct Shared {
     Work& work;
@@ -40,14 +50,15 @@ void parallel_workers(int64_t n_items, Work&& work) {
       s.next = s.n_items;
     }
   };
-  const int64_t workers = std::min<int64_t>(n_items, at::get_num_threads());
+  const int64_t threads = std::min<int64_t>(n_items, at::get_num_threads());
+  const int64_t workers = int64_t(std::clamp(total_work / worker_work(), 1.0, double(threads)));
   TORCH_CHECK(torch_parallel_for(0, workers, 1, worker, &shared) == 0, "itm_fast: torch_parallel_for failed");
   if (shared.error) std::rethrow_exception(shared.error);
 }
 
 template <class Item>
-void parallel_items(int64_t n_items, Item&& item) {
-  parallel_workers(n_items, [&](auto next) {
+void parallel_items(int64_t n_items, double total_work, Item&& item) {
+  parallel_workers(n_items, total_work, [&](auto next) {
     for (int64_t i = next(); i >= 0; i = next()) item(i);
   });
 }

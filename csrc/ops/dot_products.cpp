@@ -33,7 +33,8 @@ at::Tensor dot_products_cpu(const at::Tensor& images, const at::Tensor& captions
   const float* columns = right.const_data_ptr<float>();
   const int64_t row_stride = left.stride(0), column_stride = right.stride(0);
   const Gemm<float, float> gemm{true};
-  parallel_workers((m + kGroupColumns - 1) / kGroupColumns, [&](auto next) {
+  const double work = double(m) * dim * (n + kMoveWork);
+  parallel_workers((m + kGroupColumns - 1) / kGroupColumns, work, [&](auto next) {
     const Buffer<float> panels(kGroupColumns * dim);
     std::array<const char*, kPanelColumns> vectors{};
     for (int64_t item = next(); item >= 0; item = next()) {

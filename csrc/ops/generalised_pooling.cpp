@@ -58,7 +58,9 @@ struct Sets {
   // pool(set, its network, scratch) for all sets, on all threads
   template <class T, class Pool>
   void each(const Pool& pool) const {
-    parallel_workers(size(), [&](auto next) {
+    double exchanges = 0;
+    for (int64_t s = 0; s < size(); s++) exchanges += networks.at(count(s)).size() + count(s);
+    parallel_workers(size(), exchanges * dim() * kScanWork, [&](auto next) {
       std::vector<T> scratch(generalised_pooling_scratch(most()));
       for (int64_t s = next(); s >= 0; s = next()) {
         const Exchanges& exchanges = networks.at(count(s));

@@ -17,18 +17,14 @@
 
 namespace itm {
 
-constexpr int64_t kParallelFrom = 512;  // pairs; fewer are done before other threads would wake up
 constexpr int64_t kRowsPerItem = 64, kColumnsPerItem = 256;
 
-// item(first, last) over [0, n) in pieces that do not depend on the number of threads.
+// item(first, last) over the rows or columns [0, n) of n x n scores, in pieces that do not depend on the number of
+// threads.
 template <class Item>
 void for_pieces(int64_t n, int64_t piece, Item&& item) {
-  const int64_t n_items = (n + piece - 1) / piece;
-  auto run = [&](int64_t i) { item(i * piece, std::min(n, (i + 1) * piece)); };
-  if (n >= kParallelFrom)
-    parallel_items(n_items, run);
-  else
-    for (int64_t i = 0; i < n_items; i++) run(i);
+  parallel_items((n + piece - 1) / piece, double(n) * n * kMoveWork,
+                 [&](int64_t i) { item(i * piece, std::min(n, (i + 1) * piece)); });
 }
 
 // The scores as contiguous float, or double for double.

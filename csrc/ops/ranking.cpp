@@ -15,6 +15,7 @@ namespace itm {
 namespace {
 
 constexpr int64_t kRowQueries = 16;  // rows of a work item
+constexpr double kSortWork = 512;    // of an item of a sorted list; see parallel.h
 
 void check_state(const at::Tensor& state, at::ScalarType type, at::IntArrayRef shape, const char* name) {
   TORCH_CHECK_TYPE(state.scalar_type() == type, name, " must be ", type, ", got ", state.scalar_type());
@@ -43,7 +44,7 @@ template <class Rows, class Columns>
 void over_queries(const at::Tensor& tile, bool queries_are_rows, Rows&& rows, Columns&& columns) {
   const int64_t n = tile.size(queries_are_rows ? 0 : 1), piece = queries_are_rows ? kRowQueries : kColumnQueries;
   if (tile.numel() == 0) return;
-  parallel_items((n + piece - 1) / piece, [&](int64_t item) {
+  parallel_items((n + piece - 1) / piece, tile.numel() * kScanWork, [&](int64_t item) {
     const int64_t begin = item * piece, end = std::min(n, begin + piece);
     queries_are_rows ? rows(begin, end) : columns(begin, end);
   });
@@ -55,7 +56,7 @@ bool has_nan_cpu(const at::Tensor& tile) {
   auto run = [&](auto number) {
     using T = decltype(number);
     const auto at_tile = score_tile<T>(dense, 0, 0);
-    parallel_items((dense.size(0) + kRowQueries - 1) / kRowQueries, [&](int64_t item) {
+    parallel_items((dense.size(0) + kRowQueries - 1) / kRowQueries, dense.numel() * kScanWork, [&](int64_t item) {
       const int64_t end = std::min(dense.size(0), (item + 1) * kRowQueries);
       if (!found && ITM_PICK(nan_in_rows<T>)(at_tile, item * kRowQueries, end)) found = true;
     });
@@ -123,7 +124,7 @@ void sort_topk_cpu(at::Tensor& values, at::Tensor& indices) {
     using T = decltype(number);
     T* value = values.mutable_data_ptr<T>();
     int64_t* index = indices.mutable_data_ptr<int64_t>();
-    parallel_workers((n + kRowQueries - 1) / kRowQueries, [&](auto next) {
+    parallel_workers((n + kRowQueries - 1) / kRowQueries, n * k * kSortWork, [&](auto next) {
       std::vector<std::pair<T, int64_t>> pairs(k);
       for (int64_t item = next(); item >= 0; item = next())
         for (int64_t q = item * kRowQueries; q < std::min(n, (item + 1) * kRowQueries); q++) {

@@ -74,12 +74,11 @@ class CiderMatrix(FileFlags, VariantFlags, OutputFlags):
 
 def run(args: CiderMatrix) -> int:
     """Compute, write, say what was written, and return the exit code."""
-    from itm_fast.data.readers.precomp import read_lines
-    from itm_fast.data.readers.reference_captions import read_references
+    from itm_fast.data.readers.reference_captions import read_references, read_texts
 
     started = time.perf_counter()
     references = read_references(args.references, args.captions_per_image)
-    candidates = None if args.candidates is None else read_lines(args.candidates, "caption")
+    candidates = None if args.candidates is None else read_texts(args.candidates)
     with progress_bar("read captions") as progress:
         cider = _cider(args, references)
         corpus = cider.encode(references, candidates, progress=progress)

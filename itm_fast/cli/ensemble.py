@@ -107,7 +107,7 @@ def run(args: Ensemble) -> int:
             progress=progress,
         )
     if source is not ensemble:
-        report["conditions"]["notes"] += source_notes(ensemble)
+        report["conditions"]["notes"] += [*ensemble.notes, *source_notes(ensemble)]
     report = ensemble.annotated(report)
     if found is not None:
         report = searched(report, dataclasses.asdict(found), _in_words(found))

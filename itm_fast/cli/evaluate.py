@@ -38,7 +38,7 @@ class ModelFlags:
     """Folder of a trained model, or hf-hub:owner/name; needs --data. The file of a checkpoint is taken as one."""
 
     checkpoint: Path | None = None
-    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL, CVSE), such as
+    """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL, CHAN, CVSE, SAM), such as
     model_best.pth.tar; needs --data. Its vocabulary is --vocab, or CHECKPOINT@VOCABULARY, or lies beside it."""
 
 
@@ -126,7 +126,7 @@ def run(args: Evaluate) -> int:
             keep=writer.keep,
         )
     if source is not scorer:
-        report["conditions"]["notes"] += source_notes(scorer)
+        report["conditions"]["notes"] += [*getattr(scorer, "notes", ()), *source_notes(scorer)]
     if embedded is not None:
         report["conditions"]["model"] = embedded.model
         report["conditions"]["notes"] += embedded.notes
@@ -156,8 +156,13 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     embeddings = _both("--images", args.images, "--captions", args.captions)
     if args.model is not None and args.checkpoint is not None:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
-    if args.concepts is not None and args.checkpoint is None:
-        raise ValueError("--concepts goes with --checkpoint; the folder of a --model holds its concepts")
+    for flag, is_given in (
+        ("--concepts", args.concepts is not None),
+        ("--no-as-released", not args.as_released),
+        ("--ignore-options", bool(args.ignore_options)),
+    ):
+        if is_given and args.checkpoint is None:
+            raise ValueError(f"{flag} goes with --checkpoint; the folder of a --model holds all that it needs")
     flag = "--model" if args.checkpoint is None else "--checkpoint"
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:

@@ -58,7 +58,7 @@ class RunWriter:
             embedded: the folder of embeddings that is evaluated, if it is one.
         """
         from itm_fast.data.readers.images import image_names
-        from itm_fast.data.readers.reference_captions import read_references, read_texts
+        from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
         from itm_fast.evaluation import RunKeeper
         from itm_fast.runs.folder import check_run_folder
         from itm_fast.sources.trained_model import ModelScorer
@@ -80,7 +80,7 @@ class RunWriter:
         self.keep = RunKeeper(args.depth)
         check_run_folder(args.run)
         if args.captions_file is not None:
-            self._captions = read_texts(args.captions_file, "caption")
+            self._captions = read_texts(args.captions_file)
         elif isinstance(scorer, ModelScorer):
             self._captions = scorer.dataset.captions
         elif embedded is not None:
@@ -88,7 +88,7 @@ class RunWriter:
         elif references is not None:
             self._captions = [text for image in read_references(references, captions_per_image) for text in image]
         if args.image_names is not None:
-            self._image_names = read_texts(args.image_names, "image name")
+            self._image_names = read_names(args.image_names)
         elif isinstance(scorer, ModelScorer):
             self._image_names = image_names(scorer.dataset)
         elif embedded is not None:

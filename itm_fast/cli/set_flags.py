@@ -12,7 +12,7 @@ from itm_fast.cli.source_flags import ModelOptions
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import Report
-    from itm_fast.similarities.scorers import Array
+    from itm_fast.files.owners import OwnersLike
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,18 @@ class DataSetFlags:
     """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
     *_concepts_glove_word2vec.pkl."""
 
+    as_released: bool = True
+    """Tokenise and label the captions of a CVSE checkpoint as its released code does: as Python 3 prints bytes, with
+    labels completed from other captions. --no-as-released: as they are, each by itself."""
+
+    ignore_options: tuple[str, ...] = ()
+    """Options in a checkpoint that are unknown here and have no effect on scores."""
+
     def model_options(self) -> ModelOptions:
         """What models need."""
-        return ModelOptions(self.data, self.split, self.tokenizer, self.vocab, self.concepts)
+        return ModelOptions(
+            self.data, self.split, self.tokenizer, self.vocab, self.concepts, self.as_released, self.ignore_options
+        )
 
 
 @dataclass(frozen=True)
@@ -66,15 +75,16 @@ class ProtocolFlags:
     """Caption c belongs to image c // captions_per_image; 5 unless --caption-to-image is given."""
 
     caption_to_image: Path | None = None
-    """Row of each caption's image, (n_captions,) integers, in any format of scores, for a varying number of captions.
-    Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv keep the first five of each image."""
+    """Row of each caption's image, (n_captions,) integers, in any format of scores or as text, or .json of
+    {caption: row} or {row: [captions]} (txt2img, img2txt), for a varying number of captions. Of COCO's 25,010 test
+    captions, coco-1k, coco-5k and eccv keep the first five of each image."""
 
     def protocol_options(self) -> dict[str, Any]:
         """Arguments of ``evaluate`` and ``rerank``, but for ids."""
         return {
             "ks": self.ks,
             "captions_per_image": self.captions_per_image,
-            "caption_to_image": optional_array(self.caption_to_image),
+            "caption_to_image": optional_owners(self.caption_to_image),
             "folds": self.folds,
             "protocol": self.protocol,
             "annotations": self.annotations,
@@ -120,15 +130,18 @@ class SearchFlags(ProtocolFlags):
         """Arguments of a search: whose captions are whose in the validation set."""
         return {
             "captions_per_image": self.captions_per_image,
-            "caption_to_image": optional_array(self.dev_caption_to_image),
+            "caption_to_image": optional_owners(self.dev_caption_to_image),
         }
 
 
-def optional_array(path: Path | None) -> Array | None:
-    """The array (n,) of a file, if there is one."""
+def optional_owners(path: Path | None) -> OwnersLike | None:
+    """The image of each caption from a file, if there is one: an array (n,), text, or JSON of any form of owners."""
+    from itm_fast.files.owners import stored_owners
     from itm_fast.sources.array_files import open_array
 
-    return None if path is None else open_array(path, 1)
+    if path is None:
+        return None
+    return stored_owners(path) if path.suffix in (".json", ".txt") else open_array(path, 1)
 
 
 def searched(report: Report, search: dict[str, Any], note: str) -> Report:

@@ -29,6 +29,8 @@ class ModelOptions:
     tokenizer: Literal["nltk", "split"] = "nltk"
     vocab: Path | None = None
     concepts: Path | None = None
+    as_released: bool = True
+    ignore_options: tuple[str, ...] = ()
 
     def on(self, split: str) -> ModelOptions:
         """The same with another split."""
@@ -103,7 +105,7 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
     name, vocabulary = with_vocabulary(model)
     path, data = Path(name), data_set_folder(data)
     if path.is_file() or (original and not path.is_dir()):
-        loaded = _original(path, data, options.concepts, vocabulary or options.vocab)
+        loaded = _original(path, data, options, vocabulary or options.vocab)
     elif vocabulary is not None:
         raise ValueError(f"{name} brings its vocabulary: leave out what is behind the @, which is for checkpoints")
     else:
@@ -125,7 +127,7 @@ def _ours(model: Path) -> MatchingModel:
     return load_model(model)
 
 
-def _original(model: Path, data: Path, concepts: Path | None, named: Path | None) -> MatchingModel:
+def _original(model: Path, data: Path, options: ModelOptions, named: Path | None) -> MatchingModel:
     from itm_fast.data import load_vocabulary
     from itm_fast.errors import DataError
     from itm_fast.originals import load_original
@@ -135,7 +137,13 @@ def _original(model: Path, data: Path, concepts: Path | None, named: Path | None
     places = _vocabularies(model, data, named)
     for number, place in enumerate(places, start=1):
         try:
-            return load_original(model, load_vocabulary(place), concepts=concepts)
+            return load_original(
+                model,
+                load_vocabulary(place),
+                concepts=options.concepts,
+                as_released=options.as_released,
+                ignore_options=options.ignore_options,
+            )
         except DataError as error:
             if number < len(places):
                 continue  # the vocabularies of a folder differ in size: the number of the checkpoint's words decides

@@ -1,27 +1,16 @@
 """What the originals' evaluation functions return, from ranks."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from itm_fast.metrics.ranks import ranks
-from itm_fast.metrics.retrieval import topk
+from itm_fast.metrics.positives import make_positives
+from itm_fast.metrics.ranks import one_way
 from itm_fast.similarities.scorers import TileScorer
 
 Recalls = tuple[float, float, float, float, float]
 Retrieved = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
-
-
-class Transposed:
-    """A scorer with captions as rows."""
-
-    def __init__(self, scorer: TileScorer) -> None:
-        self._scorer, self.n_images, self.n_captions = scorer, scorer.n_captions, scorer.n_images
-
-    def __call__(self, rows: slice, columns: slice) -> Any:
-        """Scores (n_captions, n_images) of a tile."""
-        return self._scorer(columns, rows).T
 
 
 def recall_of(
@@ -40,10 +29,11 @@ def recall_of(
         n_queries: Queries that count, the first ones; None: all.
         return_ranks: Return ranks and first items too.
     """
-    best = ranks(scorer, query=query, captions_per_image=captions_per_image).best[:n_queries].double()
+    positives = make_positives(scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image)
+    found, top = one_way(scorer, positives, query, k=1 if return_ranks else 0)
+    best = found.best[:n_queries].double()
     r1, r5, r10 = (100.0 * float((best < k).double().mean()) for k in (1, 5, 10))
     recalls = (r1, r5, r10, float(np.floor(np.median(best.numpy())) + 1), float(best.mean() + 1))
     if not return_ranks:
         return recalls
-    first = topk(scorer if query == "image" else Transposed(scorer), k=1).indices[:n_queries, 0]
-    return recalls, (best.numpy(), first.double().numpy())
+    return recalls, (best.numpy(), top.indices[:n_queries, 0].double().numpy())

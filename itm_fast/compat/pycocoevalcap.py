@@ -57,6 +57,9 @@ class Cider:
         for image, hypotheses in res.items():
             if isinstance(hypotheses, str) or len(hypotheses) != 1:
                 raise ValueError(f"res[{image!r}] is {hypotheses!r:.60}, expected a list of one caption")
+        single = next((image for image, captions in gts.items() if isinstance(captions, str)), None)
+        if single is not None:
+            raise TypeError(f"gts[{single!r}] is the string {gts[single]!r:.60}, expected a list of captions")
         references = [gts[image] for image in gts]
         cider = _Cider(n=self._n, sigma=self._sigma, tokenizer=str.split).fit(references)
         scores = cider.score(references, [res[image][0] for image in gts]).numpy()

@@ -18,7 +18,6 @@ from itm_fast.ops.triplet import triplet_loss
 Floats = npt.NDArray[np.floating[Any]]
 
 _CAPTIONS_PER_IMAGE = 5
-_ORDER_BYTES = 64 << 20  # of differences of embeddings at a time
 
 
 def cosine_sim(im: Tensor, s: Tensor) -> Tensor:
@@ -112,18 +111,25 @@ def _recall(
 
 
 class _Scorer:
-    """Similarities of one image of every five with all captions, tile by tile."""
+    """Similarities of one image of every five with all captions, tile by tile; the last tile is kept.
+
+    As in the original, order embeddings are compared in float32.
+    """
 
     def __init__(self, images: Tensor, captions: Tensor, measure: str) -> None:
+        if measure == "order":
+            images, captions = images.float(), captions.float()
         self.images, self.captions, self._measure = images, captions, measure
         self.n_images, self.n_captions = len(images), len(captions)
+        self._last: tuple[slice, slice, Tensor] | None = None
 
     def __call__(self, rows: slice, columns: slice) -> Tensor:
         images, captions = self.images[rows], self.captions[columns]
         if self._measure == "cosine":
             return cosine_sim(images, captions)
-        step = max(1, _ORDER_BYTES // max(1, captions.numel() * captions.element_size()))
-        return torch.cat([order_sim(part, captions) for part in torch.split(images, step)])
+        if self._last is None or self._last[:2] != (rows, columns):
+            self._last = rows, columns, order_sim(images, captions)
+        return self._last[2]
 
 
 def _scorer(images: Tensor, captions: Tensor, measure: str) -> _Scorer:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itm_fast.files.ids import Ids
+from itm_fast.files.ids import Ids, as_spelt
 from itm_fast.metrics.query_positives import numbered
 from itm_fast.similarities.scorers import IntArray, TileScorer
 from itm_fast.similarities.selection import Order, select
@@ -39,7 +39,7 @@ def arrange(
     ids: Ids,
     wanted: tuple[Sequence[Hashable], Sequence[Hashable] | None],
     protocol: str,
-    plain: Callable[[Iterable[Hashable], str], Sequence[Hashable]] = lambda ids, _: list(ids),
+    plain: Callable[[Iterable[Hashable], str], Sequence[Hashable]] | None = None,
 ) -> Arranged:
     """The wanted images and captions of a scorer, in the wanted order.
 
@@ -48,7 +48,7 @@ def arrange(
         ids: the ids of its rows and columns.
         wanted: ids of images and of captions, in the order of the protocol; None: all captions as they are.
         protocol: its name, for errors.
-        plain: the form in which ids are compared.
+        plain: the form in which ids are compared; None: as the protocol spells them (``as_spelt``).
 
     Returns:
         The scorer of these; ids that nobody wants are left out and noted.
@@ -69,7 +69,7 @@ def arrange(
             other = next((size for other, size in sizes.items() if other != name))
             turned = "; sims looks transposed: rows are images, columns captions" if len(given) == other else ""
             raise ValueError(f"{name} has {len(given)} ids, but sims has {n} {name[:-4]}s{turned}")
-        places = numbered(plain(given, name), name)
+        places = numbered(as_spelt(given, ours) if plain is None else plain(given, name), name)
         missing = [key for key in ours if key not in places]
         if missing:
             raise ValueError(

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy.typing as npt
 import torch
 
 from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
@@ -23,6 +22,7 @@ from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, R
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.files.ids import IdsLike
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers
@@ -42,7 +42,7 @@ def evaluate(
     ks: Sequence[int] = RSUM_KS,
     m: int | None = None,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | torch.Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     folds: int | None = None,
     protocol: ProtocolName | None = None,
     annotations: Annotations | None = None,
@@ -74,7 +74,8 @@ def evaluate(
         ks: cut-offs, at least 1 each.
         m: also report Semantic Recall SR@k with the m captions (or images) of largest φ as the relevant ones.
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule. Images without captions are no queries, but stay
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}. Images without captions are no queries, but stay
             in the gallery.
         folds: cut the set into that many folds of n_images / folds images, in file order; the quoted figures are the
             mean over the folds, each with its own gallery.
@@ -161,7 +162,7 @@ def evaluate(
         "m": m,
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - started,
-        "notes": [*plan.notes, *source_notes(given), *notes],
+        "notes": [*plan.notes, *getattr(given, "notes", ()), *source_notes(given), *notes],
     }
     headline = plan.headline
     return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})

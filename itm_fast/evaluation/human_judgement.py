@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import numpy.typing as npt
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation.rated_pairs import read_rated_pairs
+from itm_fast.files.ids import coco_ids
+from itm_fast.files.reading import read_json
 from itm_fast.relevance import Cider
 
 _COLUMNS = ("caption", "image")
@@ -108,16 +109,16 @@ def cider_of_pairs(
     """
     path = Path(karpathy)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["images"]
+        entries = read_json(path)["images"]
         images = {entry["filename"]: {s["sentid"]: s["raw"] for s in entry["sentences"]} for entry in entries}
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not Karpathy's dataset_coco.json: {type(error).__name__} {error}") from error
     missing = next((name for name in judgements.images if name not in images), None)
     if missing is not None:
         raise DataError(f"{path}: has no image {missing!r}, which was judged")
     names = list(dict.fromkeys(judgements.images))
     texts = {sentid: raw for sentences in images.values() for sentid, raw in sentences.items()}
-    ids = [int(caption.rpartition(":")[2]) for caption in judgements.captions]
+    ids = coco_ids(judgements.captions, "captions that were judged")
     unknown = next((sentid for sentid in ids if sentid not in texts), None)
     if unknown is not None:
         raise DataError(f"{path}: has no sentence {unknown}, which was judged")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
-
-import numpy.typing as npt
-import torch
 
 from itm_fast.data.readers.fine_grained import FineGrained, read_fine_grained
 from itm_fast.evaluation.arrangement import Arranged, arrange
@@ -32,6 +29,7 @@ from itm_fast.evaluation.protocols.eccv_caption import (
 )
 from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, read_relevant_pairs
 from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors
@@ -86,7 +84,7 @@ class Request:
 
     ks: Sequence[int]
     captions_per_image: int | None
-    caption_to_image: npt.ArrayLike | torch.Tensor | None
+    caption_to_image: OwnersLike | None
     folds: int | None
     protocol: ProtocolName | None
     annotations: Annotations | None
@@ -189,7 +187,7 @@ def _coco_test(scorer: TileScorer, request: Request, test: CocoTest) -> Arranged
     return _five_an_image(scorer, request.caption_to_image, rules)
 
 
-def _five_an_image(scorer: TileScorer, caption_to_image: npt.ArrayLike | torch.Tensor, rules: Protocol) -> Arranged:
+def _five_an_image(scorer: TileScorer, caption_to_image: OwnersLike, rules: Protocol) -> Arranged:
     """The first five captions of every image, image by image."""
     owners = make_positives(scorer.n_images, scorer.n_captions, caption_to_image=caption_to_image)
     rules.check(scorer.n_images, rules.n_captions)
@@ -292,18 +290,13 @@ def _fine_grained(scorer: TileScorer, request: Request) -> Plan:
     fine = read_fine_grained(request.annotations_folder(), base)
     names = fine.pool if name == base else fine.originals
     if request.ids is not None:
-        arranged = arrange(scorer, read_ids(request.ids), (names, None), name, _file_names)
+        arranged = arrange(scorer, read_ids(request.ids), (names, None), name)
     else:
         arranged = Arranged(scorer, (None, None), [])
     _check_fine_grained(arranged.scorer, fine, name, len(names))
     positives = make_positives(len(names), len(fine.captions), caption_to_image=fine.caption_to_image(names))
     extras = [OriginalsOnly(positives, request.ks)] if name == base else []
     return Plan(arranged.scorer, positives, None, "full", extras, order=arranged.order, notes=arranged.notes)
-
-
-def _file_names(ids: Iterable[Hashable], _: str) -> list[Hashable]:
-    """File names of images, also where they were given without .jpg."""
-    return [key if str(key).endswith(".jpg") else f"{key}.jpg" for key in ids]
 
 
 def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_images: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.files.reading import read_text
+from itm_fast.files.text import read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
     """
     path = Path(path)
     expected = (*columns, "agg_score", "sampling_method")
-    rows = csv.reader(io.StringIO(read_text(path)))
+    rows = _rows(path)
     header = next(rows, [])
     if tuple(header) != expected:
         raise DataError(f"{path}: begins with {','.join(header)!r:.80}, expected the columns {','.join(expected)}")
@@ -68,6 +68,15 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
         scores.append(score)
         methods.append(row[3])
     return RatedPairs(left, right, np.array(scores, dtype=np.float64), methods)
+
+
+def _rows(path: Path) -> Iterator[list[str]]:
+    """The rows of a CSV file."""
+    rows = csv.reader(io.StringIO(read_text(path).replace("\r\n", "\n")))
+    try:
+        yield from rows
+    except csv.Error as error:  # a carriage return alone, a field without end
+        raise DataError(f"{path}:{rows.line_num}: not CSV: {error}") from error
 
 
 def _a(column: str) -> str:

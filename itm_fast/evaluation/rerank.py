@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from itm_fast.evaluation.list_sections import extra_sections, list_section
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.files.ids import IdsLike
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.ops.ranking import NO_ITEM
@@ -41,7 +41,7 @@ def rerank(
     beta: float = 1.0,
     ks: Sequence[int] = RSUM_KS,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     folds: int | None = None,
     protocol: ProtocolName | None = None,
     annotations: Annotations | None = None,
@@ -128,6 +128,7 @@ def rerank(
         "dtype": "float64",
         "seconds": time.perf_counter() - started,
         "notes": [
+            *getattr(fine, "notes", []),
             *plan.notes,
             *_stage_notes(coarse, fine),
             *([] if k >= max(RSUM_KS) else [f"rsum was left out: it needs k of at least {max(RSUM_KS)}, given {k}"]),
@@ -180,7 +181,7 @@ def search_alpha(
     alphas: Sequence[float] | None = None,
     beta: float = 1.0,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     normalise: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
@@ -241,7 +242,7 @@ def _check_factors(alpha: float, beta: float) -> None:
 def _request(
     ks: Sequence[int],
     captions_per_image: int | None,
-    caption_to_image: npt.ArrayLike | Tensor | None,
+    caption_to_image: OwnersLike | None,
     folds: int | None,
     protocol: ProtocolName | None,
     annotations: Annotations | None,

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
 from itm_fast.evaluation.figures import RSUM_KS
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, positive_scores
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.recall import recall_of_ranks, rsum
@@ -52,7 +52,7 @@ def search_weights(
     *,
     step: float = 0.1,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> WeightSearch:

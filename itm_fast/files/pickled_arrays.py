@@ -44,19 +44,21 @@ def unpickled_arrays(content: bytes, path: Path) -> Unpickled:
         raise
     except Exception as error:  # a damaged pickle raises nearly every kind of exception
         raise DataError(f"{path}: not a pickle of arrays: {type(error).__name__}: {error}") from error
-    if isinstance(built, _Array) and built.is_single_object():
+    if isinstance(built, PickledArray) and built.is_single_object():
         built = built.state[4][0]  # type: ignore[index]
-    if isinstance(built, _Array):
+    if isinstance(built, PickledArray):
         return built.checked(path)
-    known = (_Array, int, str)
+    known = (PickledArray, int, str)
     if isinstance(built, dict) and all(isinstance(k, str) and isinstance(v, known) for k, v in built.items()):
-        return {name: value.checked(path) if isinstance(value, _Array) else value for name, value in built.items()}
+        return {
+            name: value.checked(path) if isinstance(value, PickledArray) else value for name, value in built.items()
+        }
     raise DataError(
         f"{path}: the pickle holds a {type(built).__name__}; expected an array of numbers or a dict of them"
     )
 
 
-class _DType:
+class PickledDType:
     """Stands in for numpy.dtype."""
 
     def __init__(self, *given: object) -> None:
@@ -66,7 +68,7 @@ class _DType:
         self.order = str(state[1])
 
 
-class _Array:
+class PickledArray:
     """Stands in for numpy.ndarray: keeps what the pickle says until `checked` has looked at it."""
 
     state: object = None
@@ -78,17 +80,19 @@ class _Array:
         self.state = state
 
     def is_single_object(self) -> bool:
+        """Whether it is an array of no axis that holds one object."""
         if not isinstance(self.state, tuple) or len(self.state) != _STATE_FIELDS:
             return False
         _, shape, dtype, _, content = self.state
-        is_object = isinstance(dtype, _DType) and dtype.name in ("O8", "O4", "O")
+        is_object = isinstance(dtype, PickledDType) and dtype.name in ("O8", "O4", "O")
         return is_object and shape == () and isinstance(content, list) and len(content) == 1
 
     def checked(self, path: Path) -> Numbers:
+        """The array; raises DataError unless it is one of plain numbers."""
         if not isinstance(self.state, tuple) or len(self.state) != _STATE_FIELDS:
             raise DataError(f"{path}: an array without content")
         _, shape, dtype, is_fortran, content = self.state
-        is_known = isinstance(dtype, _DType) and dtype.name in _DTYPES and dtype.order in ("<", ">")
+        is_known = isinstance(dtype, PickledDType) and dtype.name in _DTYPES and dtype.order in ("<", ">")
         if not is_known or not isinstance(content, bytes) or not isinstance(shape, tuple):
             raise DataError(f"{path}: an array of other than plain numbers ({', '.join(_DTYPES)})")
         try:
@@ -104,7 +108,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         self._path = path
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        stand_in = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _DType}.get(name)
+        stand_in = {"_reconstruct": PickledArray, "ndarray": PickledArray, "dtype": PickledDType}.get(name)
         if stand_in is None or module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
             raise DataError(
                 f"{self._path}: refused, nothing was run: the pickle asks for {module}.{name}; arrays of numbers need "

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
+import math
+import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.text import EncodingError, decoded, read_content
+
+_ZIP = b"PK\x03\x04"
+_NUMPY_ERRORS = (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile)
 
 
 def find_file(folder: str | Path | None, names: Sequence[str], published: str, package: str | None = None) -> Path:
@@ -48,16 +53,24 @@ def find_file(folder: str | Path | None, names: Sequence[str], published: str, p
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, UTF-8 with or without a byte order mark.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is not JSON, or cut short.
+        DataError: it is not JSON, cut short, or in another encoding, which is named.
     """
+    return parsed_json(read_content(path), path)
+
+
+def parsed_json(content: bytes, path: Path, kind: str = "JSON") -> Any:
+    """The content of a JSON file that is read already, and what kind of one is expected; errors as ``read_json``."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_distinct)
-    except (ValueError, RecursionError) as error:  # a decoding error is a ValueError
-        raise DataError(f"{path}: not JSON, or cut short, or a key is there twice: {error}") from error
+        return json.loads(decoded(content), object_pairs_hook=_distinct)
+    except EncodingError as error:
+        line = f" in line {error.line}" if error.line else ""
+        raise DataError(f"{path}: not {kind}{line}: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not {kind}, or cut short, or a key is there twice: {error}") from error
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -79,34 +92,60 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
         FileNotFoundError: there is no such file.
         DataError: it is something else, needs unpickling, or is cut short.
     """
+    with path.open("rb") as file:
+        if file.read(4) == _ZIP:
+            raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
+        file.seek(0)
+        _check_header(file, path.stat().st_size, f"{path}")
     try:
-        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile) as error:
+        array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except _NUMPY_ERRORS as error:
         raise DataError(f"{path}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
     return array
 
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays of a plain .npz file; errors as ``read_array``."""
+    with path.open("rb"):
+        pass  # a missing file, or a folder, is said so by the system
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                with archive.open(entry) as file:
+                    _check_header(file, entry.file_size, f"{path}: {entry.filename.removesuffix('.npy')}")
+        with np.load(path, allow_pickle=False) as archived:
+            return {name: archived[name] for name in archived.files}
+    except DataError:
+        raise
+    except (*_NUMPY_ERRORS, AttributeError, TypeError, OSError, zlib.error, RuntimeError) as error:
         raise DataError(f"{path}: not a plain .npz file, or cut short (pickles are never read): {error}") from error
 
 
-def read_text(path: Path) -> str:
-    """The text of a file, of a .gz unpacked.
+def _check_header(file: IO[bytes], size: int, name: str) -> None:
+    """Refuse objects, which are pickles, and a header that promises more than the file holds, before memory is taken.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it is not UTF-8, or the .gz is damaged or cut short.
+    Args:
+        file: of .npy format, at its start.
+        size: its bytes.
+        name: what errors call it.
     """
-    try:
-        content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8")
-    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a UTF-8 CSV file, or cut short: {error}") from error
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
+        try:
+            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
+        except Exception as error:  # garbage raises nearly every kind of exception
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(
+                f"{name}: not a plain .npy array, or cut short (pickles are never read): {reason}"
+            ) from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{name} holds Python objects (dtype {dtype}), which are pickled, and pickles are never read; save "
+            "numbers or strings: np.save(path, np.array(values.tolist())), rows of one length, where you trust the file"
+        )
+    promised, held = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if promised > held:
+        raise DataError(
+            f"{name} is cut short: its header promises {shape} of {dtype} = {promised} bytes, it holds {held}"
+        )

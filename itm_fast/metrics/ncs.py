@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.ranks import BothTopK, check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import checked_ks, rsum
@@ -41,7 +42,7 @@ def ncs_at_k(
     variant: NCSVariant = "released",
     m: int | None = None,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     uncut_captions: bool = False,
 ) -> Tensor:
     """Normalised Cumulative Semantic score at k in percent, mean over the queries.
@@ -61,7 +62,8 @@ def ncs_at_k(
         variant: "released", "eq5", "order" or "soft".
         m: related images of a query, for "eq5" (optional) and "soft" (needed).
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule.
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}.
         uncut_captions: ``relevance`` may have captions beyond those of ``sims``, and ideal lists run over all of them,
             as in the released script on the first fold of MSCOCO; image queries then score too low.
 

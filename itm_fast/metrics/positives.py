@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from itm_fast.files.owners import OwnersLike, as_owners
 from itm_fast.similarities.scorers import IntArray
 
 CAPTIONS_PER_IMAGE = 5
@@ -81,7 +81,7 @@ def make_positives(
     n_captions: int,
     *,
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | torch.Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
 ) -> Positives:
     """Ground truth of a set from its rule or its map.
 
@@ -89,7 +89,7 @@ def make_positives(
         n_images: rows of the similarity matrix.
         n_captions: columns of the similarity matrix.
         captions_per_image: caption c belongs to image c // captions_per_image; None means 5, unless a map is given.
-        caption_to_image: (n_captions,) integers, the row of each caption's image.
+        caption_to_image: the row of each caption's image, in any form of ``as_owners``.
 
     Returns:
         The ground truth.
@@ -111,7 +111,7 @@ def make_positives(
     elif captions_per_image is not None:
         raise ValueError("captions_per_image and caption_to_image exclude each other: give one of them")
     else:
-        owners = _checked_map(caption_to_image, n_images, n_captions)
+        owners = as_owners(caption_to_image, n_images, n_captions)
     order = np.argsort(owners, kind="stable").astype(np.int64)
     offsets = np.zeros(n_images + 1, np.int64)
     np.cumsum(np.bincount(owners, minlength=n_images), out=offsets[1:])
@@ -135,23 +135,6 @@ def _check_sizes(n_images: int, n_captions: int, per_image: int) -> None:
         f"{given}, but captions_per_image = {per_image} expects {n_images * per_image} captions; "
         "pass caption_to_image for a varying number of captions"
     )
-
-
-def _checked_map(caption_to_image: npt.ArrayLike | torch.Tensor, n_images: int, n_captions: int) -> IntArray:
-    owners = caption_to_image.cpu().numpy() if isinstance(caption_to_image, torch.Tensor) else caption_to_image
-    owners = np.asarray(owners)
-    if owners.size and owners.dtype.kind not in "iu":
-        raise TypeError(f"caption_to_image has dtype {owners.dtype}, expected integers")
-    if owners.shape != (n_captions,):
-        turned = "; sims looks transposed: rows are images, columns captions" if owners.shape == (n_images,) else ""
-        raise ValueError(
-            f"caption_to_image has shape {owners.shape}, expected ({n_captions},), one entry a column{turned}"
-        )
-    outside = (owners < 0) | (owners >= n_images)
-    if outside.any():
-        caption = int(np.argmax(outside))
-        raise ValueError(f"caption_to_image[{caption}] is {owners[caption]}, but sims has n_images = {n_images} rows")
-    return owners.astype(np.int64)
 
 
 def first_five(caption_to_image: npt.NDArray[np.int64], n_images: int) -> IntArray:

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.retrieved import TopK, TopKeeper
@@ -55,7 +55,7 @@ def ranks(
     *,
     query: Query = "image",
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
 ) -> Ranks:
     """0-based ranks of the positives of every query, by counting instead of sorting.
 
@@ -65,7 +65,8 @@ def ranks(
         sims: (n_images, n_captions) real numbers; or a pair of embeddings, or a tile scorer (``as_scorer``).
         query: "image" ranks captions for images (i2t), "caption" images for captions (t2i).
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule.
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}.
 
     Returns:
         Ranks of the best positive (and its bounds under ties) and of all positives.
@@ -85,8 +86,42 @@ def ranks(
     positives = make_positives(
         scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image, caption_to_image=caption_to_image
     )
-    both = stream_ranks(scorer, positives)
-    return both.image if query == "image" else both.caption
+    return one_way(scorer, positives, query)[0]
+
+
+@torch.no_grad()
+def one_way(scorer: TileScorer, positives: Positives, query: Query, k: int = 0) -> tuple[Ranks, TopK]:
+    """Ranks and the k best items of one direction, in one pass after a first look at the positive pairs.
+
+    Args:
+        scorer: similarities by tile.
+        positives: which pairs are positive; its sizes are the scorer's.
+        query: the direction.
+        k: items to list for every query.
+
+    Returns:
+        The ranks, and the lists.
+
+    Raises:
+        ValueError: NaN in a tile, a tile of a wrong shape.
+    """
+    n_sims = tile_sims(CHUNK_BYTES)
+    captions = torch.from_numpy(positives.padded())
+    scores = positive_scores(Tiles(of_query(scorer, query)), captions, n_sims)
+    index, n_queries = captions, positives.n_images
+    if query == "caption":
+        scores, index = _of_captions(scores, captions, positives)
+        n_queries = positives.n_captions
+    counter, keeper = RankCounter(query, scores, index), TopKeeper(query, n_queries, k, scores.dtype)
+    Tiles(scorer).collect(everything(scorer), n_sims, (counter, keeper) if k else (counter,), ())
+    return counter.ranks(), keeper.topk()
+
+
+def _of_captions(scores: Tensor, captions: Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """Scores (n_images, slots) of positives turned to caption queries, (n_captions, 1), and their images, likewise."""
+    turned = scores.new_empty(positives.n_captions, 1)
+    turned[captions[captions >= 0], 0] = scores[captions >= 0]
+    return turned, torch.from_numpy(positives.caption_to_image)[:, None]
 
 
 def check_query(query: str) -> None:
@@ -132,14 +167,12 @@ def stream_ranks(
     bounds = positives.fold_bounds(1 if folds is None else folds)
     tiles = Tiles(scorer, progress)
     captions = torch.from_numpy(positives.padded())
-    owners = torch.from_numpy(positives.caption_to_image)[:, None]
     scores = positive_scores(Tiles(of_query(scorer, "image")), captions, n_sims)
     turned = scores
     if isinstance(scorer, TwoWayScorer):
         turned = positive_scores(Tiles(of_query(scorer, "caption")), captions, n_sims)
     dtype = torch.promote_types(scores.dtype, turned.dtype)
-    of_captions = turned.new_empty(positives.n_captions, 1)
-    of_captions[captions[captions >= 0], 0] = turned[captions >= 0]
+    of_captions, owners = _of_captions(turned, captions, positives)
 
     def counters() -> tuple[RankCounter, RankCounter]:
         return RankCounter("image", scores, captions), RankCounter("caption", of_captions, owners)

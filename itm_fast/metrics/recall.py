@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.ranks import ranks
 from itm_fast.similarities.scorers import Sims
@@ -26,7 +27,7 @@ def recall_at_k(
     query: Query = "image",
     positives: PositivesKind = "any",
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
     remove_gt: bool = False,
 ) -> Tensor:
     """Recall at k in percent, mean over the queries.
@@ -40,7 +41,8 @@ def recall_at_k(
         query: "image" retrieves captions (i2t), "caption" images (t2i).
         positives: "any" or "all".
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule. Images without captions are no queries.
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}. Images without captions are no queries.
         remove_gt: must be False. It is here because the metrics that read a relevance matrix have it.
 
     Returns:

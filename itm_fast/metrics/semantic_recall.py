@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, make_positives
 from itm_fast.metrics.ranks import check_query, stream_ranks, stream_topk
 from itm_fast.metrics.recall import PositivesKind, check_positives, checked_ks
@@ -39,7 +39,7 @@ def semantic_recall_at_k(
     variant: SemanticRecallVariant = "paper",
     positives: PositivesKind = "all",
     captions_per_image: int | None = None,
-    caption_to_image: npt.ArrayLike | Tensor | None = None,
+    caption_to_image: OwnersLike | None = None,
 ) -> Tensor:
     """Semantic Recall in percent: |first k and relevant| / |relevant|, mean over the queries.
 
@@ -57,7 +57,8 @@ def semantic_recall_at_k(
         variant: "paper" or "released".
         positives: "all", or "any": 100 where any relevant item is among the first k.
         captions_per_image: caption c belongs to image c // captions_per_image (default 5).
-        caption_to_image: (n_captions,) integers, instead of that rule.
+        caption_to_image: the row of each caption's image, instead of that rule: (n_captions,) integers, or as
+            {caption: image} or {image: [captions]}.
 
     Returns:
         (len(ks),) float64, percent. Equal similarities, and equal φ: lower index first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, TypeVar
 
@@ -15,6 +15,7 @@ from itm_fast.data.augment import SizeAugment
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.indices import IndexLike
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
@@ -152,6 +153,11 @@ class MatchingModel(nn.Module):
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         self.loss = TripletLoss(config.margin, config.max_violation)
+        self.notes: list[str] = []  # what a reader of its figures should know
+
+    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
+        """Captions as the tokens that the model takes; `tokenizer` as in `resolve_tokenizer`."""
+        return CaptionTokens.from_captions(captions, self.vocabulary, tokenizer)
 
     def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> what `similarity` takes of images.

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from itm_fast.data.text.caption_vocabulary import load_vocabulary
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.hub import local_folder
@@ -111,10 +112,7 @@ def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
 
 
 def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
+    card = read_json(path)
     if not isinstance(card, dict) or card.get("model") not in MODELS or not isinstance(card.get("config"), dict):
         raise DataError(f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(MODELS)}')
     kind = model_class(card["model"])

@@ -1,19 +1,25 @@
 """CVSE: what an image or a caption shows by itself, fused with the concepts that people mention together."""
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
 import torch
+import tyro
 from torch import Tensor, nn
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.collate import Batch
 from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
 from itm_fast.data.text.caption_tokens import CaptionTokens
-from itm_fast.data.text.concepts import Concepts
+from itm_fast.data.text.concepts import Concepts, singular
+from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.indices import IndexLike
 from itm_fast.models.base import EmbeddingModel, Encoded, FurtherPairs, MatchingConfig, Preset
+from itm_fast.models.label_completion import neighbours
 from itm_fast.nn.encoders.concept_graph import ConceptGraph
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
@@ -23,6 +29,7 @@ from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
 
 ConceptLabels = Literal["caption", "image_in_training", "image"]
+LabelCompletion = Literal["none", "f30k", "coco"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,12 @@ class CVSEConfig(MatchingConfig):
     captions of a test image about each other."""
     concept_label_ratio: float = 0.35
     """Share of these labels in the concepts of a caption."""
+    label_completion: tyro.conf.Suppress[LabelCompletion] = "none"
+    """Complete the labels of test captions from the captions near them, by the rule of the original for "f30k" or
+    "coco": the score of a pair then depends on the whole test set. Set where its checkpoint is read. No flag."""
+    captions_as_bytes: tyro.conf.Suppress[bool] = False
+    """Tokenise captions as Python 3 prints bytes, "b'a dog .'", as the original does by mistake. Set where its
+    checkpoint is read. No flag."""
     alpha: float = 0.85
     """Share of the instance in the fused embedding while training."""
     alpha_test: float = 0.85
@@ -70,6 +83,7 @@ class CVSEConfig(MatchingConfig):
         super().__post_init__()
         self._check_sizes("n_regions", "n_concepts", "input_channel")
         _checks.check_choice("concept_labels", self.concept_labels, ConceptLabels)
+        _checks.check_choice("label_completion", self.label_completion, LabelCompletion)
         if not 0 <= self.dropout_rate < 1:
             raise ValueError(f"dropout_rate must be at least 0 and below 1, got {self.dropout_rate}")
         for name in ("concept_label_ratio", "alpha", "alpha_test", "weight_fused"):
@@ -97,6 +111,25 @@ class _Levels(NamedTuple):
     consensus: Consensus
 
 
+def _printed(caption: str) -> str:
+    return str(caption.encode().strip())
+
+
+def _notes(config: CVSEConfig) -> list[str]:
+    """What a reader of figures should know."""
+    notes = []
+    if config.concept_labels == "image":
+        notes.append("each caption was told the concepts of all captions of its image, which tells them apart")
+    if config.captions_as_bytes:
+        notes.append("captions were tokenised as Python 3 prints bytes (b'a dog .'), as the original does")
+    if config.label_completion != "none":
+        notes.append(
+            "concepts of each caption were completed from captions near it, as in the original, so that scores depend "
+            "on the whole test set"
+        )
+    return notes
+
+
 class CVSE(EmbeddingModel):
     """Consensus-aware visual-semantic embedding.
 
@@ -109,8 +142,7 @@ class CVSE(EmbeddingModel):
 
     Source:
         Wang et al., Consensus-Aware Visual-Semantic Embedding for Image-Text Matching, ECCV 2020; BruceW91/CVSE.
-        Parameters that it has and never uses are not here. Labels of captions are not completed from those near them
-        at test time: that would make the score of a pair depend on the rest of the test set.
+        Parameters that it has and never uses are not here.
     """
 
     name: ClassVar[str] = "cvse"
@@ -141,6 +173,7 @@ class CVSE(EmbeddingModel):
         self.C_GCN = ConceptGraph(config.n_concepts, config.input_channel, size)
         self.register_buffer("concept_vectors", torch.randn(config.n_concepts, config.input_channel))
         self.register_buffer("concept_numbers", torch.zeros(len(vocabulary), dtype=torch.int64))
+        self.notes += _notes(config)
 
     def prepare(self, tokens: CaptionTokens, captions: IndexLike) -> None:
         """Take the concepts from the training captions, or from the files that the configuration names.
@@ -190,8 +223,66 @@ class CVSE(EmbeddingModel):
                 f"n_concepts = {expected[0]} of input_channel = {expected[1]}"
             )
         self.concept_vectors.copy_(torch.from_numpy(concepts.vectors))
-        self.concept_numbers.copy_(torch.from_numpy(concepts.numbers_of(self.vocabulary)))
+        # the original's files of images' labels hold concepts as they are written, its captions' labels are lemmas
+        lemmatise = self.config.concept_labels != "image"
+        self.concept_numbers.copy_(torch.from_numpy(concepts.numbers_of(self.vocabulary, lemmatise=lemmatise)))
         self.C_GCN.adj_all.copy_(torch.from_numpy(concepts.adjacency()))
+
+    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
+        """Captions as tokens, with `captions_as_bytes` as Python 3 prints their bytes."""
+        if self.config.captions_as_bytes:
+            captions = map(_printed, captions)
+        return super().tokens_of(captions, tokenizer)
+
+    def labels_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
+        """The concepts that captions speak of in evaluation, by their own words.
+
+        Args:
+            captions: One text each.
+            tokenizer: As in `resolve_tokenizer`.
+
+        Returns:
+            Numbers of concepts plus 1 in place of token ids.
+        """
+        ready = self.vocabulary.tokenizer_for(tokenizer)
+        by_caption = self.config.concept_labels != "image"
+        if by_caption and self.config.captions_as_bytes:
+            captions = (_printed(caption)[1:] for caption in captions)  # without the b
+        numbers = self.concept_numbers.tolist()
+        word2idx = self.vocabulary.word2idx
+        flat, offsets = array("i"), array("q", [0])
+        for caption in captions:
+            for word in dict.fromkeys(ready(caption)):
+                if word not in word2idx and by_caption:
+                    word = singular(word, word2idx)
+                number = numbers[word2idx[word]] if word in word2idx else 0
+                if number:
+                    flat.append(number)
+            offsets.append(len(flat))
+        return CaptionTokens(np.array(flat, dtype=np.int32), np.array(offsets, dtype=np.int64))
+
+    @property
+    def completes_labels(self) -> bool:
+        """Whether labels of captions are completed from those of the captions near them."""
+        return self.config.label_completion != "none"
+
+    def complete_labels(self, labels: CaptionTokens, images: Tensor, captions: Tensor) -> CaptionTokens:
+        """Labels of all captions of a test set, completed from those near them.
+
+        Args:
+            labels: Of m captions, as `labels_of` makes them.
+            images: (n, dim) as `encode_images` returns them.
+            captions: (m, dim) as `encode_captions` does, with these labels.
+
+        Returns:
+            Labels of the m captions.
+        """
+        size = self.config.embed_size  # the fused embeddings come first
+        near = neighbours(images[:, :size].cpu(), captions[:, :size].cpu(), self.config.label_completion)
+        own = np.split(labels.flat, labels.offsets[1:-1])
+        parts = [np.unique(np.concatenate([own[index] for index in (*some, n)])) for n, some in enumerate(near)]
+        offsets = np.cumsum([0, *map(len, parts)])
+        return CaptionTokens(np.concatenate([*parts, labels.flat[:0]]), offsets)
 
     def reads_image_tokens(self, *, training: bool) -> bool:
         """Whether a caption's labels are those of all captions of its image."""
@@ -205,7 +296,13 @@ class CVSE(EmbeddingModel):
         """(n, n_regions, img_dim) -> embeddings (n, dim) whose dot products are the similarities to rank by."""
         return self._to_rank_by(self._images(images, self._concepts()))
 
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor, image_tokens: Tensor | None = None) -> Tensor:
+    def encode_captions(
+        self,
+        tokens: Tensor,
+        word_counts: Tensor,
+        image_tokens: Tensor | None = None,
+        concept_numbers: Tensor | None = None,
+    ) -> Tensor:
         """Tokens (n, max_words), word_counts (n,) int64 -> embeddings (n, dim).
 
         Args:
@@ -213,11 +310,16 @@ class CVSE(EmbeddingModel):
             word_counts: Valid ones of each caption.
             image_tokens: (n, most) int64, zero-padded, of all captions of each caption's image; read with
                 concept_labels "image".
+            concept_numbers: (n, most) int64, zero-padded: the labels, numbers of concepts plus 1, instead of those that
+                the tokens say.
 
         Raises:
             ValueError: `image_tokens` is needed.
         """
-        labels = self._labels(tokens, word_counts, image_tokens, training=False)
+        if concept_numbers is None:
+            labels = self._labels(tokens, word_counts, image_tokens, training=False)
+        else:
+            labels = self._as_rows(concept_numbers)
         return self._to_rank_by(self._captions(tokens, word_counts, labels, self._concepts()))
 
     def forward(self, batch: Batch) -> Encoded:
@@ -265,7 +367,10 @@ class CVSE(EmbeddingModel):
                     "labelled by all captions of their image; give them, or choose concept_labels 'caption'"
                 )
             numbers = self.concept_numbers[image_tokens]
-        labels = self.concept_vectors.new_zeros(len(tokens), self.config.n_concepts + 1)
+        return self._as_rows(numbers)
+
+    def _as_rows(self, numbers: Tensor) -> Tensor:
+        labels = self.concept_vectors.new_zeros(len(numbers), self.config.n_concepts + 1)
         return labels.scatter_(1, numbers, 1.0)[:, 1:]
 
     def _to_rank_by(self, levels: _Levels) -> Tensor:

@@ -6,30 +6,29 @@ All of them are {"epoch", "model": [image, caption (, similarity) state dicts], 
 
 from __future__ import annotations
 
-import argparse
-import codecs
 import dataclasses
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
+from itm_fast.files.torch_files import SkippedArray, read_torch
 from itm_fast.models.base import MatchingModel
-from itm_fast.originals import cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn
-from itm_fast.originals.parts import Options, Parts
+from itm_fast.originals import chan, cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals.options import Options, check_options, options_of
+from itm_fast.originals.parts import Parts
 from itm_fast.registry import model_class
 
-# One file each; a reader recognises its checkpoints and says what their tensors say of the configuration; with
-# `named_parts` it leaves out what the model here has no place for.
+# One file each; a reader recognises its checkpoints and says what their tensors say of the configuration. FIXED are
+# the options that the model here has no choice in, READ those that go by another name here. With `named_parts` it
+# leaves out what the model here has no place for.
 _READERS: dict[str, ModuleType] = {
     "cvse": cvse,
+    "chan": chan,
     "sgraf": sgraf,
     "vsrn": vsrn,
     "vse_infty": vse_infty,
@@ -37,110 +36,150 @@ _READERS: dict[str, ModuleType] = {
     "scan": scan,
     "vsepp": vsepp,
 }
-# What an options object and a NumPy score need beside tensors; old names, new objects.
-_ALLOWED: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    np.dtypes.Float64DType,
-    np.dtypes.Float32DType,
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
-    codecs.encode,
-]
 _NUMBERS = "bert.embeddings.position_ids"  # 0 … 511, a buffer that old transformers wrote
 _PARTS = ("img_enc", "txt_enc", "sim_enc")
+_OF_KIND = ("precomp_enc_type", "text_enc_type", "module_name")  # options that the tensors must agree with
+_BESIDE = ("optim", "sched", "scaler", "amp", "criterion", "loss", "rng")  # entries of training, by a part of the name
 
 
 def load_original(
-    path: str | Path, vocabulary: CaptionVocabulary, *, concepts: str | Path | None = None
+    path: str | Path,
+    vocabulary: CaptionVocabulary,
+    *,
+    concepts: str | Path | None = None,
+    as_released: bool = True,
+    ignore_options: Collection[str] = (),
 ) -> MatchingModel:
-    """Reads a checkpoint of an original repository; every tensor must find its place.
+    """Reads a checkpoint of an original repository; every tensor and every option must find its place.
 
     Args:
         path: The file, as torch.save wrote it under any version, from Python 2 as well.
         vocabulary: The one that it was trained with.
         concepts: Folder with the files of concepts of a CVSE checkpoint, as `read_concepts` takes it.
+        as_released: Read and label the captions of a CVSE checkpoint as its released code does; otherwise as they
+            are, each labelled by its own words alone.
+        ignore_options: Options that are unknown here and have no effect on scores.
 
     Returns:
-        The model in evaluation mode, on the CPU.
+        The model in evaluation mode, on the CPU; what was left out is in its `notes`.
 
     Raises:
         FileNotFoundError: There is no such file.
         DataError: The file is damaged, asks for more than tensors and options, is of a model that is not known here,
-            or was trained with another vocabulary.
+            holds a tensor or an option that the model here has no place for, or was trained with another vocabulary.
         ValueError: A CVSE checkpoint without `concepts`, or with those of another; any other checkpoint with some.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint such as model_best.pth.tar")
+    if isinstance(ignore_options, str):
+        raise TypeError(f"ignore_options is {ignore_options!r}; expected a list of names")
     parts, options = _read(path)
     name, reader = _reader(path, parts, options)
     kind = model_class(name)
     try:
-        config = _config(path, kind, reader, parts, options)
+        config, off = _config(path, kind, reader, parts, options, ignore_options)
         n_words = reader.n_words(parts)
     except KeyError as error:
         raise DataError(f"{path}: taken for {name}, but it has no tensor {error}") from error
-    if n_words != len(vocabulary):
+    if not as_released and hasattr(reader, "PLAIN"):
+        config = dataclasses.replace(config, **reader.PLAIN)
+    if len(vocabulary) not in n_words:
         raise DataError(
-            f"{path}: trained with a vocabulary of {n_words} words, but the one given has {vocabulary.fingerprint}"
+            f"{path}: trained with a vocabulary of {n_words[0]} words, but the one given has {vocabulary.fingerprint}"
         )
     model = kind(config, vocabulary)
     if hasattr(reader, "set_concepts"):
         reader.set_concepts(model, concepts)
     elif concepts is not None:
         raise ValueError(f"concepts is for CVSE's checkpoints, but {path} is of {name}")
-    for part_name, weights in _named(path, reader, parts).items():
+    for part_name, weights in _named(path, reader, parts, len(vocabulary)).items():
         part = model.get_submodule(part_name)
         try:
             part.load_state_dict(_with_counters(weights, part.state_dict()), strict=True)
         except RuntimeError as error:
             raise DataError(f"{path}: taken for {name}, but its {part_name} does not fit: {error}") from error
+    if off:
+        model.notes.append(f"options of the checkpoint that are unknown here and off in it: {', '.join(off)}")
+    ignored = [option for option in ignore_options if option in options]
+    if ignored:
+        model.notes.append(f"options of the checkpoint that were ignored: {', '.join(ignored)}")
     return model.eval()
 
 
 def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
-    try:
-        with torch.serialization.safe_globals(_ALLOWED), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "pickle_load_args only works")  # torch passes encoding on all the same
-            content = torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
-    except Exception as error:  # garbage raises nearly every kind of exception
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise DataError(f"{path}: not a checkpoint that can be read safely: {reason}") from error
-    found = content.get("model") if isinstance(content, dict) else None
+    content = read_torch(path)
+    found = content.get("model") if isinstance(content, Mapping) else None
     if not isinstance(found, (list, tuple)) or len(found) < 2 or not all(isinstance(part, Mapping) for part in found):
-        raise DataError(f'{path}: expected {{"model": [image, caption (, similarity) state dicts], "opt": ...}}')
-    options = content.get("opt")
+        raise DataError(
+            f'{path}: expected {{"model": [image, caption (, similarity) state dicts], "opt": ...}}, found '
+            f"{_in_words(content)}"
+        )
+    for number, part in enumerate(found):
+        for key, value in part.items():
+            if not isinstance(key, str) or not isinstance(value, Tensor):
+                what = "a NumPy array" if isinstance(value, SkippedArray) else f"a {type(value).__name__}"
+                raise DataError(f"{path}: model[{number}][{key!r:.60}] is {what}; expected a tensor under a name")
+    for name, value in content.items():
+        if name != "model" and _holds_weights(value) and not any(part in str(name).lower() for part in _BESIDE):
+            raise DataError(
+                f"{path}: holds weights under {str(name)!r:.60} beside those of 'model', which no model known here "
+                "has; if they are no part of the model, save the file without them"
+            )
     parts = [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
-    return parts, dict(vars(options)) if isinstance(options, argparse.Namespace) else {}
+    return parts, options_of(content)
+
+
+def _in_words(content: object) -> str:
+    if not isinstance(content, Mapping):
+        return f"a {type(content).__name__}"
+    names = ", ".join(repr(name)[:40] for name in list(content)[:6]) or "nothing"
+    return f"{type(content.get('model')).__name__} under 'model', among {names}" if "model" in content else names
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether it is a state dict, or a list of such."""
+    if isinstance(value, (list, tuple)):
+        return any(isinstance(item, Mapping) and _holds_weights(item) for item in value)
+    return isinstance(value, Mapping) and any(isinstance(item, Tensor) and item.ndim for item in value.values())
 
 
 def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType]:
     for name, reader in _READERS.items():
         if reader.recognises(parts, options):
             return name, reader
+    with_options = {"cross_attn", "measure"} & set(options)
+    beside = f"it has {len(parts)} parts" if with_options else "its options have neither cross_attn nor measure"
     raise DataError(
         f"{path}: of no model known here ({', '.join(_READERS)}); its image part begins with "
-        f"{', '.join(sorted(parts[0])[:4])} and its options have neither cross_attn nor measure"
+        f"{', '.join(sorted(parts[0])[:4]) or 'nothing'} and {beside}"
     )
 
 
-def _config(path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Parts, options: Options) -> Any:
-    """The options that the configuration knows, over which goes what the tensors say."""
+def _config(
+    path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Parts, options: Options, ignore: Collection[str]
+) -> tuple[Any, list[str]]:
+    """The options that the configuration knows, over which goes what the tensors say; and those that are off."""
     known = {field.name for field in dataclasses.fields(kind.config_class)}
+    considered = {name: value for name, value in options.items() if name not in ignore}
     try:
-        found = {**options, **reader.config(parts, options)}
-        return kind.config_class(**{name: value for name, value in found.items() if name in known})
+        off = check_options(considered, known | getattr(reader, "READ", frozenset()), getattr(reader, "FIXED", {}))
+        said = reader.config(parts, considered)
+        for name in _OF_KIND:
+            if name in said and considered.get(name, said[name]) != said[name]:
+                raise ValueError(f"option {name} is {considered[name]!r:.60}, but its tensors are of {said[name]!r}")
+        found = {**considered, **said}
+        return kind.config_class(**{name: value for name, value in found.items() if name in known}), off
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: taken for {kind.name}, but its options do not fit: {error}") from error
 
 
-def _named(path: Path, reader: ModuleType, parts: Parts) -> dict[str, dict[str, Tensor]]:
+def _named(path: Path, reader: ModuleType, parts: Parts, n_words: int) -> dict[str, dict[str, Tensor]]:
     """The state dicts by the parts of the model that they belong to."""
     if not hasattr(reader, "named_parts"):
         return dict(zip(_PARTS, parts, strict=False))
     try:
-        named: dict[str, dict[str, Tensor]] = reader.named_parts(parts)
+        named: dict[str, dict[str, Tensor]] = reader.named_parts(parts, n_words)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     return named

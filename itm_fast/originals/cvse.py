@@ -1,6 +1,7 @@
-"""Checkpoints of BruceW91/CVSE; the concepts' words and vectors are not in them, but in files beside its data.
+"""Checkpoints of BruceW91/CVSE and of AndresPMD/semantic_adaptive_margin (SAM), which trains CVSE.
 
-Linear maps are in them twice, as `fc1` and in the Sequential that runs, and some that never run.
+The concepts' words and vectors are not in them, but in files beside their data. Linear maps are in them twice, as `fc1`
+and in the Sequential that runs, and some that never run.
 """
 
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 from itm_fast.data.readers.concept_files import read_concepts
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.cvse import CVSE
-from itm_fast.originals.parts import Options, Parts, gru_sizes, region_sizes
+from itm_fast.originals.options import Options
+from itm_fast.originals.parts import Parts, gru_sizes, region_sizes
 
 PARTS = (
     "img_enc",
@@ -28,16 +30,28 @@ _NEVER_USED = {
     "C_GCN": ("adj_O_P", "adj_O_M", "joint_att_emb."),
 }
 # Options that change what is computed, with the only value that is known here.
-_FIXED = {
-    "no_imgnorm": False,
-    "no_txtnorm": False,
-    "use_abs": False,
-    "use_BatchNorm": True,
+FIXED: Options = {
     "activation_type": "tanh",
-    "measure": "cosine",
-    "precomp_enc_type": "basic",
     "feature_fuse_type": "weight_sum",
+    "use_BatchNorm": True,
 }
+# The margin that adapts to captions, and the constants that go with it: AndresPMD/semantic_adaptive_margin alone.
+_OF_SAM = {"cider_weight", "metric_div", "use_metric"}
+READ = _OF_SAM | {
+    "Concept_label_ratio",
+    "adj_file",
+    "attribute_path",
+    "concept_name",
+    "concept_path",
+    "data_percentage",
+    "inp_name",
+    "metric_opt",
+    "metric_samples",
+    "norm_func_type",  # read nowhere
+    "num_attribute",
+}
+# The configuration without what depends on the rest of the test set, or on how Python 3 prints bytes.
+PLAIN = {"captions_as_bytes": False, "label_completion": "none", "concept_labels": "image_in_training"}
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -45,12 +59,12 @@ def recognises(parts: Parts, options: Options) -> bool:
     return len(parts) == 8 and {"gc1.weight", "gc2.weight", "adj_all"} <= set(parts[6])
 
 
-def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with."""
-    return len(parts[1]["embed.weight"])
+def n_words(parts: Parts) -> tuple[int, ...]:
+    """Sizes of the vocabulary that it may have been trained with."""
+    return (len(parts[1]["embed.weight"]),)
 
 
-def named_parts(parts: Parts) -> dict[str, Any]:
+def named_parts(parts: Parts, n_words: int) -> dict[str, Any]:
     """The state dicts by the names of the model's parts, without what is there twice or never used.
 
     Raises:
@@ -87,22 +101,26 @@ def set_concepts(model: MatchingModel, folder: str | Path | None) -> None:
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:
-    """What of the configuration the tensors say, and what the options do not.
-
-    Raises:
-        ValueError: An option has a value that is not known here.
-    """
-    for name, value in _FIXED.items():
-        if options.get(name, value) != value:
-            raise ValueError(f"{name} is {options[name]!r}; only {value!r} is known")
+    """What of the configuration the tensors say, and what the options do not: constants of the released code."""
     graph = parts[6]
-    return {
+    is_coco = "coco" in str(options.get("data_name"))
+    found = {
         **region_sizes(parts[0]),
         **gru_sizes(parts[1]),
         "n_regions": len(parts[2]["embedding_1.1.weight"]),
         "n_concepts": len(graph["adj_all"]),
         "input_channel": len(graph["gc1.weight"]),
-        "concept_labels": "image_in_training",
         "concept_label_ratio": options.get("Concept_label_ratio", 0.35),
-        "alpha_test": 0.9 if "coco" in str(options.get("data_name")) else 0.85,
+        "captions_as_bytes": True,
+    }
+    if _OF_SAM & set(options):
+        return {**found, "concept_labels": "image", "alpha": 0.75, "alpha_test": 0.75, "weight_fused": 1.0}
+    completion = "coco" if is_coco else "f30k"
+    alpha_test = 0.9 if is_coco else 0.85
+    return {
+        **found,
+        "concept_labels": "image_in_training",
+        "label_completion": completion,
+        "alpha_test": alpha_test,
+        "weight_fused": 0.95,
     }

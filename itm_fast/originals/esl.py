@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from itm_fast.originals.parts import Options, Parts, encoder_sizes, n_tokens, region_sizes
+from itm_fast.originals.options import Options
+from itm_fast.originals.parts import Parts, encoder_sizes, n_tokens, region_sizes
+
+FIXED: Options = {"kernel_size": 2}
+READ = frozenset({"backbone_source", "input_scale_factor"})  # of VSE-infinity's parser, for images
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -10,9 +14,9 @@ def recognises(parts: Parts, options: Options) -> bool:
     return len(parts) == 3 and "sims.calculator_1.sim_eval.weight" in parts[2]
 
 
-def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with."""
-    return n_tokens(parts[1])
+def n_words(parts: Parts) -> tuple[int, ...]:
+    """Sizes of the vocabulary that it may have been trained with."""
+    return (n_tokens(parts[1]),)
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 
 Parts = list[dict[str, Tensor]]
-Options = Mapping[str, Any]
 
 
 def region_sizes(image: Mapping[str, Tensor]) -> dict[str, Any]:

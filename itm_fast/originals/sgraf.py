@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from itm_fast.originals.parts import Options, Parts, gru_sizes, region_sizes
+from itm_fast.originals.options import Options
+from itm_fast.originals.parts import Parts, gru_sizes, region_sizes
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -10,9 +11,9 @@ def recognises(parts: Parts, options: Options) -> bool:
     return len(parts) == 3 and "sim_tranloc_w.weight" in parts[2]
 
 
-def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with."""
-    return len(parts[1]["embed.weight"])
+def n_words(parts: Parts) -> tuple[int, ...]:
+    """Sizes of the vocabulary that it may have been trained with."""
+    return (len(parts[1]["embed.weight"]),)
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from itm_fast.nn.encoders.grid import layer_name
-from itm_fast.originals.parts import Options, Parts, encoder_sizes, n_tokens, region_sizes
+from itm_fast.originals.options import Options
+from itm_fast.originals.parts import Parts, encoder_sizes, n_tokens, region_sizes
 
 _BACKBONE, _CELLS = "backbone.", "image_encoder."
+READ = frozenset({"kernel_size"})  # of ESL, whose parser is this one with more
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -17,9 +19,9 @@ def recognises(parts: Parts, options: Options) -> bool:
     return len(parts) == 2 and (_has_regions(parts[0]) or _has_grid(parts[0]))
 
 
-def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with."""
-    return n_tokens(parts[1])
+def n_words(parts: Parts) -> tuple[int, ...]:
+    """Sizes of the vocabulary that it may have been trained with."""
+    return (n_tokens(parts[1]),)
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:
@@ -27,7 +29,7 @@ def config(parts: Parts, options: Options) -> dict[str, Any]:
     return {**_image_sizes(parts[0]), **encoder_sizes(parts[1])}
 
 
-def named_parts(parts: Parts) -> dict[str, dict[str, Tensor]]:
+def named_parts(parts: Parts, n_words: int) -> dict[str, dict[str, Tensor]]:
     """Without the backbone's second copy, if it is one, and its classes, which nothing computes with."""
     return {"img_enc": _without_copies(parts[0]), "txt_enc": parts[1]}
 

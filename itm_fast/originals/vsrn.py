@@ -3,7 +3,10 @@
 from typing import Any
 
 from itm_fast.models.vsrn import VSRNConfig
-from itm_fast.originals.parts import Options, Parts, gru_sizes, region_sizes
+from itm_fast.originals.options import Options
+from itm_fast.originals.parts import Parts, gru_sizes, region_sizes
+
+READ = frozenset({"bidirectional", "dim_vid", "rnn_type"})  # of the captioning head
 
 
 def recognises(parts: Parts, options: Options) -> bool:
@@ -11,9 +14,9 @@ def recognises(parts: Parts, options: Options) -> bool:
     return len(parts) == 2 and "Rs_GCN_1.g.weight" in parts[0]
 
 
-def n_words(parts: Parts) -> int:
-    """Size of the vocabulary that it was trained with."""
-    return len(parts[1]["embed.weight"])
+def n_words(parts: Parts) -> tuple[int, ...]:
+    """Sizes of the vocabulary that it may have been trained with."""
+    return (len(parts[1]["embed.weight"]),)
 
 
 def config(parts: Parts, options: Options) -> dict[str, Any]:

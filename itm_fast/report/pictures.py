@@ -123,7 +123,7 @@ def _thumbnail(path: Path, height: int) -> tuple[bytes, int, int, float]:
         DataError: no image that can be read.
         ImportError: Pillow is not installed.
     """
-    from itm_fast.data.readers.images import read_image
+    from itm_fast.data.readers.image_file import read_image
 
     pixels = read_image(path)
     from PIL import Image

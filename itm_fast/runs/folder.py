@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 
 _FORMAT = "itm-fast run 1"
@@ -355,10 +356,7 @@ def _json(content: Mapping[str, Any]) -> str:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object, found a {type(content).__name__}")
     return content

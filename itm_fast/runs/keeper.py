@@ -118,6 +118,7 @@ class RunKeeper:
             The run, to be saved with ``save_run``.
 
         Raises:
+            TypeError: captions or image_names is a single string.
             ValueError: nothing was evaluated yet; not one caption a column or one name a row.
         """
         if not self._results:
@@ -202,6 +203,8 @@ def _owners(positives: Positives | TwoWaySets) -> Tensor:
 
 def _arranged(texts: Sequence[str] | None, order: IntArray | None) -> tuple[str, ...] | None:
     """Texts in the order of the protocol."""
+    if isinstance(texts, str):
+        raise TypeError(f"captions or image_names is the string {texts!r:.40}, expected a list of texts")
     if texts is None or order is None:
         return None if texts is None else tuple(texts)
     if len(order) and int(order.max()) >= len(texts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import mmap
 import pickle
@@ -134,7 +135,7 @@ def _safetensors(path: Path) -> Mapping[str, Array]:
 
 def _json(path: Path) -> Array | Mapping[str, Array]:
     with path.open("rb") as file:
-        first = file.read(4096).lstrip()[:1]
+        first = file.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()[:1]
         if first == b"[":
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 return _json_rows(path, content)
@@ -177,7 +178,10 @@ def _numbers(path: Path, values: object) -> npt.NDArray[np.generic]:
     try:
         array = np.array(values)
     except ValueError as error:
-        raise DataError(f"{path}: rows of different lengths: {error}") from error
+        # NumPy's own words speak of a shape that nobody gave.
+        raise DataError(
+            f"{path}: rows of different lengths; expected a list of numbers, or of rows of one length"
+        ) from error
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected a list of numbers or of rows of numbers, got {array.dtype} in it")
     return array

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.images import read_image
+from itm_fast.data.readers.image_file import read_image
 from itm_fast.errors import DataError
 from itm_fast.pretrained import pretrained_folder, read_config, text_library
 
@@ -82,7 +82,9 @@ class DualEncoder:
         return self._encoded(self.model.get_image_features, inputs)
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
-        """Unit vectors (n, dim), float32 on the CPU, of captions."""
+        """Unit vectors (n, dim), float32 on the CPU, of captions; TypeError for a single string."""
+        if isinstance(captions, str):
+            raise TypeError(f"captions is the string {captions!r:.40}, expected a list of captions")
         tokens = self.tokenizer(
             list(captions),
             padding=self.padding,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from itm_fast.files.ids import IdsLike, read_ids
+from itm_fast.files.ids import IdsLike, as_spelt, read_ids
 from itm_fast.runs.result import Report
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, Sims, TileScorer, as_float_tensor, as_scorer
 from itm_fast.similarities.selection import select
@@ -144,6 +144,12 @@ class EnsembleScorer:
         asked = [(weight, member) for weight, member in zip(self.weights, self.members, strict=True) if weight]
         return weighted_sum([(weight, member.score_pairs(rows, columns, progress)) for weight, member in asked])
 
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the members' figures should know, each under its member's name."""
+        of_members = ((member.name, getattr(member.tiles.scorer, "notes", [])) for member in self.members)
+        return [f"{name}: {note}" for name, notes in of_members for note in notes]
+
     def select(self, rows: IntArray | None, columns: IntArray | None, /) -> EnsembleScorer:
         """The same ensemble of some images and captions, in the order given; normalised as the whole set is."""
         part = self.with_weights(self.weights)
@@ -267,7 +273,7 @@ def check_ids(ids: Sequence[IdsLike | None], names: Sequence[str], n_images: int
             first = name, sides
             continue
         for side in sides.keys() & first[1].keys():
-            ours, theirs = first[1][side], sides[side]
+            ours, theirs = first[1][side], as_spelt(sides[side], first[1][side])
             if ours != theirs:
                 place = next(i for i, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
                 order = " (the same ids in another order)" if sorted(map(str, ours)) == sorted(map(str, theirs)) else ""

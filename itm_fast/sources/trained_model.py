@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -43,11 +43,30 @@ class RetrievalModel(Protocol):
         ...
 
 
-class _ReadsImageTokens(Protocol):
-    """A model whose `reads_image_tokens(training=False)` is true."""
+class _IsTold(Protocol):
+    """A model that is told which concepts a caption speaks of: CVSE."""
 
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor, image_tokens: Tensor, /) -> Tensor:
-        """As `RetrievalModel` has it, with the tokens of all captions of each image, (n, most) int64, zero-padded."""
+    @property
+    def completes_labels(self) -> bool:
+        """Whether `complete_labels` is to be called."""
+        ...
+
+    def labels_of(self, captions: Sequence[str], tokenizer: Tokenizer, /) -> CaptionTokens:
+        """Numbers of concepts in place of tokens."""
+        ...
+
+    def complete_labels(self, labels: CaptionTokens, images: Tensor, captions: Tensor, /) -> CaptionTokens:
+        """Labels of all captions, completed from those near them."""
+        ...
+
+    def reads_image_tokens(self, *, training: bool) -> bool:
+        """Whether a caption has the labels of all captions of its image."""
+        ...
+
+    def encode_captions(
+        self, tokens: Tensor, word_counts: Tensor, image_tokens: None, concept_numbers: Tensor, /
+    ) -> Tensor:
+        """As `RetrievalModel` has it, with labels (n, most) int64, zero-padded."""
         ...
 
 
@@ -93,10 +112,11 @@ class ModelScorer:
         self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
         self.dataset = dataset
         self._model, self._device = model, torch.device(device)
-        self._tokens = tokens or CaptionTokens.from_captions(dataset.captions, model.vocabulary, tokenizer)
-        reads_image_tokens = getattr(model, "reads_image_tokens", None)
-        is_told = reads_image_tokens is not None and reads_image_tokens(training=False)
-        self._image_tokens = self._tokens.by_image(dataset.captions_per_image) if is_told else None
+        self._tokens = tokens or _tokens_of(model, dataset.captions, tokenizer)
+        self._labels = _labels_of(model, dataset, tokenizer)
+        self._is_completed = self._labels is None or not cast(_IsTold, model).completes_labels
+        unknown = self._tokens.unknown_note(model.vocabulary)
+        self._notes = [] if unknown is None else [unknown]
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
@@ -120,6 +140,11 @@ class ModelScorer:
     def model(self) -> RetrievalModel:
         """The model that scores."""
         return self._model
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the model's figures should know."""
+        return [*getattr(self._model, "notes", []), *self._notes]
 
     @torch.inference_mode()
     def pair(self, image: int, caption: int) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -225,12 +250,46 @@ class ModelScorer:
         return self._encode_some(np.array(self._indices(batch, self.n_captions)))
 
     def _encode_some(self, captions: IntArray) -> tuple[Tensor, Tensor]:
+        if not self._is_completed:
+            self._complete_labels()
+        return self._encode_labelled(captions)
+
+    def _encode_labelled(self, captions: IntArray) -> tuple[Tensor, Tensor]:
         tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(captions))
-        if self._image_tokens is None:
+        if self._labels is None:
             return self._model.encode_captions(tokens, word_counts), word_counts
-        images = captions // self.dataset.captions_per_image
-        image_tokens = self._image_tokens.pad(images)[0].to(self._device)
-        return cast(_ReadsImageTokens, self._model).encode_captions(tokens, word_counts, image_tokens), word_counts
+        labels = self._labels.pad(captions)[0].to(self._device)
+        return cast(_IsTold, self._model).encode_captions(tokens, word_counts, None, labels), word_counts
+
+    def _complete_labels(self) -> None:
+        """Encode everything once with the labels that captions have by themselves."""
+        n_batches = (-(-n // self._batch_size) for n in (self.n_images, self.n_captions))
+        of_images, of_captions = (range(n) for n in n_batches)
+        images = torch.cat([self._encode_images(batch)[0] for batch in of_images])
+        own = [np.array(self._indices(batch, self.n_captions)) for batch in of_captions]
+        captions = torch.cat([self._encode_labelled(some)[0] for some in own])
+        told = cast(_IsTold, self._model)
+        self._labels = told.complete_labels(cast(CaptionTokens, self._labels), images, captions)
+        self._is_completed = True
+
+
+def _tokens_of(model: RetrievalModel, captions: Sequence[str], tokenizer: Tokenizer) -> CaptionTokens:
+    tokens_of = getattr(model, "tokens_of", None)
+    if tokens_of is None:
+        return CaptionTokens.from_captions(captions, model.vocabulary, tokenizer)
+    tokens: CaptionTokens = tokens_of(captions, tokenizer)
+    return tokens
+
+
+def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokenizer) -> CaptionTokens | None:
+    if not hasattr(model, "labels_of"):
+        return None
+    told = cast(_IsTold, model)
+    labels = told.labels_of(dataset.captions, tokenizer)
+    if not told.reads_image_tokens(training=False):
+        return labels
+    of_images = labels.by_image(dataset.captions_per_image)
+    return of_images.take(np.arange(dataset.n_captions) // dataset.captions_per_image)
 
 
 class _Cache:

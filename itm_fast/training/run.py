@@ -23,6 +23,7 @@ from itm_fast.data.text.tokenizers import resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
@@ -68,7 +69,7 @@ class RunSettings:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected the folder of a run that `itm-fast train` began")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
             paths = {name: Path(found["data"][name]) for name in ("data_path", "vocab_path") if found["data"][name]}
             training = {**found["training"], "trackers": tuple(found["training"]["trackers"])}
             return cls(
@@ -164,17 +165,19 @@ def _prepare(settings: RunSettings, device: torch.device, world: World, notice: 
     _check_features(settings, train_set, val_set)
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
-    tokens, val_tokens = (
-        CaptionTokens.from_captions(split.captions, vocabulary, data.tokenizer) for split in (train_set, val_set)
-    )
+    torch.manual_seed(training.seed)
+    kind = model_class(settings.model)
+    model = kind(settings.model_config, vocabulary).to(device)
+    tokens, val_tokens = (model.tokens_of(split.captions, data.tokenizer) for split in (train_set, val_set))
     if tokens.n_attached_stops:
         notice(
             f"nltk's punkt_tab data is not installed: in at most {tokens.n_attached_stops} training captions a full "
             "stop stays on its word"
         )
-    torch.manual_seed(training.seed)
-    kind = model_class(settings.model)
-    model = kind(settings.model_config, vocabulary).to(device)
+    for split, encoded in ((data.train_split, tokens), (data.val_split, val_tokens)):
+        unknown = encoded.unknown_note(vocabulary)
+        if unknown is not None:
+            notice(f"split {split}: {unknown}")
     captions = training_captions(train_set, data, training.seed)
     model.prepare(tokens, captions)
     plan = BatchPlan(
@@ -276,7 +279,7 @@ def _validator(
         relevance = Cider(tokenizer=settings.data.cider_tokenizer).fit(references).encode(references)
 
     def validate() -> dict[str, Any]:
-        scorer = ModelScorer(model, dataset, tokens=tokens, device=device)
+        scorer = ModelScorer(model, dataset, tokenizer=settings.data.tokenizer, tokens=tokens, device=device)
         shared = scorer if world.size == 1 else ShardedScorer(scorer, world.rank, world.size, device)
         report = evaluate(shared, relevance, ks=(1, 5, 10))
         sums = {name: report[name] for name in ("rsum", "nsum", "nsum(N)") if name in report}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from itm_fast.errors import DataError
+from itm_fast.files.torch_files import why_unread
 from itm_fast.files.writing import written_aside
 
 _FORMAT = "itm-fast training state 1"
@@ -48,7 +49,7 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # garbage raises nearly every kind of exception
-        raise DataError(f"{path}: not a training state: {_first_line(error)}") from error
+        raise DataError(f"{path}: not a training state: {why_unread(error)}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise DataError(f'{path}: expected a training state, "{_FORMAT}"')
     for name, value in settings.items():

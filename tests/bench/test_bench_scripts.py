@@ -22,6 +22,7 @@ BENCH = Path(__file__).parents[2] / "bench"
         "sgraf",
         "train_model",
         "evaluation",
+        "small_batches",
     ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path):

@@ -226,12 +226,12 @@ def test_train_splits_characters_for_sam_if_told(run, tmp_path, capsys):
     flags = ["train", "vsepp", "--data_path", "data/f30k", *TINY.split(), "--tokenizer", "split"]
     flags += ["--sam", "--select", "nsum", "--trackers"]
     assert cli.main(flags) == 0
-    said = capsys.readouterr().err.splitlines()
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert ["captions are in a script without blanks" in line for line in said] == [True, True]
     assert "60 of 60" in said[0]
     assert "50 of 50" in said[1]  # of dev, for nsum
     assert cli.main([*flags, "--model_name", "other", "--cider_tokenizer", "characters"]) == 0
-    assert capsys.readouterr().err == ""
+    assert "warning" not in capsys.readouterr().err
 
 
 def test_train_says_what_to_type(run, tmp_path):

@@ -45,7 +45,7 @@ def test_golden_recall(function, name):
 
 @pytest.mark.parametrize(("function", "query"), [(vsepp.i2t, "image"), (vsepp.t2i, "caption")])
 def test_order_embeddings_are_ranked_by_their_violation(function, query, monkeypatch):
-    monkeypatch.setattr(vsepp, "_ORDER_BYTES", 1000)  # several parts
+    monkeypatch.setattr("itm_fast.nn.similarity.embeddings._TILE_BYTES", 300)  # several tiles, some of them narrower
     generator = np.random.default_rng(0)
     images, captions = generator.random((8, 6)).repeat(5, axis=0), generator.random((40, 6))
     violation = np.linalg.norm(np.maximum(captions[None] - images[::5, None], 0), axis=2)

@@ -8,13 +8,12 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
 import emulation
 import torch
-from emulation import CUDA, HERE, ORDERS, ROOT, compiler
+from emulation import CUDA, HERE, ORDERS, compiler
 
 from itm_fast.ops import _library
 
@@ -41,8 +40,7 @@ def library(watched):
 
     _library.load()
     name = "itm_fast_watched" if watched else "itm_fast_emulated"
-    folder = ROOT / "build" / "emu"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = emulation.build_folder()
     objects = emulation.objects(sorted(CUDA.glob("*.cu")), hooks=watched, folder=folder)
     flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-attributes", "-Wno-psabi"]
     flags += [f"-DITM_EMULATED={name}", f"-DTORCH_TARGET_VERSION={MIN_TORCH}", f"-DITM_SCRATCH_BYTES={SCRATCH_BYTES}"]
@@ -56,11 +54,10 @@ def library(watched):
     )
     key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.so"
-    if not path.is_file():
-        aside = path.with_suffix(f".{os.getpid()}")
-        libraries = [f"-L{folder_}" for folder_ in library_paths()]
-        emulation.run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), *libraries, *LIBRARIES])
-        aside.replace(path)
+    with emulation.made_once(path) as aside:
+        if aside is not None:
+            libraries = [f"-L{folder_}" for folder_ in library_paths()]
+            emulation.run([*compiler(), "-shared", *map(str, objects), "-o", str(aside), *libraries, *LIBRARIES])
     definitions = torch.library.Library(name, "DEF")
     for operator in operators():
         schema = str(getattr(torch.ops.itm_fast, operator).default._schema)

@@ -1,6 +1,7 @@
 """Builds kernel files as C++ with the emulator, and runs them on NumPy arrays."""
 
 import concurrent.futures
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -12,6 +13,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -31,7 +33,7 @@ def compiler():
     return command if shutil.which(command[0]) else None
 
 
-def build(*sources, hooks, defines=(), of=None, folder=None):
+def build(*sources, hooks, defines=(), of=None):
     """Compiles kernel files with the emulator into a shared library, once for each content and set of flags.
 
     Args:
@@ -39,23 +41,26 @@ def build(*sources, hooks, defines=(), of=None, folder=None):
         hooks: whether their loads and stores are watched (races, bounds, traffic).
         defines: macros, such as "BUG=1".
         of: the one file they are for; None: for all.
-        folder: where libraries are kept; build/emu in the checkout by default.
 
     Returns:
         The library's path.
     """
     sources = [Path(source) for source in sources]
-    folder = Path(folder) if folder else ROOT / "build" / "emu"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = build_folder()
     compiled = objects(sources, hooks=hooks, defines=defines, of=of, folder=folder)
     key = hashlib.sha256(" ".join(map(str, compiled)).encode()).hexdigest()[:16]
     library = folder / f"{sources[0].stem}-{key}.so"
-    if library.is_file():
-        return library
-    aside = library.with_suffix(f".{os.getpid()}")
-    run([*compiler(), "-shared", *map(str, compiled), "-o", str(aside), "-ldl"])  # without the sanitizer's runtime
-    aside.replace(library)
+    with made_once(library) as aside:
+        if aside is not None:  # without the sanitizer's runtime
+            run([*compiler(), "-shared", *map(str, compiled), "-o", str(aside), "-ldl"])
     return library
+
+
+def build_folder():
+    """Where whatever is compiled for the tests is kept: build/emu in the checkout."""
+    folder = ROOT / "build" / "emu"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def objects(sources, *, hooks, defines=(), of=None, folder):
@@ -90,15 +95,29 @@ def compile_all(folder, flags, sources, headers):
 
     def compile_one(source):
         output = output_of(source)
-        if not output.is_file():
-            aside = output.with_suffix(f".{os.getpid()}")
-            language = ["-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
-            run([*compiler(), *flags, *language, "-c", str(source), "-o", str(aside)])
-            aside.replace(output)
+        with made_once(output) as aside:
+            if aside is not None:
+                language = ["-x", "c++", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+                run([*compiler(), *flags, *language, "-c", str(source), "-o", str(aside)])
         return output
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         return list(pool.map(compile_one, sources))
+
+
+@contextlib.contextmanager
+def made_once(output):
+    """The name to write a file to, which then gets its own; None if it is there. Other processes wait meanwhile."""
+    if output.is_file():
+        yield None
+        return
+    with FileLock(output.with_name(f"{output.name}.lock")):
+        if output.is_file():
+            yield None
+            return
+        aside = output.with_suffix(f".{os.getpid()}")
+        yield aside
+        aside.replace(output)
 
 
 def run(command):

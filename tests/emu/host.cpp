@@ -1,6 +1,8 @@
 // The host side's Launch for emulated kernels: CPU tensors are device memory for as long as an operator runs.
 #include "../../csrc/cuda/ops/host.h"
 
+#include <cstring>
+
 extern "C" {
 void emu_adopt(const void* begin, size_t bytes, int written);
 void emu_release();
@@ -8,6 +10,12 @@ const char* emu_take_error();
 }
 
 namespace itm::cuda {
+
+Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  Tensor tensor = torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
+  std::memset(tensor.data_ptr(), 0xff, size_t(tensor.numel()) * tensor.element_size());
+  return tensor;
+}
 
 Launch::Launch(const char* op, const Tensor& on) : op_(op), on_(on) {}
 Launch::~Launch() { emu_release(); }

@@ -2,15 +2,15 @@
 instructions that the design counts on."""
 
 import functools
+import hashlib
 import importlib.metadata
 import re
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
-from emulation import CUDA
+from emulation import CUDA, build_folder, kernel_headers, made_once
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
@@ -56,14 +56,27 @@ def test_shared_memory_is_asserted_to_fit(name):
     assert {int(kilobytes) * 1024 for _, kilobytes in asserted} == {BUDGETS[name][2]}
 
 
-@functools.cache
 def compiled(name, arch):
-    """The compiler's report and the machine code's file."""
-    cubin = Path(tempfile.mkdtemp(prefix="cubin-")) / "kernel.cubin"
-    command = ["nvcc", "-std=c++20", f"-arch=sm_{arch}", f"-I{CUDA}", "-Xptxas", "-v", "-cubin", "-o", str(cubin)]
-    done = subprocess.run([*command, str(CUDA / name)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stderr, cubin
+    """The compiler's report and the machine code's file, kept by the content of the sources and the compiler."""
+    command = ["nvcc", "-std=c++20", f"-arch=sm_{arch}", f"-I{CUDA}", "-Xptxas", "-v", "-cubin"]
+    key = hashlib.sha256(f"{nvcc_version()} {command}".encode())
+    for path in sorted([CUDA / name, *kernel_headers()]):
+        key.update(path.read_bytes())
+    cubin = build_folder() / f"{Path(name).stem}-sm{arch}-{key.hexdigest()[:16]}.cubin"
+    report = cubin.with_suffix(".txt")
+    with made_once(cubin) as aside:
+        if aside is not None:
+            done = subprocess.run(
+                [*command, "-o", str(aside), str(CUDA / name)], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            report.write_text(done.stderr, encoding="utf-8")
+    return report.read_text(encoding="utf-8"), cubin
+
+
+@functools.cache
+def nvcc_version():
+    return subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("name", BUDGETS)

@@ -93,7 +93,7 @@ def of_ids(images, captions, sims=None):
         (lambda: of_ids([1, 1], ["a", "b", "c"]), "image_ids: 1 is there twice, at 0 and 1"),
         (lambda: of_ids([1, 2], ["a", "c", "c"]), "caption_ids: 'c' is there twice, at 1 and 2"),
         (lambda: of_ids([1, 3], ["a", "b", "c"]), "1 of its 2 images are not among the ids given, such as 2"),
-        (lambda: of_ids(["1", "2"], ["a", "b", "c"]), "the ids given are like '1'"),
+        (lambda: of_ids(["x", "y"], ["a", "b", "c"]), "the ids given are like 'x'"),
         (lambda: of_ids([1, 2], ["a", "b"]), "caption_ids has 2 ids, but sims has 3 captions"),
         # numbers
         (

@@ -187,11 +187,11 @@ def test_bad_files_of_captions_and_numbers(tmp_path):
     (tmp_path / "sits.csv").write_text(SITS)
     (tmp_path / "sits.csv.gz").write_bytes(b"no gzip")
     judged = read_judgements(tmp_path / "sits.csv")
-    with pytest.raises(DataError, match="not a UTF-8 CSV"):
+    with pytest.raises(DataError, match="gz that is damaged, or cut short"):
         read_judgements(tmp_path / "sits.csv.gz")
     for content, fragment in (
         ("[]", "not Karpathy's"),
-        ("{", "not Karpathy's"),
+        ("{", r"coco\.json: not JSON"),
         (json.dumps({"images": KARPATHY["images"][:1]}), "has no image 'y.jpg'"),
         (json.dumps({"images": [{"filename": f"{x}.jpg", "sentences": []} for x in "xy"]}), "has no sentence 1"),
     ):

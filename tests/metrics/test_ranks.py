@@ -211,7 +211,7 @@ def test_nan_is_named(chunk_bytes):
         (lambda: ranks(np.zeros((2, 3)), caption_to_image=[0, 2, 1]), ValueError, "caption_to_image[1] is 2"),
         (lambda: ranks(np.zeros((2, 3)), caption_to_image=[0, -1, 1]), ValueError, "caption_to_image[1] is -1"),
         (lambda: ranks(np.zeros((2, 3)), caption_to_image=[0, 1]), ValueError, "transposed"),
-        (lambda: ranks(np.zeros((2, 3)), caption_to_image=[0.0, 1.0, 1.0]), TypeError, "float64, expected integers"),
+        (lambda: ranks(np.zeros((2, 3)), caption_to_image=[0.0, 1.5, 1.0]), TypeError, "float64, expected integers"),
         (
             lambda: ranks(np.zeros((2, 3)), caption_to_image=[0, 1, 1], captions_per_image=5),
             ValueError,

@@ -264,6 +264,7 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize(
     ("name", "sam"), [*((name, False) for name in MODELS), ("scan", True), ("vse_infty", True), ("cvse", True)]
 )

@@ -186,6 +186,7 @@ def test_one_step_moves_bert_a_tenth_as_far(data, tmp_path):
     assert moved["txt_enc.bert.pooler.dense.weight"] == 0
 
 
+@pytest.mark.learning
 def test_it_learns(data, tmp_path):
     """R@1 at least five times chance, which is 1 %, on images and captions that it has not seen."""
     warm = {"num_epochs": 8, "lr_update": 7, "vse_mean_warmup_epochs": 7, "learning_rate": 1e-2}

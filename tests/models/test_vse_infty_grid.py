@@ -267,6 +267,7 @@ def settings(folder, backbone, **options):
     )
 
 
+@pytest.mark.learning
 def test_it_learns_from_images(folder, backbone, tmp_path):
     """R@1 at least five times chance, which is 1 / 36, on images that it has not seen, of colours that it has."""
     schedule = {"num_epochs": 12, "lr_update": 10, "vse_mean_warmup_epochs": 8}

@@ -1,5 +1,7 @@
 """Inputs and float64 truth that the operator tests share."""
 
+import contextlib
+
 import torch
 
 from itm_fast import reference
@@ -44,6 +46,25 @@ def truth(operator, regions, words, word_counts, region_counts, **flags):
     """The reference in float64 on the very numbers the operator gets; padding replaced by zeros."""
     regions, words = (torch.nan_to_num(x.double()) for x in (regions, words))
     return scores_and_gradients(getattr(reference, operator), regions, words, word_counts, region_counts, **flags)
+
+
+@contextlib.contextmanager
+def threads(n):
+    """So many threads of torch, whatever the machine or OMP_NUM_THREADS says."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def on_three_threads_and_on_one(call):
+    """Its results on either; for work that is large enough to be shared out (csrc/cpu/parallel.h)."""
+    with threads(3):
+        shared = call()
+    with threads(1):
+        return shared, call()
 
 
 def relative_error(got, want):

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from operators import relative_error
+from operators import on_three_threads_and_on_one, relative_error
 
 from itm_fast import reference
 from itm_fast.ops import attended_similarity as module
@@ -97,12 +97,7 @@ def test_compiled_without_graph_breaks():
 
 def test_nothing_depends_on_the_threads_or_the_other_images():
     inputs = made(40, 36, [12, 3, 20, 50, 9, 70], 96, 24, torch.float32)
-    whole, threads = with_gradients(attended_similarity, *inputs), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = with_gradients(attended_similarity, *inputs)
-    finally:
-        torch.set_num_threads(threads)
+    whole, alone = on_three_threads_and_on_one(lambda: with_gradients(attended_similarity, *inputs))
     assert all(torch.equal(a, b) for a, b in zip(whole, alone, strict=True))
     assert torch.equal(attended_similarity(inputs[0][7:9], *inputs[1:]), whole[0][7:9])
 

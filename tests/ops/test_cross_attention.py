@@ -4,12 +4,23 @@ import torch
 from golden_files import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import AGG_FUNCS, LAMBDAS, RAW_FEATURE_NORMS, random_batch, relative_error, scores_and_gradients, truth
+from operators import (
+    AGG_FUNCS,
+    LAMBDAS,
+    RAW_FEATURE_NORMS,
+    on_three_threads_and_on_one,
+    random_batch,
+    relative_error,
+    scores_and_gradients,
+    truth,
+)
 
 from itm_fast import cross_attention_similarity, reference
 
 # (scores, gradients) relative to the largest entry; float32: above the noise of the original's own float32.
 GOLDEN_TOLERANCE = {torch.float64: (1e-12, 1e-7), torch.float32: (2e-6, 1e-4)}
+# Plain torch sums in the order that the processor's library likes, which l1norm magnifies: 2.3e-6 on Intel's AVX-512.
+PLAIN_TORCH = 2
 
 
 def golden_cases():
@@ -36,6 +47,8 @@ def test_golden_vectors_of_the_original(name, dtype, similarity):
         flags = {"cross_attn": cross_attn, "raw_feature_norm": raw_feature_norm, "agg_func": agg_func}
         scores = similarity(regions, words, lens, **flags, **LAMBDAS[cross_attn])
         tolerance, gradient_tolerance = GOLDEN_TOLERANCE[dtype]
+        if similarity is reference.cross_attention_similarity:
+            tolerance *= PLAIN_TORCH
         want = arrays[key]
         assert np.abs(scores.detach().numpy() - want).max() <= tolerance * max(1, np.abs(want).max()), key
         if prefix != ["zero"]:
@@ -283,16 +296,15 @@ def test_non_contiguous_inputs():
 
 
 @pytest.mark.all_backends
-def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads():
-    regions, words, word_counts, _ = map(clean, random_batch(9, 36, 60, 20, 64, dtype=torch.float32))
-    whole = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(a, b) for a, b in zip(whole, alone, strict=True))
+def test_the_score_of_a_pair_does_not_depend_on_the_batch_or_the_threads(backend):
+    regions, words, word_counts, _ = map(clean, random_batch(10, 36, 64, 20, 64, dtype=torch.float32))
+    whole, alone = on_three_threads_and_on_one(
+        lambda: scores_and_gradients(cross_attention_similarity, regions, words, word_counts, None)
+    )
+    # Elsewhere than on the CPU some products of the backward pass are torch's, which may depend on its threads.
+    same = torch.equal if backend == "cpu" else lambda a, b: relative_error(a, b) < 1e-6
+    assert torch.equal(whole[0], alone[0])
+    assert all(same(a, b) for a, b in zip(whole, alone, strict=True))
     tile = cross_attention_similarity(regions[3:5], words[40:41], word_counts[40:41])
     assert torch.allclose(tile, whole[0][3:5, 40:41], rtol=0, atol=1e-6)
 
@@ -305,7 +317,8 @@ def test_empty_batches(n_images, n_captions):
     scores = cross_attention_similarity(regions, words)
     assert scores.shape == (n_images, n_captions)
     scores.sum().backward()
-    assert regions.grad.shape == regions.shape
+    for vectors in (regions, words):
+        assert torch.equal(vectors.grad, torch.zeros_like(vectors))  # of a side that compares with nothing
 
 
 @pytest.mark.all_backends

@@ -2,7 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from operators import relative_error
+from operators import on_three_threads_and_on_one, relative_error
 
 from itm_fast import reference
 from itm_fast.ops.generalised_pooling import generalised_pooling
@@ -86,13 +86,8 @@ def test_gradcheck_and_opcheck():
 
 
 def test_threads_compilation_and_strides_change_nothing():
-    inputs = made(7, 20, 33)
-    whole, threads = with_gradients(generalised_pooling, *inputs), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = with_gradients(generalised_pooling, *inputs)
-    finally:
-        torch.set_num_threads(threads)
+    inputs = made(70, 36, 250)
+    whole, alone = on_three_threads_and_on_one(lambda: with_gradients(generalised_pooling, *inputs))
     compiled = with_gradients(torch.compile(generalised_pooling, fullgraph=True, backend="aot_eager"), *inputs)
     for a, b, c in zip(whole, alone, compiled, strict=True):
         assert torch.equal(a, b)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from operators import relative_error
+from operators import on_three_threads_and_on_one, relative_error
 
 from itm_fast import reference
 from itm_fast.ops import graph_reasoning as module
@@ -73,12 +73,7 @@ def test_a_second_derivative_is_refused():
 
 def test_compiled_on_any_number_of_threads_and_strided():
     inputs = made(30, [12, 3, 20, 50, 9, 70], 24, 3, torch.float32)
-    whole, threads = with_gradients(graph_reasoning, *inputs), torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        alone = with_gradients(graph_reasoning, *inputs)
-    finally:
-        torch.set_num_threads(threads)
+    whole, alone = on_three_threads_and_on_one(lambda: with_gradients(graph_reasoning, *inputs))
     compiled = with_gradients(torch.compile(graph_reasoning, fullgraph=True, backend="aot_eager"), *inputs)
     for a, b, c in zip(whole, alone, compiled, strict=True):
         assert torch.equal(a, b)

@@ -2,7 +2,7 @@ from unittest import mock
 
 import pytest
 import torch
-from operators import random_batch, relative_error
+from operators import on_three_threads_and_on_one, random_batch, relative_error, threads
 
 from itm_fast import reference
 from itm_fast.ops import _blocks
@@ -232,14 +232,10 @@ def test_nan_of_an_image_does_not_reach_the_gradients_of_others():
 
 def test_nothing_depends_on_the_threads_or_the_other_images():
     inputs = clean(made(40, 36, 30, 20, 96, dtype=torch.float32))
-    whole, threads = with_gradients(level_attention, *inputs), torch.get_num_threads()
-    try:
-        for n_threads in (1, 2, 3):
-            torch.set_num_threads(n_threads)
-            again = with_gradients(level_attention, *inputs)
-            assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    whole, alone = on_three_threads_and_on_one(lambda: with_gradients(level_attention, *inputs))
+    assert all(torch.equal(a, b) for a, b in zip(whole, alone, strict=True))
+    with threads(2):
+        assert all(torch.equal(a, b) for a, b in zip(whole, with_gradients(level_attention, *inputs), strict=True))
     alone = level_attention(inputs[0][7:9], inputs[1][3:4], inputs[2][3:4], inputs[3])
     assert torch.allclose(alone, whole[0][7:9, 3:4], rtol=0, atol=1e-6)
 

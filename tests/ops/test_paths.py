@@ -43,7 +43,12 @@ def available(isa):
 
 @pytest.mark.parametrize(
     "forced",
-    [{"ITM_FAST_CPU": "base"}, {"ITM_FAST_CPU": "avx2"}, {"ITM_FAST_CPU": "avx512"}, {"ITM_FAST_GEMM": "blas"}],
+    [
+        {"ITM_FAST_CPU": "base"},
+        {"ITM_FAST_CPU": "avx2", "ITM_FAST_GRAIN": "1", "OMP_NUM_THREADS": "3"},  # small work on threads too
+        {"ITM_FAST_CPU": "avx512"},
+        {"ITM_FAST_GEMM": "blas"},
+    ],
     ids=lambda forced: "-".join(forced.values()),
 )
 def test_the_operator_tests_pass_on_every_path(forced):
@@ -67,6 +72,7 @@ def test_the_operator_tests_pass_on_every_path(forced):
     [
         ({"ITM_FAST_CPU": "sse9"}, "ITM_FAST_CPU must be base, avx2 or avx512, got sse9"),
         ({"ITM_FAST_GEMM": "fast"}, "ITM_FAST_GEMM must be brgemm or blas, got fast"),
+        ({"ITM_FAST_GRAIN": "few"}, "ITM_FAST_GRAIN must be a number of multiply-adds from 1 on, got few"),
     ],
 )
 def test_an_unknown_path_is_an_error(forced, message):

@@ -3,6 +3,7 @@ import torch
 from golden_files import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators import on_three_threads_and_on_one
 
 from itm_fast import reference, triplet_loss
 
@@ -72,7 +73,7 @@ def test_equals_the_reference_under_ties(batch, margin, max_violation, reduction
 @pytest.mark.parametrize("image_ids", [None, torch.arange(700) % 300], ids=["diagonal", "same_image"])
 @pytest.mark.parametrize("max_violation", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_batch_of_several_threads(dtype, max_violation, image_ids):
+def test_a_large_batch(dtype, max_violation, image_ids):
     sims = torch.randn(700, 700, generator=torch.Generator().manual_seed(0), dtype=dtype)
     options = {"max_violation": max_violation, "image_ids": image_ids}
     want, want_gradient = loss_and_gradient(reference.triplet_loss, sims.double(), **options)
@@ -80,12 +81,15 @@ def test_a_batch_of_several_threads(dtype, max_violation, image_ids):
     assert loss.item() == pytest.approx(want.item(), rel=1e-12 if dtype == torch.float64 else 1e-6)
     # A score within a rounding of the margin's edge may fall to either side in float32.
     assert (gradient.double() != want_gradient).sum() <= (0 if dtype == torch.float64 else 4)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert torch.equal(triplet_loss(sims, **options), loss)
-    finally:
-        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("image_ids", [None, torch.arange(1100) % 500], ids=["diagonal", "same_image"])
+@pytest.mark.parametrize("max_violation", [True, False])
+def test_threads_change_nothing(max_violation, image_ids):
+    sims = torch.randn(1100, 1100, generator=torch.Generator().manual_seed(0))
+    options = {"max_violation": max_violation, "image_ids": image_ids}
+    shared, alone = on_three_threads_and_on_one(lambda: loss_and_gradient(triplet_loss, sims, **options))
+    assert all(torch.equal(a, b) for a, b in zip(shared, alone, strict=True))
 
 
 @pytest.mark.all_backends

@@ -84,6 +84,13 @@ def test_old_torch(machine: Machine):
     assert ">= 2.11" in line
 
 
+@pytest.mark.parametrize("command", [BUILD, PIPS_FIRST_STEP], ids=["setup.py", "pip"])
+def test_old_setuptools(machine: Machine, command: tuple[str, ...]):
+    (machine.folder / "sitecustomize.py").write_text("import setuptools; setuptools.__version__ = '68.2.2'")
+    line = last_line(machine.build(command))
+    assert line == "itm-fast: setuptools 68.2.2 is too old. Run: pip install 'setuptools>=77'"
+
+
 def test_no_compiler(machine: Machine):
     line = last_line(machine.build())
     assert "no C++ compiler found (tried c++, g++, clang++)" in line

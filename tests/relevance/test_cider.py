@@ -10,6 +10,7 @@ import torch
 from golden_files import golden, golden_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operators import threads
 from safetensors.numpy import save_file
 
 from itm_fast import Cider, reference, semantic_margin_loss
@@ -160,14 +161,11 @@ def test_more_captions_than_a_block_holds():
 def test_the_number_of_threads_changes_nothing():
     references = many_captions(200)
     corpus = Cider().fit(references).encode(references)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for n in (1, 2, 3):
-            torch.set_num_threads(n)
-            results.append((corpus.relevance(), corpus.pairs(range(200), range(200))))
-    finally:
-        torch.set_num_threads(threads)
+    images, captions = [*range(200)] * 10, np.arange(2000) % sum(map(len, references))
+    results = []
+    for n in (1, 2, 3):
+        with threads(n):
+            results.append((corpus.relevance(), corpus.pairs(images, captions)))
     for block, pairs in results[1:]:
         torch.testing.assert_close(block, results[0][0], rtol=0, atol=1e-6)  # blocks are cut differently
         assert torch.equal(pairs, results[0][1])

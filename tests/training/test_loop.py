@@ -40,6 +40,7 @@ def run(made, *, max_violation=True, margin=None, keywords=None, **options):
     return model, loop.train(model, plan, config, margin=margin, **keywords).losses
 
 
+@pytest.mark.learning
 def test_the_loss_falls(made):
     _, losses = run(made, max_violation=False, num_epochs=15, learning_rate=5e-3)
     assert len(losses) == 15 * 4
@@ -53,6 +54,7 @@ def semantic_margin(made, **options):
     return SemanticMarginLoss(corpus, temperature=10.0, sampling="random", triplet_weight=0.0, **options)
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("triplet_weight", [0.0, 1.0])
 def test_trains_with_the_semantic_margin(made, triplet_weight):
     options = {"num_epochs": 15, "learning_rate": 5e-3, "keywords": {"triplet_weight": triplet_weight}}
@@ -335,6 +337,7 @@ def test_a_collapse_is_recognised(made, tmp_path, monkeypatch):
     assert "2 x margin = 0.4 a pair for 4 steps" in notices[0]
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_learns_too(made, precision):
     _, losses = run(made, max_violation=False, num_epochs=15, learning_rate=5e-3, precision=precision)
@@ -348,6 +351,7 @@ def test_accumulated_gradients_are_those_of_the_mean(made, gradient_norms):
     assert 0 < gradient_norms[4] < np.mean(gradient_norms[:4])
 
 
+@pytest.mark.learning
 def test_the_fused_operator_gives_the_loss_curve_of_the_reference(made, monkeypatch):
     """200 steps, to 1e-4 of the loss; hard negatives from the start, so that the choice of them must agree too."""
 

@@ -41,6 +41,10 @@ int attribute(cudaDeviceAttr which, int device) {
 
 }  // namespace
 
+Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
+  return torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
+}
+
 Launch::Launch(const char* op, const Tensor& on)
     : op_(op),
       on_(on),

@@ -106,10 +106,8 @@ inline Number number_of(ScalarType type) {
 }
 inline Number number_of(const Tensor& tensor) { return number_of(tensor.scalar_type()); }
 
-// On the device of `like`.
-inline Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
-  return torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
-}
+// On the device of `like`. What `empty` holds is anything: the tests' is full of NaN and -1.
+Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type);
 inline Tensor zeros(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
   return torch::stable::new_zeros(like, {shape.data(), shape.size()}, type);
 }

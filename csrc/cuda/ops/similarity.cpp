@@ -308,13 +308,14 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
   const ScalarType wide = context.wide();
   STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == inputs.regions.size(0) && grad.size(1) == inputs.words.size(0),
                   "grad must have one number for every image and caption, got shape ", shape_of(grad));
-  auto gradient = [](const Tensor& of, bool needed) {
+  const bool nothing = grad.numel() == 0;  // then no kernel writes the gradient of the other side either
+  auto gradient = [nothing](const Tensor& of, bool needed) {
     const std::vector<int64_t> shape =
         needed ? std::vector<int64_t>{of.size(0), of.size(1), of.size(2)} : std::vector<int64_t>{0};
-    return empty(of, shape, of.scalar_type());
+    return (nothing ? zeros : empty)(of, shape, of.scalar_type());
   };
   const Tensor grad_regions = gradient(inputs.regions, need_regions), grad_words = gradient(inputs.words, need_words);
-  if (grad.numel() == 0) return {grad_regions, grad_words};
+  if (nothing) return {grad_regions, grad_words};
   Launch launch(op, inputs.regions);
   const Tensor cotangent = torch::stable::contiguous(torch::stable::to(grad, wide));
   const bool need_context = regions_query ? need_words : need_regions,

@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.data.made.scenes import Words, draw_scene, pick, scene_captions
-from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, read_lines
+from itm_fast.data.readers.caption_lines import read_captions
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
+from itm_fast.data.readers.reference_captions import read_references
 from itm_fast.data.text.tokenizers import Tokenizer, resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
@@ -232,11 +234,14 @@ def _given_captions(captions: str | Path | Sequence[str]) -> list[str]:
     if isinstance(captions, (str, Path)):
         if not Path(captions).is_file():
             raise FileNotFoundError(f"{captions}: no such captions file; expected UTF-8, five lines an image")
-        lines, where = read_lines(Path(captions), "caption"), str(captions)
-    else:
-        lines, where = [" ".join(caption.split()) for caption in captions], "captions"
-        if "" in lines:
-            raise DataError(f"captions[{lines.index('')}] is blank; expected text")
+        images = read_references(captions)
+        odd = next((place for place, texts in enumerate(images) if len(texts) != CAPTIONS_PER_IMAGE), None)
+        if odd is not None:
+            raise DataError(f"{captions}: image {odd} has {len(images[odd])} captions; expected five an image")
+        return [" ".join(caption.split()) for texts in images for caption in texts]
+    lines, where = [" ".join(caption.split()) for caption in captions], "captions"
+    if "" in lines:
+        raise DataError(f"captions[{lines.index('')}] is blank; expected text")
     if len(lines) % CAPTIONS_PER_IMAGE:
         raise DataError(f"{where}: {len(lines)} captions; expected five an image")
     return lines
@@ -302,7 +307,7 @@ def _write_split(
 
 def _known_captions(folder: Path) -> Iterable[str]:
     """Captions that a vocabulary may be made from: SCAN's are of train and dev."""
-    return itertools.chain.from_iterable(read_lines(folder / f"{split}_caps.txt", "caption") for split in SPLITS[:2])
+    return itertools.chain.from_iterable(read_captions(folder / f"{split}_caps.txt") for split in SPLITS[:2])
 
 
 def _write_readme(folder: Path, counts: Sequence[int], made_from: str, tokenizer_name: str) -> None:

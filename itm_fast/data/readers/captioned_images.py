@@ -1,8 +1,7 @@
-"""Test sets as their owners publish them: Karpathy's dataset_*.json or {image: [captions]}, and the image files."""
+"""Test sets as their owners publish them: JSON of Karpathy, of ALBEF and others, .token; and the image files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,13 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from itm_fast.data.readers.precomp import read_lines
+from itm_fast.data.readers.caption_entries import caption_entries, read_caption_json
+from itm_fast.data.readers.caption_lines import read_caption_lines
 from itm_fast.errors import DataError
+from itm_fast.files.ids import IMAGE_SUFFIXES
+from itm_fast.files.reading import read_array
+from itm_fast.files.text import read_lines
 
-_SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
+_SUFFIXES = ("", *IMAGE_SUFFIXES)
 _EXPECTED = (
     'expected Karpathy\'s {"images": [{"filename", "split", "sentences": [{"raw", "sentid"}]}]} (dataset_coco.json, '
-    "dataset_flickr30k.json), or {image file: [captions]}"
+    'dataset_flickr30k.json), {image file: [captions]}, ALBEF\'s [{"image": file, "caption": one or a list}], '
+    "or lines of a file's name and a caption as of Flickr30K's .token file"
 )
 
 
@@ -60,8 +64,10 @@ def read_captioned_images(
 
     Args:
         path: Karpathy's dataset_coco.json or dataset_flickr30k.json, of which all captions of the split are taken in
-            order; or {image file: [captions]}, names perhaps without suffix, as of MSCOCO-FG and Flickr30K-FG.
-        split: of Karpathy's file: "test", "val", "train", "restval". The other format has none.
+            order; {image file: [captions]}, names perhaps without suffix, as of MSCOCO-FG and Flickr30K-FG; a list of
+            {"image": file, "caption": one or a list} as of ALBEF and BLIP, an image once or again; or text with a
+            file's name before each caption, as Flickr30K's results_20130124.token.
+        split: of Karpathy's file: "test", "val", "train", "restval". The other formats have none.
         image_list: .npy of names, or text, one a line: the images and their order, also such without captions. None:
             those of ``path`` in its order.
 
@@ -81,21 +87,12 @@ def read_captioned_images(
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {_EXPECTED}")
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
-        raise DataError(f"{path}: not JSON, or cut short: {error}") from error
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        entries = _karpathy(path, content["images"], split)
-    elif isinstance(content, dict):
-        entries = [_of_name(path, name, captions) for name, captions in content.items()]
-    else:
-        raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+    entries = _of_lines(path) if path.suffix not in (".json", ".jsonl") else _of_json(path, split)
     if not entries:
         raise DataError(f"{path}: holds no images; {_EXPECTED}")
     for entry in entries:
         _check_name(path, entry.name, entry.subfolder)
-    return _collected(entries, _names(path, [entry.name for entry in entries], image_list))
+    return _collected(entries, _names(path, list(dict.fromkeys(entry.name for entry in entries)), image_list))
 
 
 def find_images(items: CaptionedImages, folders: Sequence[str | Path]) -> list[Path]:
@@ -143,8 +140,37 @@ def _place(name: str, subfolder: str, folders: Sequence[str | Path], listings: d
     return None
 
 
+def _of_json(path: Path, split: str) -> list[_Entry]:
+    content = read_caption_json(path)
+    if isinstance(content, dict) and isinstance(content.get("images"), list):
+        return _karpathy(path, content["images"], split)
+    if isinstance(content, dict):
+        return [_of_name(path, name, captions) for name, captions in content.items()]
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        return _of_pairs(caption_entries(content, path, split))
+    raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+
+
+def _of_lines(path: Path) -> list[_Entry]:
+    found = read_caption_lines(path)
+    if found.images is None:
+        raise DataError(f"{path}: captions without the names of their images; {_EXPECTED}")
+    return _of_pairs(list(zip(found.images, found.captions, strict=True)))
+
+
+def _of_pairs(pairs: list[tuple[str, str]]) -> list[_Entry]:
+    """An entry a caption, in the order of the file: an image may come again."""
+    counts: dict[str, int] = {}
+    entries = []
+    for name, text in pairs:
+        counts[name] = counts.get(name, -1) + 1
+        entries.append(_Entry(name, name, "", [text], [f"{name}#{counts[name]}"]))
+    return entries
+
+
 def _karpathy(path: Path, images: list[Any], split: str) -> list[_Entry]:
     entries, splits = [], set()
+    seen: set[str] = set()
     for place, image in enumerate(images):
         if not isinstance(image, dict) or not {"filename", "split", "sentences"} <= set(image):
             is_coco = isinstance(image, dict) and "file_name" in image
@@ -159,6 +185,9 @@ def _karpathy(path: Path, images: list[Any], split: str) -> list[_Entry]:
         ):
             raise DataError(f'{path}: images[{place}]: expected sentences [{{"raw": caption, "sentid": id}}, ...]')
         name = image["filename"]
+        if str(name) in seen:
+            raise DataError(f"{path}: image {name} is there twice, expected distinct ones")
+        seen.add(str(name))
         ids = [_id(sentence.get("sentid"), f"{name}#{n}") for n, sentence in enumerate(sentences)]
         captions = [sentence["raw"] for sentence in sentences]
         entries.append(_Entry(name, _id(image.get("cocoid"), name), image.get("filepath", ""), captions, ids))
@@ -219,12 +248,9 @@ def _stem(name: str) -> str:
 
 
 def _read_npy(path: Path) -> list[str]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "U" or array.ndim != 1:
-        raise DataError(f"{path}: expected a .npy array of file names (n,)")
+    array = read_array(path)
+    if array.dtype.kind != "U" or array.ndim != 1:
+        raise DataError(f"{path}: {array.dtype} of shape {array.shape}; expected a .npy array of file names (n,)")
     names: list[str] = array.tolist()
     return names
 

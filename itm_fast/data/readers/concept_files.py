@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import numpy as np
 from itm_fast.data.text.concepts import Concepts, Doubles
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
+from itm_fast.files.reading import read_json
+from itm_fast.files.text import stream_lines
 
 _MAX_FILE_BYTES = 64 * 2**20  # the authors' largest has 1.1 MB
 
@@ -65,18 +66,20 @@ def read_word_vectors(path: str | Path, words: Collection[str], dim: int) -> dic
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected word vectors, a word and its numbers a line")
     found: dict[str, Doubles] = {}
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            word, _, rest = line.partition(" ")
-            if word not in words or word in found:
-                continue
-            try:
-                vector = np.array(rest.split(), dtype=np.float64)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: {error}") from error
-            if vector.shape != (dim,) or not np.isfinite(vector).all():
-                raise DataError(f"{path}, line {number}: {len(vector)} numbers; expected {dim} finite ones")
-            found[word] = vector
+    for number, line in stream_lines(path, errors="replace"):  # a few words of GloVe's largest file are broken
+        word, _, rest = line.partition(" ")
+        if word not in words or word in found:
+            continue
+        numbers = rest.split()
+        if (number == 1 and len(numbers) == 1 != dim) or (len(numbers) > dim and not _is_number(numbers[0])):
+            continue  # word2vec's first line, which says its size; a "word" of several, as GloVe's largest file has
+        try:
+            vector = np.array(numbers, dtype=np.float64)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: {error}") from error
+        if vector.shape != (dim,) or not np.isfinite(vector).all():
+            raise DataError(f"{path}, line {number}: {len(vector)} numbers; expected {dim} finite ones")
+        found[word] = vector
     if not found:
         raise DataError(f"{path}: holds none of the {len(words)} words asked for")
     return found
@@ -103,6 +106,14 @@ def read_arrays(path: str | Path) -> Doubles | dict[str, Doubles]:
     return arrays
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _only(folder: Path, pattern: str) -> Path:
     found = sorted(folder.glob(pattern))
     if len(found) != 1:
@@ -114,10 +125,7 @@ def _only(folder: Path, pattern: str) -> Path:
 def _read_words(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise FileNotFoundError(f'{path}: no such file; expected {{"word": number, ...}}')
-    try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON: {error}") from error
+    numbers = read_json(path)
     if not isinstance(numbers, dict) or any(type(number) is not int for number in numbers.values()):
         raise DataError(f'{path}: expected {{"word": number, ...}}')
     words = sorted(numbers, key=numbers.__getitem__)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import json
 from pathlib import Path, PurePosixPath
-from types import ModuleType
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset, read_lines
+from itm_fast.data.readers.caption_lines import read_captions
+from itm_fast.data.readers.image_file import pillow, read_image
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
 from itm_fast.errors import DataError
+from itm_fast.files.ids import integer_id
+from itm_fast.files.reading import read_json
 from itm_fast.indices import IndexLike, as_indices
 
 _MAPPING = "id_mapping.json"
 _IMAGE_FOLDERS = ("images", "flickr30k-images")
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP")  # Pillow has decoders that call other programs
 _SMALLEST_CROP = 0.6  # of an image's sides
 _LAYOUT = (
     "images are read from {split}_caps.txt, five lines an image, {split}_ids.txt, one integer a line, and, in the same "
@@ -63,10 +62,10 @@ class ImageDataset(CaptionedSplit):
         super().__init__(folder, split, dev_captions)
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; expected at least 1 pixel")
-        _pillow()
+        pillow()
         self.image_size = image_size
         caps_path, ids_path = (self._existing(f"{split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
-        self.captions = read_lines(caps_path, "caption")
+        self.captions = read_captions(caps_path, hint=_LAYOUT)
         if len(self.captions) % CAPTIONS_PER_IMAGE:
             raise DataError(f"{caps_path}: {len(self.captions)} captions; expected a multiple of 5. {_LAYOUT}")
         self._read_ids_and_cut()
@@ -150,29 +149,6 @@ def image_names(split: CaptionedSplit) -> list[str] | None:
     return [mapping[str(number)] for number in split.ids.tolist()]
 
 
-def read_image(path: Path) -> Tensor:
-    """An image file as red, green and blue: uint8 (3, height, width); grey and palettes are converted.
-
-    Raises:
-        DataError: The file is missing, no image, broken or too large; with its name.
-        ImportError: Pillow is not installed.
-    """
-    pillow = _pillow()
-    try:
-        with pillow.open(path, formats=_FORMATS) as image:
-            pixels = np.array(image.convert("RGB"))
-    except Exception as error:  # decoders raise nearly every kind of exception
-        raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {error}") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def _pillow() -> ModuleType:
-    try:
-        return importlib.import_module("PIL.Image")
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow: pip install 'itm-fast[images]'") from error
-
-
 def _cut_out(image: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
     """A part of an image (3, height, width), and whether it is to be mirrored."""
     share, top, left, mirror = torch.rand(4, generator=generator).tolist()
@@ -225,13 +201,16 @@ def _mapping_folder(folder: Path) -> Path | None:
 
 
 def _read_mapping(path: Path) -> dict[str, str]:
-    try:
-        mapping = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON: {error}. {_LAYOUT}") from error
-    if not isinstance(mapping, dict):
-        raise DataError(f"{path}: expected {{id: file}}, got {type(mapping).__name__}. {_LAYOUT}")
-    for image_id, name in mapping.items():
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected {{id: file}}, got {type(content).__name__}. {_LAYOUT}")
+    mapping: dict[str, str] = {}
+    for written, name in content.items():
+        number = integer_id(written)
+        image_id = written if number is None else str(number)  # "000000391895" is image 391895
+        if image_id in mapping:
+            raise DataError(f"{path}: image {image_id} is there twice, in two spellings")
+        mapping[image_id] = name
         if not isinstance(name, str) or not name:
             raise DataError(f"{path}: image {image_id} is {name!r:.60}; expected the name of a file")
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.errors import DataError
+from itm_fast.files.ids import read_id_lines
 from itm_fast.indices import IndexLike, as_indices
 
 CAPTIONS_PER_IMAGE = 5
@@ -129,7 +131,7 @@ class PrecompDataset(CaptionedSplit):
         super().__init__(folder, split, dev_captions)
         ims_path, caps_path = (self._existing(f"{split}_{suffix}") for suffix in ("ims.npy", "caps.txt"))
         self.images = _open_features(ims_path)
-        self.captions = read_lines(caps_path, "caption")
+        self.captions = read_captions(caps_path, hint=_LAYOUT)
         self._captions_per_row = _captions_per_row(self.images, len(self.captions), ims_path, caps_path)
         self._read_ids_and_cut()
 
@@ -232,36 +234,6 @@ def _read_header(path: Path) -> tuple[tuple[int, ...], "np.dtype[Any]", int]:
         return shape, dtype, file.tell()
 
 
-def read_lines(path: Path, what: str) -> list[str]:
-    """Read a text file of the layout.
-
-    Lines end at line feeds only, as in SCAN: str.splitlines also splits at U+2028, and would shift every later pair.
-
-    Args:
-        path: UTF-8 text, a byte order mark and carriage returns tolerated.
-        what: What a line holds, for the messages.
-
-    Returns:
-        The lines, stripped.
-
-    Raises:
-        DataError: The file is empty, a line is blank or not UTF-8; with file and line.
-    """
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if not content:
-        raise DataError(f"{path}: empty; expected one {what} a line. {_LAYOUT}")
-    lines = []
-    for number, raw in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start} of the line)") from error
-        if not line:
-            raise DataError(f"{path}:{number}: blank line; expected one {what} a line")
-        lines.append(line)
-    return lines
-
-
 def _captions_per_row(images: npt.NDArray[Any], n_captions: int, ims_path: Path, caps_path: Path) -> int:
     """SCAN's rule, checked: 5 where a row is an image, 1 where every row is written five times."""
     n_rows = len(images)
@@ -288,17 +260,11 @@ def _captions_per_row(images: npt.NDArray[Any], n_captions: int, ims_path: Path,
 
 def _read_ids(path: Path, n_captions: int) -> npt.NDArray[np.int64]:
     """Ids of the distinct images, from a file with one line an image or one line a caption."""
-    lines = read_lines(path, "integer image id")
+    ids = read_id_lines(path)
     n_images = n_captions // CAPTIONS_PER_IMAGE
-    if len(lines) not in (n_images, n_captions):
-        raise DataError(f"{path}: {len(lines)} ids; expected {n_images} (one an image) or {n_captions} (one a caption)")
-    ids: npt.NDArray[np.int64] = np.empty(len(lines), dtype=np.int64)
-    for number, line in enumerate(lines, start=1):
-        try:
-            ids[number - 1] = int(line)
-        except (ValueError, OverflowError) as error:
-            raise DataError(f"{path}:{number}: {line!r:.60} is no 64-bit integer; expected an image id") from error
-    if len(lines) == n_images:
+    if len(ids) not in (n_images, n_captions):
+        raise DataError(f"{path}: {len(ids)} ids; expected {n_images} (one an image) or {n_captions} (one a caption)")
+    if len(ids) == n_images:
         return ids
     differs = np.flatnonzero(ids != np.repeat(ids[::CAPTIONS_PER_IMAGE], CAPTIONS_PER_IMAGE))
     if differs.size:

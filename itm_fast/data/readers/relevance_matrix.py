@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_array
+from itm_fast.files.text import stream_lines
 
 _ROWS = 500  # of a CSV file parsed at a time
 
@@ -35,13 +37,7 @@ def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDAr
         raise FileNotFoundError(f"{path}: no such file; expected relevance, .npy or .csv")
     if path.suffix == ".csv":
         return _read_csv(path, n_images, n_captions)
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a plain .npy array (pickles are never read): {error}") from error
-    if not isinstance(matrix, np.ndarray):
-        matrix.close()
-        raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
+    matrix = read_array(path, mapped=True)
     if matrix.shape not in ((n_images, n_captions), (n_captions, n_images)) or matrix.dtype.kind not in "fiu":
         raise DataError(
             f"{path}: {matrix.dtype} of shape {matrix.shape}, expected numbers of shape ({n_images}, {n_captions}), or "
@@ -53,20 +49,22 @@ def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDAr
 
 def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.generic]:
     phi = np.empty((n_captions, n_images))
-    with path.open(encoding="utf-8") as file:
-        for start in range(0, n_captions, _ROWS):
-            lines = list(islice(file, min(_ROWS, n_captions - start)))
-            if not lines:
-                raise DataError(f"{path}: {start} lines, expected one a caption: {n_captions}")
-            try:
-                rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
-            except (ValueError, IndexError) as error:
-                place = f"lines {start + 1} ... {start + len(lines)}"
-                raise DataError(f"{path}: {place}: expected {n_images} numbers a line: {error}") from error
-            if len(rows) != min(_ROWS, n_captions - start):
-                raise DataError(f"{path}: {start + len(rows)} lines, expected one a caption: {n_captions}")
-            phi[start : start + len(rows)] = rows
-        if file.readline().strip():
-            raise DataError(f"{path}: more than {n_captions} lines, expected one a caption")
+    stream = (line for _, line in stream_lines(path))
+    for start in range(0, n_captions, _ROWS):
+        lines = list(islice(stream, min(_ROWS, n_captions - start)))
+        if not lines:
+            raise DataError(f"{path}: {start} lines, expected one a caption: {n_captions}")
+        try:
+            rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
+        except (ValueError, IndexError) as error:
+            place = f"lines {start + 1} ... {start + len(lines)}"
+            raise DataError(
+                f"{path}: {place}: expected {n_images} numbers a line ({error}); captions are read from .txt or .json"
+            ) from error
+        if len(rows) != min(_ROWS, n_captions - start):
+            raise DataError(f"{path}: {start + len(rows)} lines, expected one a caption: {n_captions}")
+        phi[start : start + len(rows)] = rows
+    if next(stream, "").strip():
+        raise DataError(f"{path}: more than {n_captions} lines, expected one a caption")
     turned: npt.NDArray[np.float64] = phi.T
     return turned

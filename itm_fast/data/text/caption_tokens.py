@@ -12,6 +12,8 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.indices import IndexLike, as_indices
 
+_MANY_WORDS, _MANY_CAPTIONS = 0.05, 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class CaptionTokens:
@@ -55,8 +57,11 @@ class CaptionTokens:
 
         Raises:
             ImportError: The library of the tokenizer is not installed.
+            TypeError: captions is a single string.
             ValueError: Unknown tokenizer.
         """
+        if isinstance(captions, str):
+            raise TypeError(f"captions is the string {captions!r:.40}; expected a list of captions")
         ready = vocabulary.tokenizer_for(tokenizer)
         n_attached_stops = 0
         flat, offsets = array("i"), array("q", [0])
@@ -69,6 +74,29 @@ class CaptionTokens:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def unknown_note(self, vocabulary: CaptionVocabulary) -> str | None:
+        """What to tell people about words that the vocabulary lacks, where they are many.
+
+        Args:
+            vocabulary: The one that the ids are of.
+
+        Returns:
+            A sentence with the figures, where more than one word in twenty or every second caption is concerned; else
+            None. The published vocabularies lack one or two words in a hundred of their own data sets.
+        """
+        unknown = self.flat == vocabulary.unknown_id
+        before = np.concatenate([[0], np.cumsum(unknown)])
+        n_words, n_unknown = len(self.flat) - 2 * len(self), int(before[-1])
+        n_captions = int((before[self.offsets[1:]] > before[self.offsets[:-1]]).sum())
+        if n_unknown <= _MANY_WORDS * n_words and n_captions <= _MANY_CAPTIONS * len(self):
+            return None
+        return (
+            f"{n_unknown:,} of {n_words:,} words ({n_unknown / n_words:.0%}), in {n_captions:,} of {len(self):,} "
+            f"captions, are not in the vocabulary ({vocabulary.fingerprint.partition(', sha256')[0]}) and are read as "
+            f"{vocabulary.token(vocabulary.unknown_id)}: check that it is theirs, and that capitals are treated and "
+            "captions split as when it was made (--tokenizer)"
+        )
 
     def pad(self, caption_indices: IndexLike) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids of some captions as a rectangle, in the order asked for.
@@ -102,3 +130,16 @@ class CaptionTokens:
             One entry an image.
         """
         return CaptionTokens(self.flat, self.offsets[::captions_per_image])
+
+    def take(self, caption_indices: IndexLike) -> "CaptionTokens":
+        """Some captions, in the order asked for; they may repeat.
+
+        Raises:
+            IndexError: An index is outside the captions.
+            TypeError: The indices are not integers.
+        """
+        indices = as_indices(caption_indices, len(self), "caption_indices")
+        starts, counts = self.offsets[indices], np.diff(self.offsets)[indices]
+        offsets = np.concatenate([[0], counts.cumsum()]).astype(np.int64)
+        places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], counts)
+        return CaptionTokens(self.flat[places], offsets)

@@ -20,6 +20,11 @@ class CaptionVocabulary(Protocol):
         ...
 
     @property
+    def unknown_id(self) -> int:
+        """Id of every word or piece that is not listed."""
+        ...
+
+    @property
     def mask_id(self) -> int:
         """Id that stands for a word that is hidden."""
         ...

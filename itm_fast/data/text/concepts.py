@@ -5,6 +5,7 @@ Files of concepts are read in `concept_files`.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,32 @@ outside within upon past via per like amid among amongst away back not n't 's ve
 much many few several less least one two three four five six seven eight nine ten other others it's
 """
 _FUNCTION_WORDS = frozenset(_LISTED.split())
+# Endings of plurals, the longest singular first.
+_PLURALS = (
+    ("s", ""),
+    ("ies", "y"),
+    ("ves", "f"),
+    ("ses", "s"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+)
+# What these do not make, and what is no plural, or not of a noun.
+_IRREGULAR = {
+    "buss": "bus",
+    "busses": "bus",
+    "children": "child",
+    "feet": "foot",
+    "geese": "goose",
+    "knives": "knife",
+    "lives": "life",
+    "mice": "mouse",
+    "teeth": "tooth",
+    "wives": "wife",
+    **{word: word for word in ("bus", "grass", "is", "men", "others", "outdoors", "sits", "vases")},
+}
 _BLOCK = 1 << 15  # captions whose concepts are multiplied at a time; float32 counts stay exact
 
 
@@ -128,27 +155,49 @@ class Concepts:
         found: Doubles = edges * 0.25 / (edges.sum(0) + 1e-6) + np.eye(len(self))
         return found
 
-    def numbers_of(self, vocabulary: Vocabulary) -> npt.NDArray[np.int64]:
+    def numbers_of(self, vocabulary: Vocabulary, *, lemmatise: bool = True) -> npt.NDArray[np.int64]:
         """int64 (len(vocabulary),): the number of each word's concept plus 1, 0 where it has none.
 
-        A word that is no concept itself has the one of its regular singular: the original asked WordNet's lemmatiser.
+        Args:
+            vocabulary: The words.
+            lemmatise: Compare words and concepts by their lemmas, so that "women" and "woman" share a number, the first
+                of the two concepts; otherwise as they are written.
+
+        Source:
+            BruceW91/CVSE, data.py: lemmas for a caption's own labels (nltk's WordNetLemmatizer, as nouns), words as
+            they are written in its files of images' labels.
         """
-        numbers = {word: number for number, word in reversed(list(enumerate(self.words, 1)))}  # the first of two wins
+        known = {*vocabulary.word2idx, *self.words}
+
+        def form(word: str) -> str:
+            return singular(word, known) if lemmatise else word
+
+        numbers = {form(word): number for number, word in reversed(list(enumerate(self.words, 1)))}  # the first wins
         found = np.zeros(len(vocabulary), dtype=np.int64)
         for word, index in vocabulary.word2idx.items():
             if index and word not in SPECIALS:  # id 0 fills captions up
-                found[index] = next((numbers[form] for form in (word, *_singulars(word)) if form in numbers), 0)
+                found[index] = numbers.get(form(word), 0)
         return found
+
+
+def singular(word: str, known: Container[str]) -> str:
+    """The lemma of a word as a noun, as WordNet's morphology makes it; `known` stands for its list of nouns.
+
+    The same as WordNet's for all words of the published vocabularies of Flickr30K and MSCOCO that are a concept of
+    CVSE's, or one's plural.
+    """
+    irregular = _IRREGULAR.get(word)
+    if irregular is not None and (irregular == word or irregular in known):
+        return irregular
+    for ending, more in _PLURALS:
+        form = word.removesuffix(ending) + more
+        if word.endswith(ending) and form in known:
+            return form
+    return word
 
 
 def _is_content(word: str) -> bool:
     return word not in SPECIALS and word not in _FUNCTION_WORDS and len(word) > 1 and word.replace("-", "").isalpha()
-
-
-def _singulars(word: str) -> list[str]:
-    """What a word may be the plural of, the longest ending first."""
-    endings = (("ies", "y"), ("ves", "f"), ("es", ""), ("s", ""))
-    return [word.removesuffix(ending) + more for ending, more in endings if word.endswith(ending)]
 
 
 def _words_of_captions(tokens: CaptionTokens, indices: npt.NDArray[np.int64], n_words: int) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Words to ids and back: SCAN's JSON vocabularies, the older pickled ones, and new ones from captions."""
 
+import codecs
 import hashlib
 import io
 import json
@@ -12,14 +13,19 @@ from typing import Any, NoReturn
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.reading import parsed_json
+from itm_fast.files.text import EncodingError, decoded
 from itm_fast.files.writing import written_aside
 
 PAD, START, END, UNK = "<pad>", "<start>", "<end>", "<unk>"
 SPECIALS = (PAD, START, END, UNK)
 
 _MAX_FILE_BYTES = 64 * 2**20  # the largest vocabulary in circulation is below 1 MiB
+_PROTO = b"\x80"
+_PICKLES = (_PROTO, b"c", b"(", b"}")  # how a pickle of protocol 2 or later begins, and how older ones may
 _FIELDS = ("word2idx", "idx2word", "idx")
-_PICKLED_CLASSES = {("__main__", "Vocabulary"), ("vocab", "Vocabulary")}
+_CLASS_NAMES = {"Vocabulary", "Vocab"}  # of whatever module: no class is looked up
+_UNUSED = "<unused0>"  # stands for id 0 where ids begin at 1 and "<pad>" has another
 # What pickle protocols 2 to 5 need for one object with a dict of str and int; no call (REDUCE), no persistent id.
 # fmt: off
 _ALLOWED_OPCODES = frozenset({
@@ -27,6 +33,15 @@ _ALLOWED_OPCODES = frozenset({
     "EMPTY_DICT", "MARK", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET",
     "BININT", "BININT1", "BININT2", "SHORT_BINSTRING", "BINSTRING", "SHORT_BINUNICODE", "BINUNICODE",
 })
+# Protocols 0 and 1, without PROTO, spell the same object with copy_reg's function, or, of an old class, with INST.
+_OLD_OPCODES = (_ALLOWED_OPCODES - {"PROTO", "FRAME", "STACK_GLOBAL", "MEMOIZE", "NEWOBJ"}) | {
+    "REDUCE", "INST", "OBJ", "DICT", "TUPLE", "NONE", "PUT", "GET", "INT", "LONG", "STRING", "UNICODE",
+}
+_OLD_NAMES = {
+    (module, name)
+    for name, modules in (("_reconstructor", ("copy_reg", "copyreg")), ("object", ("__builtin__", "builtins")))
+    for module in modules
+}
 # fmt: on
 
 
@@ -87,6 +102,11 @@ class Vocabulary:
         return f"{len(self)} words, sha256 {digest[:12]}"
 
     @property
+    def unknown_id(self) -> int:
+        """Id of every word that is not listed."""
+        return self._unknown_id
+
+    @property
     def mask_id(self) -> int:
         """Id that stands for a word that is hidden: one beyond the words."""
         return len(self)
@@ -127,7 +147,12 @@ class Vocabulary:
 
         Returns:
             len(tokens) + 2 ids: "<start>", the tokens, "<end>".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of tokens")
         return [self.word2idx[START], *map(self, tokens), self.word2idx[END]]
 
     @classmethod
@@ -145,6 +170,7 @@ class Vocabulary:
             The vocabulary.
 
         Raises:
+            TypeError: A caption is a string that is not split.
             ValueError: threshold < 1.
 
         Source: SCAN, vocab.py, build_vocab.
@@ -153,6 +179,8 @@ class Vocabulary:
             raise ValueError(f"threshold is {threshold}; expected at least 1")
         counts: Counter[str] = Counter()
         for tokens in tokenised_captions:
+            if isinstance(tokens, str):  # of which only the letters would be counted
+                raise TypeError(f"a caption is the string {tokens!r:.40}; expected the list of its tokens")
             counts.update(tokens)
         kept = (word for word, count in counts.items() if count >= threshold and word not in SPECIALS)
         return cls([*SPECIALS, *kept])
@@ -162,8 +190,9 @@ class Vocabulary:
         """Read a vocabulary file; its content, not its name, says which form it has.
 
         Args:
-            path: SCAN's JSON form {word2idx, idx2word, idx}, or the Python-2 pickle of VSE++ and VSRN (an object
-                `Vocabulary` with these fields). The pickle is read by a machine that can build nothing else.
+            path: SCAN's JSON form {word2idx, idx2word, idx}, or the pickle of VSE++, VSRN and many forks, of any
+                protocol: an object `Vocabulary` of whatever module with these fields, or a dict of them. The pickle is
+                read by a machine that can build nothing else. Ids may begin at 1; id 0 is "<pad>" then.
 
         Returns:
             The vocabulary.
@@ -180,14 +209,18 @@ class Vocabulary:
         if n_bytes > _MAX_FILE_BYTES:
             raise DataError(f"{path}: {n_bytes} bytes; a vocabulary has at most {_MAX_FILE_BYTES}")
         content = path.read_bytes()
-        if content[:1] == b"\x80":  # the PROTO opcode, which opens every pickle of protocol 2 or later
+        if content[:1] in _PICKLES:
             fields = _read_pickle(content, path)
-        elif content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
+        elif content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
             fields = _read_json(content, path)
         else:
+            try:
+                decoded(content)
+            except EncodingError as error:
+                raise error.of(path) from error
             raise DataError(
-                f"{path}: starts with {content[:8]!r}; expected a vocabulary: JSON {{word2idx, idx2word, idx}} or a "
-                "pickle of protocol 2 or later"
+                f"{path}: starts with {content[:8]!r}; expected a vocabulary: JSON {{word2idx, idx2word, idx}}, or a "
+                "pickle"
             )
         return cls(_checked_words(fields, path))
 
@@ -203,10 +236,7 @@ class Vocabulary:
 
 
 def _read_json(content: bytes, path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(content.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, or not JSON
-        raise DataError(f"{path}: not a JSON vocabulary: {error}") from error
+    fields = parsed_json(content, path, "a JSON vocabulary")
     idx2word = fields.get("idx2word")
     if isinstance(idx2word, dict):
         # Only "0", "17": int() alone would also take " 17", "1_7" and "٣", and let two keys meet in one id.
@@ -231,11 +261,21 @@ class _VocabularyUnpickler(pickle.Unpickler):
         # Python 2 str comes as bytes, unicode as str: their difference, which latin1 would blur, decides the text.
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._path = path
+        self._is_old = content[:1] != _PROTO
 
-    def find_class(self, module: str, name: str) -> type:
-        if (module, name) not in _PICKLED_CLASSES:
+    def find_class(self, module: str, name: str) -> Any:
+        if self._is_old and (module, name) in _OLD_NAMES:
+            return object if name == "object" else _reconstructed
+        if name not in _CLASS_NAMES:
             _refuse(self._path, f"{module}.{name}")
         return _PickledVocabulary
+
+
+def _reconstructed(kind: object, *_: object) -> _PickledVocabulary:
+    """Stands in for copy_reg._reconstructor."""
+    if kind is not _PickledVocabulary:
+        raise ValueError("an object that is no vocabulary")
+    return _PickledVocabulary()
 
 
 def _read_pickle(content: bytes, path: Path) -> dict[str, Any]:
@@ -246,6 +286,10 @@ def _read_pickle(content: bytes, path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # a damaged pickle raises nearly every kind of exception
         raise DataError(f"{path}: damaged pickle: {type(error).__name__}: {error}") from error
+    if isinstance(built, dict):
+        fields = _decoded(built, path)
+        if {"word2idx", "idx2word"} <= set(fields):
+            return dict(fields)
     if not isinstance(built, _PickledVocabulary):
         raise DataError(f"{path}: the pickle holds a {type(built).__name__}; expected an object `Vocabulary`")
     fields = _decoded(getattr(built, "fields", None), path)
@@ -257,16 +301,20 @@ def _read_pickle(content: bytes, path: Path) -> dict[str, Any]:
 def _check_opcodes(content: bytes, path: Path) -> None:
     """Refuse, before anything runs, every opcode that a vocabulary does not need, and memo indices that eat memory."""
     names: list[str] = []  # the last strings, which STACK_GLOBAL takes as module and name
+    is_old = content[:1] != _PROTO
+    allowed = _OLD_OPCODES if is_old else _ALLOWED_OPCODES
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name in ("SHORT_BINUNICODE", "BINUNICODE"):
             names = [*names[-1:], str(argument)]
-        elif opcode.name == "GLOBAL" and tuple(str(argument).split(" ", 1)) not in _PICKLED_CLASSES:
-            _refuse(path, str(argument).replace(" ", "."))
-        elif opcode.name == "STACK_GLOBAL" and tuple(names) not in _PICKLED_CLASSES:
+        elif opcode.name in ("GLOBAL", "INST") and opcode.name in allowed:
+            wanted = tuple(str(argument).split(" ", 1))
+            if wanted[-1] not in _CLASS_NAMES and not (is_old and opcode.name == "GLOBAL" and wanted in _OLD_NAMES):
+                _refuse(path, ".".join(wanted))
+        elif opcode.name == "STACK_GLOBAL" and (len(names) < 2 or names[1] not in _CLASS_NAMES):
             _refuse(path, ".".join(names) or "a name it computes")
-        elif opcode.name not in _ALLOWED_OPCODES:
+        elif opcode.name not in allowed:
             _refuse(path, f"the pickle opcode {opcode.name}" + (f" ({argument!s:.80})" if argument else ""))
-        elif opcode.name in ("BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
             # The unpickler allocates the whole table up to the index: nine bytes of file could ask for 32 GiB.
             raise DataError(f"{path}: damaged pickle: memo index {argument} at opcode {count}")
 
@@ -274,7 +322,7 @@ def _check_opcodes(content: bytes, path: Path) -> None:
 def _refuse(path: Path, wanted: str) -> NoReturn:
     raise DataError(
         f"{path}: refused, nothing was run: the pickle asks for {wanted}; a vocabulary needs only the class "
-        "`Vocabulary` (of __main__ or vocab), dict, str and int"
+        "`Vocabulary` (of any module), dict, str and int"
     )
 
 
@@ -297,6 +345,10 @@ def _checked_words(fields: dict[str, Any], path: Path) -> list[str]:
     """Words by id, after every field was found to agree with the others."""
     word2idx = _checked_mapping(fields, "word2idx", str, int, path)
     idx2word = _checked_mapping(fields, "idx2word", int, str, path)
+    n_named = len(idx2word)
+    if n_named and 0 not in idx2word and {1, n_named} <= idx2word.keys():  # ids from 1; any other gap is found below
+        filler = PAD if PAD not in word2idx else _UNUSED
+        idx2word, word2idx = {0: filler, **idx2word}, {filler: 0, **word2idx}
     gap = next((index for index in range(len(idx2word)) if index not in idx2word), None)
     if gap is not None:
         raise DataError(f"{path}: idx2word lacks id {gap}; expected ids 0 … {len(idx2word) - 1}")
@@ -312,7 +364,7 @@ def _checked_words(fields: dict[str, Any], path: Path) -> list[str]:
     missing = [special for special in SPECIALS if special not in word2idx]
     if missing:
         raise DataError(f"{path}: special words missing: {', '.join(missing)}; expected {', '.join(SPECIALS)}")
-    if fields.get("idx", len(words)) != len(words):
+    if fields.get("idx", len(words)) not in (len(words), n_named):
         raise DataError(f"{path}: idx is {fields['idx']!r:.40}; expected the number of words, {len(words)}")
     return words
 

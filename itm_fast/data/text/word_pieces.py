@@ -12,12 +12,15 @@ import numpy.typing as npt
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
+from itm_fast.files.text import read_text, split_lines
 from itm_fast.files.writing import written_aside
 from itm_fast.pretrained import text_library
 
 PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 _CONTINUES = "##"
+_CASED = 0.01  # share of pieces with capitals, from which on a vocabulary is cased: bert-base-cased has 0.4
 _SAVED, _TEXT, _WHOLE, _OPTIONS = "word_pieces", "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
 
@@ -86,6 +89,11 @@ class WordPieces:
         return f"{len(self)} word pieces, {self._case}, sha256 {digest[:12]}"
 
     @property
+    def unknown_id(self) -> int:
+        """Id of every word that cannot be made of pieces."""
+        return self.ids[UNK]
+
+    @property
     def mask_id(self) -> int:
         """Id that stands for a word that is hidden."""
         return self.ids[MASK]
@@ -120,7 +128,12 @@ class WordPieces:
 
         Returns:
             len(tokens) + 2 ids: "[CLS]", the pieces, "[SEP]".
+
+        Raises:
+            TypeError: tokens is a string, a caption that is not split.
         """
+        if isinstance(tokens, str):
+            raise TypeError(f"tokens is the string {tokens!r:.40}; expected a list of word pieces")
         unknown = self.ids[UNK]
         return [self.ids[CLS], *(self.ids.get(token, unknown) for token in tokens), self.ids[SEP]]
 
@@ -140,7 +153,8 @@ class WordPieces:
 
         Args:
             path: The file, or a folder with tokenizer.json, or with vocab.txt and perhaps tokenizer_config.json.
-                Without the latter, a vocab.txt without capital letters is one of an uncased BERT.
+                Without the latter, a vocab.txt of an uncased BERT is known by its pieces, of which fewer than one in a
+                hundred has a letter that is lowered: there may be an odd one.
 
         Returns:
             The word pieces.
@@ -157,7 +171,9 @@ class WordPieces:
         try:
             pieces, lower_case = _read_text(path) if path.suffix == ".txt" else _read_json(path)
             return cls(pieces, lower_case=lower_case)
-        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a piece twice
+        except DataError:
+            raise
+        except ValueError as error:  # a piece twice
             raise DataError(f"{path}: {error}") from error
 
     def save(self, path: str | Path) -> None:
@@ -182,12 +198,17 @@ def holds_word_pieces(path: Path) -> bool:
 
 
 def _read_text(path: Path) -> tuple[list[str], bool]:
-    pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    pieces = split_lines(read_text(path))
+    torn = next((number for number, piece in enumerate(pieces, start=1) if "\r" in piece), None)
+    if torn is not None:
+        raise ValueError(f"line {torn} holds a carriage return without a line feed; expected a piece a line")
     options_path = path.with_name(_OPTIONS)
     options = _json_object(options_path) if options_path.is_file() else {}
     if "do_lower_case" in options:
         return pieces, _lower_case(options, "do_lower_case", "tokenize_chinese_chars")
-    return pieces, not any(letter.isupper() for piece in pieces if piece[:1] != "[" for letter in piece)
+    # Not str.isupper: nothing lowers U+211D, the sign of the real numbers, which bert-base-uncased holds.
+    n_capitalised = sum(piece != piece.lower() for piece in pieces if piece[:1] != "[")
+    return pieces, n_capitalised < _CASED * len(pieces)
 
 
 def _read_json(path: Path) -> tuple[list[str], bool]:
@@ -211,7 +232,7 @@ def _read_json(path: Path) -> tuple[list[str], bool]:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, expected an object")
     return content

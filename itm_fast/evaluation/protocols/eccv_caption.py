@@ -6,9 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from itm_fast.errors import DataError
+from itm_fast.files.ids import coco_ids, id_list, integer_id
 from itm_fast.files.reading import find_file, read_array, read_json
 
 PACKAGE = "eccv_caption"
@@ -56,11 +55,11 @@ def read_coco_test(folder: str | Path | None) -> CocoTest:
     """
     path = find_file(folder, ["coco_test_ids.npy"], PUBLISHED, PACKAGE)
     array = read_array(path)
-    if array.dtype.kind not in "iu" or array.ndim != 1 or len(array) % 5:
+    if array.dtype.kind not in "iuf" or array.ndim != 1 or len(array) % 5:
         raise DataError(
             f"{path}: {array.dtype} of shape {array.shape}, expected integers (n,), five consecutive ids an image"
         )
-    captions: list[int] = array.tolist()
+    captions = coco_ids(id_list(array, f"{path}"), f"{path}")
     images_path = find_file(folder, ["original_caption_to_image.json"], PUBLISHED, PACKAGE)
     images = read_positives(images_path)
     owners = [list(images.get(caption, ())) for caption in captions]
@@ -105,13 +104,20 @@ def read_positives(path: Path) -> dict[Hashable, list[int]]:
         DataError: it holds something else, or is cut short.
     """
     content = read_json(path)
-    try:
-        positives = {int(key): np.asarray(ids) for key, ids in content.items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(f'{path}: expected {{"id": [ids, ...], ...}} of whole numbers: {error}') from error
-    for key, ids in positives.items():
-        if ids.ndim != 1 or not len(ids) or ids.dtype.kind not in "iu":
-            raise DataError(f"{path}: {key} has {ids.tolist()!r:.60}, expected a list of at least one id")
+    expected = 'expected {"id": [ids, ...], ...} of whole numbers'
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}; {expected}")
+    positives: dict[Hashable, list[int]] = {}
+    for key, ids in content.items():
+        number = integer_id(key)
+        if number is None or number in positives:
+            raise DataError(f"{path}: the key {key!r:.60} is no number, or there in two spellings; {expected}")
+        if not isinstance(ids, list) or not ids:
+            raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id")
+        try:
+            positives[number] = coco_ids(id_list(ids, f"{key}"), f"{key}")
+        except ValueError as error:  # also DataError
+            raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id: {error}") from error
     if not positives:
         raise DataError(f"{path}: holds no query")
-    return {key: ids.tolist() for key, ids in positives.items()}
+    return positives

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from itm_fast.errors import DataError
-from itm_fast.files.ids import Ids, id_list
+from itm_fast.files.ids import Ids, id_list, integer_id
 from itm_fast.files.reading import read_arrays, read_json
 
 _EXPECTED = (
@@ -81,19 +81,21 @@ def read_relevant_pairs(path: str | Path | RelevantPairs | None) -> RelevantPair
 def _lists(content: object, queries: Sequence[Hashable], name: str, expected: str) -> dict[Hashable, list[Hashable]]:
     lists: dict[Hashable, list[Hashable]] = {}
     if isinstance(content, np.ndarray):
-        if content.ndim != 2 or content.shape[1] != 2 or content.dtype.kind not in "iuU":
+        if content.ndim != 2 or content.shape[1] != 2:
             raise DataError(f"{name} is {content.dtype} of shape {content.shape}; {expected}")
-        for query, item in content.tolist():
+        for query, item in zip(*(id_list(content[:, side], f"{name}[:, {side}]") for side in (0, 1)), strict=True):
             lists.setdefault(query, []).append(item)
         return lists
     if not isinstance(content, dict):
         raise DataError(f"{name} is a {type(content).__name__}; {expected}")
     numbers = bool(queries) and all(isinstance(key, int) for key in queries)  # JSON's keys are always strings
     for key, items in content.items():
-        try:
-            lists[int(key) if numbers else key] = id_list(items, f"{name}[{key!r}]")
-        except ValueError as error:  # also DataError
-            raise DataError(f"{name}: {key!r}: {error}") from error
+        query = integer_id(key) if numbers else key
+        if query is None:
+            raise DataError(f"{name}: the key {key!r:.60} is no number, but the ids are numbers; {expected}")
+        if query in lists:
+            raise DataError(f"{name}: {key!r:.60} is there twice, in two spellings")
+        lists[query] = id_list(items, f"{name}[{key!r}]")
     return lists
 
 

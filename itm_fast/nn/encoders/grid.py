@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.errors import DataError
+from itm_fast.files.torch_files import why_unread
 from itm_fast.nn.encoders.regions import initialised_linear
 from itm_fast.ops import _checks
 
@@ -262,7 +263,7 @@ def _read_weights(path: str, source: str) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # garbage raises nearly every kind of exception
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = why_unread(error)
         raise DataError(f"backbone_path {path}: not weights that can be read safely: {reason}") from error
     if not isinstance(content, Mapping):
         raise DataError(f"backbone_path {path}: expected a dict of tensors, got {type(content).__name__}")

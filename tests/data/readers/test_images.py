@@ -157,7 +157,7 @@ def _cut(root):
 
 
 def _other_format(root):
-    Image.new("L", (8, 8)).save(root / "images" / "train2014" / "3.png", format="TIFF")
+    Image.new("L", (8, 8)).save(root / "images" / "train2014" / "3.png", format="PPM")
 
 
 def _mapping(**entries):
@@ -174,7 +174,7 @@ def _mapping(**entries):
     [
         (_cut, DataError, "3.png: no image that can be read"),
         (_spoil("images/train2014/3.png", b""), DataError, "3.png: no image that can be read"),
-        (_other_format, DataError, "3.png: no image that can be read (JPEG, PNG, WEBP, BMP)"),
+        (_other_format, DataError, "3.png: no image that can be read (JPEG, PNG, WEBP, BMP, GIF, TIFF)"),
         (lambda r: (r / "images/train2014/3.png").unlink(), FileNotFoundError, "3.png: no such file; id_mapping.json"),
         (lambda r: (r / "images").rename(r / "pictures"), FileNotFoundError, "no folder images or flickr30k-images"),
         (lambda r: (r / "id_mapping.json").unlink(), FileNotFoundError, "id_mapping.json: no such file, nor in"),

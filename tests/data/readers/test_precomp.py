@@ -77,10 +77,10 @@ def test_ids_per_image_or_per_caption(write_split, ids, repeated):
 
 def test_captions_split_at_line_feeds_only(write_split):
     folder, _ = write_split(n_images=1)
-    text = "\ufeffa\u2028b\r\n  caf\u00e9 \x0c au lait \r\nc\x85d\rD\ne\nf"  # no line feed at the end
+    text = "\ufeffa\u2028b\r\n  caf\u00e9 \x0c au lait \r\nc\x85d\x1eD\ne\nf"  # no line feed at the end
     (folder / "train_caps.txt").write_bytes(text.encode())
     captions = PrecompDataset(folder, "train").captions
-    assert captions == ["a\u2028b", "caf\u00e9 \x0c au lait", "c\x85d\rD", "e", "f"]
+    assert captions == ["a\u2028b", "caf\u00e9 \x0c au lait", "c\x85d\x1eD", "e", "f"]
 
 
 def test_header_written_by_python_2(write_split, recwarn):
@@ -175,7 +175,7 @@ BAD_FILES = [
     ("blank line at the end", _write("caps.txt", b"\n".join(LINES) + b"\n\n"), "caps.txt:21: blank line"),
     ("not UTF-8", _write("caps.txt", b"\n".join([*LINES[:2], b"caf\xe9", *LINES[3:]])), "caps.txt:3: not UTF-8"),
     ("too few ids", _write("ids.txt", b"1\n2\n3"), "3 ids; expected 4 (one an image) or 20 (one a caption)"),
-    ("id is a name", _write("ids.txt", b"1\n2\n3.jpg\n4"), "ids.txt:3: '3.jpg' is no 64-bit integer"),
+    ("id is a name", _write("ids.txt", b"1\n2\ncat.jpg\n4"), "ids.txt:3: 'cat.jpg' is no 64-bit integer"),
     ("id too large", _write("ids.txt", b"1\n2\n3\n%d" % 2**63), "ids.txt:4"),
     ("blank id", _write("ids.txt", b"1\n\n3\n4"), "ids.txt:2: blank line"),
     ("no ids in the file", _write("ids.txt", b""), "ids.txt: empty"),

@@ -9,7 +9,7 @@ import pytest
 
 from itm_fast.data import CaptionTokens, Vocabulary
 from itm_fast.data.readers.concept_files import read_arrays, read_concepts, read_word_vectors
-from itm_fast.data.text.concepts import Concepts
+from itm_fast.data.text.concepts import Concepts, singular
 from itm_fast.errors import DataError
 
 CAPTIONS = [
@@ -96,8 +96,49 @@ def test_words_speak_of_concepts():
     concepts = Concepts(("dog", "dogs", "story", "glass", "leaf", "dog"), np.ones(6), np.zeros((6, 6)), np.eye(6))
     words = ["<pad>", "<start>", "<end>", "<unk>", "dog", "dogs", "stories", "glasses", "leaves", "cats", "s", "glass"]
     numbers = dict(zip(words, concepts.numbers_of(Vocabulary(words)).tolist(), strict=True))
-    want = {"dog": 1, "dogs": 2, "stories": 3, "glasses": 4, "leaves": 5, "glass": 4}
+    want = {"dog": 1, "dogs": 1, "stories": 3, "glasses": 4, "leaves": 5, "glass": 4}
     assert numbers == {word: want.get(word, 0) for word in words}
+
+
+# Words, what WordNet's morphology makes of them as nouns, and what it has to know.
+LEMMAS = [
+    ("boats", "boat", "boat"),
+    ("boats", "boats", "ship"),
+    ("horses", "horse", "horse hors"),
+    ("cities", "city", "city"),
+    ("leaves", "leaf", "leaf"),
+    ("glasses", "glass", "glass"),
+    ("benches", "bench", "bench"),
+    ("dishes", "dish", "dish"),
+    ("boxes", "box", "box"),
+    ("women", "woman", "woman"),
+    ("firemen", "fireman", "fireman"),
+    ("men", "men", "man men"),  # a noun of its own, as long as its singular
+    ("children", "child", "child"),
+    ("children", "children", "boy"),
+    ("knives", "knife", "knife"),
+    ("grass", "grass", "gras"),
+    ("others", "others", "other"),
+    ("has", "ha", "ha"),
+    ("s", "s", "a"),
+]
+
+
+@pytest.mark.parametrize(("word", "lemma", "known"), LEMMAS)
+def test_lemmas(word, lemma, known):
+    assert singular(word, set(known.split())) == lemma
+
+
+@pytest.mark.parametrize("lemmatise", [True, False])
+def test_the_first_of_equal_concepts_counts(lemmatise):
+    names = ("boat", "women", "children", "boats", "woman", "child", "walks")
+    concepts = Concepts(names, np.ones(7), np.zeros((7, 7)), np.eye(7))
+    words = ["<pad>", "<start>", "<end>", "<unk>", *sorted(names), "walk"]
+    numbers = concepts.numbers_of(Vocabulary(words), lemmatise=lemmatise)
+    found = dict(zip(words, numbers.tolist(), strict=True))
+    own = {name: number for number, name in enumerate(names, 1)}
+    first = {**own, "boats": 1, "woman": 2, "child": 3, "walk": 7}
+    assert found == {word: (first if lemmatise else own).get(word, 0) for word in words}
 
 
 @pytest.mark.parametrize(

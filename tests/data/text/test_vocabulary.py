@@ -252,7 +252,7 @@ I2W = {str(index): word for index, word in enumerate(WORDS)}
 BAD_FILES = [
     (b"", "starts with b''"),
     (b"word\tid\n", "expected a vocabulary"),
-    (b"(dp0\nS'a'\n.", "protocol 2 or later"),
+    (b"(dp0\nS'a'\n.", "the pickle holds a bytes"),
     (b"{", "not a JSON vocabulary"),
     (b'{"word2idx": "\xff"}', "not a JSON vocabulary"),
     (b'{"a":' * 100_000, "not a JSON vocabulary"),

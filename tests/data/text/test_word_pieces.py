@@ -186,7 +186,7 @@ def tokenizer_json(**changes):
 BAD = [
     ("vocab.txt", "a\nb", r"special word pieces missing: \[PAD\], \[UNK\]"),
     ("vocab.txt", "\n".join([*SPECIALS, "a", "a"]), "'a' is listed twice"),
-    ("vocab.txt", b"\xff\xfe", "vocab.txt: .*utf-8"),
+    ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8 but UTF-16"),
     ("vocab.json", '{"word_pieces": 3, "lower_case": true}', "word_pieces is not a list of strings"),
     ("vocab.json", '{"word_pieces": [1], "lower_case": true}', "word_pieces is not a list of strings"),
     ("vocab.json", json.dumps({"word_pieces": SPECIALS, "lower_case": 1}), "lower_case is 1, expected true or false"),

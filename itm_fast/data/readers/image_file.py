@@ -1,0 +1,85 @@
+"""Image files as red, green and blue, whatever they hold: grey, 16 bits, palettes, CMYK, numbers with a point."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from itm_fast.errors import DataError
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has decoders that call other programs
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
+
+
+def read_image(path: Path) -> Tensor:
+    """An image file as red, green and blue: uint8 (3, height, width); of several frames or pages the first.
+
+    Grey, palettes and CMYK are converted, and transparency is dropped, as everywhere in the field. 16 bits are scaled
+    to 8 and not cut off at 255; numbers with a point are taken from 0 … 1, or from 0 … 255 where they are larger.
+
+    Args:
+        path: JPEG, PNG, WebP, BMP, GIF or TIFF. Its EXIF orientation is not applied.
+
+    Raises:
+        DataError: the file is missing, no image, broken or too large, or its numbers have no known range; with its
+            name.
+        ImportError: Pillow is not installed.
+    """
+    library = pillow()
+    try:
+        with library.open(path, formats=_FORMATS) as image:
+            most = library.MAX_IMAGE_PIXELS
+            if most is not None and image.width * image.height > most:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
+            pixels = np.array(_as_rgb(image))
+    except Exception as error:  # decoders raise nearly every kind of exception
+        raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {error}") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def pillow() -> ModuleType:
+    """Pillow's module of images; ImportError says how to get it."""
+    try:
+        return importlib.import_module("PIL.Image")
+    except ImportError as error:
+        raise ImportError("reading images needs Pillow: pip install 'itm-fast[images]'") from error
+
+
+def _as_rgb(image: Any) -> Any:
+    """An image of Pillow's in its mode RGB, or an array of the same numbers."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        grey = _grey(image)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode in ("P", "PA") and ("transparency" in image.info or image.mode == "PA"):
+        image = image.convert("RGBA")  # a palette with transparent colours
+    return image.convert("RGB")
+
+
+def _grey(image: Any) -> npt.NDArray[np.uint8]:
+    """Grey of more than 8 bits as uint8; Pillow itself would cut it off at 255."""
+    tags = getattr(image, "tag_v2", {})
+    numbers = np.asarray(image)
+    if image.mode == "F":
+        grey = _of_reals(numbers)
+    elif image.mode.startswith("I;16") or image.format == "PNG":  # PNG has no more than 16 bits
+        grey = (numbers.astype(np.uint16) >> 8).astype(np.uint8)
+    else:
+        bits = tags.get(_BITS, ("?",))[0]
+        raise ValueError(
+            f"grey of {bits} bits with a sign, or of 32 bits, has no known range; save it with 8 or 16 bits"
+        )
+    return 255 - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey
+
+
+def _of_reals(numbers: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
+    low, high = float(numbers.min()), float(numbers.max())
+    if not (low >= 0 and high <= 255):  # also where one is NaN
+        raise ValueError(f"its numbers go from {low:.6g} to {high:.6g}; expected 0 to 1, or 0 to 255")
+    return np.round(numbers * 255 if high <= 1 else numbers).astype(np.uint8)

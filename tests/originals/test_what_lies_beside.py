@@ -1,0 +1,207 @@
+"""What lies beside the weights: options of any class are read, what a reader leaves over is named, arrays are skipped.
+
+Each test runs over all readers.
+"""
+
+import argparse
+import collections
+import os
+import pathlib
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from original_files import KINDS, VOCABULARY, content_of, made, scores
+
+from itm_fast.cli import main as cli
+from itm_fast.data import make_data
+from itm_fast.errors import DataError
+from itm_fast.originals import load_original
+
+
+def read(tmp_path, content, concepts=None, **options):
+    torch.save(content, tmp_path / "model.pth")
+    needs = "gc1.weight" in content["model"][-2]
+    return load_original(tmp_path / "model.pth", VOCABULARY, concepts=concepts if needs else None, **options)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_option_of_the_original_is_known(name, tmp_path, concepts):
+    model = made(name)
+    loaded = read(tmp_path, content_of(model), concepts, as_released=False)
+    assert loaded.name == name
+    assert loaded.notes == []
+    if name != "cvse":  # whose concepts are not those of the model
+        torch.testing.assert_close(scores(loaded), scores(model), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_unknown_option_is_named(name, tmp_path, concepts):
+    content = content_of(made(name), fusion_gate=0.3, heads=[1, 2], use_gate=False)
+    with pytest.raises(DataError, match=rf"taken for {name}, but .*fusion_gate=0\.3, heads=\[1, 2\] are unknown") as it:
+        read(tmp_path, content, concepts)
+    assert "use_gate" not in str(it.value)
+    assert "--ignore-options fusion_gate heads" in str(it.value)
+    loaded = read(tmp_path, content, concepts, as_released=False, ignore_options=["fusion_gate", "heads", "other"])
+    assert loaded.notes == [
+        "options of the checkpoint that are unknown here and off in it: use_gate",
+        "options of the checkpoint that were ignored: fusion_gate, heads",
+    ]
+    with pytest.raises(TypeError, match="ignore_options is 'heads'; expected a list of names"):
+        read(tmp_path, content, concepts, ignore_options="heads")
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        *((name, "use_abs", True) for name in KINDS if name != "vsepp"),
+        *((name, "measure", "order") for name in KINDS if name != "vsepp"),
+        *((name, "no_imgnorm", True) for name in ("vsrn", "esl", "chan", "cvse")),
+        *((name, "no_txtnorm", True) for name in ("vsepp", "vsrn", "esl", "chan", "cvse")),
+        *((name, "precomp_enc_type", "transformer") for name in KINDS),
+        ("esl", "kernel_size", 3),
+        ("cvse", "activation_type", "sigmoid"),
+        ("cvse", "use_BatchNorm", False),
+        ("chan", "text_enc_type", "bert"),
+        ("sgraf", "module_name", "SAF"),
+    ],
+)
+def test_an_option_with_another_value_is_named(name, option, value, tmp_path, concepts):
+    with pytest.raises(DataError, match=f"option {option} is {value!r}"):
+        read(tmp_path, content_of(made(name), **{option: value}), concepts)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_weights_without_a_place_are_named(name, tmp_path, concepts):
+    content = content_of(made(name))
+    content["model"][1]["gate.weight"] = torch.zeros(2)
+    with pytest.raises(DataError, match=r"gate\.weight"):
+        read(tmp_path, content, concepts)
+    content = content_of(made(name))
+    content["sim_head"] = collections.OrderedDict(weight=torch.zeros(2, 2))
+    with pytest.raises(DataError, match="holds weights under 'sim_head' beside those of 'model'"):
+        read(tmp_path, content, concepts)
+    del content["sim_head"]
+    content["model_ema"] = [{"weight": torch.zeros(2)}]
+    with pytest.raises(DataError, match="holds weights under 'model_ema'"):
+        read(tmp_path, content, concepts)
+    del content["model_ema"]
+    content |= {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "rng_state": torch.zeros(3), "lr": 0.1}
+    assert read(tmp_path, content, concepts).name == name
+
+
+def of_module(monkeypatch, path, base, is_dict):
+    """A class of a module that the reader does not have: its items are attributes, and of an EasyDict both."""
+
+    def __init__(self, items):
+        if is_dict:
+            dict.__init__(self, items)
+        self.__dict__.update(items)
+
+    module, _, name = path.rpartition(".")
+    kind = type(name, (base,), {"__module__": module, "__init__": __init__})
+    made_up = types.ModuleType(module)
+    setattr(made_up, name, kind)
+    monkeypatch.setitem(sys.modules, module, made_up)
+    return kind
+
+
+HOLDERS = {
+    "Namespace": lambda _: lambda items: argparse.Namespace(**items),
+    "dict": lambda _: dict,
+    "OrderedDict": lambda _: collections.OrderedDict,
+    "SimpleNamespace": lambda _: lambda items: types.SimpleNamespace(**items),
+    "EasyDict": lambda patch: of_module(patch, "easydict.EasyDict", dict, is_dict=True),
+    "Config": lambda patch: of_module(patch, "fork_options.Config", object, is_dict=False),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("name", KINDS)
+def test_options_of_any_class(name, holder, tmp_path, concepts, monkeypatch):
+    kind = HOLDERS[holder](monkeypatch)
+    content = content_of(made(name, margin=0.125), gpus={0, 1}, data_path=pathlib.PosixPath("/data"))
+    options = vars(content["opt"]) | {"vocab_size": np.int64(9), "lr_update": np.float32(15), "max_violation": np.True_}
+    options |= {"margin": torch.tensor(0.125), "device": torch.device("cpu"), "seed": np.uint8(3)}
+    content |= {"opt": kind(options), "best_rsum": np.float32(1), "kept": np.ones((2, 3)), "names": [np.array(["a"])]}
+    loaded = read(tmp_path, content, concepts)
+    assert (loaded.name, loaded.config.margin, loaded.config.max_violation) == (name, 0.125, True)
+    assert isinstance(loaded.config.max_violation, bool)
+    content["args"] = content.pop("opt")
+    assert read(tmp_path, content, concepts).config == loaded.config
+
+
+class Command:
+    """What an attacker would write."""
+
+    def __reduce__(self):
+        return shutil.which, ("true",)
+
+
+class System:
+    """The same, of a module that torch blocks."""
+
+    def __reduce__(self):
+        return os.system, ("true",)
+
+
+@pytest.mark.parametrize("asks", ["shutil.which", f"{os.name}.system", "fork_colours.Colour"])
+@pytest.mark.parametrize("name", KINDS)
+def test_other_classes_are_named(name, asks, tmp_path, concepts, monkeypatch):
+    if asks.endswith("Colour"):
+        value = of_module(monkeypatch, asks, object, is_dict=False)({"red": 1})
+    else:
+        value = System() if asks.endswith("system") else Command()
+    for content in (content_of(made(name), extra=value), {**content_of(made(name)), "extra": value}):
+        with pytest.raises(DataError, match=rf"model\.pth: not a checkpoint that .* asks for {asks}, which was not"):
+            read(tmp_path, content, concepts)
+
+
+def test_torchs_own_advice_is_left_out(tmp_path):
+    contents = {"class": {"opt": Command()}, "protocol": {"opt": argparse.Namespace()}, "cut": {"a": torch.zeros(9)}}
+    for name, content in contents.items():
+        torch.save(content, tmp_path / "model.pth", pickle_protocol=4 if name == "protocol" else 2)
+        if name == "cut":
+            (tmp_path / "model.pth").write_bytes((tmp_path / "model.pth").read_bytes()[:300])
+        with pytest.raises(DataError, match=r"model\.pth: not a checkpoint that can be read safely: \w") as error:
+            load_original(tmp_path / "model.pth", VOCABULARY)
+        assert "\x1b" not in str(error.value)
+        assert "\n" not in str(error.value)
+        assert "add_safe_globals" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        ([torch.zeros(2)], "found a list"),
+        ({}, "found nothing"),
+        ({"state_dict": {}, "epoch": 3}, "found 'state_dict', 'epoch'"),
+        ({"model": {"fc.weight": torch.zeros(2)}, "opt": 1}, "found dict under 'model', among 'model', 'opt'"),
+        ({"model": [{"a": np.ones(2)}, {}]}, r"model\[0\]\['a'\] is a NumPy array; expected a tensor"),
+        ({"model": [{}, {"a": 3}]}, r"model\[1\]\['a'\] is a int; expected a tensor"),
+        ({"model": [{}, {3: torch.zeros(2)}]}, r"model\[1\]\[3\] is a Tensor; expected a tensor under a name"),
+        ({"model": [{}, {}, {}], "move_gt": np.ones(3)}, "of no model known here"),
+    ],
+)
+def test_files_of_another_form_are_described(content, fragment, tmp_path):
+    torch.save(content, tmp_path / "model.pth")
+    with pytest.raises(DataError, match=fragment):
+        load_original(tmp_path / "model.pth", VOCABULARY)
+
+
+def test_the_command_line(tmp_path, capsys):
+    make_data(tmp_path / "data", n_train=5, n_dev=1, n_test=4, max_regions=7, dim=12)
+    VOCABULARY.save(tmp_path / "vocab.json")
+    torch.save(content_of(made("scan"), window_sizes=[1, 2]), tmp_path / "model.pth")
+    command = ["evaluate", "--checkpoint", str(tmp_path / "model.pth"), "--vocab", str(tmp_path / "vocab.json")]
+    command += ["--data", str(tmp_path / "data"), "--tokenizer", "split"]
+    assert cli.main(command) == 2
+    assert "window_sizes=[1, 2] are unknown" in capsys.readouterr().err
+    assert cli.main([*command, "--ignore-options", "window_sizes"]) == 0
+    assert "options of the checkpoint that were ignored: window_sizes" in capsys.readouterr().out
+    for flags in (["--ignore-options", "a"], ["--no-as-released"]):
+        assert cli.main(["evaluate", "--sims", "s.npy", *flags]) == 2
+        assert f"{flags[0]} goes with --checkpoint" in capsys.readouterr().err
