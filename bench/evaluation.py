@@ -46,7 +46,7 @@ def argsort_loops(sims):
 
 
 def by_the_package(sims):
-    """eccv_caption's figures, from the full rankings as lists of ids that it takes; with the seconds of all that."""
+    """eccv_caption's figures; the seconds of building the rankings, lists of ids, that it takes, and of itself."""
     import eccv_caption
 
     from itm_fast.evaluation.protocols.eccv_caption import read_coco_test
@@ -60,9 +60,10 @@ def by_the_package(sims):
     t2i = {
         key: images[np.argsort(-row, kind="stable")].tolist() for key, row in zip(test.caption_ids, sims.T, strict=True)
     }
+    built = time.perf_counter()
     wanted = ["coco_1k_recalls", "coco_5k_recalls", "cxc_recalls", "eccv_map_at_r", "eccv_rprecision", "eccv_r1"]
     found = eccv_caption.Metrics().compute_all_metrics(i2t, t2i, target_metrics=wanted)
-    return found, time.perf_counter() - start
+    return found, built - start, time.perf_counter() - built
 
 
 def has_package():
@@ -123,9 +124,12 @@ def main(argv=None):
         ms["argsort loops for recall, of given scores"] = loops
         bars.append(("argsort loops / recall, of given scores", loops / spent["recall"], -20.0))
         if "eccv" in given:
-            theirs, theirs_seconds = by_the_package(sims)
-            ms["eccv_caption with its lists, of given scores"] = 1e3 * theirs_seconds
-            bars.append(("eccv_caption / eccv, of given scores", 1e3 * theirs_seconds / spent["eccv"], -20.0))
+            theirs, of_lists, of_figures = by_the_package(sims)
+            ms["eccv_caption's lists, of given scores"] = 1e3 * of_lists
+            ms["eccv_caption, of its lists"] = 1e3 * of_figures
+            with_lists = 1e3 * (of_lists + of_figures) / spent["eccv"]
+            bars.append(("eccv_caption with its lists / eccv, of given scores", with_lists, -4.0))
+            bars.append(("eccv_caption alone / eccv, of given scores", 1e3 * of_figures / spent["eccv"], -1.0))
             ours = given["eccv"]()
             for direction in ("i2t", "t2i"):
                 assert abs(theirs["eccv_map_at_r"][direction] - ours["eccv"][direction]["mAP@R"] / 100) < 1e-9

@@ -34,6 +34,9 @@ class DataConfig:
     there is none, the words that the captions of train and dev hold at least four times. BERT brings its own."""
     tokenizer: Literal["nltk", "split"] = "nltk"
     """Splits captions into words: the one that the vocabulary was made with. BERT brings its own."""
+    cider_tokenizer: Literal["split", "ptb", "characters"] = "split"
+    """Splits captions for CIDEr, of SAM and of nsum: at white space, as pycocoevalcap does, or into characters, for
+    scripts without blanks between words."""
     train_split: str = "train"
     """Split to learn from."""
     val_split: str = "dev"

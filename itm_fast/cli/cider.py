@@ -51,8 +51,9 @@ class VariantFlags:
     sigma: float = 6.0
     """Of the length penalty of cider_d, in bigrams."""
 
-    tokenizer: Literal["split", "ptb"] = "split"
-    """split: lower-case, then white space; ptb: as pycocoevalcap's PTBTokenizer."""
+    tokenizer: Literal["split", "ptb", "characters"] = "split"
+    """split: lower-case, then white space; ptb: as pycocoevalcap's PTBTokenizer; characters: for scripts without blanks
+    between words, such as Chinese, Japanese and Thai."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def run(args: CiderMatrix) -> int:
     seconds = time.perf_counter() - started
     if args.json:
         figures = {"n_images": corpus.n_images, "n_captions": corpus.n_captions, "dtype": args.dtype}
-        print_json({"output": str(args.output), **figures, "cider": repr(cider), "seconds": seconds})
+        more = {"cider": repr(cider), "seconds": seconds, "notes": list(corpus.notes)}
+        print_json({"output": str(args.output), **figures, **more})
     else:
         print(f"{args.output}: {corpus.n_images} images x {corpus.n_captions} captions, {args.dtype}, {seconds:.2f} s")
         print(cider)

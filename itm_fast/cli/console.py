@@ -129,6 +129,11 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+def print_warning(message: str) -> None:
+    """Print one line to stderr that is no error."""
+    print(f"itm-fast: warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
 def print_error(message: str) -> None:
     """Print one line to stderr, whatever line breaks the message has."""
     print(f"itm-fast: error: {' '.join(message.split())}", file=sys.stderr)

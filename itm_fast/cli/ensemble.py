@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import progress_bar
+from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
 
@@ -26,6 +27,9 @@ class MeanFlags:
     normalise: Literal["none", "zscore", "rank"] = "none"
     """none: similarities as they are, which must be of one scale. zscore: less the mean of the matrix, over its
     standard deviation. rank: the share of the matrix that is smaller."""
+
+    normalise_embeddings: bool = False
+    """Compare members that are embeddings by cosine: each is read at length 1."""
 
     ids: tuple[Path, ...] = ()
     """Ids of rows and columns, .json or .npz with image_ids and caption_ids: one file for all members, or one a member,
@@ -48,13 +52,14 @@ class WeightFlags(SearchFlags):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ensemble(MeanFlags, DataSetFlags, WeightFlags, OutputFlags):
+class Ensemble(MeanFlags, DataSetFlags, WeightFlags, SaveFlags, OutputFlags):
     """Evaluate the mean of several similarities; that is not the mean of their recalls.
 
-    A member is a file of similarities (.npy, .npz or .json, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a
-    folder of itm-fast embed, the folder of a trained model, hf-hub:owner/name, or the checkpoint of an original
-    repository; models need --data. Each member scores every pair once; zscore takes one more pass, rank two, a search
-    one or a few on the validation set.
+    A member is a file of similarities (.npy, .npz, .json or .txt, rows are images), embeddings
+    (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a trained model, hf-hub:owner/name, or the
+    checkpoint of an original repository, CHECKPOINT@VOCABULARY where their vocabularies differ (or with each lying
+    beside its checkpoint); models need --data. Each member scores every pair once; zscore takes one more pass, rank
+    two, a search one or a few on the validation set.
     """
 
     members: tuple[str, ...]
@@ -64,6 +69,7 @@ class Ensemble(MeanFlags, DataSetFlags, WeightFlags, OutputFlags):
 def run(args: Ensemble) -> int:
     """Evaluate the ensemble, print the report, and return the exit code."""
     from itm_fast.evaluation import EnsembleScorer, evaluate, search_weights
+    from itm_fast.evaluation.caveats import source_notes
 
     if len(args.ids) not in (0, 1, len(args.members)):
         raise ValueError(f"--ids has {len(args.ids)} files, expected one, or one a member: {len(args.members)}")
@@ -77,22 +83,31 @@ def run(args: Ensemble) -> int:
             [open_source(member, options) for member in args.members],
             weights=args.weights or None,
             normalise=args.normalise,
+            normalise_embeddings=args.normalise_embeddings,
             names=args.members,
             ids=args.ids * len(args.members) if len(args.ids) == 1 else args.ids or None,
             progress=progress,
         )
         found = None
         if search:
-            on_dev = EnsembleScorer(dev, normalise=args.normalise, names=args.dev_members or args.members)
+            on_dev = EnsembleScorer(
+                dev,
+                normalise=args.normalise,
+                normalise_embeddings=args.normalise_embeddings,
+                names=args.dev_members or args.members,
+            )
             found = search_weights(on_dev, step=args.step, **args.dev_options(), progress=progress)
             ensemble = ensemble.with_weights(found.weights)
         reads_ids = args.protocol not in (None, "flickr30k-1k", "coco-1k", "coco-5k")
+        source = saved(ensemble, args.save_results, progress)
         report = evaluate(
-            ensemble,
+            ensemble if args.protocol == "cxc" else source,
             **args.protocol_options(),
             ids=args.ids[0] if args.ids and (reads_ids or len(args.ids) == 1) else None,
             progress=progress,
         )
+    if source is not ensemble:
+        report["conditions"]["notes"] += [*ensemble.notes, *source_notes(ensemble)]
     report = ensemble.annotated(report)
     if found is not None:
         report = searched(report, dataclasses.asdict(found), _in_words(found))

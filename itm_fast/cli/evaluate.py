@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.run_folder import RunFlags, RunWriter
+from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
-from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, ProtocolFlags
+from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
 from itm_fast.cli.source_flags import open_model
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ class ModelFlags:
     """Or a trained model and a data set."""
 
     model: Path | None = None
-    """Folder of a trained model, or hf-hub:owner/name; needs --data."""
+    """Folder of a trained model, or hf-hub:owner/name; needs --data. The file of a checkpoint is taken as one."""
 
     checkpoint: Path | None = None
     """Checkpoint of an original repository (SCAN, VSE++, SGRAF, VSRN, VSE-infinity, ESL, CHAN, CVSE, SAM), such as
-    model_best.pth.tar; needs --data."""
+    model_best.pth.tar; needs --data. Its vocabulary is --vocab, or CHECKPOINT@VOCABULARY, or lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class RelevanceFlags:
     relevance: Path | None = None
     """φ: .npy of (n_images, n_captions) (or turned, as the NCS repository's), the authors' SPICE .csv; or the captions
     of the images (.json, or .txt with --captions-per-image lines an image): CIDEr-D is computed. Implies --ncs."""
+
+    cider_tokenizer: Literal["split", "ptb", "characters"] = "split"
+    """Of φ that is computed: split: lower-case, then white space; ptb: as pycocoevalcap's; characters: for scripts
+    without blanks between words, such as Chinese."""
 
     m: int | None = None
     """Also report Semantic Recall with the m most relevant captions (or images) of a query; needs φ."""
@@ -73,12 +78,14 @@ class OrderFlags:
 @dataclass(frozen=True)
 class Evaluate(
     ScoreFileFlags,
+    NormaliseFlags,
     EmbeddedFlags,
     ModelFlags,
     DataSetFlags,
     RelevanceFlags,
     ProtocolFlags,
     OrderFlags,
+    SaveFlags,
     OutputFlags,
     RunFlags,
 ):
@@ -92,9 +99,11 @@ class Evaluate(
 def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
+    from itm_fast.evaluation.caveats import normalised, source_notes
 
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
+    scorer = normalised(scorer) if args.normalise else scorer
     options = args.protocol_options()
     ids: IdsLike | None = args.ids
     if embedded is not None:
@@ -102,8 +111,11 @@ def run(args: Evaluate) -> int:
     relevance = _relevance(args, scorer, embedded)
     writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded)
     with progress_bar("evaluate") as progress:
+        source = saved(scorer, args.save_results, progress)
+        # Text-text and image-image retrieval compare embeddings, which the file has not.
+        source = scorer if args.protocol == "cxc" else source
         report = evaluate(
-            scorer,
+            source,
             relevance,
             **options,
             m=args.m,
@@ -113,6 +125,8 @@ def run(args: Evaluate) -> int:
             progress=progress,
             keep=writer.keep,
         )
+    if source is not scorer:
+        report["conditions"]["notes"] += [*getattr(scorer, "notes", ()), *source_notes(scorer)]
     if embedded is not None:
         report["conditions"]["model"] = embedded.model
         report["conditions"]["notes"] += embedded.notes
@@ -159,7 +173,7 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     if embedded is not None:
         return embedded.scorer()
     if trained is not None:
-        return open_model(*trained, args.model_options(), original=args.checkpoint is not None)
+        return open_model(str(trained[0]), trained[1], args.model_options(), original=args.checkpoint is not None)
     raise ValueError(f"no source of similarities given: {_SOURCES}")
 
 
@@ -182,26 +196,31 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
     from itm_fast.sources.trained_model import ModelScorer
 
     if isinstance(scorer, ModelScorer):
-        kind, model = ("model", args.model) if args.checkpoint is None else ("checkpoint", args.checkpoint)
-        about = {"model": str(getattr(scorer.model, "name", type(scorer.model).__name__)), "data": str(args.data)}
+        model = args.model or args.checkpoint
+        kind = "model" if Path(str(model)).is_dir() or str(model).startswith("hf-hub:") else "checkpoint"
+        name = str(getattr(scorer.model, "name", type(scorer.model).__name__))
+        about = {"model": name, "data": str(scorer.dataset.folder)}
         return {"kind": kind, "path": str(model), **about, "split": args.split}
     if args.sims is not None:
         more = {} if args.t2i_sims is None else {"t2i_sims": str(args.t2i_sims)}
         return {"kind": "sims", "path": str(args.sims), **more}
     if args.embeddings is not None:
-        return {"kind": "embeddings", "path": str(args.embeddings), "similarity": "dot"}
+        return {"kind": "embeddings", "path": str(args.embeddings), "similarity": "cosine" if args.normalise else "dot"}
     return {
         "kind": "embeddings",
         "path": str(args.images),
         "captions": str(args.captions),
-        "similarity": args.similarity or "dot",
+        "similarity": "cosine" if args.normalise and args.similarity in (None, "dot") else args.similarity or "dot",
     }
 
 
 def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None) -> Relevance | None:
     """φ as the flags say, or None."""
+    import warnings
+
     from itm_fast.data.readers.reference_captions import read_references
     from itm_fast.data.readers.relevance_matrix import read_relevance
+    from itm_fast.errors import DataWarning
     from itm_fast.relevance import Cider
     from itm_fast.sources.trained_model import ModelScorer
 
@@ -215,12 +234,14 @@ def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None)
         from itm_fast.training.run import corpus_of
 
         with progress_bar("cider") as progress:
-            return corpus_of(scorer.dataset, progress=progress)
+            return corpus_of(scorer.dataset, tokenizer=args.cider_tokenizer, progress=progress)
     elif args.ncs and embedded is not None:
         references, candidates = embedded.references(), embedded.texts
     elif args.ncs:
         raise ValueError("--ncs needs --relevance (a matrix, or the captions of the images), or the captions of --data")
     else:
         return None
-    with progress_bar("cider") as progress:
-        return Cider().fit(references).encode(references, candidates, progress=progress)
+    with progress_bar("cider") as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)  # the report has it among its notes
+        cider = Cider(tokenizer=args.cider_tokenizer).fit(references)
+        return cider.encode(references, candidates, progress=progress)

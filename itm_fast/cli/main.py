@@ -12,14 +12,16 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from itm_fast.cli.console import print_error
+from itm_fast.cli.console import print_error, print_warning
 from itm_fast.cli.failures import BAD_INPUT, explained
 from itm_fast.cli.flags import flags_of
 from itm_fast.cli.help import about_of, asks_for_help, print_help, usage_of
 from itm_fast.cli.signals import Stopped, signals_unwind
+from itm_fast.errors import DataWarning
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 141
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -62,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with signals_unwind() if argv is None else contextlib.nullcontext():
+        with signals_unwind() if argv is None else contextlib.nullcontext(), _warnings_in_one_line():
             exit_code = _run(arguments)
             sys.stdout.flush()  # so that a closed pipe shows here
             return exit_code
@@ -78,6 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         message, exit_code = explained(error)
         print_error(message)
         return exit_code
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """The package's own warnings as a line on stderr, without the place in the code, which is nothing to its users."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, DataWarning):
+                if os.environ.get("RANK", "0") == "0":  # of several processes that train, one speaks
+                    print_warning(str(message))
+            else:
+                others(message, category, *place, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", DataWarning)
+        yield
 
 
 def _run(arguments: list[str]) -> int:

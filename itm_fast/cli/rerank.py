@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
-from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
+from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
@@ -56,13 +56,14 @@ class AlphaFlags(SearchFlags):
 
 
 @dataclass(frozen=True)
-class Rerank(StageFlags, DataSetFlags, AlphaFlags, OutputFlags):
+class Rerank(StageFlags, NormaliseFlags, DataSetFlags, AlphaFlags, OutputFlags):
     """Re-rank the candidates of a fast model by a slow one.
 
     Candidates are the k best of --coarse: captions for every image, and images for every caption. They are ordered by
-    alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, .npz or
-    .json, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a trained
-    model, hf-hub:owner/name, or the checkpoint of an original repository; models need --data.
+    alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, .npz,
+    .json or .txt, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a
+    trained model, hf-hub:owner/name, or the checkpoint of an original repository, CHECKPOINT@VOCABULARY where the two
+    have different vocabularies; models need --data.
     """
 
 
@@ -92,6 +93,7 @@ def run(args: Rerank) -> int:
                 alphas=args.alphas or None,
                 beta=args.beta,
                 **args.dev_options(),
+                normalise=args.normalise,
                 progress=progress,
             )
             alpha = found.alpha
@@ -103,6 +105,7 @@ def run(args: Rerank) -> int:
             beta=args.beta,
             **args.protocol_options(),
             ids=args.ids,
+            normalise=args.normalise,
             progress=progress,
         )
     if found is not None:

@@ -20,8 +20,8 @@ class DataSetFlags:
     """Data set of a model or a checkpoint."""
 
     data: Path | None = None
-    """Folder of a data set in SCAN's layout; a model that reads images finds them by id_mapping.json and images/ there
-    or in the folder above."""
+    """Folder of a data set in SCAN's layout, or the one above its precomp/; a model that reads images finds them by
+    id_mapping.json there or in the folder above, and images/ beside that or above."""
 
     split: str = "test"
     """Split of --data."""
@@ -30,8 +30,9 @@ class DataSetFlags:
     """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
 
     vocab: Path | None = None
-    """Vocabulary of a checkpoint: JSON or pickle, or, of BERT, vocab.txt or a folder with it or with tokenizer.json;
-    vocab.json of --data unless given."""
+    """Vocabulary of a checkpoint: JSON or pickle; a folder of several, called after their data sets
+    (f30k_precomp_vocab.json); or, of BERT, vocab.txt, a folder with it or with tokenizer.json, or a name in the cache
+    (bert-base-uncased). Unless given, one that lies beside the checkpoint, or vocab.json of --data."""
 
     concepts: Path | None = None
     """Folder with the files of concepts of a CVSE checkpoint: category_concepts.json, *_adj_concepts.pkl,
@@ -90,6 +91,14 @@ class ProtocolFlags:
             "protocol": self.protocol,
             "annotations": self.annotations,
         }
+
+
+@dataclass(frozen=True)
+class NormaliseFlags:
+    """Embeddings."""
+
+    normalise: bool = False
+    """Compare embeddings by cosine: each is read at length 1."""
 
 
 @dataclass(frozen=True)

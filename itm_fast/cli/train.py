@@ -16,6 +16,7 @@ from itm_fast.cli.flags import Flag, flags_of
 from itm_fast.cli.help import asks_for_help, print_help
 
 if TYPE_CHECKING:
+    from itm_fast.config import DataConfig
     from itm_fast.training.loop import Result
     from itm_fast.training.run import RunSettings
 
@@ -202,11 +203,20 @@ def _parsed(arguments: list[str], name: str, settings: RunSettings, options: Run
     settings = dataclasses.replace(
         settings,
         model_config=parsed.model_config,
-        data=parsed.data,
+        data=_found(parsed.data),
         training=parsed.training,
         sam=parsed.sam,
     )
     return Train(settings, parsed.options, resume)
+
+
+def _found(data: DataConfig) -> DataConfig:
+    """The data with the folder that holds them, which by VSE-infinity's arguments is precomp/ in it or beside it."""
+    from itm_fast.data.readers.data_folders import data_set_folder
+
+    named = data.folder
+    found = data_set_folder(named, "--data-path {parent} --data-name {name}")
+    return data if found == named else dataclasses.replace(data, data_path=found.parent, data_name=found.name)
 
 
 def _overview() -> str:

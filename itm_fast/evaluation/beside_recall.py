@@ -19,7 +19,7 @@ from itm_fast.metrics.precision import hits_of_lists, r_precision
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.retrieved import TopKeeper
 from itm_fast.metrics.set_ranks import SetRanks
-from itm_fast.similarities.scorers import Array, DotProductScorer, IntArray, TileScorer, as_float_tensor
+from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.selection import Part, select
 from itm_fast.similarities.tiles import Collector, Progress, Tiles, everything, tile_sims
 from itm_fast.sources.pairs import PairScores
@@ -172,7 +172,7 @@ class Correlation:
     scores: FloatArray
     queries: IntArray
     query_column: str
-    embeddings: tuple[Array, Array] | None
+    embeddings: tuple[Vectors, Vectors] | None
     n_pairs: int = 0
 
     def __post_init__(self) -> None:
@@ -191,7 +191,7 @@ class Correlation:
         return {self.name: {**found, "query_column": self.query_column}}
 
 
-def cosines(left: Array, right: Array, left_places: IntArray, right_places: IntArray) -> FloatArray:
+def cosines(left: Vectors, right: Vectors, left_places: IntArray, right_places: IntArray) -> FloatArray:
     """Cosines of pairs of embeddings, (n,) float64."""
     step = 4096
     parts = []
@@ -209,7 +209,7 @@ class IntraModal:
     """Retrieval of captions by captions, or of images by images: the query itself is no result."""
 
     name: str
-    embeddings: Array
+    embeddings: Vectors
     truth: QueryPositives
     ks: Sequence[int]
     self_score: float
@@ -241,7 +241,7 @@ class IntraModal:
 class _WithoutSelf:
     """Dot products of embeddings with each other; of an item with itself: a number given."""
 
-    def __init__(self, embeddings: Array, self_score: float) -> None:
+    def __init__(self, embeddings: Vectors, self_score: float) -> None:
         self.products = DotProductScorer(embeddings, embeddings)
         self._self_score = self_score
         self.n_images = self.n_captions = self.products.n_images

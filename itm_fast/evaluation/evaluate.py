@@ -8,7 +8,16 @@ from typing import Any
 
 import torch
 
-from itm_fast.evaluation.figures import RSUM_KS, UndefinedError, mean_figures, precision_of_ranks, section
+from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
+from itm_fast.evaluation.figures import (
+    RSUM_KS,
+    UndefinedError,
+    mean_figures,
+    precision_of_ranks,
+    section,
+    sum_note,
+    with_common_sums,
+)
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
 from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics
@@ -40,6 +49,7 @@ def evaluate(
     ids: IdsLike | None = None,
     self_score: float = NO_SELF,
     query_column: QueryColumn = 0,
+    normalise: bool = False,
     n_images: int | None = None,
     n_captions: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
@@ -85,6 +95,8 @@ def evaluate(
         self_score: in text-text and image-image retrieval, the similarity of a query with itself: -inf, so that it is
             no result, or 0 as in woodfrog/vse_infty.
         query_column: which column of the rated pairs is the query of the correlations.
+        normalise: compare embeddings by cosine: each is read at length 1, block by block; memory-mapped ones are not
+            copied. Without it, lengths that differ are said in ``report["conditions"]["notes"]``.
         n_images: images, if ``sims`` is a callable without that attribute.
         n_captions: captions, likewise.
         chunk_bytes: bound of a tile of similarities, counted as 8 bytes each.
@@ -100,7 +112,8 @@ def evaluate(
 
     Raises:
         ValueError: NaN in sims or φ (row and column are named), sizes or ids that do not fit each other or the
-            protocol; a cut-off beyond the candidates of a query.
+            protocol; a cut-off beyond the candidates of a query (beyond those of rsum and nsum, they are left out);
+            normalise without embeddings.
         FileNotFoundError: an annotation file is missing; says which, and where its owners publish it.
         DataError: an annotation file holds something else, or is cut short.
         TypeError: sims or φ of an unsupported type.
@@ -122,6 +135,7 @@ def evaluate(
         ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids, self_score, query_column
     )
     given = as_scorer(sims, n_images, n_captions)
+    given = normalised(given) if normalise else given
     plan = make_plan(given, request)
     scorer = plan.scorer
     if not scorer.n_captions:
@@ -130,11 +144,11 @@ def evaluate(
         raise ValueError(f"m is {m}, but there is no relevance to take the relevant items from")
     stages = _Stages(progress, plan, relevance is not None)
     if isinstance(plan.positives, Positives):
-        figures, dtype = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages, keep)
+        figures, dtype, notes = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages, keep)
     else:
         if relevance is not None:
             raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k or eccv")
-        figures, dtype = _of_sets(plan, plan.positives, ks, chunk_bytes, stages, keep)
+        figures, dtype, notes = _of_sets(plan, plan.positives, ks, chunk_bytes, stages, keep)
     sections = _sections(figures)
     more: dict[str, Any] = {}
     for extra in plan.extras:
@@ -148,7 +162,7 @@ def evaluate(
         "m": m,
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": time.perf_counter() - started,
-        "notes": list(plan.notes),
+        "notes": [*plan.notes, *source_notes(given), *notes],
     }
     headline = plan.headline
     return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})
@@ -180,8 +194,8 @@ def _of_owners(
     chunk_bytes: int,
     stages: _Stages,
     keep: RunKeeper | None,
-) -> tuple[list[dict[str, Any]], torch.dtype]:
-    """Figures of the whole gallery, then of each fold, where every caption has one image."""
+) -> tuple[list[dict[str, Any]], torch.dtype, list[str]]:
+    """Figures of the whole gallery, then of each fold, where every caption has one image; and notes."""
     if relevance is not None and plan.moved:
         raise ValueError(
             "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
@@ -201,6 +215,8 @@ def _of_owners(
         progress=stages.next(stages.n_pairs),
     )
     figures = [section(both.image, both.caption, ks)]
+    notes = rank_notes(both.image, both.caption, positives.n_images, positives.n_captions)
+    notes += sum_note([(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)])
     for fold, scope in enumerate(zip(both.image_folds, both.caption_folds, strict=True)):
         try:
             figures.append(section(*scope, ks))
@@ -212,6 +228,7 @@ def _of_owners(
         ideal = semantics.ideal(plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
         more = semantics.figures(both, plan.folds, ideal)
         figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
+        notes += [*semantics.notes, *relevance_notes(semantics.source, ideal[0])]
         if keep is not None:
             keep.curves = semantics.curves(both.top, ideal[0], depth)
     if keep is not None:
@@ -219,7 +236,7 @@ def _of_owners(
         source = None if semantics is None else semantics.source
         ranks = (both.image, both.caption)
         keep.take(positives, ranks, both.top, folds, source, annotated=plan.annotated, order=plan.order)
-    return figures, both.dtype
+    return with_common_sums(figures), both.dtype, notes
 
 
 @torch.no_grad()
@@ -230,8 +247,8 @@ def _of_sets(
     chunk_bytes: int,
     stages: _Stages,
     keep: RunKeeper | None,
-) -> tuple[list[dict[str, Any]], torch.dtype]:
-    """Figures of the whole gallery with any positives."""
+) -> tuple[list[dict[str, Any]], torch.dtype, list[str]]:
+    """Figures of the whole gallery with any positives; and notes."""
     n_sims = tile_sims(chunk_bytes)
     tiles = Tiles(plan.scorer, stages.next(stages.n_pairs))
     counted = SetRanks(plan.scorer, n_sims, *positives)
@@ -246,7 +263,8 @@ def _of_sets(
         if plan.precision:
             figures[direction] |= precision_of_ranks(ranks, "image" if direction == "i2t" else "caption")
         figures[direction]["n_pairs"] = truth.n_pairs
-    return [figures], tiles.dtype()
+    notes = rank_notes(image, caption, plan.scorer.n_images, plan.scorer.n_captions)
+    return [figures], tiles.dtype(), [*notes, *sum_note([(image, caption)])]
 
 
 def _sections(scopes: list[dict[str, Any]]) -> dict[str, Any]:

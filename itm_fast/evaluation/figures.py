@@ -17,6 +17,7 @@ from itm_fast.metrics.retrieved import TopK
 from itm_fast.ops.ranking import NO_ITEM
 
 RSUM_KS = (1, 5, 10)
+SUMS = ("rsum", "nsum", "nsum(N)")
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -68,12 +69,42 @@ def fewest_candidates(top: TopK) -> int:
 
 
 def section(image: Ranks, caption: Ranks, ks: Sequence[int]) -> dict[str, Any]:
-    """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions; UndefinedError as ``check_ranks``."""
+    """{"i2t", "t2i", "rsum"} of one gallery from the ranks of both directions; UndefinedError as ``check_ranks``.
+
+    Without rsum where a query has fewer candidates than its largest cut-off: ``sum_note`` says so.
+    """
     sides: tuple[tuple[Ranks, Query], ...] = ((image, "image"), (caption, "caption"))
     for ranks, query in sides:
-        check_ranks(ranks, max(*ks, *RSUM_KS), query)
-    recalls = (recall_of_ranks(_hit_at(ranks, ranks.best), RSUM_KS) for ranks in (image, caption))
-    return {"i2t": rank_figures(image, ks), "t2i": rank_figures(caption, ks), "rsum": rsum(*recalls)}
+        check_ranks(ranks, max(ks), query)
+    figures: dict[str, Any] = {"i2t": rank_figures(image, ks), "t2i": rank_figures(caption, ks)}
+    if not sum_note([(image, caption)]):
+        recalls = (recall_of_ranks(_hit_at(ranks, ranks.best), RSUM_KS) for ranks in (image, caption))
+        figures["rsum"] = rsum(*recalls)
+    return figures
+
+
+def sum_note(scopes: Iterable[tuple[Ranks, Ranks]]) -> list[str]:
+    """Why rsum is left out of scopes, from the ranks of image and of caption queries of each; [] where it is not."""
+    for sides in scopes:
+        for ranks, query in zip(sides, ("image", "caption"), strict=True):
+            if len(ranks.n_candidates) and int(ranks.n_candidates.min()) < max(RSUM_KS):
+                number = int(ranks.n_candidates.argmin())
+                return [left_out("rsum", query, number, int(ranks.n_candidates[number]), max(RSUM_KS))]
+    return []
+
+
+def left_out(figure: str, query: str, number: int, n_candidates: int, k: int) -> str:
+    """The note of a figure that looks beyond the candidates of a query."""
+    return (
+        f"{figure} was left out: it needs {k} candidates a query, but {query} {number} has {n_candidates} "
+        "(similarities above -inf)"
+    )
+
+
+def with_common_sums(scopes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scopes, the whole gallery's and those of folds, without the sums that not all of them have."""
+    odd = {name for scope in scopes for name in SUMS if name in scope and any(name not in one for one in scopes)}
+    return [{name: value for name, value in scope.items() if name not in odd} for scope in scopes]
 
 
 def rank_figures(ranks: Ranks, ks: Sequence[int]) -> dict[str, Any]:
@@ -143,7 +174,9 @@ def mean_figures(folds: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean of every figure over the folds; numbers of queries (the integers) are summed."""
     mean: dict[str, Any] = {}
     for key, first in folds[0].items():
-        values = [fold[key] for fold in folds]
+        values = [fold[key] for fold in folds if key in fold]
+        if len(values) < len(folds):
+            continue  # a sum that is not defined in all
         if any(value is None for value in values):
             mean[key] = None
         elif isinstance(first, dict):

@@ -32,7 +32,7 @@ from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
-from itm_fast.similarities.scorers import Array, DotProductScorer, IntArray, TileScorer, owners_of
+from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, owners_of
 from itm_fast.similarities.selection import Order, select
 from itm_fast.similarities.two_way import TwoWayScorer
 
@@ -283,7 +283,7 @@ def _correlation(
     rated: cxc.Rated,
     places: tuple[IntArray, IntArray],
     request: Request,
-    embeddings: tuple[Array, Array] | None,
+    embeddings: tuple[Vectors, Vectors] | None,
 ) -> Correlation:
     column = request.query_column
     return Correlation(task, places, rated.scores, rated.queries(column), cxc.COLUMNS[task][column], embeddings)

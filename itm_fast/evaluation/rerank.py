@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm_fast.evaluation.caveats import has_embeddings, normalised, source_notes
 from itm_fast.evaluation.figures import RSUM_KS, mean_figures
 from itm_fast.evaluation.list_sections import extra_sections, list_section
 from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
@@ -45,6 +46,7 @@ def rerank(
     protocol: ProtocolName | None = None,
     annotations: Annotations | None = None,
     ids: IdsLike | None = None,
+    normalise: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> Report:
@@ -70,6 +72,7 @@ def rerank(
             whole. Of eccv and cxc-image-text the recalls, and mAP@R and R-Precision if k is at least the largest R.
         annotations: likewise.
         ids: likewise, of both stages.
+        normalise: likewise, of whichever stages are embeddings.
         chunk_bytes: bound of a tile of coarse similarities, counted as 8 bytes each.
         progress: called with (pairs done, pairs in all), of the coarse stage and then of the fine.
 
@@ -81,7 +84,7 @@ def rerank(
 
     Raises:
         ValueError: k below a cut-off, NaN in either stage, sizes that differ or do not fit the protocol, a protocol
-            that lists of k cannot answer.
+            that lists of k cannot answer; normalise without embeddings.
         TypeError: arguments of an unsupported type.
 
     Source: zengyan-97/X-VLM (re-ranking by alpha = 0, beta = 1, on 128 or 256 candidates).
@@ -96,6 +99,8 @@ def rerank(
     ks = checked_ks(ks)
     _check_factors(alpha, beta)
     request = _request(ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids)
+    if normalise:
+        coarse, fine = _at_unit_length(coarse, fine)
     plan, scored = _scored(coarse, fine, k, request, chunk_bytes, progress)
     finals = [gallery.lists(alpha, beta) for gallery in scored.galleries]
     figures = [list_section(plan, one, lists, ks, k) for one, lists in zip(scored.galleries, finals, strict=True)]
@@ -122,10 +127,37 @@ def rerank(
         "seconds_fine": scored.seconds_fine,
         "dtype": "float64",
         "seconds": time.perf_counter() - started,
-        "notes": [*getattr(fine, "notes", []), *plan.notes, *left_out, _cost(scored, k, alpha, beta, n_pairs)],
+        "notes": [
+            *getattr(fine, "notes", []),
+            *plan.notes,
+            *_stage_notes(coarse, fine),
+            *([] if k >= max(RSUM_KS) else [f"rsum was left out: it needs k of at least {max(RSUM_KS)}, given {k}"]),
+            *left_out,
+            _cost(scored, k, alpha, beta, n_pairs),
+        ],
     }
     sections = {**sections[plan.headline], "headline": plan.headline, **sections, "coarse": mean_figures(before)}
     return Report({**sections, **extras, "conditions": conditions})
+
+
+def _stage_notes(coarse: Sims, fine: PairSims) -> list[str]:
+    """What is odd about embeddings of either stage, by name."""
+    notes = []
+    for name, stage in (("coarse", coarse), ("fine", fine)):
+        if isinstance(stage, (tuple, TileScorer)):
+            notes += [f"{name}: {note}" for note in source_notes(as_scorer(stage))]
+    return notes
+
+
+def _at_unit_length(coarse: Sims, fine: PairSims) -> tuple[Sims, PairSims]:
+    """Both stages, whichever of them are embeddings compared by cosine; ValueError if none is."""
+    made: list[Any] = [as_scorer(stage) if isinstance(stage, tuple) else stage for stage in (coarse, fine)]
+    if not any(map(has_embeddings, made)):
+        raise ValueError(
+            "normalise is for embeddings, a pair (images, captions), but neither coarse nor fine is one: leave it out"
+        )
+    first, second = (normalised(stage) if has_embeddings(stage) else stage for stage in made)
+    return first, second
 
 
 @dataclass(frozen=True)
@@ -150,6 +182,7 @@ def search_alpha(
     beta: float = 1.0,
     captions_per_image: int | None = None,
     caption_to_image: OwnersLike | None = None,
+    normalise: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
 ) -> AlphaSearch:
@@ -164,7 +197,8 @@ def search_alpha(
         beta: factor of the fine score.
         captions_per_image: as in ``evaluate``.
         caption_to_image: likewise.
-        chunk_bytes: as in ``rerank``.
+        normalise: as in ``rerank``; so are all that follow.
+        chunk_bytes: likewise.
         progress: likewise.
 
     Returns:
@@ -182,6 +216,8 @@ def search_alpha(
         _check_factors(alpha, beta)
     if alphas is not None and not len(alphas):
         raise ValueError("alphas is empty, expected numbers to try")
+    if normalise:
+        coarse, fine = _at_unit_length(coarse, fine)
     request = _request(RSUM_KS, captions_per_image, caption_to_image, None, None, None, None)
     plan, scored = _scored(coarse, fine, k, request, chunk_bytes, progress)
     gallery = scored.galleries[0]

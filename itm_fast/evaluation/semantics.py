@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from itm_fast.choices import Query
-from itm_fast.evaluation.figures import check_retrieved, fewest_candidates, named
+from itm_fast.evaluation.figures import check_retrieved, fewest_candidates, left_out, named
 from itm_fast.metrics.ncs import ncs_of_lists, nsum, spare_items
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothRanks, BothTopK, stream_topk
@@ -28,6 +28,7 @@ class Semantics:
     Attributes:
         n_retrieved: items that the pass over the similarities has to list for every query.
         source: φ of pairs.
+        notes: what ``figures`` left out.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Semantics:
             TypeError: unsupported types.
         """
         self.source = as_relevance(relevance, scorer.n_images, scorer.n_captions)
+        self.notes: list[str] = []
         self._positives, self._ks, self._m = positives, ks, None if m is None else check_m(m)
         self._k, spare = max(*ks, *_SUM_KS), spare_items(positives)
         self.n_retrieved = max(self._k + spare, n_curve)
@@ -90,7 +92,8 @@ class Semantics:
             ideal: the pass over φ.
 
         Returns:
-            {"i2t": {...}, "t2i": {...}, "nsum": ..., "nsum(N)": ...} of the whole gallery, then of each fold.
+            {"i2t": {...}, "t2i": {...}, "nsum": ..., "nsum(N)": ...} of the whole gallery, then of each fold; without
+            the sums where a query has too few candidates for them.
         """
         bounds = self._positives.fold_bounds(1 if folds is None else folds)
         sizes = self._positives.n_images, self._positives.n_captions
@@ -128,11 +131,17 @@ class Semantics:
     def _scope(self, images: slice, captions: slice, top: BothTopK, ideal: BothTopK) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         sums: dict[str, list[torch.Tensor]] = {"nsum": [], "nsum(N)": []}
+        is_short = False
         for direction, query in _DIRECTIONS:
             queries = images if query == "image" else captions
             own_most = int(self._positives.captions_of_image[images].max(initial=0)) if query == "image" else 1
             listed = top.image if query == "image" else top.caption
-            check_retrieved(listed, self._k + own_most, f"NCS(N)@{self._k}", query)
+            check_retrieved(listed, max(self._ks) + own_most, f"NCS(N)@{max(self._ks)}", query)
+            if fewest_candidates(listed) < max(_SUM_KS) + own_most:
+                short = (listed.values > -torch.inf).sum(1)
+                number, needed = int(short.argmin()), max(_SUM_KS) + own_most
+                self.notes = [left_out("nsum", query, queries.start + number, int(short[number]), needed)]
+                is_short = True
             figures[direction] = {}
             for mark, own in (("", None), ("(N)", own_items(self._positives, query)[queries])):
                 lists = semantic_lists(query, top, ideal, self.source, queries, k=self._k, own=own)
@@ -141,4 +150,4 @@ class Semantics:
                 if self._m is not None:
                     recall = recall_of_hits(paper_hits(lists, self._m), self._m, self._ks, "all")
                     figures[direction] |= named(f"SR{mark}", self._ks, recall)
-        return {**figures, **{name: nsum(*both) for name, both in sums.items()}}
+        return {**figures, **({} if is_short else {name: nsum(*both) for name, both in sums.items()})}

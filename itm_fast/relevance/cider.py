@@ -11,16 +11,20 @@ import torch
 from torch import Tensor
 
 from itm_fast.data.text.tokenizers import CaptionTokenizer, resolve_tokenizer
+from itm_fast.errors import warn
 from itm_fast.ops import _library
 from itm_fast.ops.cider import EncodedText
 from itm_fast.relevance import frequency_file
+from itm_fast.relevance.characters import character_tokens
 from itm_fast.relevance.corpus import Corpus
+from itm_fast.relevance.meaning import ONE_IMAGE, SplitCaptions, zero_note
 from itm_fast.relevance.ptb import ptb_tokens
 
 _C = _library.load()
 
 Variant: TypeAlias = Literal["cider_d", "cider"]
-Tokenizer: TypeAlias = Literal["split", "ptb"] | Callable[[str], list[str]]
+TokenizerName: TypeAlias = Literal["split", "ptb", "characters"]
+Tokenizer: TypeAlias = TokenizerName | Callable[[str], list[str]]
 References: TypeAlias = Sequence[Sequence[str]]
 Progress: TypeAlias = Callable[[int, int], None]
 Item = TypeVar("Item")
@@ -43,10 +47,16 @@ class Cider:
         n: longest n-gram, in words.
         sigma: σ of the length penalty of CIDEr-D, in bigrams.
         tokenizer: "split": lower-case, then white space (NCS and, without the lower-casing, SAM); "ptb": the rules of
-            pycocoevalcap's PTBTokenizer, without Java; or a callable from a caption to its list of tokens.
+            pycocoevalcap's PTBTokenizer, without Java; "characters": for scripts without blanks between words, such as
+            Chinese, Japanese and Thai, their characters, and the words of other scripts as "split" has them; or a
+            callable from a caption to its list of tokens.
 
     Raises:
         ValueError: an unknown variant or tokenizer, n outside 1 ... 16, sigma not above 0.
+
+    Warns:
+        DataWarning: φ says nothing: it is 0 everywhere, as from the document frequencies of one image; or captions of a
+            script without blanks were not split. Once an object; ``Corpus.notes`` has it too.
 
     Source:
         Vedantam, Zitnick, Parikh, CIDEr, CVPR 2015, equations 1-4; tylin/coco-caption, cider_scorer.py (CIDEr-D).
@@ -73,6 +83,7 @@ class Cider:
         self._tokenizer = _resolve(tokenizer)
         self._frequencies: Any = None
         self._log_n_images = 0.0
+        self._said: set[str] = set()
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self._frequencies is None else f"fitted on {self.n_images} images"
@@ -104,12 +115,15 @@ class Cider:
         _check_references(references)
         frequencies = _C.DocumentFrequencies(self.n)
         done = 0
+        counted = SplitCaptions(self._tokenizer.name)
         for images in _chunks(references, max(1, _CHUNK // 5)):
-            frequencies.add_images([self._tokens(captions) for captions in images])
+            frequencies.add_images([self._tokens(captions, counted) for captions in images])
             done += len(images)
             if progress is not None:
                 progress(done, len(references))
+        self._said.clear()
         self._keep(frequencies, math.log(frequencies.n_images) if log_n_images is None else log_n_images)
+        self._say("script", counted.note())
         return self
 
     def encode(
@@ -138,19 +152,26 @@ class Cider:
         encoder = _C.Encoder(frequencies, self._log_n_images, self.variant == "cider_d")
         flat = (caption for captions in references for caption in captions)
         done = 0
+        counted = SplitCaptions(self._tokenizer.name)
         for texts in (flat, candidates or ()):
             for chunk in _chunks(texts, _CHUNK):
-                encoder.add(self._tokens(chunk))
+                encoder.add(self._tokens(chunk, counted))
                 done += len(chunk)
                 if progress is not None:
                     progress(done, n_texts)
         arrays = {name: torch.from_numpy(array) for name, array in encoder.finish().items()}
         arrays["inverse_norms"] = arrays["inverse_norms"].reshape(-1, self.n)
+        of_zero = zero_note(arrays["inverse_norms"][: int(sizes[-1])], self.n_images, self._log_n_images)
+        notes = {"zero": of_zero, "script": counted.note()}
+        for kind, note in notes.items():
+            self._say(kind, note)
         return Corpus(
             EncodedText(**arrays, references=sizes),
             None if candidates is None else len(candidates),
             unary=self.variant == "cider_d",
             sigma=self.sigma if self.variant == "cider_d" else 0.0,
+            is_zero=of_zero is not None,
+            notes=[note for note in notes.values() if note is not None],
         )
 
     def relevance(
@@ -265,27 +286,36 @@ class Cider:
                 f"{frequencies.most_images} images, and its idf must not be negative"
             )
         self._frequencies, self._log_n_images = frequencies, log_n_images
+        self._say("zero", ONE_IMAGE if log_n_images == 0 else None)
+
+    def _say(self, kind: str, note: str | None) -> None:
+        if note is not None and kind not in self._said:
+            self._said.add(kind)
+            warn(note)
 
     def _fitted(self) -> Any:
         if self._frequencies is None:
             raise ValueError("this Cider is not fitted: call fit(references) first, or Cider.load(path)")
         return self._frequencies
 
-    def _tokens(self, captions: Iterable[str]) -> list[list[str]]:
+    def _tokens(self, captions: Iterable[str], counted: SplitCaptions) -> list[list[str]]:
         split = self._tokenizer if self._tokenizer.name == "callable" else self._tokenizer.split
         found = []
         for caption in captions:
             if not isinstance(caption, str):
                 raise TypeError(f"a caption is {type(caption).__name__} ({caption!r:.40}), expected str")
             found.append(split(caption))
+            counted.add(caption, found[-1])
         return found
 
 
 def _resolve(tokenizer: Tokenizer) -> CaptionTokenizer:
     if tokenizer == "ptb":
         return CaptionTokenizer("ptb", ptb_tokens, finds_sentences=True)
+    if tokenizer == "characters":
+        return CaptionTokenizer("characters", character_tokens, finds_sentences=True)
     if tokenizer != "split" and not callable(tokenizer):
-        raise ValueError(f'tokenizer is {tokenizer!r}; expected "split", "ptb" or a callable')
+        raise ValueError(f'tokenizer is {tokenizer!r}; expected "split", "ptb", "characters" or a callable')
     return resolve_tokenizer(tokenizer)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,20 @@ class Corpus:
         n_images: images, each with its references.
         n_captions: captions that are scored: the references in order, or the candidates that were given.
         captions_per_image: (n_images,) int64, references of each image, on the CPU.
+        is_zero: whether φ is 0 everywhere, because no n-gram of the references tells images apart.
+        notes: what a reader of figures that come from this φ should know: that it is 0, and why, or what was not split.
     """
 
-    def __init__(self, text: EncodedText, n_candidates: int | None, *, unary: bool, sigma: float) -> None:
+    def __init__(
+        self,
+        text: EncodedText,
+        n_candidates: int | None,
+        *,
+        unary: bool,
+        sigma: float,
+        is_zero: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
         """Keep the encoded text; ``Cider.encode`` makes it.
 
         Args:
@@ -35,9 +47,12 @@ class Corpus:
             n_candidates: candidates behind the references; None: the references are the candidates.
             unary: whether counts are unary (CIDEr-D).
             sigma: of the length penalty, in bigrams; 0: no penalty.
+            is_zero: whether all tf-idf vectors of the references are 0.
+            notes: lines for people.
         """
         n_texts, n_references = len(text.bigrams), int(text.references[-1])
         self._text, self._unary, self._sigma = text, unary, sigma
+        self.is_zero, self.notes = is_zero, tuple(notes)
         self._first_candidate = 0 if n_candidates is None else n_references
         self.n_images = len(text.references) - 1
         self.n_captions = n_texts if n_candidates is None else n_candidates

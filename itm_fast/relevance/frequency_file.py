@@ -89,10 +89,12 @@ def _header(fields: dict[str, Any]) -> Header:
     return header
 
 
-def stored_tokenizer(path: str | Path, header: Header) -> Literal["split", "ptb"]:
+def stored_tokenizer(path: str | Path, header: Header) -> Literal["split", "ptb", "characters"]:
     """The tokenizer that the header names; DataError if it was a callable."""
-    if header.tokenizer in ("split", "ptb"):
-        return "split" if header.tokenizer == "split" else "ptb"
+    names: tuple[Literal["split", "ptb", "characters"], ...] = ("split", "ptb", "characters")
+    for name in names:
+        if header.tokenizer == name:
+            return name
     raise DataError(f"{path}: made with a tokenizer of the user's own, which is not stored: pass tokenizer=...")
 
 

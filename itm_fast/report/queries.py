@@ -96,7 +96,10 @@ def _check_report(run: Run) -> None:
         if lacking:
             raise DataError(f"{where} lacks the figure {lacking[0]} of {direction}")
     if not number(report.get("rsum")):
-        raise DataError(f"{where} lacks the figure rsum")
+        raise DataError(
+            f"{where} lacks the figure rsum, which orders the page; itm-fast evaluate leaves it out where a query "
+            "has fewer than 10 candidates"
+        )
 
 
 def headline_ranks(run: Run, direction: Direction) -> Integers:

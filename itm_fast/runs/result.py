@@ -54,7 +54,7 @@ class Report(Mapping[str, Any]):
             under the best and the worst order of equal scores; "n_queries"; "n_tied", the queries whose best positive
             has the score of a non-positive; "n_undefined", those whose positives all have the score -inf, of pairs that
             were no candidates, beside others: if there are any, "medr" and "meanr" are None.
-        rsum: R@1 + R@5 + R@10 of both directions.
+        rsum: R@1 + R@5 + R@10 of both directions; not where a query has fewer than 10 candidates.
         nsum, nsum(N): likewise of NCS and NCS(N); only with φ. Then i2t and t2i also hold "NCS@1", "NCS(N)@1", ... and,
             where m is given, "SR@1", "SR(N)@1", ...
         headline: "full" or "fold_mean".
@@ -111,10 +111,10 @@ class Report(Mapping[str, Any]):
         parts = [self._title(), *_table(self._rows(recall, [name for name in ("rsum",) if name in self]))]
         parts += self._extra_tables()
         parts += self._member_table()
-        if "nsum" in self:
-            names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
-            shown = [name for name in names if name in self["i2t"]]
-            parts += ["", *_table(self._rows(shown, ["nsum", "nsum(N)"])), ""]
+        names = [f"{name}@{k}" for name in ("NCS", "NCS(N)", "SR", "SR(N)") for k in ks]
+        shown = [name for name in names if name in self["i2t"]]
+        if shown:
+            parts += ["", *_table(self._rows(shown, [name for name in ("nsum", "nsum(N)") if name in self])), ""]
             known = _SEMANTIC_DEFINITIONS.items()
             parts += [text for key, text in known if key != "SR" or self["conditions"]["m"] is not None]
         parts += [*self._tie_lines(), _DEFINITION]

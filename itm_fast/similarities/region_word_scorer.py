@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.ops.max_similarity import max_similarity
-from itm_fast.similarities.scorers import Array, as_float_tensor
+from itm_fast.similarities.scorers import Vectors, as_float_tensor, unit_vectors
 
 _BLOCK_BYTES = 64 << 20  # of vectors of one side, as float32
 Counts = Tensor | npt.ArrayLike | None
@@ -31,8 +31,8 @@ class RegionWordScorer:
 
     def __init__(
         self,
-        regions: Array,
-        words: Array,
+        regions: Vectors,
+        words: Vectors,
         word_counts: Counts = None,
         region_counts: Counts = None,
         *,
@@ -68,27 +68,37 @@ class RegionWordScorer:
         if regions.shape[2] != words.shape[2]:
             raise ValueError(f"regions has dim {regions.shape[2]}, but words has dim {words.shape[2]}")
         self.n_images, self.n_captions = int(regions.shape[0]), int(words.shape[0])
-        self._regions, self._words, self._similarity = regions, words, similarity
+        self.regions, self.words, self.similarity = regions, words, similarity
         self._word_counts = _checked_counts("word_counts", word_counts, "captions", words)
         self._region_counts = _checked_counts("region_counts", region_counts, "images", regions)
+
+    def normalised(self) -> RegionWordScorer:
+        """The same with every region and word at length 1; padding of zeros stays so."""
+        return RegionWordScorer(
+            unit_vectors(self.regions),
+            unit_vectors(self.words),
+            self._word_counts,
+            self._region_counts,
+            similarity=self.similarity,
+        )
 
     @torch.no_grad()
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
         """The similarities of a tile, in at least float32."""
         bands = []
-        for images in _blocks(rows, self._regions):
-            regions, region_counts = _part(self._regions, self._region_counts, images)
+        for images in _blocks(rows, self.regions):
+            regions, region_counts = _part(self.regions, self._region_counts, images)
             tiles = []
-            for captions in _blocks(columns, self._words):
-                words, word_counts = _part(self._words, self._word_counts, captions)
+            for captions in _blocks(columns, self.words):
+                words, word_counts = _part(self.words, self._word_counts, captions)
                 dtype = torch.promote_types(regions.dtype, words.dtype)
                 words = words.to(regions.device, dtype)
-                tiles.append(self._similarity(regions.to(dtype), words, word_counts, region_counts))
+                tiles.append(self.similarity(regions.to(dtype), words, word_counts, region_counts))
             bands.append(torch.cat(tiles, dim=1))
         return torch.cat(bands)
 
 
-def _checked_counts(name: str, counts: Counts, of: str, vectors: Array) -> Tensor | None:
+def _checked_counts(name: str, counts: Counts, of: str, vectors: Vectors) -> Tensor | None:
     if counts is None:
         return None
     array = counts.cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
@@ -104,13 +114,13 @@ def _checked_counts(name: str, counts: Counts, of: str, vectors: Array) -> Tenso
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _blocks(items: slice, vectors: Array) -> list[slice]:
+def _blocks(items: slice, vectors: Vectors) -> list[slice]:
     """Parts of a slice whose vectors fit a block; one empty part of an empty slice."""
     step = max(1, _BLOCK_BYTES // max(1, 4 * int(vectors.shape[1]) * int(vectors.shape[2])))
     starts = range(items.start, max(items.stop, items.start + 1), step)
     return [slice(start, min(start + step, items.stop)) for start in starts]
 
 
-def _part(vectors: Array, counts: Tensor | None, items: slice) -> tuple[Tensor, Tensor | None]:
+def _part(vectors: Vectors, counts: Tensor | None, items: slice) -> tuple[Tensor, Tensor | None]:
     some = as_float_tensor(vectors[items])
     return some, None if counts is None else counts[items].to(some.device)

@@ -70,11 +70,51 @@ class MatrixScorer:
         return self.sims[rows, columns]
 
 
+class UnitVectors:
+    """Vectors, (..., dim), read at length 1, those that are asked for and no others; a vector of zeros stays one.
+
+    The array itself, also a memory-mapped one, is neither changed nor copied.
+    """
+
+    def __init__(self, vectors: Array) -> None:
+        """Keep ``vectors``, any real dtype, without a copy."""
+        self.vectors = vectors
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the array."""
+        return tuple(self.vectors.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the array."""
+        return self.vectors.ndim
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index: slice | IntArray, /) -> torch.Tensor:
+        """Some of them, float32 or float64."""
+        some = as_float_tensor(self.vectors[index])
+        lengths = torch.linalg.vector_norm(some, dim=-1, keepdim=True, dtype=torch.float64)
+        unit: torch.Tensor = some / lengths.masked_fill(lengths == 0, 1)
+        return unit.to(some.dtype)
+
+
+Vectors: TypeAlias = Array | UnitVectors
+
+
 class DotProductScorer:
     """Tiles of ``images @ captions.T``: cosine similarity if the embeddings are normalised."""
 
-    def __init__(self, images: Array, captions: Array) -> None:
-        """Keep the embeddings, (n_images, dim) and (n_captions, dim), without a copy."""
+    def __init__(self, images: Vectors, captions: Vectors, *, are_unit: bool = False) -> None:
+        """Keep the embeddings, (n_images, dim) and (n_captions, dim), without a copy.
+
+        Args:
+            images: of the images.
+            captions: of the captions.
+            are_unit: whether they are known to be of length 1, so that nobody needs to look.
+        """
         for name, embeddings in (("images", images), ("captions", captions)):
             if embeddings.ndim != 2:
                 raise ValueError(f"{name} has shape {tuple(embeddings.shape)}, expected (n_{name}, dim)")
@@ -83,8 +123,12 @@ class DotProductScorer:
                 f"images has dim {images.shape[1]}, but captions has dim {captions.shape[1]}; a pair of embeddings is "
                 "images (n_images, dim) and captions (n_captions, dim)"
             )
-        self.images, self.captions = images, captions
+        self.images, self.captions, self.are_unit = images, captions, are_unit
         self.n_images, self.n_captions = int(images.shape[0]), int(captions.shape[0])
+
+    def normalised(self) -> DotProductScorer:
+        """The same embeddings compared by cosine."""
+        return DotProductScorer(unit_vectors(self.images), unit_vectors(self.captions))
 
     def __call__(self, rows: slice, columns: slice, /) -> torch.Tensor:
         """The dot products of a tile, in at least float32."""
@@ -94,6 +138,11 @@ class DotProductScorer:
         captions = captions.to(device=images.device, dtype=dtype)
         with torch.autocast(images.device.type, enabled=False):
             return dot_products(images.to(dtype), captions)
+
+
+def unit_vectors(vectors: Vectors) -> UnitVectors:
+    """Vectors (..., dim) at length 1; those that are already so are themselves."""
+    return vectors if isinstance(vectors, UnitVectors) else UnitVectors(vectors)
 
 
 class _SizedTile:

@@ -1,4 +1,4 @@
-"""Arrays in the files that retrieval codes leave: NumPy, torch, safetensors, JSON; memory-mapped where they can be."""
+"""Arrays in the files that retrieval codes leave: NumPy, torch, safetensors, JSON, text; mapped where they can be."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from itm_fast.files.pickled_arrays import unpickled_arrays
 from itm_fast.files.reading import read_array, read_arrays, read_json
 from itm_fast.similarities.scorers import Array
 
+_SAVED = re.compile(rb"[+-]?(\d\.\d{18}e[+-]\d{2,3}|nan|inf)")  # a number of np.savetxt
 _UNPICKLED = (
     "a pickle, which is read only if asked for (pickled=True, --pickled), and then arrays and nothing else of it"
 )
@@ -32,15 +33,16 @@ def open_array(path: str | Path, ndim: int | None = None, *, pickled: bool = Fal
     Nothing but arrays is ever built from a file.
 
     Args:
-        path: .npy; .npz; .pt or .pth of torch.save; .safetensors; or .json, a list of numbers or of rows as the NCS
-            tool has it. Where a file holds several arrays, the only one of ``ndim`` axes, or that of a name put behind
+        path: .npy; .npz; .pt or .pth of torch.save; .safetensors; .json, a list of numbers or of rows as the NCS tool
+            has it; or .txt, a row a line as np.savetxt and ESL write it (sim_best.txt), one column of which is an
+            array (n,). Where a file holds several arrays, the only one of ``ndim`` axes, or that of a name put behind
             a colon: scores.pt:sims.
         ndim: axes it must have; None: any.
         pickled: also read the .npy that np.save makes of a dict, such as {"npts", "sims"} of woodfrog/vse_infty and
             CrossmodalGroup/ESL.
 
     Returns:
-        Of .npy, .npz and .json an array, of the others a tensor; .npy, torch's and safetensors' memory-mapped.
+        Of .npy, .npz, .json and .txt an array, of the others a tensor; .npy, torch's and safetensors' memory-mapped.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -185,6 +187,34 @@ def _numbers(path: Path, values: object) -> npt.NDArray[np.generic]:
     return array
 
 
+def _text(path: Path) -> npt.NDArray[np.generic]:
+    """A row a line, numbers between blanks or commas; each line is parsed by itself, as of JSON."""
+    numbers, n_rows, width, whole = bytearray(), 0, -1, True
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            cells = line.partition(b"#")[0].replace(b",", b" ").split()
+            if not cells:
+                continue
+            try:
+                row = np.array(cells, dtype=np.float64)
+            except ValueError as error:
+                raise DataError(
+                    f"{path}:{number}: {error}; expected a row of numbers, as np.savetxt writes it"
+                ) from error
+            if n_rows and len(row) != width:
+                raise DataError(f"{path}:{number}: {len(row)} numbers, but the first row has {width}; is it cut short?")
+            whole = whole and len(row) == 1 and cells[0].lstrip(b"+-").isdigit()
+            numbers += row.tobytes()
+            n_rows, width = n_rows + 1, len(row)
+    if not n_rows:
+        raise DataError(f"{path}: holds no numbers, expected a row of them a line, as np.savetxt writes it")
+    # A number that is cut short may still be one; where np.savetxt wrote the file, its width tells.
+    if not line.endswith(b"\n") and _SAVED.fullmatch(line.split()[0]) and not _SAVED.fullmatch(line.split()[-1]):
+        raise DataError(f"{path}:{number}: cut short, in its last number {line.split()[-1].decode('ascii', 'replace')}")
+    array = np.frombuffer(numbers).reshape(n_rows, width)
+    return array if width > 1 else (array[:, 0].astype(np.int64) if whole else array[:, 0])
+
+
 def _chosen(path: Path, arrays: Mapping[str, Array], name: str | None, ndim: int | None) -> Array:
     if name is not None and name in arrays:
         return arrays[name]
@@ -219,6 +249,7 @@ def _axes(ndim: int) -> str:
 _READERS: dict[str, Callable[[Path], Array | Mapping[str, Array]]] = {
     ".npz": read_arrays,
     ".json": _json,
+    ".txt": _text,
     ".pt": _torch,
     ".pth": _torch,
     ".safetensors": _safetensors,

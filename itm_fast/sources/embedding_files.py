@@ -56,7 +56,7 @@ class EmbeddedSet:
 
     def scorer(self) -> DotProductScorer:
         """Cosine similarity of every image and caption."""
-        return DotProductScorer(self.images, self.captions)
+        return DotProductScorer(self.images, self.captions, are_unit=True)
 
     def references(self) -> list[list[str]]:
         """The captions of every image, for φ; those of a row in the order of their columns."""

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from itm_fast.files.ids import IdsLike, as_spelt, read_ids
 from itm_fast.runs.result import Report
-from itm_fast.similarities.scorers import IntArray, Sims, TileScorer, as_float_tensor, as_scorer, owners_of
+from itm_fast.similarities.scorers import (
+    DotProductScorer,
+    IntArray,
+    Sims,
+    TileScorer,
+    as_float_tensor,
+    as_scorer,
+    owners_of,
+)
 from itm_fast.similarities.selection import select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles
 from itm_fast.sources.pairs import as_pair_scorer
@@ -84,6 +92,7 @@ class EnsembleScorer:
         *,
         weights: Sequence[float] | None = None,
         normalise: Normalisation = "none",
+        normalise_embeddings: bool = False,
         names: Sequence[str] | None = None,
         ids: Sequence[IdsLike | None] | None = None,
         chunk_bytes: int = CHUNK_BYTES,
@@ -98,6 +107,7 @@ class EnsembleScorer:
                 for a member with wider ones (logits) decides alone. "zscore": each less the mean of its matrix, over
                 its standard deviation. "rank": each as the share of its matrix that is smaller, 0 to 1, from a
                 histogram of 2^20 bins.
+            normalise_embeddings: compare members that are embeddings by cosine.
             names: one a member, for reports and errors.
             ids: one a member: the ids of its rows and columns (``read_ids``), or None if it has none; they must agree.
             chunk_bytes: bound of a tile in these passes, counted as 8 bytes a similarity.
@@ -105,12 +115,17 @@ class EnsembleScorer:
 
         Raises:
             ValueError: fewer than two members, members of other sizes or ids, weights that are negative or do not sum
-                to 1, NaN in a member (which is named), a constant member where its spread is divided by.
+                to 1, NaN in a member (which is named), a constant member where its spread is divided by,
+                normalise_embeddings without embeddings.
             TypeError: members of an unsupported type.
         """
         scorers = [as_scorer(member) for member in members]
         if len(scorers) < 2:
             raise ValueError(f"an ensemble has at least two members, given {len(scorers)}")
+        if normalise_embeddings:
+            if not any(isinstance(scorer, DotProductScorer) for scorer in scorers):
+                raise ValueError("normalise_embeddings is for members that are embeddings, but there are none")
+            scorers = [one.normalised() if isinstance(one, DotProductScorer) else one for one in scorers]
         names = [f"member {number}" for number in range(1, len(scorers) + 1)] if names is None else list(names)
         for what, given in (("names", names), ("ids", ids)):
             if given is not None and len(given) != len(scorers):

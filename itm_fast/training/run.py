@@ -15,6 +15,7 @@ import torch
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Collator
+from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
 from itm_fast.data.readers.images import open_split
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.data.text.caption_tokens import CaptionTokens
@@ -29,6 +30,7 @@ from itm_fast.models.base import MatchingConfig, MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
 from itm_fast.relevance import Cider
+from itm_fast.relevance.cider import TokenizerName
 from itm_fast.relevance.corpus import Corpus
 from itm_fast.sources.trained_model import ModelScorer, ShardedScorer, check_has_regions, check_lengths
 from itm_fast.training.distributed import World, joined_world
@@ -239,11 +241,13 @@ def find_vocabulary(
     if data.vocab_path is not None and not data.vocab_path.is_dir():
         return load_vocabulary(data.vocab_path)
     if data.vocab_path is not None:
-        names = [f"{data.data_name}_vocab{suffix}" for suffix in (".json", ".pkl")]
-        for name in names:
-            if (data.vocab_path / name).is_file():
-                return Vocabulary.load(data.vocab_path / name)
-        raise FileNotFoundError(f"{data.vocab_path}: holds neither {' nor '.join(names)}")
+        found = vocabularies_in(data.vocab_path, data.folder)
+        if found:
+            return Vocabulary.load(found[0])
+        held = ", ".join(path.name for path in all_vocabularies(data.vocab_path)) or "no vocabulary"
+        raise FileNotFoundError(
+            f"{data.vocab_path}: holds {held}, but not {data.data_name}_vocab.json or .pkl; give --vocab-path the file"
+        )
     if (data.folder / "vocab.json").is_file():
         return Vocabulary.load(data.folder / "vocab.json")
     split = resolve_tokenizer(data.tokenizer)
@@ -259,7 +263,7 @@ def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: l
     for caption in captions:
         left.setdefault(owners[caption], []).append(dataset.captions[caption])
     return SemanticMarginLoss(
-        corpus_of(dataset, Cider().fit(list(left.values()))),
+        corpus_of(dataset, Cider(tokenizer=settings.data.cider_tokenizer).fit(list(left.values()))),
         temperature=sam.sam_temperature,
         sampling=sam.sam_sampling,
         variant=sam.sam_variant,
@@ -271,12 +275,19 @@ def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: l
     )
 
 
-def corpus_of(dataset: CaptionedSplit, fitted: Cider | None = None, progress: Progress | None = None) -> Corpus:
+def corpus_of(
+    dataset: CaptionedSplit,
+    fitted: Cider | None = None,
+    *,
+    tokenizer: TokenizerName = "split",
+    progress: Progress | None = None,
+) -> Corpus:
     """φ of the captions of a split to its images.
 
     Args:
         dataset: The split.
         fitted: Has document frequencies; None: those of the split.
+        tokenizer: As ``Cider`` takes it, where none is given.
         progress: Called with (captions done, captions in all).
 
     Raises:
@@ -290,7 +301,7 @@ def corpus_of(dataset: CaptionedSplit, fitted: Cider | None = None, progress: Pr
             "relevance to it; leave relevance (SAM, NCS) out, or the image"
         )
     in_order = bool((np.diff(dataset.caption_to_image) >= 0).all())
-    cider = Cider().fit(references) if fitted is None else fitted
+    cider = Cider(tokenizer=tokenizer).fit(references) if fitted is None else fitted
     return cider.encode(references, None if in_order else dataset.captions, progress=progress)
 
 
@@ -304,7 +315,7 @@ def _validator(
 ) -> Callable[[], dict[str, Any]]:
     relevance = None
     if settings.training.select == "nsum":
-        relevance = corpus_of(dataset)
+        relevance = corpus_of(dataset, tokenizer=settings.data.cider_tokenizer)
 
     def validate() -> dict[str, Any]:
         scorer = ModelScorer(model, dataset, tokenizer=settings.data.tokenizer, tokens=tokens, device=device)

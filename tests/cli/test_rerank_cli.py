@@ -216,3 +216,28 @@ def test_bad_input_is_one_line_and_code_2(run, flags, fragment):
     assert fragment in err
     assert err.startswith("itm-fast: error: ")
     assert err.count("\n") == 1
+
+
+def test_embeddings_by_cosine(folder, run):
+    images, captions = (np.load(folder / f"{name}.npy") for name in ("images", "captions"))
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in (images, captions)]
+    sources = "images.npy,captions.npy", "test.npy"
+    sims, other = unit[0] @ unit[1].T, np.load(folder / "test.npy")
+    _, out, _ = run("rerank", "--coarse", sources[0], "--fine", sources[1], "--k", "10", "--json")
+    assert any(note.startswith("coarse: WARNING: Embeddings") for note in json.loads(out)["conditions"]["notes"])
+    _, out, _ = run("rerank", "--coarse", sources[0], "--fine", sources[1], "--k", "10", "--normalise", "--json")
+    assert json.loads(out)["i2t"] == rerank(sims, other, 10).to_dict()["i2t"]
+    _, out, _ = run("ensemble", *sources)
+    assert "WARNING: Embeddings of images.npy,captions.npy are compared by dot product" in out
+    _, out, _ = run("ensemble", *sources, "--normalise-embeddings", "--json", "--save-results", "saved.npy")
+    assert json.loads(out)["i2t"] == evaluate(EnsembleScorer([sims, other])).to_dict()["i2t"]
+    np.testing.assert_allclose(np.load(folder / "saved.npy"), (sims + other) / 2, atol=1e-6)
+    code, _, err = run("rerank", "--coarse", "test.npy", "--fine", "test.npy", "--k", "10", "--normalise")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "neither coarse nor fine is one" in err
+
+
+def test_ks_below_ten(run):
+    code, out, _ = run("rerank", "--coarse", "test.npy", "--fine", "test.npy", "--k", "5", "--ks", "1", "5")
+    assert code == 0
+    assert "rsum was left out: it needs k of at least 10, given 5" in out

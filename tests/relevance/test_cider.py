@@ -17,6 +17,9 @@ from itm_fast import Cider, reference, semantic_margin_loss
 from itm_fast.errors import DataError
 from itm_fast.ops.cider import cider_pairs, cider_relevance
 
+# Corpora of one image, or of images with the same words, are among those made here; what is said of them: test_meaning.
+pytestmark = pytest.mark.filterwarnings("ignore::itm_fast.errors.DataWarning")
+
 # The golden captions are tokenised already, and their case is kept.
 AS_GIVEN = str.split
 DOGS = [["a dog runs on the grass", "a brown dog outside"], ["a red bus in the city", "the red bus"]]

@@ -54,6 +54,7 @@ WRITERS = {
     "fortran.npy": lambda name: np.save(name, np.asfortranarray(SIMS)),
     "sims.npz": lambda name: np.savez(name, sims=SIMS, npts=np.array(4)),
     "small.npz": lambda name: np.savez_compressed(name, SIMS),
+    "sims.txt": lambda name: np.savetxt(name, SIMS),
     "sims.json": lambda name: write(name, json.dumps(SIMS.tolist())),
     "indented.json": lambda name: write(name, json.dumps(SIMS.tolist(), indent=1)),
     "dict.json": lambda name: write(name, json.dumps({"sims": SIMS.tolist(), "npts": 4})),
@@ -84,6 +85,23 @@ def test_names_and_narrow_types():
     np.save("odd:name.npy", SIMS)
     assert open_array("odd:name.npy").shape == (4, 20)
     assert open_array(write("map.json", "[0, 0, 1, 2]"), 1).dtype.kind == "i"
+    assert open_array(write("map.txt", "0\n0\n1\n2"), 1).dtype.kind == "i"
+    assert open_array(write("vector.txt", "0.5\n2\n"), 1).tolist() == [0.5, 2]
+
+
+def test_text():
+    for content in ("1 2\n3 -4e-1\n", "1,2\n3,-.4", "# by hand\n\n1.0\t2 # first\n3, -0.4\r\n\n"):
+        assert open_array(write("rows.txt", content), 2).tolist() == [[1, 2], [3, -0.4]]
+    for content, fragment in (
+        ("1 2\n3\n", "rows.txt:2: 1 numbers, but the first row has 2"),
+        ("1 2\nthree 4\n", "rows.txt:2: could not convert"),
+        ("# nothing\n\n", "rows.txt: holds no numbers"),
+        (b"\xff\xfe1\x00", "rows.txt:1: "),
+        ("(1+2j) 3\n", "rows.txt:1: "),
+    ):
+        with pytest.raises(DataError) as raised:
+            open_array(write("rows.txt", content))
+        assert fragment in str(raised.value)
 
 
 @given(

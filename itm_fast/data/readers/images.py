@@ -20,7 +20,7 @@ _IMAGE_FOLDERS = ("images", "flickr30k-images")
 _SMALLEST_CROP = 0.6  # of an image's sides
 _LAYOUT = (
     "images are read from {split}_caps.txt, five lines an image, {split}_ids.txt, one integer a line, and, in the same "
-    "folder or the one above, id_mapping.json, {id: file}, and images/ or flickr30k-images/ with the files"
+    "folder or the one above, id_mapping.json, {id: file}, and beside that or above images/ or flickr30k-images/"
 )
 
 
@@ -28,8 +28,8 @@ class ImageDataset(CaptionedSplit):
     """One split of a folder with captions and ids in SCAN's layout, whose images are files.
 
     Args:
-        folder: With `{split}_caps.txt` and `{split}_ids.txt`; `id_mapping.json`, from ids to file names, and `images`
-            or `flickr30k-images`, where the files are, lie here or in the folder above.
+        folder: With `{split}_caps.txt` and `{split}_ids.txt`; `id_mapping.json`, from ids to file names, lies here or
+            in the folder above; `images` or `flickr30k-images`, where the files are, beside it or one level above.
         split: "train", "dev", "test", "testall", or any other name that has files.
         image_size: Side in pixels that images are resized to, whatever their shape.
         dev_captions: Split "dev" is cut to this many captions, as SCAN does; None keeps all.
@@ -170,21 +170,30 @@ def _paths(folder: Path, ids: list[int], ids_path: Path) -> list[Path]:
     if root is None:
         raise FileNotFoundError(f"{folder / _MAPPING}: no such file, nor in the folder above. {_LAYOUT}")
     mapping = _read_mapping(root / _MAPPING)
-    names = [name for name in _IMAGE_FOLDERS if (root / name).is_dir()]
-    if not names:
-        raise FileNotFoundError(f"{root}: no folder {' or '.join(_IMAGE_FOLDERS)} beside {_MAPPING}. {_LAYOUT}")
+    files_in = _image_folder(root)
     files: dict[Path, set[str]] = {}  # one listing a folder: asking for each of 100,000 files takes minutes on a share
     paths = []
     for image_id in ids:
         if str(image_id) not in mapping:
             raise DataError(f"{root / _MAPPING}: has no image {image_id}, which {ids_path} names. {_LAYOUT}")
-        path = root / names[0] / mapping[str(image_id)]
+        path = files_in / mapping[str(image_id)]
         if path.parent not in files:
             files[path.parent] = {found.name for found in path.parent.iterdir()} if path.parent.is_dir() else set()
         if path.name not in files[path.parent]:
             raise FileNotFoundError(f"{path}: no such file; {_MAPPING} gives it for image {image_id} of {ids_path}")
         paths.append(path)
     return paths
+
+
+def _image_folder(root: Path) -> Path:
+    """Where the files are: beside id_mapping.json, or one level above it."""
+    for place in (root, root.absolute().parent):
+        for name in _IMAGE_FOLDERS:
+            if (place / name).is_dir():
+                return place / name
+    raise FileNotFoundError(
+        f"{root}: no folder {' or '.join(_IMAGE_FOLDERS)} beside {_MAPPING} or one level above it. {_LAYOUT}"
+    )
 
 
 def _mapping_folder(folder: Path) -> Path | None:

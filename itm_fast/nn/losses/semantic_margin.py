@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from itm_fast.errors import warn
 from itm_fast.ops import _checks
 from itm_fast.ops.semantic_margin import (
     Sampling,
@@ -92,8 +93,16 @@ class SemanticMarginLoss(nn.Module):
         Raises:
             ValueError: An option is unknown or out of range, or the options do not fit each other.
             TypeError: A number is none.
+
+        Warns:
+            DataWarning: Phi of the corpus is 0 everywhere, so that there is no margin.
         """
         super().__init__()
+        if getattr(relevance, "is_zero", False):
+            warn(
+                "SAM's margins are all 0, for φ of this corpus is 0 everywhere: the loss only keeps positives above "
+                "negatives; fit the Cider on captions that differ from image to image"
+            )
         check_options(sampling, variant, t2i_margin)
         check_margins(temperature, margin_max, margin_min)
         _checks.check_choice("reduction", reduction, Reduction)

@@ -32,9 +32,14 @@ def write(root, split="train", *, precomp="precomp", images="images", ids=IDS, s
     return folder, pixels
 
 
+@pytest.mark.parametrize("mapping", ["beside", "below"])  # of the images
 @pytest.mark.parametrize(("precomp", "images"), [("precomp", "images"), (".", "flickr30k-images")])
-def test_layout(tmp_path, precomp, images):
-    folder, _ = write(tmp_path, precomp=precomp, images=images)
+def test_layout(tmp_path, precomp, images, mapping):
+    place = tmp_path / "f30k" if mapping == "below" else tmp_path
+    place.mkdir(exist_ok=True)
+    folder, _ = write(place, precomp=precomp, images=images)
+    if mapping == "below":
+        (place / images).rename(tmp_path / images)
     dataset = ImageDataset(folder, "train", 32)
     assert (dataset.n_images, dataset.n_captions, len(dataset), dataset.captions_per_image) == (4, 20, 20, 5)
     assert dataset.ids.tolist() == IDS

@@ -1,0 +1,193 @@
+"""What a reader of figures should know before trusting them, a line each: the figure that shows it, and the way out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from itm_fast.metrics.counting import Ranks
+from itm_fast.metrics.ranks import BothTopK
+from itm_fast.metrics.semantic_lists import RelevanceSource
+from itm_fast.ops.max_similarity import max_similarity
+from itm_fast.similarities.region_word_scorer import RegionWordScorer
+from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors, as_float_tensor
+from itm_fast.similarities.two_way import TwoWayScorer
+from itm_fast.sources.ensemble import EnsembleScorer
+
+_BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
+_ROUNDING = 0.01  # of the mean length: what 16 bits leave of unit vectors is far less
+_WAY_OUT = (
+    "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
+    "like CLIP are trained"
+)
+
+
+@dataclass(frozen=True)
+class _Lengths:
+    """Lengths of vectors that are not zeros, and how many are."""
+
+    shortest: float
+    mean: float
+    longest: float
+    n_zero: int
+    first_zero: int
+
+    @property
+    def differ(self) -> bool:
+        return self.longest - self.shortest > _ROUNDING * self.mean
+
+    def __str__(self) -> str:
+        return f"{self.shortest:.4g} to {self.longest:.4g}, mean {self.mean:.4g}"
+
+
+def source_notes(scorer: TileScorer) -> list[str]:
+    """What is odd about the embeddings that similarities come from; nothing where they come from elsewhere.
+
+    Lengths that differ are said where they move a figure: those of captions the order of captions for an image, those
+    of images the order of images for a caption. One length for all, whichever, moves nothing.
+
+    Args:
+        scorer: the similarities as they were handed in.
+    """
+    notes = []
+    for name, one in _parts(scorer):
+        of = f" of {name}" if name else ""
+        if isinstance(one, DotProductScorer) and not one.are_unit:
+            images, captions = _lengths(one.images), _lengths(one.captions)
+            notes += _length_notes(of, "Embeddings", images, captions)
+            for side, lengths, n in (("image", images, one.n_images), ("caption", captions, one.n_captions)):
+                if lengths.n_zero:
+                    notes.append(
+                        f"WARNING: {lengths.n_zero} of {n} {side} embeddings{of} are all zeros, the first at row "
+                        f"{lengths.first_zero}: their similarities are 0 with everything; look for items that were not "
+                        "encoded."
+                    )
+        elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
+            notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
+    return notes
+
+
+def has_embeddings(scorer: object) -> bool:
+    """Whether similarities come from embeddings that can be normalised."""
+    return isinstance(scorer, (DotProductScorer, RegionWordScorer))
+
+
+def normalised(scorer: TileScorer) -> TileScorer:
+    """The same embeddings at length 1.
+
+    Args:
+        scorer: the similarities as they were handed in.
+
+    Raises:
+        ValueError: they do not come from embeddings.
+    """
+    if isinstance(scorer, (DotProductScorer, RegionWordScorer)):
+        return scorer.normalised()
+    raise ValueError(
+        "normalise is for embeddings, a pair (images, captions), which have lengths; similarities and models have "
+        "none: leave normalise out"
+    )
+
+
+def rank_notes(image: Ranks, caption: Ranks, n_images: int, n_captions: int) -> list[str]:
+    """Said of similarities that put nothing in order.
+
+    Args:
+        image: ranks of image queries in the whole gallery.
+        caption: ranks of caption queries, likewise.
+        n_images: images of the gallery.
+        n_captions: captions of the gallery.
+    """
+    notes = []
+    for ranks, query, item, n_items in (
+        (image, "image", "captions", n_captions),
+        (caption, "caption", "images", n_images),
+    ):
+        asking = ranks.n_positives > 0
+        others = n_items - ranks.n_positives[asking]
+        alike = (ranks.optimistic[asking] == 0) & (ranks.pessimistic[asking] == others) & (others > 0)
+        if len(alike) and bool(alike.all()):
+            notes.append(
+                f"WARNING: every one of the {len(alike)} {query} queries has the same similarity with all {n_items} "
+                f"{item}: its figures come from the order of the {item} in the file alone; look at what was scored."
+            )
+    return notes
+
+
+def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
+    """Said of φ that prefers nothing.
+
+    Args:
+        source: φ.
+        ideal: the items of most φ of every query, of the whole gallery.
+    """
+    notes = [f"WARNING: {note}." for note in getattr(source, "notes", ())]
+    best = ideal.image.values[:, :1]
+    if not best.numel():
+        return notes
+    most = float(best.max())
+    if most <= 0 and not getattr(source, "is_zero", False):
+        notes.append(
+            f"WARNING: no pair has φ above 0 (the largest is {most:g}): NCS is 0 whatever is retrieved; look at where "
+            "φ comes from."
+        )
+    elif most > 0 and bool((ideal.image.values == most).all()) and _is_constant(source, most):
+        notes.append(
+            f"WARNING: φ is {most:g} of every image and every caption: NCS is 100 whatever is retrieved; look at where "
+            "φ comes from."
+        )
+    return notes
+
+
+def _parts(scorer: TileScorer) -> Iterator[tuple[str, TileScorer]]:
+    """Scorers that a scorer is made of, by name."""
+    if isinstance(scorer, EnsembleScorer):
+        for member in scorer.members:
+            yield member.name, member.tiles.scorer
+    elif isinstance(scorer, TwoWayScorer):
+        yield "image queries", scorer.images_to_captions
+        yield "caption queries", scorer.captions_to_images
+    else:
+        yield "", scorer
+
+
+def _length_notes(of: str, what: str, images: _Lengths, captions: _Lengths) -> list[str]:
+    moved = [way for way, side in (("image -> caption", captions), ("caption -> image", images)) if side.differ]
+    if not moved:
+        return []
+    return [
+        f"WARNING: {what}{of} are compared by dot product, but their lengths differ (images {images}; captions "
+        f"{captions}), so that {' and '.join(moved)} ranks by length too; {_WAY_OUT}."
+    ]
+
+
+def _lengths(vectors: Vectors) -> _Lengths:
+    """Block by block; NaN, which the pass over the similarities refuses, is no length."""
+    width = math.prod(vectors.shape[1:])
+    step = max(1, _BLOCK_BYTES // (8 * max(1, width)))
+    shortest, longest, total, n, n_zero, first_zero = math.inf, 0.0, 0.0, 0, 0, -1
+    for start in range(0, vectors.shape[0], step):
+        some = as_float_tensor(vectors[start : start + step])
+        lengths = torch.linalg.vector_norm(some, dim=-1, dtype=torch.float64).flatten().cpu()
+        zeros = lengths == 0
+        if bool(zeros.any()):
+            n_zero += int(zeros.sum())
+            first_zero = first_zero if first_zero >= 0 else start + int(zeros.int().argmax())
+            lengths = lengths[~zeros]
+        if len(lengths):
+            shortest, longest = min(shortest, float(lengths.min())), max(longest, float(lengths.max()))
+            total, n = total + float(lengths.sum()), n + len(lengths)
+    return _Lengths(shortest if n else 0.0, total / n if n else 0.0, longest, n_zero, first_zero)
+
+
+def _is_constant(source: TileScorer, value: float) -> bool:
+    """Whether all tiles hold one value; the first tile with another ends it."""
+    step = max(1, _BLOCK_BYTES // (8 * max(1, source.n_captions)))
+    for start in range(0, source.n_images, step):
+        tile = source(slice(start, min(start + step, source.n_images)), slice(0, source.n_captions))
+        if bool((as_float_tensor(tile) != value).any()):
+            return False
+    return True
