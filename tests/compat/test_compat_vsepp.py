@@ -75,3 +75,19 @@ def test_zero_violation_has_gradient_zero():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         vsepp.i2t(*arguments)
+
+
+@pytest.mark.parametrize("return_ranks", [False, True])
+@pytest.mark.parametrize("function", [vsepp.i2t, vsepp.t2i])
+def test_order_embeddings_are_compared_once(function, return_ranks, monkeypatch):
+    compared = []
+
+    def counted(im, s):
+        compared.append(len(im) * len(s))
+        assert im.dtype == torch.float32  # as in the original, whatever is given
+        return -(s[None] - im[:, None]).clamp(min=0).norm(dim=2)
+
+    monkeypatch.setattr(vsepp, "order_sim", counted)
+    embeddings = np.random.default_rng(0).random((40, 6))
+    function(embeddings.copy(), embeddings, measure="order", return_ranks=return_ranks)
+    assert sum(compared) == 8 * 40
