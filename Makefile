@@ -46,8 +46,8 @@ build: $(VENV)/.built
 demo: build
 	$(BIN)/itm-fast demo
 
-# By file, so that what a file has trained or compiled serves all of its tests.
-PYTEST := $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadfile
+# By file, so that what a file has trained or compiled serves all of its tests (tests/conftest.py).
+PYTEST := $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
 test: build
 	$(PYTEST) $(PYTEST_ARGS)

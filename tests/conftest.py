@@ -7,13 +7,24 @@ __all__ = ["backend", "pytest_generate_tests"]
 
 TESTS = Path(__file__).parent
 OF_FOLDERS = {"emulated": ("emu", "cuda/test_roofline.py"), "bench": ("bench",), "browser": ("report/test_browser.py",)}
+# Tests that share nothing with those beside them: other processes may take them.
+ALONE = ("bench", "ops/test_paths.py", "training/test_distributed.py", "emu/test_device_code.py")
+# What takes longest begins first, so that no process is left alone with it at the end.
+LONG = (*ALONE, "ops/test_cross_attention.py", "models", "training", "evaluation", "emu", "cli", "relevance", "metrics")
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what `make test-fast` leaves out; tests that train until something is learnt say so themselves."""
+    """Marks what `make test-fast` leaves out (tests that train until something is learnt say so themselves), and what
+    one process of several takes together: the tests of a file, which share what they have trained or compiled."""
     for item in items:
         backend_name = getattr(item, "callspec", None) and item.callspec.params.get("backend", "")
         for mark, places in OF_FOLDERS.items():
-            here = any(item.path.is_relative_to(TESTS / place) for place in places)
-            if here or (mark == "emulated" and backend_name and backend_name.startswith(mark)):
+            if _is_in(item, places) or (mark == "emulated" and backend_name and backend_name.startswith(mark)):
                 item.add_marker(getattr(pytest.mark, mark))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_in(item, ALONE) else str(item.path)))
+    places = [*LONG, ""]
+    items.sort(key=lambda item: next(n for n, place in enumerate(places) if _is_in(item, (place,)) or not place))
+
+
+def _is_in(item, places):
+    return any(item.path.is_relative_to(TESTS / place) for place in places)

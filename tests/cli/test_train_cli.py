@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
         return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
 
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    more = ["--num_epochs", "40", "--save_step", "1", "--log_step", "1", "--val_step", "1000"]
+    more = ["--num_epochs", "4", "--save_step", "1", "--log_step", "1", "--val_step", "1000"]
     assert train(*flags(data, "--model_name", str(whole), *more)) == 0
     begun = ["train", *flags(data, "--model_name", str(killed), *more)]
     for arguments, moment, step in ((begun, "aside", 6), (["train", "--resume", str(killed)], "written", 13)):

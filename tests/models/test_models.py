@@ -16,7 +16,9 @@ from itm_fast.training.run import RunSettings, run_training
 R, DIM = 12, 64
 LEARNS = {
     "vsrn": {"learning_rate": 8e-3, "num_epochs": 16, "lr_update": 14, "vse_mean_warmup_epochs": 14},
-    "esl": {"learning_rate": 1e-3},
+    "esl": {"learning_rate": 1e-3, "num_epochs": 5, "lr_update": 4, "vse_mean_warmup_epochs": 5},
+    "vse_infty": {"num_epochs": 6, "lr_update": 5, "vse_mean_warmup_epochs": 6},
+    "cvse": {"num_epochs": 7, "lr_update": 6, "vse_mean_warmup_epochs": 7},
     "sgraf": {"learning_rate": 3e-3},
 }
 SMALL = {

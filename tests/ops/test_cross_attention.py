@@ -31,7 +31,7 @@ def golden_cases():
 
 @pytest.mark.all_backends(without=("emulated-races",))  # slow there
 @pytest.mark.parametrize(
-    "similarity", [cross_attention_similarity, reference.cross_attention_similarity], ids=["fused", "reference"]
+    "similarity", [cross_attention_similarity, reference.cross_attention_similarity], ids=["fused", "by_the_reference"]
 )
 @pytest.mark.parametrize(("name", "dtype"), list(golden_cases()))
 def test_golden_vectors_of_the_original(name, dtype, similarity):

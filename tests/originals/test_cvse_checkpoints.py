@@ -269,7 +269,8 @@ def test_the_report_says_how_captions_were_read(concepts, data, tmp_path, capsys
     assert any("as Python 3 prints bytes" in note for note in notes)
     assert any("completed from captions near it" in note for note in notes)
     assert cli.main([*command, "--plain-captions"]) == 0
-    assert json.loads(capsys.readouterr().out)["conditions"]["notes"] == []
+    notes = json.loads(capsys.readouterr().out)["conditions"]["notes"]
+    assert not any("Python 3" in note or "completed" in note for note in notes)
 
 
 def test_nltk_finds_the_first_word_for_labels_alone(concepts, tmp_path):
