@@ -5,7 +5,8 @@ from itm_fast.sources.embedding_files import EmbeddedSet, read_embeddings
 from itm_fast.sources.ensemble import EnsembleScorer
 from itm_fast.sources.extraction import extract_embeddings
 from itm_fast.sources.pairs import PairScorer
-from itm_fast.sources.trained_model import ModelScorer, ShardedScorer
+from itm_fast.sources.sharded import ShardedScorer
+from itm_fast.sources.trained_model import ModelScorer
 
 __all__ = [
     "DualEncoder",

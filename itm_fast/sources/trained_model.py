@@ -15,9 +15,9 @@ from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.text.tokenizers import Tokenizer
-from itm_fast.errors import DataError
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
+from itm_fast.sources.fitting import check_has_regions, check_lengths
 from itm_fast.sources.packed_captions import PackedCaptions
 
 _GROUP = 512  # captions of an image scored at a time: enough to fill the tiles of an operator
@@ -332,34 +332,6 @@ def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokeni
     return labels.by_image(dataset.caption_to_image, dataset.n_images).take(dataset.caption_to_image)
 
 
-def check_has_regions(model: object, dataset: CaptionedSplit) -> None:
-    """Raise ValueError for one vector an image where a model, or its class, attends to regions."""
-    if getattr(dataset, "has_regions", True) or getattr(model, "reads_vectors", True):
-        return
-    raise ValueError(
-        f"{getattr(model, 'name', type(model).__name__)} attends to the regions of an image, but "
-        f"{dataset.split}_ims.npy of {dataset.folder} has one vector an image, (n, dim); expected (n, max_regions, "
-        "dim). Models that read vectors: vsepp, vse_infty"
-    )
-
-
-def check_lengths(model: object, tokens: CaptionTokens, dataset: CaptionedSplit) -> None:
-    """Raise DataError for captions that are longer than what a model's text encoder has positions for."""
-    most = getattr(model, "max_words", None)
-    lengths = np.diff(tokens.offsets)
-    if most is None or not len(lengths) or lengths.max() <= most:
-        return
-    longer = np.flatnonzero(lengths > most)
-    first = int(longer[0])
-    path = getattr(dataset, "captions_path", None)
-    where = f"caption {first}" if path is None else f"{path}:{dataset.caption_line(first)}"
-    more = f" ({len(longer)} captions are too long)" if len(longer) > 1 else ""
-    raise DataError(
-        f"{where}: the caption has {lengths[first]} word pieces, start and end counted, but the text encoder has only "
-        f"{most} positions{more}; shorten it"
-    )
-
-
 def _counted_regions(dataset: CaptionedSplit, indices: range) -> tuple[Tensor, Tensor | None]:
     read = getattr(dataset, "counted_regions", None)  # a data set of somebody else's may only have regions
     return (dataset.regions(indices), None) if read is None else read(indices)
@@ -394,37 +366,3 @@ def _groups(rows: IntArray) -> Iterator[slice]:
 
 def _n_bytes(encoded: Encoded) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in encoded)
-
-
-class ShardedScorer:
-    """A scorer whose tiles are made by several processes: each scores a share of the captions, all get the whole tile.
-
-    Every process must ask for the same tiles in the same order, as `evaluate` does.
-    """
-
-    def __init__(self, scorer: ModelScorer, rank: int, world_size: int, device: torch.device | str = "cpu") -> None:
-        """Share the work.
-
-        Args:
-            scorer: of this process.
-            rank: of this process.
-            world_size: how many there are.
-            device: where the scorer's tiles are.
-        """
-        self.n_images, self.n_captions = scorer.n_images, scorer.n_captions
-        self.owners = scorer.owners
-        self._scorer, self._rank, self._world_size, self._device = scorer, rank, world_size, torch.device(device)
-
-    @torch.inference_mode()
-    def __call__(self, rows: slice, columns: slice, /) -> Tensor:
-        """The similarities of a tile, (rows.stop - rows.start, columns.stop - columns.start), on every process."""
-        n_rows, n_columns = rows.stop - rows.start, columns.stop - columns.start
-        share = -(-n_columns // self._world_size)
-        start = min(columns.start + self._rank * share, columns.stop)
-        mine = torch.zeros(n_rows, share, device=self._device)
-        stop = min(start + share, columns.stop)
-        if start < stop:
-            mine[:, : stop - start] = self._scorer(rows, slice(start, stop))
-        parts = [torch.empty_like(mine) for _ in range(self._world_size)]
-        torch.distributed.all_gather(parts, mine)
-        return torch.cat(parts, dim=1)[:, :n_columns]

@@ -32,7 +32,9 @@ from itm_fast.registry import model_class
 from itm_fast.relevance import Cider
 from itm_fast.relevance.cider import TokenizerName
 from itm_fast.relevance.corpus import Corpus
-from itm_fast.sources.trained_model import ModelScorer, ShardedScorer, check_has_regions, check_lengths
+from itm_fast.sources.fitting import check_has_regions, check_lengths
+from itm_fast.sources.sharded import ShardedScorer
+from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.distributed import World, joined_world
 from itm_fast.training.log import RunLog
 from itm_fast.training.loop import CHECKPOINT, Result, train
