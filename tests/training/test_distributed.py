@@ -1,5 +1,7 @@
 """Two processes under gloo are one with the whole batch: parameters, validation, the command line."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,7 @@ import pytest
 import torch
 from patience import HANG_SECONDS
 
+from itm_fast.cli import main as cli
 from itm_fast.data import make_data
 from itm_fast.training.distributed import SyncedBatchNorm1d, World, joined_world, synchronise_batch_norms
 
@@ -37,18 +40,21 @@ def fewer(data, tmp_path_factory):
 
 
 def start(data, folder, n_processes, *flags):
-    """`itm-fast train`, alone or by torchrun's environment; returns what the first process printed."""
+    """`itm-fast train`, alone (here) or by torchrun's environment; returns what the first process printed."""
+    arguments = ["train", *flags, "--data-path", str(data), "--tokenizer", "split", "--model-name", str(folder)]
+    arguments += ["--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
+    if n_processes == 1:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert cli.main(arguments) == 0
+        return json.loads(printed.getvalue())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "itm_fast", "train", *flags, "--data-path", str(data), "--tokenizer", "split"]
-    command += ["--model-name", str(folder), "--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
+    command = [sys.executable, "-m", "itm_fast", *arguments]
     processes = []
     for rank in range(n_processes):
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if n_processes > 1:
-            names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_PORT": port}
-            environment |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
+        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in names.items()}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         processes.append(subprocess.Popen(command, env=environment, **pipes))
     outputs = [process.communicate(timeout=HANG_SECONDS) for process in processes]
