@@ -19,6 +19,7 @@ from torch import Tensor
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
 from itm_fast.files.reading import read_array, read_arrays, read_header, read_json
+from itm_fast.files.torch_files import load_weights_only
 from itm_fast.similarities.scorers import Array
 
 _SAVED = re.compile(rb"[+-]?(\d\.\d{18}e[+-]\d{2,3}|nan|inf)")  # a number of np.savetxt
@@ -101,9 +102,7 @@ def _npy(path: Path, pickled: bool) -> Array | Mapping[str, Array]:
 
 def _torch(path: Path) -> Array | Mapping[str, Array]:
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(2) == b"PK"  # torch before 1.6 wrote another form, which cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        content = load_weights_only(path, mapped=True)
     except Exception as error:  # garbage raises nearly every kind of exception
         wanted = re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error))
         if wanted is not None or isinstance(error, pickle.UnpicklingError):

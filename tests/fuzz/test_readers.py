@@ -53,12 +53,12 @@ def little_memory():
     tracemalloc.start()
     try:
         yield
-    finally:
+    finally:  # also where the file is refused
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < MOST_BYTES, f"took {peak} bytes"
-    most = max(before[1], before[0] + MOST_MAPPED)
-    assert mapped_bytes()[1] <= most, f"mapped {mapped_bytes()[1] - before[0]} bytes more"
+        assert peak < MOST_BYTES, f"took {peak} bytes"
+        most = max(before[1], before[0] + MOST_MAPPED)
+        assert mapped_bytes()[1] <= most, f"mapped {mapped_bytes()[1] - before[0]} bytes more"
 
 
 def check_told(error, folder):
