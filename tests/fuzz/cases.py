@@ -188,12 +188,20 @@ TEXT = {
         for task in cxc.COLUMNS
     },
     "relevance of .csv": of_file(
-        "a.csv", b"0.5,1\n2,3\n0,1e-3\n", lambda path: read_relevance(path, 2, 3), lambda r: r[1].tolist() == [1, 3, 1e-3]
+        "a.csv",
+        b"0.5,1\n2,3\n0,1e-3\n",
+        lambda path: read_relevance(path, 2, 3),
+        lambda r: r[1].tolist() == [1, 3, 1e-3],
     ),
     "word vectors": of_file(
-        "g.txt", b"a 1 2\nb 3 4\n", lambda path: read_word_vectors(path, {"a", "b"}, 2), lambda r: r["b"].tolist() == [3, 4]
+        "g.txt",
+        b"a 1 2\nb 3 4\n",
+        lambda path: read_word_vectors(path, {"a", "b"}, 2),
+        lambda r: r["b"].tolist() == [3, 4],
     ),
-    "log of a run": of_file("log.jsonl", b'{"step": 1}\n{"step": 9}\n', lambda p: _lines_until(p, 5), ['{"step": 1}\n']),
+    "log of a run": of_file(
+        "log.jsonl", b'{"step": 1}\n{"step": 9}\n', lambda p: _lines_until(p, 5), ['{"step": 1}\n']
+    ),
 }
 
 # Ids, owners, positives
@@ -202,12 +210,19 @@ _PAIRS = {"image_ids": [1.0, 2], "caption_ids": [1, 2, 3], "image_to_captions": 
 _OWNERS = lambda path: read_owners(path, 2, 3).tolist()  # noqa: E731
 _COCO = [{"original_caption_to_image.json": js({str(n): [n // 5 + 50] for n in range(10)})}, npy(np.arange(10))]
 IDS = {
-    "ids of lines": of_file("a.txt", b"391895\n000007.jpg\n5.0\n", read_ids, lambda r: r.images == [391895, "000007.jpg", 5]),
-    "integer ids of lines": of_file("a.txt", b"391895\n000007.jpg\n5.0\n", read_id_lines, lambda r: r.tolist() == [391895, 7, 5]),
+    "ids of lines": of_file(
+        "a.txt", b"391895\n000007.jpg\n5.0\n", read_ids, lambda r: r.images == [391895, "000007.jpg", 5]
+    ),
+    "integer ids of lines": of_file(
+        "a.txt", b"391895\n000007.jpg\n5.0\n", read_id_lines, lambda r: r.tolist() == [391895, 7, 5]
+    ),
     "ids of .json": of_file("a.json", js(_PAIRS), read_ids, lambda r: r.images == [1, 2] and r.captions == [1, 2, 3]),
     "ids of .npy": of_file("a.npy", npy(np.arange(3.0)), read_ids, lambda r: r.images == [0, 1, 2]),
     "ids of .npz": of_file(
-        "a.npz", npz(image_ids=np.arange(3.0), caption_ids=np.array(["a", "b"])), read_ids, lambda r: r.captions == ["a", "b"]
+        "a.npz",
+        npz(image_ids=np.arange(3.0), caption_ids=np.array(["a", "b"])),
+        read_ids,
+        lambda r: r.captions == ["a", "b"],
     ),
     "owners of lines": of_file("a.txt", b"0\n0\n1\n", _OWNERS, [0, 0, 1]),
     "owners of a list": of_file("a.json", js([0, 0, 1]), _OWNERS, [0, 0, 1]),
@@ -216,7 +231,9 @@ IDS = {
     "owners of lists": of_file("a.json", js([[0, 1], [2]]), _OWNERS, [0, 0, 1]),
     "owners of .npy": of_file("a.npy", npy([0, 0, 1]), _OWNERS, [0, 0, 1]),
     "owners of .npz": of_file("a.npz", npz(x=np.array([0, 0, 1])), _OWNERS, [0, 0, 1]),
-    "positives of .json": of_file("a.json", js(_PAIRS), read_relevant_pairs, lambda r: r.caption_to_images == {1: [1], 2: [1], 3: [2]}),
+    "positives of .json": of_file(
+        "a.json", js(_PAIRS), read_relevant_pairs, lambda r: r.caption_to_images == {1: [1], 2: [1], 3: [2]}
+    ),
     "positives of .npz": of_file(
         "a.npz",
         npz(image_ids=np.arange(2), caption_ids=np.arange(2), caption_to_images=np.array([[0, 1], [1, 1]])),
@@ -302,7 +319,9 @@ ARRAYS = {
         lambda: _precomp(**{"test_owners.txt": b"0\n0\n1\n1\n"}), _whole_split, _PRECOMP_RIGHT
     ),
     "precomputed vectors": Case(
-        lambda: {"test_ims.npy": npy(_ROWS), "test_caps.txt": _LINES}, _whole_split, lambda r: r[1][0].shape == (2, 1, 3)
+        lambda: {"test_ims.npy": npy(_ROWS), "test_caps.txt": _LINES},
+        _whole_split,
+        lambda r: r[1][0].shape == (2, 1, 3),
     ),
     "boxes": of_file("a.npy", npy(_REGIONS[:, :, :4]), _BOXES, lambda r: r.shape == (2, 3, 4)),
     "concepts": Case(
@@ -321,9 +340,11 @@ ARRAYS = {
 
 _WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a"]
 _FIELDS = {"word2idx": {word: n for n, word in enumerate(_WORDS)}, "idx2word": dict(enumerate(_WORDS)), "idx": 5}
-_OLD = b"ccopy_reg\n_reconstructor\np0\n(cvocab\nVocabulary\np1\nc__builtin__\nobject\np2\nNtp3\nRp4\n" + pickle.dumps(
-    _FIELDS, 0
-)[:-1] + b"b."
+_OLD = (
+    b"ccopy_reg\n_reconstructor\np0\n(cvocab\nVocabulary\np1\nc__builtin__\nobject\np2\nNtp3\nRp4\n"
+    + pickle.dumps(_FIELDS, 0)[:-1]
+    + b"b."
+)
 _PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"]
 _TOKENIZER = {
     "model": {"type": "WordPiece", "vocab": {piece: n for n, piece in enumerate(_PIECES)}},
@@ -334,7 +355,9 @@ VOCABULARIES = {
     "vocabulary of JSON": of_file("v.json", js(_FIELDS), Vocabulary.load, _HELD(5)),
     "vocabulary of either kind": of_file("v.json", js(_FIELDS), load_vocabulary, _HELD(5)),
     **{
-        f"vocabulary pickled by protocol {protocol}": of_file("v.pkl", pickle.dumps(_FIELDS, protocol), Vocabulary.load, _HELD(5))
+        f"vocabulary pickled by protocol {protocol}": of_file(
+            "v.pkl", pickle.dumps(_FIELDS, protocol), Vocabulary.load, _HELD(5)
+        )
         for protocol in (0, 1, 2, 4)
     },
     "vocabulary of Python 2": of_file("v.pkl", _OLD, Vocabulary.load, _HELD(5)),
@@ -344,7 +367,9 @@ VOCABULARIES = {
         _HELD(7),
     ),
     "word pieces of tokenizer.json": of_file("tokenizer.json", js(_TOKENIZER), load_vocabulary, _HELD(7)),
-    "word pieces as saved": of_file("v.json", js({"word_pieces": _PIECES, "lower_case": True}), load_vocabulary, _HELD(7)),
+    "word pieces as saved": of_file(
+        "v.json", js({"word_pieces": _PIECES, "lower_case": True}), load_vocabulary, _HELD(7)
+    ),
 }
 
 # Images
@@ -469,7 +494,10 @@ MODELS = {
         lambda r: r == _settings(),
     ),
     "configuration of a transformer": of_file(
-        "config.json", js({"model_type": "bert", "hidden_size": 4}), lambda p: read_config(p.parent), lambda r: len(r) == 2
+        "config.json",
+        js({"model_type": "bert", "hidden_size": 4}),
+        lambda p: read_config(p.parent),
+        lambda r: len(r) == 2,
     ),
     "earlier bench": of_file("b.json", js(_BENCHED), lambda path: read_medians(path, _BENCH), {"fused": 0.5}),
 }

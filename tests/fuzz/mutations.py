@@ -20,12 +20,53 @@ _TOKENS += (b"\r", b"\n", b"\r\n", b"9" * 40, b"true", b"\xef\xbb\xbf", b",", b"
 _TOKENS += (b"\xe2\x80\xa8", b"\xe9", b"\xed\xa0\x80", b'"image"', b"\x80\x04", b"PK\x03\x04", b"9" * 5000, b"\xc2\x85")
 _OPCODES = (b"cos\nsystem\n", b"cbuiltins\neval\n", b"cnumpy\nndarray\n", b"cnumpy\ndtype\n", b"ctorch\nfloat32\n")
 _OPCODES += (b"cargparse\nNamespace\n", b"ccollections\nOrderedDict\n", b"cvocab\nVocabulary\n", b"(", b"t", b"l", b"d")
-_OPCODES += (b"R", b"b", b".", b"}", b"]", b")", b"0", b"2", b"N", b"\x85", b"\x86", b"\x87", b"\x88", b"\x81", b"s", b"u")
+_OPCODES += (
+    b"R",
+    b"b",
+    b".",
+    b"}",
+    b"]",
+    b")",
+    b"0",
+    b"2",
+    b"N",
+    b"\x85",
+    b"\x86",
+    b"\x87",
+    b"\x88",
+    b"\x81",
+    b"s",
+    b"u",
+)
 _OPCODES += (b"a", b"e", b"Q", b"P0\n", b"J\xff\xff\xff\x7f", b"K\x05", b"r\xff\xff\xff\x7f", b"j\xff\xff\xff\x7f")
-_OPCODES += (b"X\xff\xff\xff\x7f", b"B\xff\xff\xff\xff", b"\x8e" + b"\xff" * 7 + b"\x3f", b"G" + b"\x7f\xf8" + b"\0" * 6)
-_OPCODES += (b"\x8a\x09" + b"\xff" * 8 + b"\x00", b"X\x01\0\0\0a", b"C\x01\xff", b"i__builtin__\neval\n", b"o", b"h\x00")
+_OPCODES += (
+    b"X\xff\xff\xff\x7f",
+    b"B\xff\xff\xff\xff",
+    b"\x8e" + b"\xff" * 7 + b"\x3f",
+    b"G" + b"\x7f\xf8" + b"\0" * 6,
+)
+_OPCODES += (
+    b"\x8a\x09" + b"\xff" * 8 + b"\x00",
+    b"X\x01\0\0\0a",
+    b"C\x01\xff",
+    b"i__builtin__\neval\n",
+    b"o",
+    b"h\x00",
+)
 _DTYPES = ("<f4", ">f4", "<f8", "<f2", "<i4", ">i8", "|u1", "|i1", "|b1", "|O", "<U9", "|S4", "<M8[s]", "<c8", "|V2")
-_DTYPES += ("<f16", "<U0", "|V0", "<U2147483647", "x", "", [("a", "<f4")], [("a", "<i8", (1000000,))], ("<f4", (3,)), 7, None)
+_DTYPES += (
+    "<f16",
+    "<U0",
+    "|V0",
+    "<U2147483647",
+    "x",
+    "",
+    [("a", "<f4")],
+    [("a", "<i8", (1000000,))],
+    ("<f4", (3,)),
+    7,
+    None,
+)
 
 
 def mutated(content: bytes, name: str, random) -> bytes:
