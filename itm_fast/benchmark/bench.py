@@ -20,6 +20,7 @@ from itm_fast.benchmark.memory import available_mb, extra_device_mb, extra_mb
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.benchmark.timing import Call, processor, time_interleaved
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 
 # Relative to the largest value: finds a wrong result, not a rounding; the operators' own tests are far stricter.
@@ -142,10 +143,12 @@ def read_medians(path: str | os.PathLike[str], settings: BenchSettings) -> dict[
     """
     file, now = Path(path), _as_dict(settings)
     try:
-        then = json.loads(file.read_text(encoding="utf-8"))
+        then = read_json(file)
         medians = {call["name"]: float(call["median_ms"]) for call in then["calls"]}
         earlier = {"operator": then["operator"], **then["settings"]}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except DataError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{file}: not a file of itm-fast bench --output: {type(error).__name__} {error}") from error
     names = [name for name in {**earlier, **now} if name not in _MAY_DIFFER and earlier.get(name) != now.get(name)]
     if names:

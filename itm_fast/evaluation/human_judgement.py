@@ -111,6 +111,8 @@ def cider_of_pairs(
     try:
         entries = read_json(path)["images"]
         images = {entry["filename"]: {s["sentid"]: s["raw"] for s in entry["sentences"]} for entry in entries}
+        if not all(isinstance(raw, str) for sentences in images.values() for raw in sentences.values()):
+            raise TypeError("a caption that is no string")
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not Karpathy's dataset_coco.json: {type(error).__name__} {error}") from error
     missing = next((name for name in judgements.images if name not in images), None)

@@ -51,7 +51,7 @@ def as_owners(owners: OwnersLike, n_images: int, n_captions: int, name: str = "c
     """
     if isinstance(owners, Mapping):
         held = [
-            isinstance(value, (list, tuple, np.ndarray, torch.Tensor)) and np.ndim(value) == 1
+            isinstance(value, (list, tuple)) or (isinstance(value, (np.ndarray, torch.Tensor)) and value.ndim == 1)
             for value in owners.values()
         ]
         if any(held) and not all(held):
@@ -126,6 +126,9 @@ def _of_images(owners: Mapping[Any, Any], n_images: int, n_captions: int, name: 
     if outside.size:
         raise ValueError(f"{name} has captions of image {outside[0]}, but sims has n_images = {n_images} rows")
     lists = [_integers(value, f"{name}[{key!r}]") for key, value in owners.items()]
+    nested = next((key for key, part in zip(owners, lists, strict=True) if part.ndim != 1), None)
+    if nested is not None:
+        raise TypeError(f"{name}[{nested!r}] is lists within a list; {_FORMS}")
     captions = np.concatenate([*lists, np.zeros(0, dtype=np.int64)])
     _check_captions(captions, n_captions, name)
     found = np.zeros(n_captions, dtype=np.int64)

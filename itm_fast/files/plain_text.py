@@ -20,6 +20,7 @@ _OTHER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's
 }
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 _UNPACKED = 64 * 2**20, 100  # bytes, or times its size, that a .gz may unpack to: text shrinks to a twentieth at most
+_BLOCK = 1 << 20
 _NAMED = 10  # lines that an error names
 
 
@@ -51,13 +52,16 @@ def read_content(path: Path) -> bytes:
     if path.suffix != ".gz":
         return content
     most = max(_UNPACKED[0], _UNPACKED[1] * len(content))
+    unpacked = bytearray()
     try:
-        unpacked = gzip.GzipFile(fileobj=io.BytesIO(content)).read(most + 1)
+        packed = gzip.GzipFile(fileobj=io.BytesIO(content))
+        while len(unpacked) <= most and (block := packed.read(_BLOCK)):  # read(most) alone would take as much at once
+            unpacked += block
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: a .gz that is damaged, or cut short: {error}") from error
     if len(unpacked) > most:
         raise DataError(f"{path}: unpacks from {len(content)} to more than {most} bytes, which no text does")
-    return unpacked
+    return bytes(unpacked)
 
 
 def decoded(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import sys
 import warnings
 import zipfile
 import zlib
@@ -19,6 +20,8 @@ from itm_fast.errors import DataError
 from itm_fast.files.plain_text import EncodingError, decoded, read_content
 
 _ZIP = b"PK\x03\x04"
+_UNPACKED = 2**30, 100  # bytes, or times its size, that an .npz may unpack to
+_PACKED = 1032  # times, at most, that deflate shrinks bytes
 _NUMPY_ERRORS = (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile)
 
 
@@ -101,6 +104,7 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
         array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except _NUMPY_ERRORS as error:
         raise DataError(f"{path}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
+    _check_letters(array, f"{path}")
     return array
 
 
@@ -110,15 +114,62 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
         pass  # a missing file, or a folder, is said so by the system
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+            if unpacked > max(_UNPACKED[0], _UNPACKED[1] * packed):
+                raise DataError(
+                    f"{path}: unpacks from {packed} to {unpacked} bytes, as nothing but constants does; if it is meant "
+                    "to, save it unpacked: np.savez instead of np.savez_compressed"
+                )
             for entry in archive.infolist():
+                name = f"{path}: {entry.filename.removesuffix('.npy')}"
+                if entry.file_size > _PACKED * entry.compress_size + _PACKED:  # before NumPy takes memory for it
+                    raise DataError(
+                        f"{name} is damaged: its {entry.compress_size} bytes cannot unpack to {entry.file_size}"
+                    )
                 with archive.open(entry) as file:
-                    _check_header(file, entry.file_size, f"{path}: {entry.filename.removesuffix('.npy')}")
+                    _check_header(file, entry.file_size, name)
         with np.load(path, allow_pickle=False) as archived:
-            return {name: archived[name] for name in archived.files}
+            arrays: dict[str, npt.NDArray[np.generic]] = {name: archived[name] for name in archived.files}
     except DataError:
         raise
     except (*_NUMPY_ERRORS, AttributeError, TypeError, OSError, zlib.error, RuntimeError) as error:
         raise DataError(f"{path}: not a plain .npz file, or cut short (pickles are never read): {error}") from error
+    for name, array in arrays.items():
+        _check_letters(array, f"{path}: {name}")
+    return arrays
+
+
+def _check_letters(array: npt.NDArray[np.generic], name: str) -> None:
+    """Refuse strings with numbers in them that are no characters, at which Python itself gives up later."""
+    if array.dtype.kind != "U" or not array.nbytes:
+        return
+    letters = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder.replace('|', '=')}u4")
+    if int(letters.max()) > sys.maxunicode:
+        raise DataError(f"{name}: damaged: holds {int(letters.max())} in a string, which is no character")
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, the order (whether Fortran's) and the dtype that a .npy file promises.
+
+    Args:
+        file: of .npy format, at its start; then at its numbers.
+
+    Raises:
+        ValueError: it has no such header; says why, in a line.
+    """
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
+        try:
+            version = np.lib.format.read_magic(file)
+            if version not in readers:
+                raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
+            shape, is_fortran, dtype = readers[version](file)
+            if not all(type(size) is int and size >= 0 for size in shape):  # NumPy takes True for a size
+                raise ValueError(f"a shape of {shape!s:.80}")
+            return shape, is_fortran, dtype
+        except Exception as error:  # garbage raises nearly every kind of exception
+            raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 def _check_header(file: IO[bytes], size: int, name: str) -> None:
@@ -129,16 +180,12 @@ def _check_header(file: IO[bytes], size: int, name: str) -> None:
         size: its bytes.
         name: what errors call it.
     """
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
-        try:
-            shape, _, dtype = readers[np.lib.format.read_magic(file)](file)
-        except Exception as error:  # garbage raises nearly every kind of exception
-            reason = str(error).partition("\n")[0] or type(error).__name__
-            raise DataError(
-                f"{name}: not a plain .npy array, or cut short (pickles are never read): {reason}"
-            ) from error
+    try:
+        shape, _, dtype = read_header(file)
+    except ValueError as error:
+        raise DataError(f"{name}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
+    if dtype.names is not None:
+        raise DataError(f"{name} holds records ({', '.join(dtype.names):.80}); save each column as an array of its own")
     if dtype.hasobject:
         raise DataError(
             f"{name} holds Python objects (dtype {dtype}), which are pickled, and pickles are never read; save "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import pickletools
 import re
 import warnings
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import PickledArray, PickledDType
@@ -28,6 +33,59 @@ _MAX_CLASSES = 20  # that one file may name
 
 class SkippedArray(PickledArray):
     """A NumPy array of a file of torch.save: that it is there is all that is known of it."""
+
+
+def load_weights_only(path: Path, *, mapped: bool = False, **options: Any) -> Any:
+    """torch.load with weights_only, onto the CPU, of a file that does not promise more than it holds.
+
+    Args:
+        path: the file, as torch.save wrote it under any version.
+        mapped: leave the numbers in the file, which that of torch before 1.6 cannot.
+        options: of torch.load.
+
+    Raises:
+        Exception: of nearly every kind; `why_unread` has a line for it.
+    """
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    file_size = path.stat().st_size
+    if is_zip:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file_size for entry in entries):
+            raise ValueError("its entries are packed, or larger than the file, which torch.save writes never")
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped, **options)
+    else:
+        content = path.read_bytes()  # of a file, unlike of bytes, torch would take memory for any length it names
+        _check_old(content)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, **options)
+    _check_sizes(found)
+    return found
+
+
+def _check_old(content: bytes) -> None:
+    """Refuse a file of torch before 1.6 with a storage that has more numbers than the file has bytes."""
+    pickles, size = io.BytesIO(content), len(content)
+    for _ in range(4):  # a magic number, the version, the machine, and what was saved
+        last = 0
+        for opcode, argument, _ in pickletools.genops(pickles):
+            if isinstance(argument, int):
+                last = argument
+            if opcode.name == "BINPERSID" and last > size:
+                raise ValueError(f"cut short: a tensor of {last} numbers in a file of {size} bytes")
+
+
+def _check_sizes(content: object) -> None:
+    """Refuse a tensor that has more numbers than are stored for it, which would be made room for later."""
+    waiting, seen = [content], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            if item.layout == torch.strided and item.numel() * item.element_size() > item.untyped_storage().nbytes():
+                raise ValueError(f"a tensor {tuple(item.shape)} of fewer numbers, repeated; save it with .contiguous()")
+        elif isinstance(item, (Mapping, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, Mapping) else item
 
 
 def read_torch(path: Path) -> Any:
@@ -48,7 +106,7 @@ def read_torch(path: Path) -> Any:
         try:
             with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that encoding, or a pickle protocol, is rarely used
-                return torch.load(path, map_location="cpu", weights_only=True, encoding="latin1")
+                return load_weights_only(path, encoding="latin1")
         except Exception as error:  # garbage raises nearly every kind of exception
             asks = _ASKS.search(str(error))
             name = asks[1] if asks is not None else ""

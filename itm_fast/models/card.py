@@ -15,6 +15,7 @@ from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.hub import local_folder
+from itm_fast.models.promised_size import check_promised_size
 from itm_fast.registry import MODELS, model_class
 
 _WEIGHTS, _CARD, _VOCABULARY, _README = "model.safetensors", "config.json", "vocab.json", "README.md"
@@ -73,11 +74,16 @@ def load_model(folder: str | Path) -> MatchingModel:
                 f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
             )
     kind, config = _read_card(folder / _CARD)
-    model = kind(config, load_vocabulary(folder / _VOCABULARY))
+    vocabulary = load_vocabulary(folder / _VOCABULARY)
     try:
         weights = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
         raise DataError(f"{folder / _WEIGHTS}: not a safetensors file: {error}") from error
+    try:
+        check_promised_size(kind, config, vocabulary, weights)
+    except ValueError as error:
+        raise DataError(f"{folder / _CARD}: {error}") from error
+    model = kind(config, vocabulary)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:

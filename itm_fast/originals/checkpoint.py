@@ -18,6 +18,7 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
 from itm_fast.files.torch_files import SkippedArray, read_torch
 from itm_fast.models.base import MatchingModel
+from itm_fast.models.promised_size import check_promised_size
 from itm_fast.originals import chan, cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.options import Options, check_options, options_of
 from itm_fast.originals.parts import Parts
@@ -88,6 +89,12 @@ def load_original(
         raise DataError(
             f"{path}: trained with a vocabulary of {n_words[0]} words, but the one given has {vocabulary.fingerprint}"
         )
+    try:
+        check_promised_size(
+            kind, config, vocabulary, {str((n, key)): part[key] for n, part in enumerate(parts) for key in part}
+        )
+    except ValueError as error:
+        raise DataError(f"{path}: taken for {name}, but {error}") from error
     model = kind(config, vocabulary)
     if hasattr(reader, "set_concepts"):
         reader.set_concepts(model, concepts)

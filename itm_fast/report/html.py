@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_array
 from itm_fast.files.writing import written_aside
 from itm_fast.report import charts, tables
 from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
@@ -219,13 +220,10 @@ def _boxes(options: PageOptions, n_images: int) -> np.ndarray[Any, Any] | None:
     path = Path(options.boxes)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of boxes")
-    try:
-        boxes: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path}: not a .npy array: {error}") from error
-    if not isinstance(boxes, np.ndarray) or boxes.ndim != 3 or boxes.shape[0] != n_images or boxes.shape[2] != 4:
+    boxes: np.ndarray[Any, Any] = read_array(path, mapped=True)
+    if boxes.ndim != 3 or boxes.shape[0] != n_images or boxes.shape[2] != 4 or boxes.dtype.kind not in "iuf":
         raise DataError(
-            f"{path}: has shape {getattr(boxes, 'shape', None)}, expected ({n_images}, n_regions, 4): left, top, "
+            f"{path}: {boxes.dtype} of shape {boxes.shape}, expected numbers ({n_images}, n_regions, 4): left, top, "
             "right, bottom of every region of every image"
         )
     return boxes

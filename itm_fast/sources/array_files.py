@@ -18,7 +18,8 @@ from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
-from itm_fast.files.reading import read_array, read_arrays, read_json
+from itm_fast.files.reading import read_array, read_arrays, read_header, read_json
+from itm_fast.files.torch_files import load_weights_only
 from itm_fast.similarities.scorers import Array
 
 _SAVED = re.compile(rb"[+-]?(\d\.\d{18}e[+-]\d{2,3}|nan|inf)")  # a number of np.savetxt
@@ -81,9 +82,8 @@ def _path_and_name(path: Path) -> tuple[Path, str | None]:
 def _npy(path: Path, pickled: bool) -> Array | Mapping[str, Array]:
     with path.open("rb") as file:
         try:
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            is_pickle = header[np.lib.format.read_magic(file)](file)[2].hasobject
-        except Exception:  # of any kind, where the header is garbage; `read_array` says what is wrong
+            is_pickle = read_header(file)[2].hasobject
+        except ValueError:  # `read_array` says what is wrong
             return read_array(path, mapped=True)
         # A plain array is safer and as quick to save, and a pickle may have been meant to do harm: so never unasked,
         # although the reader cannot be made to run anything.
@@ -102,9 +102,7 @@ def _npy(path: Path, pickled: bool) -> Array | Mapping[str, Array]:
 
 def _torch(path: Path) -> Array | Mapping[str, Array]:
     try:
-        with path.open("rb") as file:
-            is_zip = file.read(2) == b"PK"  # torch before 1.6 wrote another form, which cannot be mapped
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        content = load_weights_only(path, mapped=True)
     except Exception as error:  # garbage raises nearly every kind of exception
         wanted = re.search(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)", str(error))
         if wanted is not None or isinstance(error, pickle.UnpicklingError):
@@ -170,7 +168,7 @@ def _json_rows(path: Path, content: mmap.mmap) -> npt.NDArray[np.generic]:
 def _parsed(path: Path, row: bytes, number: int) -> Any:
     try:
         return json.loads(row)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON, or cut short, in row {number}: {error}") from error
 
 

@@ -120,6 +120,8 @@ def read_embeddings(folder: str | Path) -> EmbeddedSet:
         raise FileNotFoundError(f"{folder / CARD}: no such file; expected a folder that itm-fast embed wrote")
     card, items = read_json(folder / CARD), read_json(folder / ITEMS)
     ids = read_ids(folder / ITEMS)
+    if not isinstance(card, dict) or not isinstance(card.get("notes", []), list):
+        raise DataError(f"{folder / CARD}: not written by itm-fast embed; write it again with --restart")
     images, captions = (mapped(folder / f"{kind}.npy") for kind in ("images", "captions"))
     owners = read_array(folder / OWNERS)
     names, paths, texts = (items.get(key) for key in ("image_names", "image_paths", "captions"))
@@ -137,12 +139,9 @@ def read_embeddings(folder: str | Path) -> EmbeddedSet:
 
 def mapped(path: Path, *, writable: bool = False) -> npt.NDArray[np.generic]:
     """A memory-mapped (n, dim) array; DataError if it is anything else, or cut short."""
-    try:
-        array: Any = np.lib.format.open_memmap(path, mode="r")  # r+ alone would fill up with zeros what was cut off
-        if writable:
-            array = np.lib.format.open_memmap(path, mode="r+")
-    except (ValueError, EOFError, TypeError) as error:
-        raise DataError(f"{path}: not a plain .npy array, or cut short: {error}") from error
+    array: Any = read_array(path, mapped=True)  # r+ alone would fill up with zeros what was cut off
+    if writable:
+        array = np.lib.format.open_memmap(path, mode="r+")
     if array.ndim != 2 or array.dtype not in (np.float32, np.float16):
         raise DataError(f"{path}: {array.dtype} of shape {array.shape}, expected float32 or float16 (n, dim)")
     found: npt.NDArray[np.generic] = array
@@ -150,4 +149,5 @@ def mapped(path: Path, *, writable: bool = False) -> npt.NDArray[np.generic]:
 
 
 def _length(items: object) -> int:
-    return len(items) if isinstance(items, (list, np.ndarray)) and np.ndim(items) == 1 else -1
+    is_list = isinstance(items, list) and all(isinstance(item, str) for item in items)
+    return len(items) if is_list or (isinstance(items, np.ndarray) and items.ndim == 1) else -1  # type: ignore[arg-type]

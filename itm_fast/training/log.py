@@ -91,12 +91,14 @@ def _lines_until(path: Path, step: int) -> list[str]:
     if not step or not path.is_file():
         return []
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # the last line of a killed run may be half a line
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # the last line of a killed run may be half a line
             continue
+        written = entry.get("step") if isinstance(entry, dict) else None
+        if isinstance(written, int) and written <= step:
+            kept.append(line)
     return kept
 
 

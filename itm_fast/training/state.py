@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from itm_fast.errors import DataError
-from itm_fast.files.torch_files import why_unread
+from itm_fast.files.torch_files import load_weights_only, why_unread
 from itm_fast.files.writing import written_aside
 
 _FORMAT = "itm-fast training state 1"
@@ -47,10 +47,11 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; nothing to resume from")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_weights_only(path)
     except Exception as error:  # garbage raises nearly every kind of exception
         raise DataError(f"{path}: not a training state: {why_unread(error)}") from error
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    is_state = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("settings", "state"))
+    if not is_state or content.get("format") != _FORMAT:
         raise DataError(f'{path}: expected a training state, "{_FORMAT}"')
     for name, value in settings.items():
         if content["settings"].get(name) != value:

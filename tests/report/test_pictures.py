@@ -125,7 +125,7 @@ def test_errors(run, folder, tmp_path):
         ),
         (replace(run, image_names=None), {"images_folder": folder}, ValueError, "hold no names of images"),
         (run, {"images_folder": folder, "boxes": tmp_path / "none.npy"}, FileNotFoundError, "no such file of boxes"),
-        (run, {"images_folder": folder, "boxes": tmp_path / "text.npy"}, DataError, "not a .npy array"),
+        (run, {"images_folder": folder, "boxes": tmp_path / "text.npy"}, DataError, "not a plain .npy array"),
         (run, {"images_folder": folder, "boxes": tmp_path / "flat.npy"}, DataError, r"expected \(30, n_regions, 4\)"),
         (run, {"images_folder": folder, "boxes": tmp_path / "few.npy"}, DataError, "5 finite boxes, .* over 6"),
         (run, {"images_folder": folder, "boxes": tmp_path / "nan.npy"}, DataError, "boxes of image 0"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import read_header
 
 IntArray = npt.NDArray[np.int64]
 
@@ -166,15 +166,10 @@ def _mapped(path: Path) -> tuple[np.memmap[Any, np.dtype[Any]], bool]:
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    with path.open("rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
+    with path.open("rb") as file:
         try:
-            version = np.lib.format.read_magic(file)
-            if version not in readers:
-                raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
-            shape, is_fortran, dtype = readers[version](file)
-        except Exception as error:  # the header is a Python literal: garbage raises nearly every kind of exception
+            shape, is_fortran, dtype = read_header(file)
+        except ValueError as error:
             raise DataError(
                 f"{path}: not a .npy file with a readable header: {error}. Save features {_SHAPES} with np.save"
             ) from error

@@ -15,6 +15,7 @@ from torch import Tensor
 from itm_fast.errors import DataError
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has decoders that call other programs
+_PLAUSIBLE = 2**22, 1000  # pixels, or times its bytes, that an image may have: photographs have ten times its bytes
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 
@@ -36,8 +37,11 @@ def read_image(path: Path) -> Tensor:
     try:
         with library.open(path, formats=_FORMATS) as image:
             most = library.MAX_IMAGE_PIXELS
-            if most is not None and image.width * image.height > most:
+            n_pixels, n_bytes = image.width * image.height, path.stat().st_size
+            if most is not None and n_pixels > most:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
+            if n_pixels > max(_PLAUSIBLE[0], _PLAUSIBLE[1] * n_bytes):
+                raise ValueError(f"{image.width} x {image.height} pixels in {n_bytes} bytes, too few for a picture")
             pixels = np.array(_as_rgb(image))
     except Exception as error:  # decoders raise nearly every kind of exception
         raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {error}") from error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.errors import DataError
-from itm_fast.files.torch_files import why_unread
+from itm_fast.files.torch_files import load_weights_only, why_unread
 from itm_fast.nn.encoders.regions import initialised_linear
 from itm_fast.ops import _checks
 
@@ -261,7 +261,7 @@ def _torchvision_weights(source: str) -> Mapping[str, Tensor]:
 
 def _read_weights(path: str, source: str) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = load_weights_only(Path(path))
     except Exception as error:  # garbage raises nearly every kind of exception
         reason = why_unread(error)
         raise DataError(f"backbone_path {path}: not weights that can be read safely: {reason}") from error

@@ -1,0 +1,59 @@
+"""Whether a configuration asks for a model that its weights can be of, found before memory is taken for one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.base import MatchingConfig, MatchingModel
+
+# Beyond what is stored: weight norm makes a matrix twice, and parts without weights are small.
+_TIMES, _NUMBERS, _TENSORS = 2, 2**20, 1000
+
+
+def check_promised_size(
+    kind: type[MatchingModel], config: MatchingConfig, vocabulary: CaptionVocabulary, weights: Mapping[str, Tensor]
+) -> None:
+    """Build a model without memory, and stop where it has become larger than its weights.
+
+    Args:
+        kind: The model's class.
+        config: From a file.
+        vocabulary: From a file.
+        weights: That the model will be given.
+
+    Raises:
+        ValueError: It has more or larger parameters.
+    """
+    most_tensors = _TIMES * len(weights) + _TENSORS
+    most_numbers = _TIMES * sum(weight.numel() for weight in weights.values()) + _NUMBERS
+    n_tensors = n_numbers = 0
+    ours = threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal n_tensors, n_numbers
+        if parameter is None or threading.get_ident() != ours:
+            return
+        n_tensors, n_numbers = n_tensors + 1, n_numbers + parameter.numel()
+        if n_tensors > most_tensors or n_numbers > most_numbers:
+            raise ValueError(
+                f"the configuration is of a larger model than the weights: a {type(module).__name__} of it has a "
+                f"{name} {tuple(parameter.shape)}"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            kind(config, vocabulary)
+    except RuntimeError as error:  # sizes whose product no integer holds
+        raise ValueError(
+            f"the configuration is of no model that can be built: {str(error).partition(chr(10))[0]}"
+        ) from error
+    finally:
+        hook.remove()
