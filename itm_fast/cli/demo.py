@@ -38,9 +38,9 @@ _MAX_DIFFERENCE = 1e-4  # of two scores; float32 explains about 1e-6
 class DataFlags:
     """Data."""
 
-    n_train: int = 1000
+    n_train: int = 400
     """Training images, five captions each."""
-    n_test: int = 300
+    n_test: int = 200
     """Test images, five captions each."""
     max_regions: int = 36
     """Regions an image."""
@@ -54,15 +54,15 @@ class TrainingFlags:
 
     embed_size: int = 256
     """Width of a region's and a word's embedding."""
-    num_epochs: int = 10
+    num_epochs: int = 8
     """Passes over the training captions."""
-    warmup_epochs: int = 7
+    warmup_epochs: int = 6
     """First passes with all negatives instead of the hardest: training from scratch on the hardest collapses."""
     batch_size: int = 64
     """Pairs of image and caption a step."""
     learning_rate: float = 4e-3
     """Of Adam; a tenth of it after lr_update epochs."""
-    lr_update: int = 7
+    lr_update: int = 6
     """Epochs after which the learning rate falls to a tenth."""
     seed: int = 0
     """Fixes data, initialisation and order."""
@@ -74,7 +74,7 @@ class OutputFlags:
 
     folder: Path = Path("runs/demo")
     """Where data, model and reports go; those of an earlier demo are replaced."""
-    repeats: int = 3
+    repeats: int = 2
     """Timed runs of each side of the comparison; medians are shown."""
     json: bool = False
     """Print one JSON object instead of text."""
