@@ -35,7 +35,7 @@ template <class T>
 class Buffer {  // 64-byte aligned, uninitialised unless asked for
  public:
   explicit Buffer(int64_t n = 0, bool zero = false)
-      : tensor_(zero ? at::zeros({n}, c10::CppTypeToScalarType<T>::value)
+      : tensor_(zero ? zeros({n}, c10::CppTypeToScalarType<T>::value)
                      : at::empty({n}, c10::CppTypeToScalarType<T>::value)),
         data_(tensor_.mutable_data_ptr<T>()) {}
   T* data() const { return data_; }

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/empty.h>
 #include <torch/csrc/stable/c/shim.h>
 
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <mutex>
 
@@ -61,6 +63,17 @@ void parallel_items(int64_t n_items, double total_work, Item&& item) {
   parallel_workers(n_items, total_work, [&](auto next) {
     for (int64_t i = next(); i >= 0; i = next()) item(i);
   });
+}
+
+// A tensor of zeros, on the threads that its size is worth: torch's own fill wakes all of them from 32768 numbers on.
+inline at::Tensor zeros(at::IntArrayRef shape, const at::TensorOptions& options) {
+  constexpr int64_t piece = 1 << 18;  // bytes
+  at::Tensor tensor = at::empty(shape, options);
+  const int64_t n = tensor.nbytes();
+  char* data = static_cast<char*>(tensor.mutable_data_ptr());
+  parallel_items((n + piece - 1) / piece, n / 4 * kMoveWork,
+                 [&](int64_t i) { std::memset(data + i * piece, 0, std::min(piece, n - i * piece)); });
+  return tensor;
 }
 
 // Lets workers act one after another in the order of their items. A sum over items then needs one buffer a worker, not

@@ -65,7 +65,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> attended_similarity_b
   const at::Tensor like = regions.new_empty({0});
   const bool empty = lengths.numel() == 0;
   auto gradient = [&](at::IntArrayRef shape) {
-    return empty ? at::zeros(shape, like.options()) : at::empty(shape, like.options());
+    return empty ? zeros(shape, like.options()) : at::empty(shape, like.options());
   };
   at::Tensor of_regions = gradient(regions.sizes()), of_words = gradient(words.sizes()),
              of_weight = gradient(weight.sizes()), of_bias = gradient({weight.size(0)});

@@ -107,8 +107,7 @@ std::tuple<Tensor, Tensor> generalised_pooling_backward_cpu(const Tensor& grad, 
   TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == sets.size() && grad.size(1) == sets.dim(),
                     "grad must have shape (", sets.size(), ", ", sets.dim(), "), got ", grad.sizes());
   const Tensor cotangent = grad.to(vectors.scalar_type()).contiguous();
-  Tensor of_vectors = at::zeros(vectors.sizes(), vectors.options()),
-         of_theta = at::zeros(theta.sizes(), theta.options());
+  Tensor of_vectors = zeros(vectors.sizes(), vectors.options()), of_theta = zeros(theta.sizes(), theta.options());
   if (vectors.scalar_type() == at::kDouble)
     backward<double>(sets, cotangent.const_data_ptr<double>(), of_vectors.mutable_data_ptr<double>(),
                      of_theta.mutable_data_ptr<double>());

@@ -82,7 +82,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> graph_reasoning_backw
     const Tensor& form_biases, const Tensor& weights, const Tensor& biases) {
   const Given given(whole, local, word_counts, forms, form_biases, weights, biases);
   check("grad", grad, whole.sizes(), whole);
-  auto gradient = [&](const Tensor& of) { return at::zeros(of.sizes(), of.options()); };
+  auto gradient = [&](const Tensor& of) { return zeros(of.sizes(), of.options()); };
   Tensor of_whole = gradient(whole), of_local = gradient(local), of_forms = gradient(forms),
          of_form_biases = gradient(form_biases), of_weights = gradient(weights), of_biases = gradient(biases);
   auto run = [&](auto number) {

@@ -82,7 +82,7 @@ std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, c
                     "grad must have shape (", regions.size(0), ", ", words.size(0), "), got ", grad.sizes());
   const auto type = regions.scalar_type();
   auto gradient = [](const at::Tensor& of, bool needed) {
-    return needed ? at::zeros(of.sizes(), of.options()) : at::empty({0}, of.options());
+    return needed ? zeros(of.sizes(), of.options()) : at::empty({0}, of.options());
   };
   at::Tensor grad_regions = gradient(regions, need_regions), grad_words = gradient(words, need_words);
   if (grad_parameter != nullptr) *grad_parameter = at::empty(grad.sizes(), grad.options().dtype(score_type(type)));

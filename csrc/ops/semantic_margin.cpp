@@ -247,7 +247,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> semantic_margin_loss_cpu(
   constexpr double infinity = std::numeric_limits<double>::infinity();
   const Margin margin{temperature, margin_max.value_or(infinity), margin_min.value_or(-infinity)};
   const Negatives allowed = negatives_of(how, n, image_ids);
-  at::Tensor grad = at::zeros_like(scores);
+  at::Tensor grad = zeros(scores.sizes(), scores.options());
 
   if (which == Sampling::kAll && !negatives.has_value()) {
     TORCH_CHECK_VALUE(how == Variant::kFixed && !relevance_of_pairs,

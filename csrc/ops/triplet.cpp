@@ -31,7 +31,7 @@ std::tuple<at::Tensor, at::Tensor> triplet_loss_cpu(const at::Tensor& sims, cons
                                                     double margin, bool max_violation, bool mean) {
   const at::Tensor scores = checked_sims(sims);
   const Negatives negatives(scores.size(0), image_ids);
-  at::Tensor grad = at::zeros_like(scores);
+  at::Tensor grad = zeros(scores.sizes(), scores.options());
   auto run = [&](auto number) {
     using T = decltype(number);
     const T* s = scores.const_data_ptr<T>();
