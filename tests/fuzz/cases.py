@@ -22,7 +22,7 @@ from itm_fast import Cider
 from itm_fast.benchmark.bench import read_medians
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
-from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary, WordPieces
+from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary
 from itm_fast.data.readers.captioned_images import read_captioned_images
 from itm_fast.data.readers.concept_files import read_arrays as read_pickled
 from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
@@ -504,4 +504,4 @@ MODELS = {
 
 CASES: dict[str, Case] = {**TEXT, **IDS, **ARRAYS, **VOCABULARIES, **IMAGES, **MODELS}
 
-__all__ = ["CASES", "Case", "Ids"]
+
