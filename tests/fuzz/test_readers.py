@@ -204,6 +204,11 @@ FOUND = {
         {"a.npz": packed_zeros("a.npy", b"x").replace(b"\x01\0\0\0\x05\0\0\0", b"\0\0\0\x3f\x05\0\0\0")},
         ".npz",
     ),
+    "a chunk of 2 GB": (
+        "image RGB PNG",
+        {"p.png": CASES["image RGB PNG"].files()["p.png"].replace(b"IDAT", b"\x7f\xff\xff\xffzTXt", 1)},
+        "no image that can be read",
+    ),
     "a picture of two colours and no bytes": ("image RGB PNG", {"p.png": png_of(9000, 9000)}, "too few for a picture"),
 }
 
