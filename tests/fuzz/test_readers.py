@@ -177,7 +177,7 @@ FOUND = {
     ),
     "a blank line of relevance": ("relevance of .csv", {"a.csv": b"0,1\n\n2,3\n4,5\n"}, ":2: blank line"),
     "a header of 600 MB": ("ids of .npy", {"a.npy": b"\x93NUMPY\x02\x00\0\0\0\x28" + NUMBERS}, "not a plain .npy"),
-    "a deep bench": ("earlier bench", {"b.json": deep()}, "not JSON"),
+    "a deep bench": ("earlier bench", {"b.json": deep()}, "not a file of itm-fast bench"),
     "a deep row": ("array of .json", {"a.json": deep(100_000)}, "not JSON"),
     "a caption in a list": (
         "judged pairs of Karpathy",
