@@ -146,8 +146,6 @@ def read_medians(path: str | os.PathLike[str], settings: BenchSettings) -> dict[
         then = read_json(file)
         medians = {call["name"]: float(call["median_ms"]) for call in then["calls"]}
         earlier = {"operator": then["operator"], **then["settings"]}
-    except DataError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{file}: not a file of itm-fast bench --output: {type(error).__name__} {error}") from error
     names = [name for name in {**earlier, **now} if name not in _MAY_DIFFER and earlier.get(name) != now.get(name)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import math
 import sys
@@ -20,6 +21,7 @@ from itm_fast.errors import DataError
 from itm_fast.files.plain_text import EncodingError, decoded, read_content
 
 _ZIP = b"PK\x03\x04"
+_HEADER = 2**16  # bytes; NumPy reads no longer ones
 _UNPACKED = 2**30, 100  # bytes, or times its size, that an .npz may unpack to
 _PACKED = 1032  # times, at most, that deflate shrinks bytes
 _NUMPY_ERRORS = (ValueError, EOFError, SyntaxError, OverflowError, MemoryError, zipfile.BadZipFile)
@@ -161,12 +163,14 @@ def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "created on Python 2": most of the published files were
         try:
-            version = np.lib.format.read_magic(file)
+            start, head = file.tell(), io.BytesIO(file.read(_HEADER))  # a part, as its length may be any number
+            version = np.lib.format.read_magic(head)
             if version not in readers:
                 raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
-            shape, is_fortran, dtype = readers[version](file)
-            if not all(type(size) is int and size >= 0 for size in shape):  # NumPy takes True for a size
+            shape, is_fortran, dtype = readers[version](head)
+            if not all(type(size) is int for size in shape):  # NumPy takes True for a size
                 raise ValueError(f"a shape of {shape!s:.80}")
+            file.seek(start + head.tell())
             return shape, is_fortran, dtype
         except Exception as error:  # garbage raises nearly every kind of exception
             raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error

@@ -223,7 +223,7 @@ def _boxes(options: PageOptions, n_images: int) -> np.ndarray[Any, Any] | None:
     boxes: np.ndarray[Any, Any] = read_array(path, mapped=True)
     if boxes.ndim != 3 or boxes.shape[0] != n_images or boxes.shape[2] != 4 or boxes.dtype.kind not in "iuf":
         raise DataError(
-            f"{path}: {boxes.dtype} of shape {boxes.shape}, expected numbers ({n_images}, n_regions, 4): left, top, "
+            f"{path}: {boxes.dtype} of shape {boxes.shape}, expected ({n_images}, n_regions, 4) numbers: left, top, "
             "right, bottom of every region of every image"
         )
     return boxes

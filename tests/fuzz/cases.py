@@ -22,7 +22,7 @@ from itm_fast import Cider
 from itm_fast.benchmark.bench import read_medians
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
-from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary, WordPieces
+from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary
 from itm_fast.data.readers.captioned_images import read_captioned_images
 from itm_fast.data.readers.concept_files import read_arrays as read_pickled
 from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
@@ -36,7 +36,7 @@ from itm_fast.evaluation.human_judgement import cider_of_pairs, read_judgements
 from itm_fast.evaluation.protocols import cxc
 from itm_fast.evaluation.protocols.eccv_caption import read_coco_test, read_positives, read_truth
 from itm_fast.evaluation.protocols.relevant_pairs import read_relevant_pairs
-from itm_fast.files.ids import Ids, read_id_lines, read_ids
+from itm_fast.files.ids import read_id_lines, read_ids
 from itm_fast.files.owners import read_owners
 from itm_fast.models import SCAN, SCANConfig, load_model, save_model
 from itm_fast.nn.encoders.grid import _read_weights
@@ -503,5 +503,3 @@ MODELS = {
 }
 
 CASES: dict[str, Case] = {**TEXT, **IDS, **ARRAYS, **VOCABULARIES, **IMAGES, **MODELS}
-
-__all__ = ["CASES", "Case", "Ids"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,16 +36,18 @@ def read_image(path: Path) -> Tensor:
     """
     library = pillow()
     try:
-        with library.open(path, formats=_FORMATS) as image:
+        content = path.read_bytes()  # of a file, unlike of bytes, Pillow would take memory for any length it names
+        with library.open(io.BytesIO(content), formats=_FORMATS) as image:
             most = library.MAX_IMAGE_PIXELS
-            n_pixels, n_bytes = image.width * image.height, path.stat().st_size
+            n_pixels, n_bytes = image.width * image.height, len(content)
             if most is not None and n_pixels > most:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
             if n_pixels > max(_PLAUSIBLE[0], _PLAUSIBLE[1] * n_bytes):
                 raise ValueError(f"{image.width} x {image.height} pixels in {n_bytes} bytes, too few for a picture")
             pixels = np.array(_as_rgb(image))
     except Exception as error:  # decoders raise nearly every kind of exception
-        raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {error}") from error
+        reason = str(error).partition(" <_io.BytesIO")[0]
+        raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

@@ -54,6 +54,9 @@ def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.gene
         lines = list(islice(stream, min(_ROWS, n_captions - start)))
         if not lines:
             raise DataError(f"{path}: {start} lines, expected one a caption: {n_captions}")
+        blank = next((number for number, line in enumerate(lines, start=start + 1) if not line.strip()), None)
+        if blank is not None:  # which NumPy would pass over
+            raise DataError(f"{path}:{blank}: blank line; expected {n_images} numbers a line, one line a caption")
         try:
             rows = np.loadtxt(lines, delimiter=",", ndmin=2, comments=None, usecols=range(n_images))
         except (ValueError, IndexError) as error:
