@@ -1,7 +1,7 @@
 # Everything from a fresh clone with Python >= 3.10 and g++ or clang++:
 #   make demo     a small data set, training, evaluation, a page of results (no download)
 #   make test     the tests
-#   make test-fast  those that take two minutes: no emulated kernels, no learning, no benches, no browser
+#   make test-fast  some minutes' worth of them: no emulated kernels, learning, benches, browser, nor what is marked slow
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
 # TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides),
 # TEST_JOBS=4 (processes of the tests, one thread each; 0: one process with all threads), PYTEST_ARGS="-k recall".
@@ -53,7 +53,7 @@ test: build
 	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: build
-	$(PYTEST) -m "not emulated and not learning and not bench and not browser" $(PYTEST_ARGS)
+	$(PYTEST) -m "not emulated and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)
 
 bench: build
 	-$(PIP) install -r requirements/bench.txt

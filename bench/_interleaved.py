@@ -51,7 +51,7 @@ def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def extra_mb_apart(make_calls, *args):
+def extra_mb_apart(names, make_calls, *args):
     """Peak resident memory by name during the second call of each of `make_calls(*args)`; None off Linux.
 
     Each runs in a process of its own, whose malloc gives back what is freed: the peak is what a call has in use.
@@ -60,14 +60,9 @@ def extra_mb_apart(make_calls, *args):
     try:
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
             threads = torch.get_num_threads()
-            names = processes.apply(_names, (make_calls, args))
-            return {name: processes.apply(_second_call, (make_calls, args, name, threads)) for name in names}
+            return {name: processes.apply(_second_call, (make_calls, args, name, threads)) for name in list(names)}
     finally:
         del os.environ["MALLOC_MMAP_THRESHOLD_"]
-
-
-def _names(make_calls, args):
-    return list(make_calls(*args))
 
 
 def _second_call(make_calls, args, name, threads):

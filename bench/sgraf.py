@@ -68,7 +68,7 @@ def case(args, module_name, n):
     for found, want in zip(*(call() for call in calls.values()), strict=True):
         torch.testing.assert_close(found, want, rtol=0, atol=1e-3 * float(want.abs().max()) + 1e-6)
     ms = timed(calls, args.rounds)
-    memory = extra_mb_apart(calls_of, module_name, n)
+    memory = extra_mb_apart(calls, calls_of, module_name, n)
     fused, torch_ = list(calls)
     bars = [("plain torch / ours", ms[torch_] / ms[fused], -3.0)]
     if memory[fused]:

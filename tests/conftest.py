@@ -6,7 +6,15 @@ from backends import backend, pytest_generate_tests
 __all__ = ["backend", "pytest_generate_tests"]
 
 TESTS = Path(__file__).parent
-OF_FOLDERS = {"emulated": ("emu", "cuda/test_roofline.py"), "bench": ("bench",), "browser": ("report/test_browser.py",)}
+OF_FOLDERS = {
+    "emulated": ("emu", "cuda/test_roofline.py"),
+    "bench": ("bench",),
+    "browser": ("report/test_browser.py",),
+    "slow": (
+        *("ops/test_paths.py", "training/test_distributed.py", "cli/test_stopped.py", "fuzz"),
+        *("evaluation/test_eccv_caption.py", "evaluation/test_cxc.py", "evaluation/test_traps.py"),
+    ),
+}
 # Tests that share nothing with those beside them: other processes may take them.
 ALONE = ("bench", "ops/test_paths.py", "training/test_distributed.py", "emu/test_device_code.py")
 # What takes longest begins first, so that no process is left alone with it at the end.

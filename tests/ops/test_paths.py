@@ -21,7 +21,7 @@ RUN = [
     "-p",
     "no:cacheprovider",
     "-k",
-    "not emulated and not by_the_reference",
+    "not emulated and not by_the_reference and not opcheck",
 ]
 SOME_TESTS = [
     f"{HERE / 'test_cross_attention.py'}::{name}"
