@@ -83,7 +83,6 @@ def built(torch_folder, tmp_path_factory):
             "-o",
             str(module),
             *libraries,
-            "-Wl,--unresolved-symbols=ignore-in-shared-libs",
         ]
     )
     return module
