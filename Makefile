@@ -32,7 +32,7 @@ $(VENV)/.requirements: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "itm-fast needs Python 3.10 or newer: make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing requirements/dev.txt into $(VENV)"
-	$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/dev.txt
+	@$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/dev.txt
 	@touch $@
 
 # -v because pip would hide the line that says what is built, and the compiler's messages.
