@@ -42,6 +42,15 @@ def test_the_last_smaller_batch_is_left_out(collator):
     assert len(plan[7]) == 10
 
 
+def test_steps_end_with_the_run(collator):
+    plan = BatchPlan(collator, 10, 2)
+    assert torch.equal(plan[-1].caption_ids, plan[7].caption_ids)
+    assert len([*plan]) == 8  # IndexError after the last: a loop ends
+    for step in (8, -9):
+        with pytest.raises(IndexError, match=f"step is {step}; expected -8 … 7"):
+            plan[step]
+
+
 def test_shares_make_up_the_batch(collator):
     whole, parts = BatchPlan(collator, 8, 1), [BatchPlan(collator, 8, 1, rank=r, world_size=2) for r in range(2)]
     for step in range(len(whole)):

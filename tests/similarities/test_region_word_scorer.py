@@ -88,8 +88,16 @@ def test_counts_leave_vectors_out():
         (lambda r, w, n, m: RegionWordScorer(r[0], w), ValueError, "regions has shape (5, 8), expected (n_images"),
         (lambda r, w, n, m: RegionWordScorer(r, w[0]), ValueError, "words has shape (7, 8)"),
         (lambda r, w, n, m: RegionWordScorer(r, w[..., :4]), ValueError, "regions has dim 8, but words has dim 4"),
-        (lambda r, w, n, m: RegionWordScorer(r, w, m, n), ValueError, "word_counts has shape (6,), expected (30,)"),
-        (lambda r, w, n, m: RegionWordScorer(r, w, n + 0.5), TypeError, "word_counts has dtype float64"),
+        (
+            lambda r, w, n, m: RegionWordScorer(r, w, m, n),
+            ValueError,
+            "word_counts must have shape (30,), one co",
+        ),
+        (
+            lambda r, w, n, m: RegionWordScorer(r, w, n + 0.5),
+            TypeError,
+            "or None, got float64",
+        ),
         (lambda r, w, n, m: RegionWordScorer(r, w, n * 0 + 8), ValueError, "word_counts[0] is 8, expected 1 ... 7"),
         (lambda r, w, n, m: RegionWordScorer(r, w, n, m * 0), ValueError, "region_counts[0] is 0, expected 1 ... 5"),
         (lambda r, w, n, m: evaluate(RegionWordScorer(r * np.nan, w)), ValueError, "sims is NaN at row (image) 0"),
