@@ -299,8 +299,8 @@ class Cider:
         most = math.log(max(1, frequencies.most_images))
         if not math.isfinite(log_n_images) or log_n_images < most:
             raise ValueError(
-                f"log_n_images is {plain(log_n_images)}, expected a number of at least {most:.4f}: the commonest n-gram "
-                f"is in {frequencies.most_images} images, and its idf must not be negative"
+                f"log_n_images is {plain(log_n_images)}, expected a number of at least {most:.4f}: the commonest "
+                f"n-gram is in {frequencies.most_images} images, and its idf must not be negative"
             )
         self._frequencies, self._log_n_images = frequencies, log_n_images
         self._say("zero", ONE_IMAGE if log_n_images == 0 else None)

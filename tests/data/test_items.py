@@ -54,7 +54,7 @@ def test_a_plain_loader_reads_what_the_collator_does(split, loading):
         assert torch.equal(batch.region_count, want.region_counts)
         assert torch.equal(batch.image_id, want.image_ids)
         assert torch.equal(batch.caption_id, want.caption_ids)
-        assert batch.caption == [dataset.captions[index] for index in ids]
+        assert list(batch.caption) == [dataset.captions[index] for index in ids]
 
 
 def test_one_vector_an_image(tmp_path):
