@@ -71,7 +71,8 @@ def as_counts(
         hint = f"; a mask must be boolean: {name} != 0" if given.shape == shape else ""
         expected = f"({shape[0]},), one count per row of {of}"
         raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}{hint}")
-    return given.to(device, torch.int64), None
+    is_ready = given.dtype == torch.int64 and given.device == device
+    return given if is_ready else given.to(device, torch.int64), None
 
 
 def packed_counts(name: str, counts: Counts, of: str) -> Tensor:
