@@ -105,8 +105,7 @@ def _checked_counts(name: str, counts: Counts, of: str, vectors: Vectors) -> _Ch
         counts = counts.cpu()
     n, most = int(vectors.shape[0]), int(vectors.shape[1])
     normal, first = as_counts(name, counts, of, (n, most), torch.device("cpu"))
-    wrong = () if normal is None else ((normal < 1) | (normal > most)).nonzero()
-    if normal is not None and len(wrong):
+    if normal is not None and (wrong := ((normal < 1) | (normal > most)).nonzero()).numel():
         place = int(wrong[0])
         raise ValueError(f"{name}[{place}] is {int(normal[place])}, expected 1 ... {most}, the vectors that there are")
     return _Checked(normal, first)

@@ -82,6 +82,21 @@ def test_counts_leave_vectors_out():
     assert (all_words[:, short] != counted[:, short]).all()
 
 
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_masks_are_counts(name):
+    regions, words, word_counts, region_counts = embeddings()
+    similarity, _ = SIMILARITIES[name]
+    counted = RegionWordScorer(regions, words, word_counts, region_counts, similarity=similarity)
+    tile = slice(1, 5), slice(3, 29)
+    masks = np.arange(7) < word_counts[:, None], np.arange(5) < region_counts[:, None]
+    behind = RegionWordScorer(regions, words, *masks, similarity=similarity)
+    assert torch.equal(behind(*tile), counted(*tile))
+    mirrored = regions[:, ::-1].copy(), torch.from_numpy(words).flip(1), *(mask[:, ::-1] for mask in masks)
+    before = RegionWordScorer(*mirrored, similarity=similarity)
+    torch.testing.assert_close(before(*tile), counted(*tile))
+    torch.testing.assert_close(before.normalised()(*tile), counted.normalised()(*tile))
+
+
 @pytest.mark.parametrize(
     ("call", "exception", "fragment"),
     [
