@@ -103,18 +103,19 @@ def moved_to_front(vectors: Tensor, first: Tensor | None) -> Tensor:
 
 
 def _as_tensor(name: str, counts: object) -> Tensor:
-    if isinstance(counts, Tensor):
-        if counts.is_floating_point() or counts.is_complex():
-            raise TypeError(f"{name} must be {_EXPECTED}, got {counts.dtype}")
-        return counts
+    """Counts as a tensor of integers or truth values."""
+    if isinstance(counts, np.ndarray) and counts.dtype.kind in "biu":  # torch lacks byte orders, and strides below 0
+        return torch.from_numpy(counts.astype(np.bool_ if counts.dtype.kind == "b" else np.int64))
     try:
-        array = np.asarray(counts)
-    except ValueError as error:
-        raise ValueError(f"{name} must be {_EXPECTED}, got rows of several lengths") from error
-    if array.size and array.dtype.kind not in "biu":
-        given = array.dtype if isinstance(counts, np.ndarray) else f"{type(counts).__name__} of {array.dtype}"
-        raise TypeError(f"{name} must be {_EXPECTED}, got {given}")
-    return torch.from_numpy(array.astype(np.bool_ if array.dtype.kind == "b" else np.int64))
+        given = torch.as_tensor(counts)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be {_EXPECTED}, got {type(counts).__name__}: {error}") from error
+    if given.is_floating_point() or given.is_complex():
+        if not given.numel():
+            return given.to(torch.int64)  # an empty list
+        of = "" if isinstance(counts, Tensor) else f"{type(counts).__name__} of "
+        raise TypeError(f"{name} must be {_EXPECTED}, got {of}{given.dtype}")
+    return given
 
 
 def _of_mask(name: str, mask: Tensor, of: str, shape: tuple[int, int]) -> tuple[Tensor, Tensor | None]:

@@ -386,7 +386,7 @@ COUNTS = torch.tensor([5, 2, 1])
             (R, W, [5.0, 2.0, 1.0]),
             {},
             TypeError,
-            "word_counts must be a list, array or tensor of integers, a boolean mask, or None, got list of float64",
+            "word_counts must be a list, array or tensor of integers, a boolean mask, or None, got list of torch.float32",
         ),
         (
             (R, W, COUNTS.float()),

@@ -111,7 +111,7 @@ def test_masks_are_counts(name):
         (
             lambda r, w, n, m: RegionWordScorer(r, w, n + 0.5),
             TypeError,
-            "or None, got float64",
+            "or None, got ndarray of torch.float64",
         ),
         (lambda r, w, n, m: RegionWordScorer(r, w, n * 0 + 8), ValueError, "word_counts[0] is 8, expected 1 ... 7"),
         (lambda r, w, n, m: RegionWordScorer(r, w, n, m * 0), ValueError, "region_counts[0] is 0, expected 1 ... 5"),
