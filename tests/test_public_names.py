@@ -15,9 +15,9 @@ import torch
 import itm_fast
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("data", "losses", "metrics", "nn", "ops", "relevance", "similarities")
+ROOMS = ("data", "losses", "metrics", "nn", "relevance", "similarities")
 OF_NN = ("decoders", "encoders", "losses", "pooling", "similarity")
-PACKAGES = ("itm_fast", *(f"itm_fast.{room}" for room in ROOMS if room != "ops"), *(f"itm_fast.nn.{x}" for x in OF_NN))
+PACKAGES = ("itm_fast", *(f"itm_fast.{room}" for room in ROOMS), *(f"itm_fast.nn.{x}" for x in OF_NN))
 every_package = pytest.mark.parametrize("package", PACKAGES)
 
 

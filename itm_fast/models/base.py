@@ -184,6 +184,10 @@ class MatchingModel(nn.Module):
         self.loss = TripletLoss(config.margin, config.max_violation)
         self.notes: list[str] = []  # what a reader of its figures should know
 
+    def extra_repr(self) -> str:
+        """The configuration, for print(model)."""
+        return repr(self.config)
+
     def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
         """Captions as the tokens that the model takes; `tokenizer` as in `resolve_tokenizer`."""
         return CaptionTokens.from_captions(captions, self.vocabulary, tokenizer)

@@ -56,6 +56,7 @@ def test_a_folder_holds_the_whole_model(name, vocabulary, tmp_path):
     loaded = load_model(tmp_path)
     assert type(loaded) is type(model)
     assert loaded.config == model.config
+    assert repr(model.config) in repr(model)
     one, other = (scores(m, batch()) for m in (model, loaded))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert one.shape == (5, 5)
