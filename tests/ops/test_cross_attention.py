@@ -382,12 +382,7 @@ COUNTS = torch.tensor([5, 2, 1])
         ((R.int(), W.int()), {}, TypeError, "regions must be float32"),
         ((R.numpy(), W), {}, TypeError, "regions must be a torch.Tensor, got ndarray"),
         ((R, W.to("meta")), {}, ValueError, "same device, got cpu and meta"),
-        (
-            (R, W, [5.0, 2.0, 1.0]),
-            {},
-            TypeError,
-            "word_counts must be a list, array or tensor of integers, a boolean mask, or None, got list of torch.float32",
-        ),
+        ((R, W, [5.0, 2.0, 1.0]), {}, TypeError, "word_counts must be a list, .* or None, got list of torch.float32"),
         (
             (R, W, COUNTS.float()),
             {},
