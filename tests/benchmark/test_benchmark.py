@@ -142,10 +142,10 @@ def test_slow_calls_are_timed_twice():
 
 
 def test_peak_memory_of_a_call():
-    taken = extra_mb(lambda: torch.ones(8 << 20).sum())
+    taken = extra_mb(lambda: torch.ones(64 << 20).sum())  # 256 MB: much more than earlier tests leave to be used again
     if taken is None:
         pytest.skip("peaks of memory can be read on Linux only")
-    assert 30 < taken < 60
+    assert 200 < taken < 350
     assert available_mb(torch.device("cpu")) > 0
 
 
