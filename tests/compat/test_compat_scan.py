@@ -91,7 +91,7 @@ def test_missing_flags_are_named(cross_attn, flag):
 
 @DIRECTIONS
 @pytest.mark.parametrize(
-    ("flag", "known"), [("raw_feature_norm", "'clipped_l2norm', 'l2norm'"), ("agg_func", "'Mean', 'Sum'")]
+    ("flag", "known"), [("raw_feature_norm", "'clipped_l2norm', 'l1norm'"), ("agg_func", "'Mean', 'Sum'")]
 )
 def test_unknown_values_list_the_known_ones(cross_attn, flag, known):
     with pytest.raises(ValueError, match=f"{flag} must be one of .*{known}.*, got 'median'"):
