@@ -62,7 +62,7 @@ def test_a_terminal_has_them_in_its_width(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "60")
     lines = printed(capsys, "protocols").splitlines()[:-1]
     assert max(map(len, lines)) <= 60
-    assert lines[1] == f"{'':<26}mean of five folds of 1000 images;"
+    assert lines[1] == f"{'':<26}of five folds of 1000 images; 5000"
 
 
 def test_protocols(capsys):
