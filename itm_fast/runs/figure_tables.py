@@ -67,7 +67,8 @@ def latex_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     """
     rows = [(name, part, found) for name, part, found in _rows(reports) if not part.startswith("fold ")]
     columns = _columns(reports, rows, lambda name: _OF_PAPERS.fullmatch(name) is not None)
-    parts = {part for _, part, _ in rows}
+    parts = list(dict.fromkeys(part for _, part, _ in rows))
+    rows.sort(key=lambda row: parts.index(row[1]))  # what compares stands together
 
     def heading(name: str, part: str) -> str:
         return part if not name else name if len(parts) == 1 else f"{name}, {part}"

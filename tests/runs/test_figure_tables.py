@@ -126,6 +126,11 @@ def test_the_best_of_several_reports_is_bold():
     assert itm_fast.runs.latex_table is latex_table
 
 
+def test_what_compares_stands_together(folded):
+    heads = [line.partition(" &")[0] for line in latex_table({"a": folded, "b": folded}).splitlines()[7:11]]
+    assert heads == ["a, whole gallery", "b, whole gallery", "a, mean of folds", "b, mean of folds"]
+
+
 def test_the_best_is_sought_among_equals():
     """1K figures are never compared with 5K figures."""
     table = PlainTable((("", ""), ("", "x")), (("a", 1.0), ("b", 9.0), ("a, 1K", 7.0), ("b, 1K", 8.0)))
