@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -12,6 +13,8 @@ from itm_fast.cli.protocols import ABOUT
 from itm_fast.data.readers.fine_grained import _FILES
 from itm_fast.evaluation.protocols import find_protocol
 from itm_fast.registry import ENTRIES, MODELS, model_class, presets
+
+PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols.md"
 
 
 def printed(capsys, *words):
@@ -49,6 +52,9 @@ def test_sizes_of_a_protocol_are_those_it_checks(name):
     about = ABOUT[name]
     if name.removesuffix("-originals") in _FILES:
         assert _FILES[name.removesuffix("-originals")] in about.annotations
+        said = re.search(r"^\| \[`coco-fg`.*$", PROTOCOLS.read_text(encoding="utf-8"), re.MULTILINE)[0].replace(",", "")
+        assert f"{about.n_captions}" in said
+        assert f"{about.n_images}" in said or about.n_images * 5 == about.n_captions  # of images that have captions
     elif name == "positives":
         assert about.n_images is about.n_captions is None
     else:
