@@ -157,10 +157,7 @@ def test_truncated(name, share):
         (lambda: npy("a.npy", {"npts": 1, "sims": SIMS}), "a pickle, which is read only if asked for"),
         (lambda: write("a.npy", "no array"), "a.npy: not a plain .npy array"),
         (lambda: saved("a.pt", {"i2t": torch.zeros(2, 2), "t2i": torch.zeros(2, 2)}), "choose with a.pt:NAME"),
-        (
-            lambda: saved("a.pt", {"i2t": torch.zeros(2, 2)}) + ":t2i",
-            "holds i2t (2, 2); no 't2i'; perhaps you meant i2t",
-        ),
+        (lambda: saved("a.pt", {"i2t": torch.zeros(2, 2)}) + ":t2i", "holds i2t (2, 2); no 't2i'"),
         (lambda: saved("a.pt", {"sims": torch.zeros(2, 2)}) + ":sim", "no 'sim'; perhaps you meant sims; choose with"),
         (lambda: saved("a.pt", torch.zeros(2, 2)) + ":t2i", "holds a single array"),
         (lambda: saved("a.pt", {"epoch": 3}), "holds no arrays; expected one array of 2 axes"),
