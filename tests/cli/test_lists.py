@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -88,3 +90,10 @@ def test_protocols(capsys):
         "coco-1k                 recall on MSCOCO's test split, mean of five folds of 1000 images; 5000 images x 25000"
         in text
     )
+
+
+def test_they_do_not_wait_for_torch():
+    program = "import sys, itm_fast.cli.main as m\nm.main(['models'])\nm.main(['protocols'])\n"
+    program += "assert not {'torch', 'numpy', 'rich'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
