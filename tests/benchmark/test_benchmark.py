@@ -193,7 +193,7 @@ def test_compare(tmp_path):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"operator": "scan"}, "operator is 'scan', expected one of cross-attention, "),
+        ({"operator": "scan"}, "operator is 'scan'; expected one of cross-attention, "),
         ({"operator": "triplet", "n_images": 0}, "n_images is 0, expected at least 1"),
         ({"operator": "triplet", "n_images": 4, "n_captions": 5}, "triplet takes as many captions as images"),
         ({"operator": "triplet", "max_words": 5}, "max_words is no option of triplet, which has margin"),

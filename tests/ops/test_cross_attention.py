@@ -396,7 +396,7 @@ COUNTS = torch.tensor([5, 2, 1])
             r"region_counts\[1\] is 5, but regions has max_regions = 4",
         ),
         ((R[:, :0], W), {}, ValueError, "max_regions = 0"),
-        ((R, W), {"cross_attn": "t2t"}, ValueError, "cross_attn must be one of 't2i', 'i2t', got 't2t'"),
+        ((R, W), {"cross_attn": "t2t"}, ValueError, "cross_attn must be one of 'i2t', 't2i', got 't2t'"),
         ((R, W), {"raw_feature_norm": "l3norm"}, ValueError, "raw_feature_norm must be one of"),
         ((R, W), {"agg_func": "Median"}, ValueError, "agg_func must be one of"),
         ((R, W), {"lambda_lse": 0.0}, ValueError, "lambda_lse must be a finite number above 0"),
