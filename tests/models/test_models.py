@@ -69,6 +69,27 @@ def scores(model, given):
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_counts_in_every_form_mean_the_same(name, vocabulary):
+    torch.manual_seed(0)
+    model, given = model_class(name)(config(name), vocabulary).eval(), batch()
+    n, most = given.regions.shape[:2]
+    counts = torch.arange(n).clamp(min=1, max=most)
+    masks = [torch.arange(m) < c[:, None] for m, c in ((most, counts), (given.tokens.shape[1], given.word_counts))]
+
+    def scores_of(region_counts, word_counts):
+        with torch.no_grad():
+            images = model.encode_images(given.regions, region_counts)
+            return model.similarity(
+                images, model.encode_captions(given.tokens, word_counts), word_counts, region_counts
+            )
+
+    want = scores_of(counts, given.word_counts)
+    assert torch.equal(scores_of(counts.tolist(), given.word_counts.tolist()), want)
+    assert torch.equal(scores_of(counts.int(), given.word_counts.to(torch.uint8)), want)
+    assert torch.equal(scores_of(*masks), want)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_padding_changes_nothing(name, vocabulary):
     torch.manual_seed(0)
     model = model_class(name)(config(name), vocabulary).double().eval()
