@@ -1,6 +1,7 @@
 """What can be found without reading the code: names, versions, lists of names, signatures, docstrings."""
 
 import importlib
+import importlib.metadata
 import inspect
 import pydoc
 import re
@@ -15,7 +16,7 @@ import torch
 import itm_fast
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("data", "losses", "metrics", "nn", "relevance", "similarities")
+ROOMS = ("compat", "data", "losses", "metrics", "nn", "relevance", "similarities")
 OF_NN = ("decoders", "encoders", "losses", "pooling", "similarity")
 PACKAGES = ("itm_fast", *(f"itm_fast.{room}" for room in ROOMS), *(f"itm_fast.nn.{x}" for x in OF_NN))
 every_package = pytest.mark.parametrize("package", PACKAGES)
@@ -24,6 +25,14 @@ every_package = pytest.mark.parametrize("package", PACKAGES)
 def test_the_version_is_that_of_the_project():
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert itm_fast.__version__ == re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
+
+
+def test_a_checkout_that_is_not_installed_has_the_version_it_was_built_as(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    assert itm_fast.__version__ == itm_fast.build_info()["version"]
 
 
 def test_dir_lists_names_and_rooms_and_nothing_else_and_imports_no_torch():
@@ -38,7 +47,7 @@ def test_dir_lists_names_and_rooms_and_nothing_else_and_imports_no_torch():
 
 
 def test_rooms_are_reached_from_the_package_alone():
-    code = "import itm_fast; itm_fast.nn.similarity.CrossAttention, itm_fast.nn.pooling.GPO, itm_fast.metrics.ncs_at_k"
+    code = "import itm_fast; itm_fast.nn.similarity.CrossAttention, itm_fast.nn.pooling.GPO, itm_fast.compat.scan"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     with pytest.raises(AttributeError, match="module 'itm_fast' has no attribute 'no_such_name'"):
         itm_fast.no_such_name  # noqa: B018
