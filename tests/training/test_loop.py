@@ -14,7 +14,7 @@ from itm_fast.data import BatchPlan, CaptionTokens, Collator, PrecompDataset, Vo
 from itm_fast.errors import DataError
 from itm_fast.losses import SemanticMarginLoss
 from itm_fast.models import SCAN, SCANConfig, load_model
-from itm_fast.training import loop
+from itm_fast.training import loop, objective
 from itm_fast.training.log import RunLog
 from itm_fast.training.state import load_checkpoint
 
@@ -219,14 +219,14 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(made, tmp_path, monkeypatc
 
 
 def test_a_loss_that_is_no_number_stops_the_run(made, tmp_path, monkeypatch):
-    forward = loop.Objective.forward
+    forward = objective.Objective.forward
     seen = []
 
     def diverging(self, batch):
         seen.append(batch.caption_ids.tolist())
         return forward(self, batch) * (float("nan") if len(seen) == 6 else 1)
 
-    monkeypatch.setattr(loop.Objective, "forward", diverging)
+    monkeypatch.setattr(objective.Objective, "forward", diverging)
     with pytest.raises(loop.DivergedError, match=r"step 6: the loss is nan; the last checkpoint") as raised:
         run(made, save_step=2, keywords={"folder": tmp_path})
     assert str(raised.value).endswith(", ".join(map(str, seen[5])))
