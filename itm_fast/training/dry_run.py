@@ -71,7 +71,7 @@ class DryRun:
         rows = {
             "runs on": f"{self.device}, {self.precision}",
             "data": "; ".join(sizes),
-            "vocabulary": f"{self.n_words:,}, captions split by {self.tokenizer}",
+            "vocabulary": f"{self.n_words:,} entries; tokenizer: {self.tokenizer}",
             **{name: " x ".join(map(str, shape)) for name, shape in self.shapes.items()},
             "parameters": f"{self.n_parameters:,}, of which {self.n_trained:,} train; a checkpoint takes "
             f"{_size(self.checkpoint_bytes)}",

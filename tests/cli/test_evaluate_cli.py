@@ -192,6 +192,18 @@ def test_plain_progress_lines(capsys, monkeypatch):
     assert capsys.readouterr().err == "score: 50 %, about 6 s left\nscore: 100 %, about 0 s left\n"
 
 
+def test_what_was_done_before_takes_no_time(capsys, monkeypatch):
+    """Of a run that goes on at 100 of 104: the first call only says so, and the clock begins with it."""
+    clock = iter([0.0, 50.0, 56.0, 62.0])
+    monkeypatch.setattr("itm_fast.cli.console.time.monotonic", lambda: next(clock))
+    with progress_bar("train") as progress:
+        for done in (100, 101, 102):
+            progress(done, 104, since=100, status=f"loss {done}")
+    assert capsys.readouterr().err == (
+        "train: 97 %, loss 101, about 18 s left\ntrain: 98 %, loss 102, about 12 s left\n"
+    )
+
+
 def test_progress_bar_on_a_terminal(monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     with progress_bar("score") as progress:

@@ -95,6 +95,6 @@ def tokenizer_note(vocabulary: CaptionVocabulary, asked: Tokenizer | None) -> st
     if asked is None or asked == own:
         return None
     return (
-        f"WARNING: captions are split by {asked}, as asked for (--tokenizer), but the vocabulary is kept with {own}: "
+        f"WARNING: captions are split by {asked}, as asked for (--tokenizer), but the vocabulary says {own}: "
         "leave --tokenizer out to follow it"
     )
