@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,9 +16,7 @@ from itm_fast.sources.trained_model import ModelScorer
 
 DIM = 12
 UNKEPT = "which tokenizer the vocabulary was made with is not kept with it: captions are split by nltk"
-WARNING = (
-    "WARNING: captions are split by {}, as asked for (--tokenizer), but the vocabulary says {}: leave --tokenizer out"
-)
+WARNING = "WARNING: captions are split by {}, as asked for (--tokenizer), but the vocabulary says {}: leave"
 
 
 @pytest.fixture(scope="module")
@@ -74,18 +73,12 @@ def test_evaluate(data, tmp_path, capsys, kept, flag, used, note):
     saved = ["--save-results", tmp_path / "sims.npy"]
     found = report(capsys, "evaluate", "--model", tmp_path / "model", "--data", data, *flags, *saved)
     unknown, sims = expected(data, tmp_path / "model", used)
-    torch.testing.assert_close(torch.from_numpy(_array(tmp_path / "sims.npy")), sims, rtol=0, atol=0)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "sims.npy")), sims, rtol=0, atol=0)
     notes = found["conditions"]["notes"]
-    assert [one for one in notes if "are not in the vocabulary" in one][0].startswith(unknown)
+    assert next(one for one in notes if "are not in the vocabulary" in one).startswith(unknown)
     assert [one[: len(note or "")] for one in notes if "--tokenizer" in one and "not in the vocabulary" not in one] == (
         [] if note is None else [note]
     )
-
-
-def _array(path):
-    import numpy as np
-
-    return np.load(path)
 
 
 def test_old_folders_know_none(data, tmp_path, capsys):
@@ -131,7 +124,7 @@ def test_each_model_of_two_has_its_own(data, tmp_path, capsys):
     assert unknown[0] != unknown[1]
     found = report(capsys, "ensemble", *models, "--data", data, "--save-results", tmp_path / "mean.npy")
     mean = sum(one.double() for one in sims) / 2
-    torch.testing.assert_close(torch.from_numpy(_array(tmp_path / "mean.npy")), mean)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "mean.npy")), mean)
     notes = "\n".join(found["conditions"]["notes"])
     assert all(f"{model}: {share}" in notes for model, share in zip(models, unknown, strict=True))
     found = report(capsys, "rerank", "--coarse", models[0], "--fine", models[1], "--k", "10", "--data", data)
