@@ -87,7 +87,7 @@ def test_half_precision(data, name, precision):
     sizes = {"img_dim": 12, "word_dim": 8, "embed_size": 16, **SIZES.get(name, {})}
     model = model_class(name)(model_class(name).config_class(**sizes), vocabulary).eval()
     whole = slice(0, dataset.n_images), slice(0, dataset.n_captions)
-    wanted = ModelScorer(model, dataset)(*whole)
+    wanted = ModelScorer(model, dataset, batch_size=5)(*whole)
     scorer = ModelScorer(model, dataset, precision=precision, batch_size=5)
     found = scorer(*whole)
     assert found.dtype == torch.float32
