@@ -84,14 +84,15 @@ def progress_bar(description: str) -> Iterator[Bar]:
         yield _plain_lines(description)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),  # as wide as there is room
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[status]}"),
     )
     with Progress(*columns, console=console_of(sys.stderr), transient=True) as bar:

@@ -1,5 +1,6 @@
 """A model's folder, a data set and the command line about what splits captions: who is followed, and what is said."""
 
+import argparse
 import json
 import shutil
 
@@ -168,3 +169,20 @@ def test_train(data, tmp_path, capsys, kept, flag, used, note):
     found = report(capsys, "evaluate", "--model", tmp_path / "run", "--data", tmp_path / "data")
     unknown, _ = expected(tmp_path / "data", tmp_path / "run" / "best", used)
     assert any(note.startswith(unknown) for note in found["conditions"]["notes"])
+
+
+@pytest.mark.parametrize(("kept", "used"), [(None, "nltk"), ("split", "split")])
+def test_a_checkpoint_of_an_original_is_split_by_nltk(data, tmp_path, capsys, kept, used):
+    """As all the originals do, and without a note; a vocabulary that says otherwise is followed."""
+    save(data, tmp_path / "model", kept, name="scan")
+    model = load_model(tmp_path / "model")
+    options = argparse.Namespace(**{name: getattr(model.config, name) for name in model.config.__dataclass_fields__})
+    parts = [model.img_enc.state_dict(), model.txt_enc.state_dict()]
+    torch.save({"model": parts, "opt": options}, tmp_path / "model_best.pth.tar")
+    flags = ["--vocab", tmp_path / "model" / "vocab.json", "--save-results", tmp_path / "sims.npy"]
+    found = report(capsys, "evaluate", "--checkpoint", tmp_path / "model_best.pth.tar", "--data", data, *flags)
+    unknown, sims = expected(data, tmp_path / "model", used)
+    np.testing.assert_array_equal(np.load(tmp_path / "sims.npy"), sims)
+    notes = found["conditions"]["notes"]
+    assert any(note.startswith(unknown) for note in notes)
+    assert not any(note.startswith(("WARNING", UNKEPT)) for note in notes)
