@@ -55,6 +55,15 @@ class DataSetFlags:
     precision: Precision = "float32"
     """Of a model's matrix products, by torch.autocast; similarities stay float32."""
 
+    def check_runs_a_model(self, has_model: bool) -> None:
+        """Raise ValueError for a device or a precision where no model runs, as only files are evaluated."""
+        for flag, is_given in (
+            ("--device", self.device not in ("auto", "cpu")),
+            ("--precision", self.precision != "float32"),
+        ):
+            if is_given and not has_model:
+                raise ValueError(f"{flag} goes with a model or a checkpoint: files of scores are read, nothing runs")
+
     def model_options(self) -> ModelOptions:
         """What models need."""
         of_checkpoints = self.vocab, self.concepts, self.plain_captions, self.ignore_options, self.drop_blank

@@ -133,6 +133,7 @@ def _fingerprint(settings: RunSettings, prepared: Prepared) -> dict[str, Any]:
         "model_config": json.dumps(dataclasses.asdict(prepared.model.config), sort_keys=True, default=str),
         "sam": json.dumps(dataclasses.asdict(settings.sam), sort_keys=True),
         "vocabulary": prepared.model.vocabulary.fingerprint,
+        "tokenizer": prepared.model.vocabulary.tokenizer,
         "steps_per_epoch": prepared.plan.steps_per_epoch,
         "batch_size": training.batch_size,
         "accumulation_steps": training.accumulation_steps,

@@ -87,6 +87,9 @@ def test_folds_and_ks(folder, capsys):
         (["--sims", "sims.npy", "--output", "missing/report.json"], "no such folder"),
         (["--protocol", "coco"], "invalid choice 'coco' for argument '--protocol'"),
         (["--folds", "x"], "Error parsing --folds"),
+        (["--sims", "sims.npy", "--device", "cuda"], "--device goes with a model or a checkpoint"),
+        (["--sims", "sims.npy", "--precision", "bfloat16"], "--precision goes with a model or a checkpoint"),
+        (["--model", "model", "--data", ".", "--device", "gpu"], "device is 'gpu'; expected"),
         (["--protcol", "coco-1k"], "perhaps you meant --protocol"),
     ],
 )

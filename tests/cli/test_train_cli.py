@@ -216,6 +216,8 @@ def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys
     errors = capsys.readouterr().err
     assert "vocabulary was '" in errors
     assert "but now is '5 words, sha256 " in errors
+    assert train("--resume", run, "--tokenizer", "nltk") == 2
+    assert "tokenizer was 'split', but now is 'nltk'" in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
 
 

@@ -191,6 +191,13 @@ def test_a_resumed_run_must_be_the_same_run(made, tmp_path):
         run(made, keywords={"folder": tmp_path, "settings": {"batch_size": 60}, "go_on": True})
 
 
+def test_an_older_run_did_not_know_every_setting(made, tmp_path):
+    run(made, num_epochs=1, keywords={"folder": tmp_path, "settings": {"batch_size": 30}})
+    settings = {"batch_size": 30, "younger": "than that"}
+    _, losses = run(made, keywords={"folder": tmp_path, "settings": settings, "go_on": True})
+    assert len(losses) == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04 and no more"])
 def test_a_damaged_checkpoint(made, tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)
