@@ -49,9 +49,8 @@ def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, A
     model.vocabulary.save(folder / _VOCABULARY)
     with written_aside(folder / _README) as aside:
         aside.write_text(_readme(model, results), encoding="utf-8")
-    config = dataclasses.asdict(model.config)
-    card = {"format": "itm-fast model 1", "model": model.name, "config": config}
-    card["tokenizer"] = model.vocabulary.tokenizer
+    card: dict[str, Any] = {"format": "itm-fast model 1", "model": model.name}
+    card |= {"tokenizer": model.vocabulary.tokenizer, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
