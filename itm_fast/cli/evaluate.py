@@ -168,6 +168,7 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
+    args.check_runs_a_model(trained is not None)
     of_files = scorer_of_files(args)
     if of_files is not None:
         return of_files

@@ -178,7 +178,7 @@ def make_data(
         noise: Standard deviation of the noise, in units of a region's signal (both per dimension).
         captions: Captions of your own, five consecutive lines an image, as a file's path or a sequence of lines;
             the features are then made from their content words. None makes captions too.
-        tokenizer: Makes vocab.json's words of the train and dev captions; train with the same one.
+        tokenizer: Makes vocab.json's words of the train and dev captions, and is kept there where it has a name.
         overwrite: Allow a folder that holds something; this function's files in it are replaced, others stay.
         chunk_images: Images in memory at a time.
         progress: Called with (images done, images in all), first with 0 done.
@@ -216,7 +216,11 @@ def make_data(
             done += written
             report(done, total)
     # Generated words are few and all meant; rare words of people's captions are mostly misspelt.
-    vocabulary = Vocabulary.build(map(ready, _known_captions(folder)), threshold=1 if captions is None else 4)
+    vocabulary = Vocabulary.build(
+        map(ready, _known_captions(folder)),
+        threshold=1 if captions is None else 4,
+        tokenizer=None if callable(tokenizer) else tokenizer,
+    )
     vocabulary.save(folder / "vocab.json")
     made_from = "scenes and sentences of a small world" if captions is None else "given captions and their words"
     _write_readme(folder, counts, f"{made_from}, seed {seed}, noise {noise}", ready.name)
