@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,9 @@ class ReportPage:
     """Boxes of the regions, .npy of (n_images, n_regions, 4): left, top, right, bottom in pixels of the image files;
     attention is drawn over the images."""
 
+    open: bool = False
+    """Open the page in the browser."""
+
     json: bool = False
     """Print what was written as JSON."""
 
@@ -66,4 +70,15 @@ def run(args: ReportPage) -> int:
         print_json({"page": str(args.output), "bytes": size, "runs": [one.name for one in runs]})
     else:
         print(f"{args.output}: {', '.join(one.name for one in runs)}, {size / _BYTES:.1f} MB")
+    if args.open:
+        _open(args.output)
     return 0
+
+
+def _open(page: Path) -> None:
+    """Open the page in the browser, or say where it is: a machine without one has it all the same."""
+    import webbrowser
+
+    address = page.resolve().as_uri()
+    if not webbrowser.open(address):
+        print(f"no browser could be started here: open {address} in one", file=sys.stderr)

@@ -1,6 +1,7 @@
 """itm-fast evaluate --run: folders from scores and from a model, texts, names, bad input."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -56,7 +57,8 @@ def test_scores(folder, capsys):
     np.testing.assert_allclose(read.i2t.relevance, np.take_along_axis(phi, order, 1), rtol=1e-6)
     assert read.t2i.retrieved.shape == (20, 7)
     assert (read.t2i.retrieved[:, 4:] == -1).all()  # there are four images
-    assert read.curves["ks"] == [1, 2, 3, 4, 5, 6, 7]
+    assert read.curves["ks"] == list(range(1, 11))  # to the largest cut-off of the report
+    assert datetime.fromisoformat(read.date).tzinfo is not None
     assert read.captions is read.image_names is None
     assert read.attention == ()
 
@@ -96,7 +98,8 @@ def test_a_model_with_cross_attention(folder, capsys):
     read = load_run("runs")
     assert list(read.captions) == CAPTIONS
     assert read.image_names is None
-    assert read.source == {"kind": "model", "path": "model", "model": "scan", "data": ".", "split": "test"}
+    made = {"generated": False}
+    assert read.source == {"kind": "model", "path": "model", "model": "scan", "data": ".", "split": "test", **made}
     assert read.attention
     for one in read.attention:
         assert one.words == ("<start>", *CAPTIONS[one.caption].split(), "<end>")

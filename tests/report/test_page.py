@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 from dataclasses import replace
 
@@ -9,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from page_dom import parse
-from small_runs import HOSTILE, N_IMAGES, STEP, make_run
+from small_runs import HOSTILE, N_IMAGES, STEP, make_run, relevance_matrix
 
 from itm_fast.errors import DataError
 from itm_fast.report import PageOptions, render_page, write_page
-from itm_fast.report.queries import check_runs
+from itm_fast.report.chance import chance_recall
+from itm_fast.report.comparable import check_runs
 from itm_fast.runs.folder import Attention
-from itm_fast.runs.statistics import bootstrap_interval, paired_test
+from itm_fast.runs.query_results import QueryResults
+from itm_fast.runs.statistics import bootstrap_interval, both_directions, paired_test
 
 KS = (1, 5, 10)
 
@@ -89,11 +92,43 @@ def test_best_figures_are_strong(dom):
     assert len(list(rows[0].all("strong"))) < 9
 
 
-def test_relevance_table(runs, dom):
-    rows = list(dom.one(id="results").all("table"))[1].rows()
-    assert rows[1][:3] == ["NCSbetter", *(f"{runs[1].report['i2t'][f'NCS@{k}']:.1f}" for k in KS[:2])]
-    assert rows[1][-1] == f"{runs[1].report['nsum']:.1f}"
-    assert rows[3][-1] == f"{runs[1].report['nsum(N)']:.1f}"
+def with_interval(figure, values, of):
+    interval = bootstrap_interval(values, groups=of)
+    assert interval.estimate == pytest.approx(figure, rel=1e-5)
+    return f"{figure:.1f}{interval.low:.1f}–{interval.high:.1f}"
+
+
+def test_relevance_table_has_intervals(runs, dom):
+    table = list(dom.one(id="results").all("table"))[1]
+    assert "95 % bootstrap intervals" in table.one("caption").text
+    rows = {row[0]: row[1:] for row in table.rows()}
+    for run in runs:
+        for name, kept, total in (("NCS", "ncs", "nsum"), ("NCS(N)", "ncs_own_left_out", "nsum(N)")):
+            expected = [
+                with_interval(run.report[d][f"{name}@{k}"], getattr(getattr(run, d), kept)[:, place], groups(d))
+                for d in ("i2t", "t2i")
+                for place, k in enumerate(KS)
+            ]
+            both = both_directions(*(getattr(getattr(run, d), kept).sum(1) for d in ("i2t", "t2i")), groups("t2i"))
+            expected.append(with_interval(run.report[total], *both))
+            assert rows[name + run.name] == expected
+
+
+def test_a_run_without_ncs_of_queries_has_no_intervals(runs):
+    old = as_of_the_first_format(runs[0])
+    dom = parse(render_page([old], PageOptions(examples=4)))
+    table = list(dom.one(id="results").all("table"))[1]
+    assert table.rows()[0][1:3] == [f"{old.report['i2t'][f'NCS@{k}']:.1f}" for k in KS[:2]]
+    assert table.rows()[0][-1] == f"{old.report['nsum']:.1f}"
+    assert "bootstrap" not in table.one("caption").text
+    assert "date not kept" in dom.one(class_="facts").text
+    assert "most φ" not in dom.one(id="misses").one("table").text
+
+
+def as_of_the_first_format(run):
+    """A run as folders of the first format hold it."""
+    lacking = dict.fromkeys(("ncs", "ncs_own_left_out", "others_relevance"))
+    return replace(run, i2t=replace(run.i2t, **lacking), t2i=replace(run.t2i, **lacking), date="")
 
 
 def test_comparison(runs, dom):
@@ -138,7 +173,14 @@ def test_published_rows_come_with_their_source(runs, dom):
 
 
 def test_misses_that_may_be_none(runs, dom):
-    rows = dom.one(id="misses").first("table").rows()
+    table = dom.one(id="misses").first("table")
+    rows = table.rows()
+    assert [cell.text for cell in list(table.one("thead").all("tr"))[1].all("th")][3:] == [
+        "has the φ of the positive",
+        "has half of it",
+        "has the most φ of all other images’",
+        "is among the 10 of most φ",
+    ]
     assert len(rows) == 4
     for row, (direction, run) in zip(rows, [(d, r) for d in ("i2t", "t2i") for r in runs], strict=True):
         results = getattr(run, direction)
@@ -146,11 +188,37 @@ def test_misses_that_may_be_none(runs, dom):
         found, own = results.relevance[:, 0], results.positive_relevance
         counts = [len(results.ranks), len(misses)]
         counts += [sum(bool(found[q] >= share * own[q]) for q in misses) for share in (1, 0.5)]
+        others = [sorted(of_query, reverse=True) for of_query in others_of(run, direction)]
+        counts += [sum(bool(found[q] >= others[q][n - 1] - 1e-6) for q in misses) for n in (1, 10)]
         assert row[1] == str(counts[0])
         for cell, count in zip(row[2:], counts[1:], strict=True):
             total = counts[0] if cell == row[2] else counts[1]
             assert cell == f"{count}{100 * count / total:.1f} %"
     assert any(not row[3].startswith("0") or not row[4].startswith("0") for row in rows)
+
+
+def others_of(run, direction):
+    """φ of all items of other images, of every query."""
+    phi, owned = relevance_matrix()
+    return [
+        of_query[~own]
+        for of_query, own in zip(*((phi, owned) if direction == "i2t" else (phi.T, owned.T)), strict=True)
+    ]
+
+
+def test_a_column_without_any_is_left_out(runs):
+    """As with CIDEr: an annotated positive's own text is among its references, so that no other comes near."""
+    run = runs[0]
+    high = {
+        d: replace(getattr(run, d), positive_relevance=torch.full_like(getattr(run, d).positive_relevance, 9.0))
+        for d in ("i2t", "t2i")
+    }
+    dom = parse(render_page([replace(run, **high)], PageOptions(examples=0)))
+    headings = [cell.text for cell in list(dom.one(id="misses").first("thead").all("tr"))[1].all("th")]
+    assert headings[3:] == ["has the most φ of all other images’", "is among the 10 of most φ"]
+    assert all(
+        any(not row[place].startswith("0") for row in dom.one(id="misses").first("table").rows()) for place in (3, 4)
+    )
 
 
 def test_further_annotations_count_where_there_are_some(runs):
@@ -220,7 +288,7 @@ def test_the_least_a_run_can_have():
     dom = parse(render_page([run]))
     sections = {section.attributes["id"] for section in dom.all("section")}
     assert sections == {"results", "curves", "ranks", "misses", "examples", "conditions"}
-    assert len(list(dom.one(id="curves").all("svg"))) == 2
+    assert len(list(dom.one(id="curves").all("svg", class_="figure"))) == 2
     assert "image 3" in dom.one(id="examples").text
 
 
@@ -232,6 +300,162 @@ def test_folds_use_their_own_ranks():
     dom = parse(render_page([replace(run, report=report, t2i=replace(run.t2i, fold_ranks=fold_ranks))]))
     assert dom.one(id="results").first("table").rows()[0][5].endswith("100.0–100.0")
     assert "mean of 2 folds" in dom.first("header").text
+
+
+def facts_of(dom):
+    """Term -> its values at the head of the page."""
+    return {
+        fact.one("dt").text: [value.text for value in fact.all("dd")]
+        for fact in dom.one(class_="facts").children
+        if not isinstance(fact, str)
+    }
+
+
+SOURCE = {"kind": "model", "path": "runs/scan", "model": "scan", "data": "f30k", "split": "test", "generated": False}
+
+
+def test_the_head_says_what_was_evaluated(runs):
+    run = replace(runs[0], source=SOURCE, date="2026-11-29T13:40:59+01:00")
+    dom = parse(render_page([run], PageOptions(examples=0)))
+    assert facts_of(dom) == {
+        "Model": ["scan runs/scan"],
+        "Data": ["f30k, split test not marked as generated"],
+        "Evaluated": ["29 November 2026, 13:40 UTC+0100"],
+        "Chance level": [
+            f"R@1 {100 * 5 / 150:.2g} % image → caption, {100 / 30:.2g} % caption → image; rsum {RSUM:.1f}"
+        ],
+    }
+    assert not list(dom.all(class_="badge"))
+
+
+# Of 150 captions five are an image's: 1 - C(145, k) / C(150, k). Of 30 images one is a caption's: k / 30.
+RSUM = 100 * sum(1 - math.comb(145, k) / math.comb(150, k) + k / 30 for k in KS)
+
+
+def test_the_head_names_each_run_where_they_differ(runs):
+    first = replace(runs[0], source=SOURCE, date="2026-11-29T13:40:59+00:00")
+    second = replace(runs[1], source=SOURCE | {"model": "sgraf", "path": "runs/sgr"}, date=first.date)
+    dom = parse(render_page([first, second], PageOptions(examples=0)))
+    facts = facts_of(dom)
+    assert facts["Model"] == ["scan runs/scan", "sgraf runs/sgr"]
+    assert facts["Evaluated"] == ["29 November 2026, 13:40 UTC"]
+    keys = [key.attributes["class"] for key in dom.one(class_="facts").all(class_="key")]
+    assert keys == ["key series-0", "key series-1"]
+
+
+@pytest.mark.parametrize(
+    ("source", "data"),
+    [
+        (SOURCE | {"generated": True}, "f30k, split test generated: its figures say nothing of photographs"),
+        ({"kind": "sims", "path": "a.npy"}, "not named not known whether it is generated"),
+        ({"kind": "sims", "generated": "yes"}, "not named not known whether it is generated"),
+    ],
+)
+def test_the_head_says_whether_the_data_is_generated(runs, source, data):
+    dom = parse(render_page([replace(runs[0], source=source)], PageOptions(examples=0)))
+    assert facts_of(dom)["Data"] == [data]
+    badges = [badge.text for badge in dom.first("header").all(class_="badge")]
+    assert badges == (["generated data"] if source.get("generated") is True else [])
+
+
+@pytest.mark.parametrize("date", ["", "yesterday", "2026-99-99", "<b>"])
+def test_a_date_that_is_none(runs, date):
+    dom = parse(render_page([replace(runs[0], date=date)], PageOptions(examples=0)))
+    assert facts_of(dom)["Evaluated"] == ["date not kept"]
+
+
+def test_chance_is_a_row_below_recall(runs, dom):
+    (row,) = dom.one(id="results").first("table").one("tfoot").all("tr")
+    cells = [cell.text for cell in row.all() if cell.tag in ("th", "td")]
+    i2t = [100 * (1 - math.comb(145, k) / math.comb(150, k)) for k in KS]
+    t2i = [100 * k / 30 for k in KS]
+    assert cells == ["by chance", *(f"{v:.1f}" for v in i2t), "", *(f"{v:.1f}" for v in t2i), "", f"{RSUM:.1f}"]
+
+
+def test_chance_by_drawing():
+    """Images with other numbers of captions, captions without an image, folds."""
+    generator = np.random.default_rng(0)
+    owners = np.array([0, 0, 0, 1, 2, 2, 3, 3, 3, 3, -1, -1])
+    run = make_run("few", 0.5, relevance=False)
+    ranks = {"i2t": torch.zeros(4, dtype=torch.int64), "t2i": torch.from_numpy(np.where(owners < 0, -1, 0))}
+    for folds in (1, 2):
+        owned = owners if folds == 1 else owners[:10]
+        orders = {"i2t": [], "t2i": []}
+        for _ in range(4000):
+            for direction, n_queries, n_items in (("i2t", 4, len(owned)), ("t2i", len(owned), 4)):
+                scores = generator.random((n_queries, n_items))
+                truth = owned[None] == np.arange(4)[:, None]
+                images, captions = np.arange(4) // (4 // folds), np.where(owned < 0, 0, owned) // (4 // folds)
+                together = images[:, None] == captions[None]
+                if direction == "t2i":
+                    truth, together = truth.T, together.T
+                scores = np.where(together, scores, -1)
+                best = np.where(truth, scores, -2).max(1, keepdims=True)
+                rank = (scores > best).sum(1)[truth.any(1)]
+                orders[direction].append([100 * (rank < k).mean() for k in (1, 2)])
+        report = run.report | {"headline": "fold_mean" if folds > 1 else "full"}
+        report["conditions"] = report["conditions"] | {"folds": folds}
+        few = few_queries(run, report, owned, {d: found[: len(owned)] for d, found in ranks.items()})
+        for direction, drawn in orders.items():
+            assert chance_recall(few, direction, (1, 2)) == pytest.approx(np.mean(drawn, 0), abs=1.5)
+
+
+def few_queries(run, report, owners, ranks):
+    """A run of four images whose captions are theirs."""
+    lists = {
+        d: QueryResults(
+            of, of, torch.zeros(len(of), 1, dtype=torch.int64), torch.zeros(len(of), 1), of, torch.zeros(len(of)),
+            None, None, None,
+        )
+        for d, of in ranks.items()
+    }  # fmt: skip
+    return replace(
+        run,
+        report=report,
+        caption_to_image=torch.from_numpy(owners),
+        captions=None,
+        image_names=None,
+        attention=(),
+        **lists,
+    )
+
+
+def test_positives_of_another_kind_have_no_chance_level(runs):
+    report = runs[0].report | {d: runs[0].report[d] | {"n_pairs": 400} for d in ("i2t", "t2i")}
+    dom = parse(render_page([replace(runs[0], report=report)], PageOptions(examples=0)))
+    assert facts_of(dom)["Chance level"] == ["not known for positives of this kind"]
+    assert not list(dom.one(id="results").all("tfoot"))
+
+
+def test_every_figure_has_a_legend(runs, dom):
+    names = [run.name for run in runs]
+    lists = [[item.text for item in one.all("li")] for one in dom.one(id="curves").all(class_="lines")]
+    assert lists == [names, names, [f"{name}, {figure}" for name in names for figure in ("SR@k", "R@k")]]
+    assert len(list(dom.one(id="curves").all("svg", class_="line"))) == 2 + 2 + 4
+    assert [item.text for item in dom.one(id="ranks").one(class_="lines").all("li")] == names
+
+
+def test_the_navigation_is_no_part_of_what_scrolls_away(dom):
+    body = dom.one("body")
+    assert [child.tag for child in body.children if not isinstance(child, str)][:4] == ["a", "header", "nav", "main"]
+    targets = {link.attributes["href"][1:] for link in dom.one("nav").all("a")}
+    assert targets == {section.attributes["id"] for section in dom.all("section")}
+
+
+def test_twenty_examples_are_open_and_the_rest_is_text(dom):
+    open_ones = [child for child in dom.one(id="list").children if getattr(child, "tag", "") == "article"]
+    assert len(open_ones) == 20
+    rest = list(dom.one("noscript", id="rest").all("article"))
+    assert len(rest) == 20
+    ranks = [int(article.attributes["data-rank"]) for article in [*open_ones, *rest]]
+    assert ranks == sorted(ranks, reverse=True)
+    assert dom.one(id="list").attributes["data-total"] == "40"
+
+
+def test_few_examples_are_all_open(runs):
+    dom = parse(render_page(runs, PageOptions(examples=10)))
+    assert len(list(dom.one(id="list").all("article"))) == 20
+    assert not list(dom.all("noscript"))
 
 
 def test_names_that_are_equal_are_numbered(runs):
@@ -255,6 +479,16 @@ ERRORS = [
         lambda a, b: [a, replace(b, image_names=("x", *b.image_names[1:]))],
         ValueError,
         "image name 0 is '000.jpg' and 'x'",
+    ),
+    (
+        lambda a, b: [a, with_report(as_of_the_first_format(b), conditions=b.report["conditions"] | {"ks": [1, 5]})],
+        ValueError,
+        "their cut-offs are 1, 5, 10 and 1, 5;",
+    ),
+    (
+        lambda a, b: [replace(a, i2t=replace(a.i2t, ncs=a.i2t.ncs[:, :2]))],
+        DataError,
+        r"run 'worse': queries\.safetensors: i2t\.ncs has 2 columns, expected 3",
     ),
     (
         lambda a, b: [a, with_report(b, conditions=b.report["conditions"] | {"protocol": None})],
@@ -282,6 +516,8 @@ def test_runs_that_have_no_page(runs, make, exception, fragment):
     ("changes", "fragment"),
     [
         ({"ks": [1, 2]}, "curves are not of the form"),
+        ({"ks": [float("inf")], "ncs": {"i2t": [1.0], "t2i": [1.0]}}, "curves are not of the form"),
+        ({"ks": ["1"], "ncs": {"i2t": [1.0], "t2i": [1.0]}}, "curves are not of the form"),
         ({"ncs": {"i2t": ["high"], "t2i": [1.0]}, "ks": [1]}, "curves are not of the form"),
         ({"semantic_recall": {"m": [1], "k": [1], "i2t": [[1.0, 2.0]], "t2i": [[1.0]]}}, "curves are not of the form"),
     ],
