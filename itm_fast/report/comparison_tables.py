@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from itm_fast.report.published import PublishedRow
 
 _REASONS = {
-    "has the φ of the positive": forgiven,
-    "has half of it": partial(forgiven, share=0.5),
-    "has the most φ of all other images’": partial(most_relevant, n=1),
-    "is among the 10 of most φ": partial(most_relevant, n=10),
-    "is a positive in further annotations": annotated_misses,
+    "positive’s φ": forgiven,
+    "half positive’s φ": partial(forgiven, share=0.5),
+    "most φ of others": partial(most_relevant, n=1),
+    "10 of most φ": partial(most_relevant, n=10),
+    "further annotations": annotated_misses,
 }
 
 
@@ -157,7 +157,7 @@ def failure_table(runs: Sequence[Run]) -> Table:
         "Misses at rank 1 in the whole gallery, and how many of them may be none",
         ("queries", "all", "misses", *names),
         tuple(made),
-        (("", 1), ("", 2), *((("of these, what was retrieved first", len(names)),) if names else ())),
+        (("", 1), ("", 2), *((("of these, the first retrieved has, or is among", len(names)),) if names else ())),
     )
 
 

@@ -176,10 +176,10 @@ def test_misses_that_may_be_none(runs, dom):
     table = dom.one(id="misses").first("table")
     rows = table.rows()
     assert [cell.text for cell in list(table.one("thead").all("tr"))[1].all("th")][3:] == [
-        "has the φ of the positive",
-        "has half of it",
-        "has the most φ of all other images’",
-        "is among the 10 of most φ",
+        "positive’s φ",
+        "half positive’s φ",
+        "most φ of others",
+        "10 of most φ",
     ]
     assert len(rows) == 4
     for row, (direction, run) in zip(rows, [(d, r) for d in ("i2t", "t2i") for r in runs], strict=True):
@@ -215,7 +215,7 @@ def test_a_column_without_any_is_left_out(runs):
     }
     dom = parse(render_page([replace(run, **high)], PageOptions(examples=0)))
     headings = [cell.text for cell in list(dom.one(id="misses").first("thead").all("tr"))[1].all("th")]
-    assert headings[3:] == ["has the most φ of all other images’", "is among the 10 of most φ"]
+    assert headings[3:] == ["most φ of others", "10 of most φ"]
     assert all(
         any(not row[place].startswith("0") for row in dom.one(id="misses").first("table").rows()) for place in (3, 4)
     )
@@ -337,7 +337,7 @@ def test_the_head_names_each_run_where_they_differ(runs):
     second = replace(runs[1], source=SOURCE | {"model": "sgraf", "path": "runs/sgr"}, date=first.date)
     dom = parse(render_page([first, second], PageOptions(examples=0)))
     facts = facts_of(dom)
-    assert facts["Model"] == ["scan runs/scan", "sgraf runs/sgr"]
+    assert facts["Model"] == ["worse: scan runs/scan", "better: sgraf runs/sgr"]
     assert facts["Evaluated"] == ["29 November 2026, 13:40 UTC"]
     keys = [key.attributes["class"] for key in dom.one(class_="facts").all(class_="key")]
     assert keys == ["key series-0", "key series-1"]

@@ -35,10 +35,9 @@
     scroll.parentElement.dataset.more = sides.join(" ");
   };
   const resized = new ResizeObserver((entries) => { for (const entry of entries) hint(entry.target); });
-  for (const scroll of document.querySelectorAll(".scroll")) {
-    scroll.addEventListener("scroll", () => hint(scroll), { passive: true });
-    resized.observe(scroll);
-  }
+  const watch = (element) => { for (const scroll of element.querySelectorAll(".scroll")) resized.observe(scroll); };
+  document.addEventListener("scroll", (event) => { if (event.target !== document) hint(event.target); }, { capture: true, passive: true });
+  watch(document);
 
   // Attention: the regions that a word looked at, over the image.
   for (const map of document.querySelectorAll(".attention")) {
@@ -99,7 +98,10 @@
   };
   const openMore = () => {
     load();
-    list.append(...shown.slice(open, open + atATime).map((one) => one.element));
+    for (const one of shown.slice(open, open + atATime)) {
+      list.append(one.element);
+      watch(one.element);
+    }
     open = Math.min(open + atATime, shown.length);
     tell();
   };
