@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.report.queries import (
@@ -26,7 +28,7 @@ from itm_fast.runs.query_results import QueryResults
 if TYPE_CHECKING:
     from itm_fast.report.published import PublishedRow
 
-_REASONS = {
+_REASONS: dict[str, Callable[[QueryResults], Tensor | None]] = {
     "positive’s φ": forgiven,
     "half positive’s φ": partial(forgiven, share=0.5),
     "most φ of others": partial(most_relevant, n=1),

@@ -243,11 +243,13 @@ def curves_of(run: Run) -> dict[str, Any] | None:
     ks, ncs, recall = (run.curves.get(key) for key in ("ks", "ncs", "semantic_recall"))
 
     def listed(values: object, n: int) -> bool:
-        sized = isinstance(values, list) and len(values) == n
-        return sized and all(isinstance(v, (int, float)) and abs(v) < _MOST for v in values)
+        if not isinstance(values, list) or len(values) != n:
+            return False
+        return all(isinstance(v, (int, float)) and abs(v) < _MOST for v in values)
 
-    fits = isinstance(ks, list) and listed(ks, len(ks)) and isinstance(ncs, dict)
-    fits = fits and all(listed(ncs.get(d), len(ks)) for d in DIRECTIONS)
+    fits = False
+    if isinstance(ks, list) and isinstance(ncs, dict):
+        fits = listed(ks, len(ks)) and all(listed(ncs.get(d), len(ks)) for d in DIRECTIONS)
     if fits and recall is not None:
         fits = isinstance(recall, dict) and all(isinstance(recall.get(key), list) for key in ("m", "k", *DIRECTIONS))
         fits = fits and listed(recall["m"], len(recall["m"]))

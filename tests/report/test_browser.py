@@ -351,6 +351,25 @@ def test_three_runs_stand_side_by_side(opened, three_runs, width):
     assert min(one["width"] for one in answers) >= 190
 
 
+def test_a_phone_scrolls_from_run_to_run(opened, three_runs):
+    tab = opened(three_runs, viewport={"width": 360, "height": 800})
+    answers = "article.example:first-child .answer"
+    places = tab.eval_on_selector_all(answers, "all => all.map((one) => one.getBoundingClientRect().toJSON())")
+    assert len({round(one["top"]) for one in places}) == 1
+    assert places[0]["right"] < 360 < places[2]["left"]
+    more = "document.querySelector('article.example:first-child .wide').dataset.more"
+    wait_until(tab, f"{more} === 'right'")
+    tab.eval_on_selector("article.example:first-child .answers", "one => one.scrollTo(one.scrollWidth, 0)")
+    wait_until(tab, f"{more} === 'left'")
+    assert tab.eval_on_selector_all(answers, "all => all[2].getBoundingClientRect().right") <= 360
+
+
+def test_what_is_opened_later_hints_at_more_too(opened):
+    tab = opened(viewport={"width": 360, "height": 800})
+    tab.click("#more")
+    wait_until(tab, "document.querySelector('article.example:last-child .wide').dataset.more === 'right'")
+
+
 @pytest.mark.parametrize("width", [360, 1200])
 def test_nothing_scrolls_sideways_but_tables_in_their_boxes(opened, width, tmp_path):
     tab = opened(viewport={"width": width, "height": 800})
