@@ -1,14 +1,14 @@
-# Everything from a fresh clone with Python >= 3.10 and g++ or clang++:
-#   make demo     a small data set, training, evaluation, a page of results (no download)
+# Everything from a fresh clone with Python >= 3.10 (with venv and headers) and g++ >= 10 or clang++ >= 12:
+#   make demo     a small data set, training, evaluation, a page of results (no data is downloaded)
 #   make test     the tests
 #   make test-fast  some minutes' worth of them: no emulated kernels, learning, benches, browser, nor what is marked slow
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
-# TORCH_INDEX=https://download.pytorch.org/whl/cpu (an index to take torch from; without it, pip's own decides),
+# TORCH_INDEX=https://download.pytorch.org/whl/cu130 (where torch comes from: without a GPU its CPU wheels, else PyPI),
 # TEST_JOBS=4 (processes of the tests, one thread each; 0: one process with all threads), PYTEST_ARGS="-k recall".
 
 PYTHON ?= python3
 VENV ?= .venv
-TORCH_INDEX ?=
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,https://download.pytorch.org/whl/cpu)
 PYTEST_ARGS ?=
 TEST_JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BENCH ?= $(filter-out bench/_%,$(wildcard bench/*.py))
@@ -27,16 +27,23 @@ help:
 	@echo "Targets: demo test test-fast build bench lint format sanitize docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
-# The torch of an extra index wins over the plain one's because its version has a suffix (2.13.0+cpu).
-$(VENV)/.requirements: requirements/dev.txt
+# Torch comes first and alone: no other package is to come from its index. There, 2.13.0 is 2.13.0+cpu.
+$(VENV)/.demo: requirements/demo.in requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "itm-fast needs Python 3.10 or newer: make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing requirements/dev.txt into $(VENV)"
-	@$(PIP) install $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/dev.txt
+	@echo "Installing torch and what the package runs on into $(VENV) (a minute or two; torch's CPU wheel has 200 MB)"
+	@$(PIP) install --no-deps $(if $(TORCH_INDEX),--retries 2 --extra-index-url $(TORCH_INDEX)) $(shell grep ^torch== requirements/demo.in)
+	@$(PIP) install -r requirements/demo.in -c requirements/dev.txt
+	@touch $@
+
+$(VENV)/.requirements: $(VENV)/.demo requirements/dev.txt
+	@echo "Installing what tests and style need, requirements/dev.txt (less than a minute)"
+	@$(PIP) install -r requirements/dev.txt
 	@touch $@
 
 # -v because pip would hide the line that says what is built, and the compiler's messages.
-$(VENV)/.built: $(VENV)/.requirements setup.py pyproject.toml $(SOURCES)
+$(VENV)/.built: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
+	@echo "Compiling the operators (on two cores two minutes, four with the CUDA kernels)"
 	@$(BIN)/python -m pip install -v --no-build-isolation --no-deps -e . >build.log 2>&1 || { cat build.log; exit 1; }
 	@grep -h '^ *itm-fast [0-9]' build.log || true
 	@touch $@
@@ -49,13 +56,13 @@ demo: build
 # By file, so that what a file has trained or compiled serves all of its tests (tests/conftest.py).
 PYTEST := $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
 
-test: build
+test: build $(VENV)/.requirements
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-fast: build
+test-fast: build $(VENV)/.requirements
 	$(PYTEST) -m "not emulated and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)
 
-bench: build
+bench: build $(VENV)/.requirements
 	-$(PIP) install -r requirements/bench.txt
 	@for script in $(BENCH); do echo "== $$script"; $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
 
@@ -73,7 +80,7 @@ format: $(VENV)/.requirements
 sanitize: $(VENV)/.requirements
 	VENV=$(VENV) scripts/sanitize.sh $(PYTEST_ARGS)
 
-docs: build
+docs: build $(VENV)/.requirements
 	$(BIN)/python -m pytest tests/test_docs.py
 	$(PIP) install -r requirements/docs.txt
 	$(BIN)/python scripts/docs_source.py build/docs

@@ -78,6 +78,14 @@ def find_ninja() -> None:
         stop("no ninja found. Run: pip install ninja")
 
 
+def check_python_headers() -> None:
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        stop(
+            f"Python {sysconfig.get_python_version()} has no headers (no Python.h in {sysconfig.get_path('include')}). "
+            "Install them: apt install python3-dev, dnf install python3-devel."
+        )
+
+
 def default_jobs() -> int:
     """As many compilers as cores, fewer where the memory (of the machine or the container) would not suffice."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -197,6 +205,7 @@ def extensions() -> dict:
         stop(f"the CUDA kernels were asked for and cannot be built: {no_cuda}.")
     compiler = find_compiler()
     find_ninja()
+    check_python_headers()
     os.environ.setdefault("MAX_JOBS", str(default_jobs()))
     from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 

@@ -12,8 +12,9 @@ import torch
 
 import itm_fast
 from itm_fast.benchmark.memory import extra_mb
-from itm_fast.benchmark.timing import processor, time_interleaved
+from itm_fast.benchmark.timing import time_interleaved
 from itm_fast.cli.console import print_table
+from itm_fast.ops._devices import processor_name
 
 
 def arguments(argv, description, add=lambda parser: None):
@@ -41,7 +42,7 @@ def machine():
     """What ran, in a line."""
     info = itm_fast.build_info()
     return (
-        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {info['cpu_isa']}, "
+        f"{processor_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {info['cpu_isa']}, "
         f"{info['gemm_float32']}"
     )
 

@@ -1,5 +1,6 @@
-"""The values of options that are names; they stand here so that the command line knows them without torch."""
+"""The values of options that are names, and what is said to a name that is none of them; known without torch."""
 
+from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
 CrossAttn: TypeAlias = Literal["t2i", "i2t"]
@@ -23,3 +24,36 @@ ProtocolName: TypeAlias = Literal[
     "flickr30k-fg-originals",
     "positives",
 ]
+
+
+def in_order(choices: Iterable[object]) -> list[str]:
+    """Choices as messages and help list them: sorted whatever their case, without None.
+
+    Example:
+        >>> in_order(["no_norm", None, "Mean", "max"])
+        ['max', 'Mean', 'no_norm']
+    """
+    return sorted({str(choice) for choice in choices if choice is not None}, key=lambda name: (name.casefold(), name))
+
+
+def perhaps(given: object, choices: Iterable[object]) -> str:
+    """What a message says behind a name that is no choice: the nearest one, or nothing where none is near.
+
+    Args:
+        given: What was typed; nothing is said to what is a choice after all.
+        choices: What there is.
+
+    Example:
+        >>> perhaps("flickr-1k", ["coco-1k", "flickr30k-1k"]), perhaps("clip", ["scan"])
+        ('; perhaps you meant flickr30k-1k', '')
+    """
+    import difflib
+
+    names = {name.casefold(): name for name in in_order(choices)}
+    typed = str(given).casefold()
+    if not typed or str(given) in names.values():
+        return ""
+    near = [name for name in names if name.startswith(typed)]  # cut short
+    near = near or difflib.get_close_matches(typed, names, n=1)
+    near = near or [name for name in names if typed.startswith(name)]
+    return f"; perhaps you meant {names[near[0]]}" if near else ""

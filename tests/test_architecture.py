@@ -21,6 +21,7 @@ LAYERED = (
     {"cli", "benchmark"},
     {"cli", "evaluation", "sources", "relevance", "ops", "reference"},
     {"cli", "report"},
+    {"cli", "models"},
     {"losses", "nn"},
     {"ops", "reference", "nn/losses", "nn/similarity"},
     {"models", "originals", "nn/similarity", "compat"},

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from tiny_clip import write_clip
 
 from itm_fast.cli.main import COMMANDS, main
 
@@ -62,6 +63,8 @@ def command_lines(block: Block) -> list[list[str]]:
 @every_page
 def test_blocks_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
+    if "openai/clip-vit-base-patch32" in "".join(block.code for block in blocks(page) if block.kind == "python"):
+        write_clip(tmp_path / "openai" / "clip-vit-base-patch32")  # tiny, in place of the one that would be downloaded
     namespace, printed = {"__name__": "docs"}, ""
     with torch.random.fork_rng():
         for block in blocks(page):

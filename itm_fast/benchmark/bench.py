@@ -18,7 +18,7 @@ import torch
 from itm_fast.benchmark import cases
 from itm_fast.benchmark.memory import available_mb, extra_device_mb, extra_mb
 from itm_fast.benchmark.settings import BenchSettings
-from itm_fast.benchmark.timing import Call, processor, time_interleaved
+from itm_fast.benchmark.timing import Call, time_interleaved
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
@@ -192,11 +192,12 @@ def _threads(n: int | None) -> Iterator[None]:
 
 
 def _machine(device: torch.device) -> dict[str, Any]:
+    from itm_fast.ops._devices import processor_name
     from itm_fast.ops._library import build_info
 
     info = build_info()
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -92,13 +92,14 @@ class BenchSettings:
     def __post_init__(self) -> None:
         """Fill in the operator's defaults and check what does not depend on the batch."""
         if self.operator not in OPTIONS:
-            raise ValueError(f"operator is {self.operator!r}, expected one of {', '.join(OPERATORS)}")
+            near, names = choices.perhaps(self.operator, OPERATORS), ", ".join(choices.in_order(OPERATORS))
+            raise ValueError(f"operator is {self.operator!r}{near}; expected one of {names}")
         own = OPTIONS[self.operator]
         for name in sorted({name for options in OPTIONS.values() for name in options}):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, own.get(name))
             elif name not in own:
-                raise ValueError(f"{name} is no option of {self.operator}, which has {', '.join(own)}")
+                raise ValueError(f"{name} is no option of {self.operator}, which has {', '.join(sorted(own))}")
         if self.n_captions is None:
             object.__setattr__(self, "n_captions", self.n_images * (5 if self.operator == "ranking" else 1))
         for name in ("n_images", "n_captions", "dim", "repeats", "threads", "max_regions", "max_words", "k"):

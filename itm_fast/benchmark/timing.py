@@ -1,10 +1,9 @@
-"""Calls timed in turn in one process, so that a disturbance of the machine meets all of them; and what ran them."""
+"""Calls timed in turn in one process, so that a disturbance of the machine meets all of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 
 import torch
 
@@ -61,12 +60,3 @@ def _waiting_for(device: torch.device | None) -> Callable[[], object]:
     if device is not None and device.type == "cuda":
         return lambda: torch.cuda.synchronize(device)
     return lambda: None
-
-
-def processor() -> str:
-    """Name of the processor as the system has it (Linux), or "unknown processor"."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return "unknown processor"

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_error, print_json, print_table, progress_bar
+from itm_fast.cli.export import ExportFlags
 from itm_fast.cli.similarity_flags import SimilarityFlags
 
 if TYPE_CHECKING:
     from itm_fast.benchmark import BenchResult
+    from itm_fast.files.plain_tables import PlainTable
 
 _WRONG_RESULT = 1
-_OUTPUT = ("no_reference", "json", "output", "compare")
+_OUTPUT = ("no_reference", "json", "output", "compare", "export")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ class Measuring:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class Output(ExportFlags):
     """Output."""
 
     json: bool = False
@@ -123,6 +125,7 @@ def run(args: Bench) -> int:
     from itm_fast.benchmark import BenchSettings, read_medians, run_bench
 
     # Files are looked at before minutes of measuring.
+    args.check_export(json=args.json)
     if args.output is not None and not args.output.parent.is_dir():
         raise FileNotFoundError(f"{args.output.parent}: no such folder to write {args.output.name} into")
     settings = BenchSettings(**{name: value for name, value in asdict(args).items() if name not in _OUTPUT})
@@ -135,11 +138,25 @@ def run(args: Bench) -> int:
     faster = None if earlier is None else result.faster_than(earlier)
     if args.output is not None:
         result.to_json(args.output)
+    if args.exported(lambda: _table(result, faster)):
+        return 0
     if args.json:
         print_json({**result.to_dict(), **({} if faster is None else {"faster": faster})})
         return 0
     _print(result, faster)
     return 0
+
+
+def _table(result: BenchResult, faster: dict[str, float] | None) -> PlainTable:
+    """The table that is printed, unrounded."""
+    from itm_fast.files.plain_tables import PlainTable
+
+    names = ["call", "median ms", "minimum ms", "to fused", "extra MB", *([] if faster is None else ["faster by"])]
+    keys = ("name", "median_ms", "min_ms", "to_fused", "extra_mb")
+    rows = [[call[key] for key in keys] for call in result.calls]
+    if faster is not None:
+        rows = [[*row, faster.get(row[0])] for row in rows]
+    return PlainTable(tuple(("", name) for name in names), tuple(map(tuple, rows)), digits=3)
 
 
 def _print(result: BenchResult, faster: dict[str, float] | None) -> None:

@@ -32,11 +32,12 @@ class Completion:
 def run(args: Completion) -> int:
     """Print the script, and return the exit code."""
     scripts: dict[str, Callable[[Flags], str]] = {"bash": _bash, "zsh": _zsh, "fish": _fish}
-    print(scripts[args.shell](_flags()))
+    print(scripts[args.shell](all_flags()))
     return 0
 
 
-def _flags() -> Flags:
+def all_flags() -> Flags:
+    """The flags of every command, and of `train` with each model."""
     from itm_fast.cli.main import COMMANDS
     from itm_fast.cli.train import RESUME, flags_of_model
     from itm_fast.registry import MODELS

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,6 +116,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     console_of(sys.stdout).print(table, soft_wrap=True)
+
+
+def print_entries(entries: Mapping[str, Sequence[str]]) -> None:
+    """Print names with text beside each to stdout, one line a text; longer ones are wrapped on a terminal.
+
+    Args:
+        entries: by name.
+    """
+    width = max(map(len, entries)) + 2
+    rest: dict[str, Any] = {"subsequent_indent": " " * (width + 2), "break_on_hyphens": False}
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for name, texts in entries.items():
+        for number, text in enumerate(texts):
+            first = ("" if number else name).ljust(width)
+            lines = textwrap.wrap(text, max(columns, 2 * width), initial_indent=first, **rest)
+            print(*lines, sep="\n")
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from itm_fast.cli.console import print_json, print_table, progress_bar
+from itm_fast.cli.export import ExportFlags
 
 
 @dataclass(frozen=True)
-class Correlate:
+class Correlate(ExportFlags):
     """Correlate binary relevance, and CIDEr-D where the captions are given, with Crisscrossed Captions' judgements."""
 
     judgements: Path
@@ -25,12 +26,18 @@ class Correlate:
 def run(args: Correlate) -> int:
     """Correlate, print, and return the exit code."""
     from itm_fast.evaluation.human_judgement import cider_of_pairs, correlation, read_judgements
+    from itm_fast.files.plain_tables import PlainTable
 
+    args.check_export(json=args.json)
     judged = read_judgements(args.judgements)
     found = {"binary": correlation(judged.original, judged)}
     if args.captions is not None:
         with progress_bar("read captions") as progress:
             found["cider_d"] = correlation(cider_of_pairs(judged, args.captions, progress=progress), judged)
+    columns = (("", "relevance"), ("Pearson's r", "all"), ("Pearson's r", "non-GT"))
+    table = PlainTable(columns, tuple((name, *rs.values()) for name, rs in found.items()), digits=4)
+    if args.exported(lambda: table):
+        return 0
     if args.json:
         # None of binary relevance among pairs that are all non-original: it does not vary
         print_json({"n_pairs": len(judged.scores), "n_original": int(judged.original.sum()), "pearson": found})

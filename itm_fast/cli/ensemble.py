@@ -71,6 +71,7 @@ def run(args: Ensemble) -> int:
     from itm_fast.evaluation import EnsembleScorer, evaluate, search_weights
     from itm_fast.evaluation.caveats import source_notes
 
+    args.check_output()
     if len(args.ids) not in (0, 1, len(args.members)):
         raise ValueError(f"--ids has {len(args.ids)} files, expected one, or one a member: {len(args.members)}")
     search = args.search_weights_on is not None or bool(args.dev_members)

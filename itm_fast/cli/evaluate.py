@@ -101,6 +101,7 @@ def run(args: Evaluate) -> int:
     from itm_fast.evaluation import evaluate
     from itm_fast.evaluation.caveats import normalised, source_notes
 
+    args.check_output()
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
     scorer = normalised(scorer) if args.normalise else scorer

@@ -17,7 +17,12 @@ import textwrap
 import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from itm_fast.choices import in_order, perhaps
+
+if TYPE_CHECKING:
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 _METAVARS = {Path: "PATH", int: "INT", float: "FLOAT", str: "TEXT"}
 
@@ -35,13 +40,17 @@ class Flag:
     metavar: str = ""
     """Of its value; "" is a switch."""
     choices: tuple[str, ...] = ()
-    """The values there are; () where any goes."""
+    """The values there are, in the order in which they are shown; () where any goes."""
     default: str = ""
     """As a user would write it; "" where nothing is the default."""
     is_positional: bool = False
     """Required, and given by its place."""
     takes_many: bool = False
     """Values after one another."""
+
+    def __post_init__(self) -> None:
+        """Put the choices in order, wherever they come from."""
+        object.__setattr__(self, "choices", tuple(in_order(self.choices)))
 
     @property
     def is_path(self) -> bool:
@@ -84,7 +93,7 @@ def flags_of(arguments: type[Any], default: object | None = None, group: str = "
             group=heading,
             help=texts.get(field.name, ""),
             metavar=metavar,
-            choices=choices,
+            choices=tuple(map(str, choices)),
             default="None" if value is None and "None" in texts.get(field.name, "") else _as_text(value),
             is_positional=value is dataclasses.MISSING,
             takes_many=takes_many,
@@ -138,7 +147,44 @@ def _as_text(value: object) -> str:
     return "on" if value is True else str(value)
 
 
-def _value(hint: Any) -> tuple[str, tuple[str, ...], bool]:
+def choice_rules() -> ConstructorRegistry:
+    """What tyro reads flags with choices by; its own rule lists None among them, in no order, and names none as near.
+
+    Returns:
+        Of `tyro.cli`, as ``registry``.
+    """
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def of_choices(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+        metavar, choices, takes_many = _value(info.type)
+        if not choices:
+            return None
+        values = {str(choice): choice for choice in choices}
+        optional = {"None": None} if type(None) in get_args(info.type) else {}
+
+        def read(words: list[str]) -> Any:
+            for word in words:
+                if word not in values | optional:
+                    listed = ", ".join(in_order(values))
+                    raise ValueError(f"invalid choice {word!r}{perhaps(word, values)}; expected one of {listed}")
+            found = tuple((values | optional)[word] for word in words)
+            return found if takes_many else found[0]
+
+        return PrimitiveConstructorSpec(
+            nargs="*" if takes_many else 1,
+            metavar=metavar,
+            instance_from_str=read,
+            is_instance=lambda value: value is None or takes_many or value in choices,
+            str_from_instance=lambda value: list(map(str, value)) if takes_many else [str(value)],
+        )
+
+    return registry
+
+
+def _value(hint: Any) -> tuple[str, tuple[object, ...], bool]:
     """Metavar, choices and whether there are many, of a field's type."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -146,8 +192,8 @@ def _value(hint: Any) -> tuple[str, tuple[str, ...], bool]:
     if origin in (Union, types.UnionType):
         return _value(next(part for part in inner if part is not types.NoneType))
     if origin is Literal:
-        return "INT" if isinstance(inner[0], int) else "NAME", tuple(map(str, inner)), False
-    if origin in (tuple, list):
+        return "INT" if isinstance(inner[0], int) else "NAME", inner, False
+    if origin is tuple and inner:
         metavar, choices, _ = _value(inner[0])
         return metavar, choices, True
     return ("" if hint is bool else _METAVARS.get(hint, "VALUE")), (), False

@@ -16,9 +16,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from itm_fast.choices import in_order, perhaps
 from itm_fast.cli.console import print_error, print_warning
 from itm_fast.cli.failures import BAD_INPUT, explained
-from itm_fast.cli.flags import flags_of
+from itm_fast.cli.flags import choice_rules, flags_of
 from itm_fast.cli.help import about_of, asks_for_help, print_help, usage_of
 from itm_fast.cli.signals import Stopped, signals_unwind
 from itm_fast.errors import DataWarning
@@ -46,6 +47,8 @@ COMMANDS = {
     "report": Command("itm_fast.cli.report", "ReportPage", "an HTML page of runs: tables, curves, examples, attention"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),
+    "models": Command("itm_fast.cli.models", "Models", "the models there are: paper, similarity, presets"),
+    "protocols": Command("itm_fast.cli.protocols", "Protocols", "the protocols there are: what, sizes, annotations"),
     "bench": Command("itm_fast.cli.bench", "Bench", "time an operator at your shape, beside plain torch and the GEMM"),
     "completion": Command("itm_fast.cli.completion", "Completion", "completion of commands and flags for a shell"),
     "info": Command("itm_fast.cli.info", "Info", "what is built, which devices there are, what runs and why"),
@@ -111,11 +114,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     name = arguments[0].replace("_", "-")
     if name not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        perhaps = f"; perhaps you meant {near[0]}" if near else ""
-        print_error(f"no command {arguments[0]!r}{perhaps}; commands: {', '.join(COMMANDS)} (see itm-fast --help)")
+        near, names = perhaps(name, COMMANDS), ", ".join(in_order(COMMANDS))
+        print_error(f"no command {arguments[0]!r}{near}; commands: {names} (see itm-fast --help)")
         return BAD_INPUT
     return _run_command(name, arguments[1:])
 
@@ -146,6 +146,7 @@ def _parse(arguments_class: type[Any], name: str, arguments: list[str]) -> Any:
             arguments_class,
             prog=f"itm-fast {name}",
             args=arguments,
+            registry=choice_rules(),
             config=(tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalRequiredArgs),
         ),
         name,
@@ -161,7 +162,8 @@ def _said_in_one_line(parse: Callable[[], Any], name: str) -> Any:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else BAD_INPUT
         if code:
-            print_error(f"{_flatten(stderr.getvalue())} (see itm-fast {name} --help)")
+            message = _flatten(stderr.getvalue()).removeprefix("Error parsing NAME: ")  # of what has no flag
+            print_error(f"{message} (see itm-fast {name} --help)")
         return code
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from itm_fast.cli.console import print_json
+from itm_fast.cli.export import ExportFlags
+
+if TYPE_CHECKING:
+    from itm_fast.runs.folder import Run
 
 _BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
-class ReportPage:
+class ReportPage(ExportFlags):
     """Make an HTML page of runs: tables, curves, examples, attention; one file that needs no network."""
 
     runs: tuple[Path, ...]
@@ -51,8 +57,10 @@ class ReportPage:
 def run(args: ReportPage) -> int:
     """Write the page and return the exit code."""
     from itm_fast.report import PageOptions, write_page
+    from itm_fast.runs.figure_tables import figure_table, latex_table
     from itm_fast.runs.folder import load_run
 
+    args.check_export(json=args.json)
     if not args.runs:
         raise ValueError("no run given; expected one or more folders written by itm-fast evaluate --run")
     options = PageOptions(
@@ -65,13 +73,16 @@ def run(args: ReportPage) -> int:
     )
     runs = [load_run(folder) for folder in args.runs]
     write_page(runs, args.output, options)
+    if args.open:
+        _open(args.output)
+    reports = _by_name(runs)
+    if args.exported(lambda: figure_table(reports), lambda: latex_table(reports)):
+        return 0
     size = args.output.stat().st_size
     if args.json:
         print_json({"page": str(args.output), "bytes": size, "runs": [one.name for one in runs]})
     else:
         print(f"{args.output}: {', '.join(one.name for one in runs)}, {size / _BYTES:.1f} MB")
-    if args.open:
-        _open(args.output)
     return 0
 
 
@@ -82,3 +93,13 @@ def _open(page: Path) -> None:
     address = page.resolve().as_uri()
     if not webbrowser.open(address):
         print(f"no browser could be started here: open {address} in one", file=sys.stderr)
+
+
+def _by_name(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+    """The reports of runs; those of one name are told apart by a number."""
+    names = [run.name for run in runs]
+    found = {}
+    for number, run in enumerate(runs):
+        again = names[:number].count(run.name)
+        found[f"{run.name} ({again + 1})" if again else run.name] = run.report
+    return found

@@ -71,6 +71,7 @@ def run(args: Rerank) -> int:
     """Re-rank, print the report, and return the exit code."""
     from itm_fast.evaluation import rerank, search_alpha
 
+    args.check_output()
     for flag, source in (("--coarse", args.coarse), ("--fine", args.fine)):
         if source is None:
             raise ValueError(f"{flag} is missing: re-ranking takes the similarities of a fast and of a slow model")

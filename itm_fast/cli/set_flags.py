@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.choices import ProtocolName
 from itm_fast.cli.console import print_json
+from itm_fast.cli.export import ExportFlags
 from itm_fast.cli.source_flags import ModelOptions
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class NormaliseFlags:
 
 
 @dataclass(frozen=True)
-class OutputFlags:
+class OutputFlags(ExportFlags):
     """Output."""
 
     json: bool = False
@@ -111,10 +112,20 @@ class OutputFlags:
     output: Path | None = None
     """Also write the report as JSON to this file."""
 
+    def check_output(self) -> None:
+        """Look at --output and --export before minutes of evaluating; raises as ``check_export`` does."""
+        if self.output is not None and not self.output.parent.is_dir():
+            raise FileNotFoundError(f"{self.output.parent}: no such folder to write {self.output.name} into")
+        self.check_export(json=self.json)
+
     def show(self, report: Report) -> None:
-        """Write the report to --output and print it."""
+        """Write the report to --output and --export, and print it."""
+        from itm_fast.runs.figure_tables import figure_table
+
         if self.output is not None:
             report.to_json(self.output)
+        if self.exported(lambda: figure_table({"": report}), report.to_latex):
+            return
         if self.json:
             print_json(report.to_dict())
         else:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm_fast.cli.console import print_json, progress_bar
-from itm_fast.cli.flags import Flag, flags_of
+from itm_fast.cli.flags import Flag, choice_rules, flags_of
 from itm_fast.cli.help import asks_for_help, print_help
 
 if TYPE_CHECKING:
@@ -145,14 +145,10 @@ def _taken(arguments: list[str], flag: str) -> str | None:
 def _preset(name: str, preset: str | None) -> Any:
     from itm_fast.config import TrainingConfig
     from itm_fast.models.base import Preset
-    from itm_fast.registry import model_class, presets
+    from itm_fast.registry import find_preset, model_class
 
-    kind, found = model_class(name), presets(name)
-    if preset is None:
-        return Preset(kind.config_class(), TrainingConfig())
-    if preset not in found:
-        raise ValueError(f"{name} has no preset {preset!r}; presets: {', '.join(found)}")
-    return found[preset]
+    kind = model_class(name)
+    return Preset(kind.config_class(), TrainingConfig()) if preset is None else find_preset(name, preset)
 
 
 def _parts(settings: RunSettings, options: RunOptions) -> dict[str, object]:
@@ -198,6 +194,7 @@ def _parsed(arguments: list[str], name: str, settings: RunSettings, options: Run
         prog=f"itm-fast train {name}",
         args=arguments,
         default=flags(**parts),
+        registry=choice_rules(),
         config=(tyro.conf.OmitArgPrefixes,),  # --max-violation and --no-max-violation: presets differ in it
     )
     settings = dataclasses.replace(
@@ -220,14 +217,15 @@ def _found(data: DataConfig) -> DataConfig:
 
 
 def _overview() -> str:
+    from itm_fast.choices import in_order
     from itm_fast.registry import MODELS, preset_names
 
     width = max(map(len, MODELS))
     lines = ["usage: itm-fast train MODEL [--preset NAME] [FLAGS]", "       itm-fast train --resume FOLDER [FLAGS]", ""]
     lines += ["models and their presets:"]
-    for name in MODELS:
+    for name in in_order(MODELS):
         indent = " " * (width + 4)
-        presets = textwrap.wrap(", ".join(preset_names(name)), 76 - width, break_on_hyphens=False)
+        presets = textwrap.wrap(", ".join(in_order(preset_names(name))), 76 - width, break_on_hyphens=False)
         lines.append(f"  {name:<{width}}  " + f"\n{indent}".join(presets))
     lines += ["", "itm-fast train MODEL --help lists the flags with their defaults and units.", ""]
     lines += ["several processes: torchrun --nproc-per-node 2 -m itm_fast train MODEL FLAGS"]

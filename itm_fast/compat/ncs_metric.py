@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, in_order, perhaps
 from itm_fast.metrics import ncs_at_k, semantic_recall_at_k
 
 _SCORES = ("hard", "soft", "NCS")
@@ -61,7 +61,8 @@ class Metric:
         """
         unknown = [name for name in score if name not in _SCORES]
         if isinstance(score, str) or unknown:
-            raise ValueError(f"score is {score!r}, expected a list of {', '.join(_SCORES)}")
+            near = perhaps(unknown[0], _SCORES) if unknown else ""
+            raise ValueError(f"score is {score!r}, expected a list of {', '.join(in_order(_SCORES))}{near}")
         if recall_type not in ("recall", "vse_recall"):
             raise ValueError(f'recall_type is {recall_type!r}, expected "recall" or "vse_recall"')
         if list(recall_thresholds) != sorted(recall_thresholds):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.choices import CrossAttn
+from itm_fast.ops import _checks
 from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.ops.triplet import triplet_loss
 
@@ -83,8 +84,7 @@ class ContrastiveLoss(nn.Module):
         """
         super().__init__()
         cross_attn = _flag(opt, "cross_attn")
-        if cross_attn not in ("t2i", "i2t"):
-            raise ValueError(f"opt.cross_attn must be 't2i' or 'i2t', got {cross_attn!r}")
+        _checks.check_choice("opt.cross_attn", cross_attn, CrossAttn)
         self.opt, self.margin, self.max_violation = opt, margin, max_violation
 
     def forward(self, im: Tensor, s: Tensor, s_l: Sequence[int] | Tensor) -> Tensor:

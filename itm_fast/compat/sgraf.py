@@ -4,12 +4,12 @@ from model import EncoderSimilarity        ->  from itm_fast.compat.sgraf import
 """
 
 from collections.abc import Sequence
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from itm_fast.nn.similarity.sgraf import ModuleName, SGRAFSimilarity
+from itm_fast.ops import _checks
 
 
 class EncoderSimilarity(SGRAFSimilarity):
@@ -32,9 +32,7 @@ class EncoderSimilarity(SGRAFSimilarity):
         Raises:
             ValueError: `module_name` is another, or a size is below 1.
         """
-        names = get_args(ModuleName)
-        if module_name not in names:
-            raise ValueError(f"module_name must be one of {', '.join(map(repr, names))}, got {module_name!r}")
+        _checks.check_choice("module_name", module_name, ModuleName)
         super().__init__(embed_size, sim_dim, module_name="SGR" if module_name == "SGR" else "SAF", sgr_step=sgr_step)
 
     def forward(  # type: ignore[override]  # the original's names

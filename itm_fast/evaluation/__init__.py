@@ -5,6 +5,7 @@ from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs
 from itm_fast.evaluation.rerank import AlphaSearch, rerank, search_alpha
 from itm_fast.evaluation.weight_search import WeightSearch, search_weights
 from itm_fast.files.ids import Ids, read_ids
+from itm_fast.runs.figure_tables import latex_table
 from itm_fast.runs.folder import Run, load_run, save_run
 from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
@@ -26,6 +27,7 @@ __all__ = [
     "WeightSearch",
     "evaluate",
     "extract_embeddings",
+    "latex_table",
     "load_dual_encoder",
     "load_run",
     "read_embeddings",

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, perhaps
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.ranks import BothTopK, check_query, stream_ranks, stream_topk
@@ -85,8 +85,9 @@ def ncs_at_k(
     """
     check_query(query)
     ks = checked_ks(ks)
-    if variant not in ("released", "eq5", "order", "soft"):
-        raise ValueError(f'variant is {variant!r}, expected "released", "eq5", "order" or "soft"')
+    if variant not in ("eq5", "order", "released", "soft"):
+        near = perhaps(variant, ("eq5", "order", "released", "soft"))
+        raise ValueError(f'variant is {variant!r}, expected "eq5", "order", "released" or "soft"{near}')
     if variant == "soft" and m is None:
         raise ValueError('variant "soft" needs m, the number of related images')
     if m is not None and check_m(m) and variant not in ("eq5", "soft"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, perhaps
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.positives import Positives, positives_of
@@ -125,7 +125,10 @@ def _of_captions(scores: Tensor, captions: Tensor, positives: Positives) -> tupl
 def check_query(query: str) -> None:
     """Raise ValueError unless ``query`` names a direction."""
     if query not in ("image", "caption"):
-        raise ValueError(f'query is {query!r}, expected "image" (captions are retrieved) or "caption" (images are)')
+        near = perhaps(query, ("caption", "image"))
+        raise ValueError(
+            f'query is {query!r}, expected "caption" (images are retrieved) or "image" (captions are){near}'
+        )
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, perhaps
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.ranks import ranks
@@ -87,7 +87,8 @@ def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
 def check_positives(positives: str) -> None:
     """Raise ValueError unless ``positives`` is "any" or "all"."""
     if positives not in ("any", "all"):
-        raise ValueError(f'positives is {positives!r}, expected "any" (R^V) or "all" (R)')
+        near = perhaps(positives, ("any", "all"))
+        raise ValueError(f'positives is {positives!r}, expected "all" (R) or "any" (R^V){near}')
 
 
 def recall_of_ranks(best: Tensor, ks: Sequence[int]) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, perhaps
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives, positives_of
 from itm_fast.metrics.ranks import check_query, stream_ranks, stream_topk
@@ -80,7 +80,8 @@ def semantic_recall_at_k(
     ks = checked_ks(ks)
     check_m(m)
     if variant not in ("paper", "released"):
-        raise ValueError(f'variant is {variant!r}, expected "paper" or "released"')
+        near = perhaps(variant, ("paper", "released"))
+        raise ValueError(f'variant is {variant!r}, expected "paper" or "released"{near}')
     scorer = as_scorer(sims)
     truth = positives_of(scorer, captions_per_image, caption_to_image)
     source = as_relevance(relevance, scorer.n_images, scorer.n_captions)

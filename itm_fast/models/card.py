@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from itm_fast.choices import in_order
 from itm_fast.data.text.caption_vocabulary import load_vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
@@ -120,7 +121,9 @@ def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
 def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:
     card = read_json(path)
     if not isinstance(card, dict) or card.get("model") not in MODELS or not isinstance(card.get("config"), dict):
-        raise DataError(f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(MODELS)}')
+        raise DataError(
+            f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(in_order(MODELS))}'
+        )
     kind = model_class(card["model"])
     try:
         return kind, kind.config_class(**card["config"])

@@ -1,7 +1,7 @@
 """VSRN: regions that reason about each other, one vector an image; a captioning head helps while training."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset
 from itm_fast.nn.decoders.captioning import CaptioningHead
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.reasoning import DataName, ReasoningRegionEncoder
+from itm_fast.ops import _checks
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class VSRNConfig(MatchingConfig):
         for name in ("input_dropout_p", "rnn_dropout_p"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
-        if self.encoder not in get_args(DataName):
-            raise ValueError(f"encoder must be 'coco_precomp' or 'f30k_precomp', got {self.encoder!r}")
+        _checks.check_choice("encoder", self.encoder, DataName)
 
 
 _F30K = VSRNConfig(max_violation=True)

@@ -10,6 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from itm_fast.choices import in_order, perhaps
 from itm_fast.ops import _library
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -19,7 +20,8 @@ def check_choice(name: str, value: object, alias: object) -> None:
     """Raises ValueError unless `value` is one of the strings of the Literal `alias`."""
     options = get_args(alias)
     if value not in options:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+        listed = ", ".join(map(repr, in_order(options)))
+        raise ValueError(f"{name} must be one of {listed}, got {value!r}{perhaps(value, options)}")
 
 
 def check_finite(name: str, value: float, *, positive: bool) -> float:

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias, overload
 import torch
 from torch import Tensor
 
+from itm_fast.choices import in_order, perhaps
 from itm_fast.ops import _checks, _library
 from itm_fast.ops.triplet import Reduction, fake_loss, scale_gradient, setup_gradient
 
@@ -199,8 +200,8 @@ def check_options(sampling: str, variant: str, t2i_margin: str, *, sampled: bool
     _checks.check_choice("variant", variant, Variant)
     _checks.check_choice("t2i_margin", t2i_margin, T2IMargin)
     if sampled and sampling not in _SAMPLINGS[variant]:
-        names = ", ".join(map(repr, _SAMPLINGS[variant]))
-        raise ValueError(f"sampling must be one of {names} for variant {variant!r}, got {sampling!r}")
+        names, near = ", ".join(map(repr, in_order(_SAMPLINGS[variant]))), perhaps(sampling, _SAMPLINGS[variant])
+        raise ValueError(f"sampling must be one of {names} for variant {variant!r}, got {sampling!r}{near}")
     if t2i_margin == "column" and variant != "fixed":
         raise ValueError(f"t2i_margin 'column' exists for variant 'fixed' only, got variant {variant!r}")
 

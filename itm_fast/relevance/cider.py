@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from itm_fast.choices import perhaps
 from itm_fast.data.text.tokenizers import CaptionTokenizer, resolve_tokenizer
 from itm_fast.errors import warn
 from itm_fast.ops import _library
@@ -74,7 +75,8 @@ class Cider:
     ) -> None:
         """Check the options; nothing is fitted yet."""
         if variant not in ("cider_d", "cider"):
-            raise ValueError(f'variant is {variant!r}, expected "cider_d" or "cider"')
+            near = perhaps(variant, ("cider", "cider_d"))
+            raise ValueError(f'variant is {variant!r}, expected "cider" or "cider_d"{near}')
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MAX_N:
             raise ValueError(f"n is {n!r}, expected an integer from 1 to {MAX_N}")
         if not isinstance(sigma, (int, float)) or not math.isfinite(sigma) or sigma <= 0:
@@ -315,7 +317,8 @@ def _resolve(tokenizer: Tokenizer) -> CaptionTokenizer:
     if tokenizer == "characters":
         return CaptionTokenizer("characters", character_tokens, finds_sentences=True)
     if tokenizer != "split" and not callable(tokenizer):
-        raise ValueError(f'tokenizer is {tokenizer!r}; expected "split", "ptb", "characters" or a callable')
+        near = perhaps(tokenizer, ("characters", "ptb", "split"))
+        raise ValueError(f'tokenizer is {tokenizer!r}; expected "characters", "ptb", "split" or a callable{near}')
     return resolve_tokenizer(tokenizer)
 
 

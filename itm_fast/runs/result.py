@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from itm_fast.files.writing import written_aside
+from itm_fast.runs.figure_tables import PARTS, figure_table, latex_table
 
 _DIRECTIONS = {"i2t": "image -> caption", "t2i": "caption -> image"}
 _DEFINITION = (
@@ -28,15 +30,7 @@ _SET_DEFINITIONS = {
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
-_EXTRAS = {
-    "coarse": "coarse stage",
-    "cxc": "CxC",
-    "eccv": "ECCV Caption",
-    "pmrp": "plausible matches",
-    "originals": "originals only",
-    "t2t": "CxC t2t",
-    "i2i": "CxC i2i",
-}
+_EXTRAS = {**PARTS, "t2t": "CxC t2t", "i2i": "CxC i2i"}
 _SAMPLED = (
     "Correlation with human scores: Spearman over half of the queries with one pair each, mean and std of samples;\n"
     "it depends on which column is the query: compare like with like."
@@ -102,6 +96,35 @@ class Report(Mapping[str, Any]):
         """
         with written_aside(path) as aside:
             aside.write_text(json.dumps(self._results, indent=2) + "\n", encoding="utf-8")
+
+    def to_pandas(self) -> Any:
+        """Every figure as a data frame; `pandas.concat({"SCAN": a.to_pandas(), "SGR": b.to_pandas()})` compares.
+
+        Returns:
+            A `pandas.DataFrame` with a row a gallery, fold or set of positives ("whole gallery", "fold 1", "mean of
+            folds", "ECCV Caption", ...) and a column a figure ("i2t R@1", ..., "rsum"); NaN where a row has none.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError as error:
+            raise ImportError("Report.to_pandas needs pandas, an optional library: pip install pandas") from error
+        table = figure_table({"": self})
+        return pandas.DataFrame.from_records(table.rows, columns=table.names, index="part")
+
+    def to_latex(self, name: str = "") -> str:
+        """The figures that papers print, as a LaTeX table: I2T R@1 R@5 R@10, T2I R@1 R@5 R@10, rsum.
+
+        Args:
+            name: stands in the first column; "" has the gallery there. `itm_fast.runs.latex_table` puts several reports
+                into one table.
+
+        Returns:
+            A tabular; needs the package booktabs.
+        """
+        return latex_table({name: self})
 
     def __str__(self) -> str:
         """A table, its definitions, and the conditions."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.choices import perhaps
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
 from itm_fast.files.reading import read_array, read_arrays, read_header, read_json
@@ -221,7 +222,7 @@ def _chosen(path: Path, arrays: Mapping[str, Array], name: str | None, ndim: int
         return arrays[fitting[0]]
     held = ", ".join(f"{key} {tuple(array.shape)}" for key, array in arrays.items()) or "no arrays"
     wanted = "an array" if ndim is None else f"one array of {_axes(ndim)}"
-    missing = f"no {name!r}" if name is not None else f"expected {wanted}"
+    missing = f"no {name!r}{perhaps(name, arrays)}" if name is not None else f"expected {wanted}"
     raise DataError(f"{path}: holds {held}; {missing}; choose with {path.name}:NAME")
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from itm_fast.data.readers.captioned_images import CaptionedImages, find_images
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
+from itm_fast.ops import _checks
 from itm_fast.sources.dual_encoder import DualEncoder, Inputs, weights_digest
 from itm_fast.sources.embedding_files import CARD, ITEMS, OWNERS, PROGRESS, EmbeddedSet, mapped, read_embeddings
 
@@ -72,8 +73,7 @@ def extract_embeddings(
     for name, size in (("batch_size", batch_size), ("caption_batch_size", caption_batch_size), ("workers", workers)):
         if size < 1:
             raise ValueError(f"{name} is {size}, expected at least 1")
-    if stored_dtype not in get_args(StoredDtype):
-        raise ValueError(f"stored_dtype is {stored_dtype!r}, expected float32 or float16")
+    _checks.check_choice("stored_dtype", stored_dtype, StoredDtype)
     if not items.captions:
         raise ValueError("items has no captions, expected at least one")
     folder = Path(folder)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.choices import Query
+from itm_fast.choices import Query, perhaps
 from itm_fast.similarities.tiles import Progress, Tiles, everything, tile_sims
 
 Normalisation: TypeAlias = Literal["none", "zscore", "rank"]
@@ -165,7 +165,8 @@ def fit_normaliser(
     """
     n_sims = tile_sims(chunk_bytes)
     if kind not in ("none", "zscore", "rank"):
-        raise ValueError(f'normalise is {kind!r}, expected "none", "zscore" or "rank"')
+        near = perhaps(kind, ("none", "rank", "zscore"))
+        raise ValueError(f'normalise is {kind!r}, expected "none", "rank" or "zscore"{near}')
     if kind == "none":
         return _as_it_is, sampled_scale(tiles, n_sims)
     bounds = everything(tiles.scorer)

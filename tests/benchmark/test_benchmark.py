@@ -142,10 +142,10 @@ def test_slow_calls_are_timed_twice():
 
 
 def test_peak_memory_of_a_call():
-    taken = extra_mb(lambda: torch.ones(8 << 20).sum())
+    taken = extra_mb(lambda: torch.ones(64 << 20).sum())  # 256 MB: much more than earlier tests leave to be used again
     if taken is None:
         pytest.skip("peaks of memory can be read on Linux only")
-    assert 30 < taken < 60
+    assert 200 < taken < 350
     assert available_mb(torch.device("cpu")) > 0
 
 
@@ -193,7 +193,7 @@ def test_compare(tmp_path):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"operator": "scan"}, "operator is 'scan', expected one of cross-attention, "),
+        ({"operator": "scan"}, "operator is 'scan'; expected one of cross-attention, "),
         ({"operator": "triplet", "n_images": 0}, "n_images is 0, expected at least 1"),
         ({"operator": "triplet", "n_images": 4, "n_captions": 5}, "triplet takes as many captions as images"),
         ({"operator": "triplet", "max_words": 5}, "max_words is no option of triplet, which has margin"),

@@ -29,6 +29,9 @@ TYPED = [
     ("itm-fast train scan --preset f30k-i-t-l", "f30k-i-t-lse"),
     ("itm-fast train sgraf --no-max", "--no-max-violation"),
     ("itm-fast completion zs", "zsh"),
+    ("itm-fast mod", "models"),
+    ("itm-fast pro", "protocols"),
+    ("itm-fast ensemble a b --exp", "--export"),
 ]
 
 

@@ -75,6 +75,21 @@ def test_without_the_extra_the_page_is_left_out(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "demo" / "run" / "run.json").is_file()
 
 
+def test_stages_are_announced_and_the_last_line_is_the_address_of_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # the folder is given relative to it
+    assert call("demo") == 0
+    printed = capsys.readouterr()
+    said = [line for line in printed.err.splitlines() if " of 4: " in line]
+    assert [line.partition(" of 4: ")[0] for line in said] == ["1", "2", "3", "4"]
+    assert printed.out.splitlines()[-1].endswith(f" file://{tmp_path}/demo/report.html")
+
+
+def test_durations_are_those_of_the_default_sizes():
+    assert demo._duration(demo.Demo(), "data", "training").endswith("s on two cores")
+    assert demo._duration(demo.Demo(seed=3), "data")
+    assert demo._duration(demo.Demo(n_train=10**6), "data") == ""
+
+
 def test_comparison(done):
     comparison = done[1]["comparison"]
     assert (comparison["n_images"], comparison["n_captions"], comparison["dim"]) == (12, 60, 8)

@@ -207,7 +207,10 @@ def test_given_weights_and_ids(run):
         (["ensemble", "test.npy", "test.npy", "--dev-members", "dev.npy"], "--dev-members has 1"),
         (["ensemble", "t2i", "i2t", "--search-weights-on", "dev", "--weights", "1", "0", *DATA], "exclude each other"),
         (["ensemble", "test.npy", "data/vocab.json", *DATA], "data/vocab.json"),
-        (["ensemble", "test.npy", "test.npy", "--normalise", "minmax"], "invalid choice 'minmax'"),
+        (
+            ["ensemble", "test.npy", "test.npy", "--normalise", "minmax"],
+            "--normalise: invalid choice 'minmax'; expected one of none, rank, zscore",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_code_2(run, flags, fragment):

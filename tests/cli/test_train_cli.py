@@ -117,7 +117,10 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
         (["--train_split", "nowhere"], "nowhere_ims.npy: no such file; splits present: dev, test, train"),
         (["--batch_size", "1000"], "batch_size is 1000, but the training split has only 150 captions"),
         (["--vocab_path", "/nowhere.json"], "/nowhere.json: no such file"),
-        (["--agg_func", "Median"], "invalid choice 'Median'"),
+        (
+            ["--agg_func", "Median"],
+            "--agg-func: invalid choice 'Median'; perhaps you meant Mean; expected one of LogSumExp, Max, Mean, Sum",
+        ),
         (["--max_violations"], "--max_violations"),
         (["--device", "gpu"], "device is 'gpu'; expected \"auto\""),
         (["--data_percent", "0"], "data_percent must be above 0"),
@@ -134,8 +137,8 @@ def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
 @pytest.mark.parametrize(
     ("arguments", "fragment"),
     [
-        (["clip"], "no model 'clip'; models: vsepp, scan"),
-        (["scan", "--preset", "f8k"], "scan has no preset 'f8k'; presets: f30k-t-i-lse"),
+        (["clip"], "no model 'clip'; models: chan, cvse, esl"),
+        (["scan", "--preset", "f8k"], "scan has no preset 'f8k'; presets: coco-i-t-avg"),
         (["--resume", "/nowhere"], "/nowhere/train.json: no such file; expected the folder of a run"),
     ],
 )
@@ -175,7 +178,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(data, tmp_path, capsys):
 
 def test_help(capsys):
     assert train("--help") == 0
-    assert "scan       f30k-t-i-lse" in capsys.readouterr().out
+    assert "scan       coco-i-t-avg, coco-i-t-lse" in capsys.readouterr().out
     assert train("scan", "--help") == 0
     assert "--lambda-softmax" in capsys.readouterr().out
     assert train() == 2

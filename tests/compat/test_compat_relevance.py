@@ -79,7 +79,7 @@ def test_metric_prints_and_takes_other_similarities(capsys):
     ("change", "fragment"),
     [
         ({"score": "hard"}, "score is 'hard'"),
-        ({"score": ["softer"]}, "expected a list of hard, soft, NCS"),
+        ({"score": ["softer"]}, "expected a list of hard, NCS, soft"),
         ({"recall_type": "r"}, "recall_type is 'r'"),
         ({"recall_thresholds": [5, 1]}, "expected ascending"),
         ({"sims": np.ones((10, 50))}, r"sims has shape \(10, 50\) and metric \(250, 50\)"),

@@ -91,7 +91,7 @@ def test_missing_flags_are_named(cross_attn, flag):
 
 @DIRECTIONS
 @pytest.mark.parametrize(
-    ("flag", "known"), [("raw_feature_norm", "'clipped_l2norm', 'l2norm'"), ("agg_func", "'Mean', 'Sum'")]
+    ("flag", "known"), [("raw_feature_norm", "'clipped_l2norm', 'l1norm'"), ("agg_func", "'Mean', 'Sum'")]
 )
 def test_unknown_values_list_the_known_ones(cross_attn, flag, known):
     with pytest.raises(ValueError, match=f"{flag} must be one of .*{known}.*, got 'median'"):
@@ -99,7 +99,7 @@ def test_unknown_values_list_the_known_ones(cross_attn, flag, known):
 
 
 def test_unknown_direction():
-    with pytest.raises(ValueError, match=r"opt\.cross_attn must be 't2i' or 'i2t', got 'both'"):
+    with pytest.raises(ValueError, match=r"opt\.cross_attn must be one of 'i2t', 't2i', got 'both'"):
         scan.ContrastiveLoss(Namespace(cross_attn="both"))
     with pytest.raises(AttributeError, match="--cross_attn"):
         scan.ContrastiveLoss(Namespace())

@@ -23,5 +23,5 @@ def test_golden_scores_under_the_originals_names(kind):
 
 
 def test_what_the_paper_does_not_have_is_refused():
-    with pytest.raises(ValueError, match="module_name must be one of 'SGR', 'SAF', got 'AVE'"):
+    with pytest.raises(ValueError, match="module_name must be one of 'SAF', 'SGR', got 'AVE'"):
         EncoderSimilarity(16, 8)

@@ -169,7 +169,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
             "expects 5000 images x 25000 captions, given 1000 x 5000",
         ),
         (lambda s: evaluate(s[:10, :50], protocol="flickr30k-1k"), ValueError, "given 10 x 50"),
-        (lambda s: evaluate(s, protocol="flickr30k"), ValueError, "protocol is 'flickr30k', expected one of"),
+        (
+            lambda s: evaluate(s, protocol="flickr30k"),
+            ValueError,
+            "protocol is 'flickr30k'; perhaps you meant flickr30k-1k; expected one of",
+        ),
         (lambda s: evaluate(s, protocol="flickr30k-1k", folds=5), ValueError, "has no folds"),
         (lambda s: evaluate(s, folds=3), ValueError, "n_images = 1000 is not a multiple"),
         (lambda s: evaluate(s, folds=0), ValueError, "folds is 0"),

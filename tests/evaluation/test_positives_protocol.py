@@ -154,7 +154,7 @@ def test_broken_files(case, tmp_path):
         ({"annotations": "x"}, ValueError, "annotations has no use without a protocol"),
         ({"protocol": "coco-5k", "ids": Ids([1])}, ValueError, "ids has no use with protocol coco-5k"),
         ({"protocol": "eccv", "annotations": RelevantPairs(Ids([1]), {}, {})}, TypeError, "reads a folder of files"),
-        ({"protocol": "cxd"}, ValueError, "expected one of flickr30k-1k"),
+        ({"protocol": "cxd"}, ValueError, "perhaps you meant cxc; expected one of coco-1k"),
     ],
 )
 def test_options(case, options, exception, fragment):

@@ -90,7 +90,7 @@ def test_every_flag_of_the_encoders_is_used(vocabulary):
     [
         ({"embed_size": 0}, ValueError, "embed_size must be an integer of at least 1, got 0"),
         ({"img_dim": "10"}, ValueError, "img_dim must be an integer"),
-        ({"cross_attn": "both"}, ValueError, "cross_attn must be one of 't2i', 'i2t', got 'both'"),
+        ({"cross_attn": "both"}, ValueError, "cross_attn must be one of 'i2t', 't2i', got 'both'"),
         ({"raw_feature_norm": "l3norm"}, ValueError, "raw_feature_norm must be one of"),
         ({"agg_func": "Median"}, ValueError, "agg_func must be one of"),
         ({"precomp_enc_type": "grid"}, ValueError, "precomp_enc_type must be one of"),

@@ -192,8 +192,8 @@ def test_region_models_know_no_warm_up(vocabulary):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"precomp_enc_type": "grid"}, "precomp_enc_type must be one of 'basic', 'backbone'"),
-        ({"backbone_source": "vgg19"}, "backbone_source must be one of 'detector', 'wsl'"),
+        ({"precomp_enc_type": "grid"}, "precomp_enc_type must be one of 'backbone', 'basic'"),
+        ({"backbone_source": "vgg19"}, "backbone_source must be one of 'detector', 'imagenet'"),
         ({"img_dim": 2048}, "img_dim must be 256, the width of detector's cells, got 2048"),
         ({"input_scale_factor": 1.1}, "makes images of 281 pixels; expected a multiple of 32"),
         ({"input_scale_factor": 1e-3}, "makes images of 0 pixels"),

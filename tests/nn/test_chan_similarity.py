@@ -169,7 +169,11 @@ def test_bad_input_is_named(flags, changed, error, fragment):
 @pytest.mark.parametrize(
     ("flags", "error", "fragment"),
     [
-        ({"coding_type": "VHA"}, ValueError, "coding_type must be one of 'VHACoding', 'THACoding', 'VSACoding'"),
+        (
+            {"coding_type": "VHA"},
+            ValueError,
+            "coding_type must be one of 'THACoding', 'VHACoding', 'VSACoding', got 'VHA'; perhaps you meant VHACoding",
+        ),
         ({"pooling_type": "LSE"}, ValueError, "pooling_type must be one of 'LSEPooling'"),
         ({"alpha": 0.0}, ValueError, "alpha must be a finite number above 0, got 0.0"),
         ({"belta": None}, TypeError, "belta must be a number, got NoneType"),

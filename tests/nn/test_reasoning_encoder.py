@@ -49,5 +49,8 @@ def test_starts_as_the_identity_and_any_number_of_regions():
     assert features.shape == (3, 6)
     assert regions.shape == (3, 9, 6)
     torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
-    with pytest.raises(ValueError, match="data_name must be 'coco_precomp' or 'f30k_precomp', got 'coco'"):
+    with pytest.raises(
+        ValueError,
+        match="data_name must be one of 'coco_precomp', 'f30k_precomp', got 'coco'; perhaps you meant coco_precomp",
+    ):
         ReasoningRegionEncoder(5, 6, data_name="coco")

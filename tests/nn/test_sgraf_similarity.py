@@ -209,7 +209,7 @@ def test_bad_input_is_named(changed, error, fragment):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"module_name": "AVE"}, "module_name must be one of 'SGR', 'SAF', got 'AVE'"),
+        ({"module_name": "AVE"}, "module_name must be one of 'SAF', 'SGR', got 'AVE'"),
         ({"sgr_step": 0}, "sgr_step must be at least 1, got 0"),
         ({"sim_dim": 0}, "sim_dim must be at least 1, got 0"),
     ],

@@ -40,25 +40,26 @@ def with_gradients(operator, vectors, theta, counts):
     return pooled.detach(), *(x.grad for x in leaves)
 
 
+def assert_equal_to_rounding(inputs):
+    """Each result and gradient is a sum of at most `most` or `dim` products, whose factors are below these bounds."""
+    vectors, theta, _ = inputs
+    _, most, dim = vectors.shape
+    bound = (most + dim) * max(1.0, float(vectors.nan_to_num().abs().max())) * 4  # no cotangent is larger than 4
+    want = with_gradients(reference.generalised_pooling, *inputs)
+    for found, exact in zip(with_gradients(generalised_pooling, *inputs), want, strict=True):
+        assert float((found - exact).abs().max()) <= bound * torch.finfo(torch.float64).eps
+
+
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_pooled_vectors_and_gradients_equal_the_reference(sizes, ties):
-    inputs = made(*sizes, ties=ties)
-    want = with_gradients(reference.generalised_pooling, *inputs)
-    for found, exact in zip(with_gradients(generalised_pooling, *inputs), want, strict=True):
-        assert relative_error(found, exact) < 1e-14
+    assert_equal_to_rounding(made(*sizes, ties=ties))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 70), st.integers(1, 35), st.integers(0, 99))
 def test_any_shape(n, most, dim, seed):
-    inputs = made(n, most, dim, seed=seed, ties=bool(seed % 2))
-    for found, exact in zip(
-        with_gradients(generalised_pooling, *inputs),
-        with_gradients(reference.generalised_pooling, *inputs),
-        strict=True,
-    ):
-        assert relative_error(found, exact) < 1e-14
+    assert_equal_to_rounding(made(n, most, dim, seed=seed, ties=bool(seed % 2)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -105,7 +105,7 @@ def test_reads_what_late_interaction_writes_in_one_line():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"agg_func": "Median"}, "agg_func must be one of 'LogSumExp', 'Mean', 'Sum', 'Max', got 'Median'"),
+        ({"agg_func": "Median"}, "agg_func must be one of 'LogSumExp', 'Max', 'Mean', 'Sum', got 'Median'"),
         ({"lambda_lse": 0}, "lambda_lse must be a finite number above 0, got 0"),
         ({"cross_attn": "i2i"}, "cross_attn"),
     ],

@@ -83,8 +83,12 @@ PAIRS = torch.tensor([1, 2, 0])
         ({"margin_max": NAN}, ValueError, "margin_max must be a finite number, got nan"),
         ({"margin_min": "0"}, TypeError, "margin_min must be a number, got str"),
         ({"margin_min": 2.0}, ValueError, "margin_min must be at most margin_max, got 2.0 and 1.0"),
-        ({"sampling": "hardset"}, ValueError, "sampling must be one of 'hardest', .* got 'hardset'"),
-        ({"sampling": "soft"}, ValueError, "'RS' for variant 'fixed', got 'soft'"),
+        (
+            {"sampling": "hardset"},
+            ValueError,
+            "sampling must be one of 'all', .* got 'hardset'; perhaps you meant hardest",
+        ),
+        ({"sampling": "soft"}, ValueError, "'SN' for variant 'fixed', got 'soft'"),
         ({"sampling": "all", "variant": "literal"}, ValueError, "for variant 'literal', got 'all'"),
         (
             {"sampling": "all", "variant": "released"},
@@ -92,7 +96,7 @@ PAIRS = torch.tensor([1, 2, 0])
             "for variant 'released', got 'all'",
         ),
         ({"variant": "paper"}, ValueError, "variant must be one of 'fixed', 'literal', 'released', got 'paper'"),
-        ({"t2i_margin": "both"}, ValueError, "t2i_margin must be one of 'row', 'column', got 'both'"),
+        ({"t2i_margin": "both"}, ValueError, "t2i_margin must be one of 'column', 'row', got 'both'"),
         ({"t2i_margin": "column", "variant": "literal"}, ValueError, "t2i_margin 'column' .* got variant 'literal'"),
         ({"image_ids": PAIRS[:2]}, ValueError, r"image_ids must have shape \(3,\), one per pair, got \(2,\)"),
         ({"image_ids": SIMS[0]}, TypeError, "image_ids must be int64, got torch.float32"),
@@ -107,7 +111,7 @@ PAIRS = torch.tensor([1, 2, 0])
             r"negatives\[1\]\[1\] is 3",
         ),
         ({"generator": 3}, TypeError, "generator must be a torch.Generator or None, got int"),
-        ({"reduction": "none"}, ValueError, "reduction must be one of 'sum', 'mean', got 'none'"),
+        ({"reduction": "none"}, ValueError, "reduction must be one of 'mean', 'sum', got 'none'"),
         ({"sampling": "all", "return_negatives": True}, ValueError, "return_negatives needs one negative per query"),
     ],
 )

@@ -206,7 +206,7 @@ SIMS = torch.rand(3, 3)
         ({"image_ids": torch.zeros(3)}, TypeError, "image_ids must be int64, got torch.float32"),
         ({"image_ids": torch.arange(4)}, ValueError, r"image_ids must have shape \(3,\), one per pair, got \(4,\)"),
         ({"image_ids": torch.arange(3, device="meta")}, ValueError, "image_ids must be on the device of sims, cpu"),
-        ({"reduction": "none"}, ValueError, "reduction must be one of 'sum', 'mean', got 'none'"),
+        ({"reduction": "none"}, ValueError, "reduction must be one of 'mean', 'sum', got 'none'"),
     ],
 )
 def test_bad_input_is_named(arguments, error, fragment):

@@ -121,6 +121,17 @@ def test_no_ninja(machine: Machine):
     assert last_line(machine.build()).endswith("no ninja found. Run: pip install ninja")
 
 
+def test_no_python_headers(machine: Machine):
+    machine.program("c++", "g++ (GCC) 12.2.0")
+    machine.program("ninja", "1.13.0")
+    code = "import sysconfig; known = sysconfig.get_path\n"
+    code += "sysconfig.get_path = lambda name, *more: '/nowhere' if name == 'include' else known(name, *more)"
+    (machine.folder / "sitecustomize.py").write_text(code)
+    line = last_line(machine.build())
+    assert "no Python.h in /nowhere" in line
+    assert "apt install python3-dev" in line
+
+
 def toolkit(machine: Machine, release: str) -> None:
     """A folder that is taken for the CUDA toolkit."""
     (machine.folder / "cuda" / "bin").mkdir(parents=True)

@@ -76,5 +76,6 @@ def test_by_protocol(protocol, n_rows):
 
 
 def test_unknown_protocol():
-    with pytest.raises(ValueError, match="protocol is 'flickr', expected one of flickr30k-1k"):
+    with pytest.raises(ValueError, match="protocol is 'flickr'; perhaps you meant flickr30k-") as raised:
         published_results("flickr")
+    assert "; expected one of coco-1k, " in str(raised.value)

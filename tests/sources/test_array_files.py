@@ -158,6 +158,7 @@ def test_truncated(name, share):
         (lambda: write("a.npy", "no array"), "a.npy: not a plain .npy array"),
         (lambda: saved("a.pt", {"i2t": torch.zeros(2, 2), "t2i": torch.zeros(2, 2)}), "choose with a.pt:NAME"),
         (lambda: saved("a.pt", {"i2t": torch.zeros(2, 2)}) + ":t2i", "holds i2t (2, 2); no 't2i'"),
+        (lambda: saved("a.pt", {"sims": torch.zeros(2, 2)}) + ":sim", "no 'sim'; perhaps you meant sims; choose with"),
         (lambda: saved("a.pt", torch.zeros(2, 2)) + ":t2i", "holds a single array"),
         (lambda: saved("a.pt", {"epoch": 3}), "holds no arrays; expected one array of 2 axes"),
         (lambda: saved("a.pt", 7), "holds a int, expected a tensor"),

@@ -295,7 +295,7 @@ def test_two_spaces_are_no_dual_encoder(extract, place):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"caption_batch_size": -1}, "caption_batch_size is -1"),
         ({"workers": 0}, "workers is 0"),
-        ({"stored_dtype": "float64"}, "stored_dtype is 'float64'"),
+        ({"stored_dtype": "float64"}, "stored_dtype must be one of 'float16', 'float32', got 'float64'"),
     ],
 )
 def test_bad_options(options, fragment, extract):

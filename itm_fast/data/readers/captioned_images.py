@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from itm_fast.choices import in_order, perhaps
 from itm_fast.data.readers.caption_entries import caption_entries, read_caption_json
 from itm_fast.data.readers.caption_lines import read_caption_lines
 from itm_fast.errors import DataError
@@ -192,7 +193,8 @@ def _karpathy(path: Path, images: list[Any], split: str) -> list[_Entry]:
         captions = [sentence["raw"] for sentence in sentences]
         entries.append(_Entry(name, _id(image.get("cocoid"), name), image.get("filepath", ""), captions, ids))
     if not entries:
-        raise DataError(f"{path}: has no images of split {split!r}; splits: {', '.join(sorted(splits))}")
+        near = perhaps(split, splits)
+        raise DataError(f"{path}: has no images of split {split!r}{near}; splits: {', '.join(in_order(splits))}")
     return entries
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from itm_fast.choices import perhaps
 from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.data.readers.feature_file import FeatureFile
 from itm_fast.data.readers.ownership import CAPTIONS_PER_IMAGE, Ownership, found_owners, given_owners
@@ -132,7 +133,9 @@ class CaptionedSplit(ABC):
             return path
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: no such folder; expected one with {name}. {self._hint}")
-        raise FileNotFoundError(f"{path}: no such file; splits present: {_existing_splits(self.folder)}. {self._hint}")
+        splits = _existing_splits(self.folder)
+        present = f"splits present: {', '.join(splits) or 'none'}{perhaps(self.split, splits)}"
+        raise FileNotFoundError(f"{path}: no such file; {present}. {self._hint}")
 
     def _owners_path(self) -> Path | None:
         places = [self.folder / f"{self.split}_owners.{suffix}" for suffix in ("txt", "npy", "npz", "json")]
@@ -179,10 +182,10 @@ class CaptionedSplit(ABC):
         self.caption_to_image, self.captions_per_image = ownership.caption_to_image, ownership.captions_per_image
 
 
-def _existing_splits(folder: Path) -> str:
+def _existing_splits(folder: Path) -> list[str]:
     splits = {path.name.removesuffix("_ims.npy") for path in folder.glob("*_ims.npy")}
     splits |= {path.name.removesuffix("_caps.txt") for path in folder.glob("*_caps.txt")}
-    return ", ".join(sorted(splits)) or "none"
+    return sorted(splits)
 
 
 def _named_lines(numbers: list[int]) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from itm_fast.choices import perhaps
+
 Tokenizer = Literal["nltk", "split"] | Callable[[str], list[str]]
 """Name of a tokenizer, or a callable from the caption as written to its tokens (which lower-cases if it wants to)."""
 
@@ -82,7 +84,8 @@ def resolve_tokenizer(tokenizer: Tokenizer = "nltk") -> CaptionTokenizer:
         return CaptionTokenizer("split", _split_lowered, finds_sentences=True)
     if tokenizer == "nltk":
         return _nltk_tokenizer()
-    raise ValueError(f'tokenizer is {tokenizer!r}; expected "nltk", "split" or a callable')
+    near = perhaps(tokenizer, ("nltk", "split"))
+    raise ValueError(f'tokenizer is {tokenizer!r}; expected "nltk", "split" or a callable{near}')
 
 
 def tokenize(caption: str, tokenizer: Tokenizer = "nltk") -> list[str]:

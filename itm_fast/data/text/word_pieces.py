@@ -21,6 +21,9 @@ PAD, UNK, CLS, SEP, MASK = SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MAS
 
 _CONTINUES = "##"
 _CASED = 0.01  # share of pieces with capitals, from which on a vocabulary is cased: bert-base-cased has 0.4
+_LOWER_CASE_OF = {  # by the SHA-256 of a vocab.txt
+    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3": True,  # bert-base-uncased
+}
 _SAVED, _TEXT, _WHOLE, _OPTIONS = "word_pieces", "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
 
@@ -153,8 +156,8 @@ class WordPieces:
 
         Args:
             path: The file, or a folder with tokenizer.json, or with vocab.txt and perhaps tokenizer_config.json.
-                Without the latter, a vocab.txt of an uncased BERT is known by its pieces, of which fewer than one in a
-                hundred has a letter that is lowered: there may be an odd one.
+                Without the latter, bert-base-uncased's vocab.txt is known by its hash, another of an uncased BERT by
+                its pieces, of which fewer than one in a hundred has a letter that is lowered: there may be an odd one.
 
         Returns:
             The word pieces.
@@ -206,6 +209,9 @@ def _read_text(path: Path) -> tuple[list[str], bool]:
     options = _json_object(options_path) if options_path.is_file() else {}
     if "do_lower_case" in options:
         return pieces, _lower_case(options, "do_lower_case", "tokenize_chinese_chars")
+    known = _LOWER_CASE_OF.get(hashlib.sha256(path.read_bytes()).hexdigest())
+    if known is not None:
+        return pieces, known
     # Not str.isupper: nothing lowers U+211D, the sign of the real numbers, which bert-base-uncased holds.
     n_capitalised = sum(piece != piece.lower() for piece in pieces if piece[:1] != "[")
     return pieces, n_capitalised < _CASED * len(pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from itm_fast.choices import ProtocolName
+from itm_fast.choices import ProtocolName, in_order, perhaps
 from itm_fast.evaluation.protocols._protocol import Protocol
 from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K, CXC, CXC_IMAGE_TEXT, ECCV
 from itm_fast.evaluation.protocols.flickr30k import FLICKR30K_1K
@@ -14,8 +14,12 @@ _OF_FIXED_SIZE = {protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K
 
 def check_protocol(name: str) -> None:
     """Raise ValueError unless there is a protocol of that name."""
-    if name not in get_args(ProtocolName):
-        raise ValueError(f"protocol is {name!r}, expected one of {', '.join(get_args(ProtocolName))}")
+    names = get_args(ProtocolName)
+    if name not in names:
+        raise ValueError(
+            f"protocol is {name!r}{perhaps(name, names)}; expected one of {', '.join(in_order(names))} "
+            "(itm-fast protocols says what each is)"
+        )
 
 
 def find_protocol(name: str) -> Protocol:

@@ -1,11 +1,12 @@
 """VSRN's image encoder: regions reason over their relations, then a GRU gathers them."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from itm_fast.nn.encoders.regions import initialised_linear
+from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
 
 DataName = Literal["coco_precomp", "f30k_precomp"]
@@ -68,8 +69,7 @@ class ReasoningRegionEncoder(nn.Module):
             ValueError: `data_name` is unknown.
         """
         super().__init__()
-        if data_name not in get_args(DataName):
-            raise ValueError(f"data_name must be 'coco_precomp' or 'f30k_precomp', got {data_name!r}")
+        _checks.check_choice("data_name", data_name, DataName)
         self.data_name = data_name
         self.fc = initialised_linear(img_dim, embed_size)
         self.img_rnn = nn.GRU(embed_size, embed_size, 1, batch_first=True)

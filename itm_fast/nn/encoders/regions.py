@@ -2,12 +2,13 @@
 
 import math
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from itm_fast.nn.linear import TileLinear
+from itm_fast.ops import _checks
 
 PrecompEncType = Literal["basic", "weight_norm"]
 
@@ -48,8 +49,7 @@ class RegionEncoder(nn.Module):
             ValueError: `precomp_enc_type` is unknown.
         """
         super().__init__()
-        if precomp_enc_type not in get_args(PrecompEncType):
-            raise ValueError(f"precomp_enc_type must be 'basic' or 'weight_norm', got {precomp_enc_type!r}")
+        _checks.check_choice("precomp_enc_type", precomp_enc_type, PrecompEncType)
         self.no_imgnorm = no_imgnorm
         self.fc = (WeightNormLinear if precomp_enc_type == "weight_norm" else initialised_linear)(img_dim, embed_size)
 

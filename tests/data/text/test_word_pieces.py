@@ -1,5 +1,6 @@
 """Word pieces: the ids of a plain re-implementation of BERT's tokenizer, files of every form, what is refused."""
 
+import hashlib
 import json
 import re
 import sys
@@ -151,6 +152,17 @@ def as_transformers_does(folder, pieces):
     vocabulary = str(as_text(folder, pieces))
     transformers.BertTokenizer(vocabulary, do_lower_case=pieces.lower_case).save_pretrained(folder / "new")
     return folder / "new"
+
+
+def test_a_published_vocabulary_is_known_by_its_hash(tmp_path, monkeypatch):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIALS, "Dog", "Cat"]) + "\n")
+    assert not WordPieces.load(path).lower_case
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr("itm_fast.data.text.word_pieces._LOWER_CASE_OF", {digest: True})
+    assert WordPieces.load(path).lower_case
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')  # what its owner says of it counts
+    assert not WordPieces.load(path).lower_case
 
 
 @pytest.mark.parametrize("written", [as_saved, as_text, as_text_with_options, as_transformers_does])

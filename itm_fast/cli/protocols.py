@@ -1,0 +1,102 @@
+"""`itm-fast protocols`: the protocols there are, what each evaluates, and which annotations it needs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from itm_fast.choices import ProtocolName
+from itm_fast.cli.console import print_entries, print_json
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """List the protocols of `itm-fast evaluate --protocol`: what each evaluates, sizes and annotations."""
+
+    json: bool = False
+    """Print one JSON object instead of text."""
+
+
+@dataclass(frozen=True)
+class About:
+    """A protocol in words; known here without torch, and compared by the tests with what the protocols check.
+
+    Attributes:
+        evaluates: what is reported.
+        n_images: images in the gallery; None: as the annotations or the user say.
+        n_captions: captions, likewise.
+        annotations: what --annotations is; None: none is needed.
+        needs_embeddings: whether similarities alone are not enough.
+    """
+
+    evaluates: str
+    n_images: int | None
+    n_captions: int | None
+    annotations: str | None = None
+    needs_embeddings: bool = False
+
+
+_CXC = "folder of Crisscrossed-Captions: {}_test.csv (github.com/google-research-datasets/Crisscrossed-Captions, data/)"
+_FINE = "folder with {0}_ann.json, {0}_img_filenames.npy (github.com/cwj1412/MSCOCO-Flikcr30K_FG)"
+_ORIGINALS = "the same without the distractors: another, easier test"
+
+ABOUT: dict[ProtocolName, About] = {
+    "flickr30k-1k": About("recall on Flickr30K's test split", 1000, 5000),
+    "coco-1k": About("recall on MSCOCO's test split, mean of five folds of 1000 images", 5000, 25000),
+    "coco-5k": About("recall on MSCOCO's whole test split, the folds beside it", 5000, 25000),
+    "eccv": About(
+        "coco-5k, CxC recall, and ECCV Caption's mAP@R and R-Precision; PMRP where its files are",
+        5000,
+        25000,
+        "in the package eccv_caption (pip install eccv-caption); or a folder with its files",
+    ),
+    "cxc": About(
+        "CxC recall of image-text, text-text and image-image retrieval, and correlations with ratings",
+        5000,
+        25000,
+        _CXC.format("{sts,sis,sits}"),
+        needs_embeddings=True,
+    ),
+    "cxc-image-text": About(
+        "CxC recall of image-text retrieval and its correlation with ratings, of any model",
+        5000,
+        25000,
+        _CXC.format("sits"),
+    ),
+    "coco-fg": About(
+        "recall with MSCOCO-FG's refined captions, in a pool with distractor images",
+        31244,
+        25000,
+        _FINE.format("MSCOCO_FG"),
+    ),
+    "coco-fg-originals": About(_ORIGINALS, 5000, 25000, _FINE.format("MSCOCO_FG")),
+    "flickr30k-fg": About(
+        "recall with Flickr30K-FG's refined captions, in a pool with distractor images",
+        6867,
+        5000,
+        _FINE.format("Flickr30K_FG"),
+    ),
+    "flickr30k-fg-originals": About(_ORIGINALS, 1000, 5000, _FINE.format("Flickr30K_FG")),
+    "positives": About(
+        "recall, mAP@R and R-Precision on any data set with any positives a query",
+        None,
+        None,
+        ".json or .npz with image_ids, caption_ids, image_to_captions or caption_to_images",
+    ),
+}
+
+
+def run(args: Protocols) -> int:
+    """Print them, and return the exit code."""
+    names = sorted(ABOUT)
+    if args.json:
+        print_json({name: asdict(ABOUT[name]) for name in names})
+        return 0
+    print_entries({name: _texts(ABOUT[name]) for name in names})
+    print("\nitm-fast evaluate --protocol NAME [--annotations FOLDER] evaluates by one; without one any sizes do")
+    return 0
+
+
+def _texts(about: About) -> list[str]:
+    sizes = "any size" if about.n_images is None else f"{about.n_images} images x {about.n_captions} captions"
+    needs = "; needs embeddings, similarities are not enough" if about.needs_embeddings else ""
+    return [f"{about.evaluates}; {sizes}", f"annotations: {about.annotations or 'none'}{needs}"]
