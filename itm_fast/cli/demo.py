@@ -267,7 +267,8 @@ def _evaluate(args: Demo, model: SCAN) -> tuple[dict[str, Any], Run]:
     with progress_bar("3 evaluate") as progress:
         relevance = Cider().fit(references).encode(references)
         report = evaluate(scorer, relevance, ks=KS, m=2 * step, keep=keep, progress=progress)
-    kept = keep.run(report, name="demo", captions=test.captions, scorer=scorer, source={"kind": "demo"})
+    source = {"kind": "demo", "model": "scan", "data": str(test.folder), "split": "test", "generated": True}
+    kept = keep.run(report, name="demo", captions=test.captions, scorer=scorer, source=source)
     return {**report.to_dict(), "chance": _chance(test.n_images, step)}, kept
 
 
