@@ -133,7 +133,7 @@ def run(args: Demo) -> int:
         print_json(results)
     else:
         print(f"\n{results['seconds']:.0f} s in all. Data, model, report.json and report.md: {args.folder}. Next:")
-        print(f"   itm-fast evaluate --model {args.folder}/model --data {args.folder}/data --tokenizer split")
+        print(f"   itm-fast evaluate --model {args.folder}/model --data {args.folder}/data")
         print(f"A page with every query, for a browser: {page}")
     return _exit_code(results["comparison"]["largest_difference"])
 
