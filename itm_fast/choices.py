@@ -9,6 +9,9 @@ RawFeatureNorm: TypeAlias = Literal[
 ]
 AggFunc: TypeAlias = Literal["LogSumExp", "Mean", "Sum", "Max"]
 
+WordTokenizer: TypeAlias = Literal["nltk", "split"]  # of captions, into the words of a vocabulary
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of matrix products, by torch.autocast
+
 Query: TypeAlias = Literal["image", "caption"]  # which of the two looks for the other
 
 ProtocolName: TypeAlias = Literal[

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from itm_fast.choices import Precision, WordTokenizer
 from itm_fast.ops import _checks
 from itm_fast.ops.semantic_margin import Sampling, T2IMargin, Variant
 
 Optim = Literal["adam", "adamw"]
-Precision = Literal["float32", "bfloat16", "float16"]
 Criterion = Literal["rsum", "nsum"]
 Subset = Literal["first", "random"]
 Tracker = Literal["tensorboard", "wandb"]
@@ -32,8 +32,8 @@ class DataConfig:
     vocab_path: Path | None = None
     """Vocabulary file, or a folder with {data_name}_vocab.json or .pkl; None: vocab.json of the data set, or, where
     there is none, the words that the captions of train and dev hold at least four times. BERT brings its own."""
-    tokenizer: Literal["nltk", "split"] = "nltk"
-    """Splits captions into words: the one that the vocabulary was made with. BERT brings its own."""
+    tokenizer: WordTokenizer | None = None
+    """Splits captions into words; None: the one that the vocabulary is kept with, or nltk. BERT brings its own."""
     cider_tokenizer: Literal["split", "ptb", "characters"] = "split"
     """Splits captions for CIDEr, of SAM and of nsum: at white space, as pycocoevalcap does, or into characters, for
     scripts without blanks between words."""
@@ -116,7 +116,7 @@ class TrainingConfig:
     seed: int = 0
     """Of initialisation, order and every random choice."""
     device: str = "auto"
-    """Where to train: "auto" is CUDA where there is a device, "cpu", "cuda", "cuda:1"."""
+    """Where to train: "auto" is CUDA where there are a device and kernels for it; "cpu", "cuda", "cuda:1"."""
     workers: int = 0
     """Processes that read features ahead of the training."""
     log_step: int = 10

@@ -9,7 +9,7 @@ TESTS = Path(__file__).parent
 OF_FOLDERS = {
     "emulated": ("emu", "cuda/test_roofline.py"),
     "bench": ("bench",),
-    "browser": ("report/test_browser.py",),
+    "browser": ("report/test_browser.py", "report/test_browser_widths.py"),
     "slow": (
         *("ops/test_paths.py", "training/test_distributed.py", "cli/test_stopped.py", "fuzz"),
         *("evaluation/test_eccv_caption.py", "evaluation/test_cxc.py", "evaluation/test_traps.py"),

@@ -9,9 +9,9 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,8 +53,23 @@ def console_of(stream: TextIO) -> Console:
     )
 
 
+class Bar(Protocol):
+    """What moves a bar."""
+
+    def __call__(self, done: int, total: int, /, *, since: int = 0, status: str = "") -> None:
+        """Show how much is done.
+
+        Args:
+            done: of the whole.
+            total: the whole.
+            since: what was done before this began, which took no time of it.
+            status: a few words beside it.
+        """
+        ...
+
+
 @contextmanager
-def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(description: str) -> Iterator[Bar]:
     """Progress with the time left, on stderr: a bar on a terminal, elsewhere a line every few seconds.
 
     Args:
@@ -71,31 +86,41 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int], None]]:
         yield _plain_lines(description)
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=None),  # as wide as there is room
         TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[status]}"),
     )
     with Progress(*columns, console=console_of(sys.stderr), transient=True) as bar:
-        task = bar.add_task(description, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(description, total=None, status="")
+
+        def move(done: int, total: int, /, *, since: int = 0, status: str = "") -> None:
+            # The first update is where the library's estimate begins, so that it knows of `since` by itself.
+            bar.update(task, completed=done, total=total, status=status)
+
+        yield move
 
 
-def _plain_lines(description: str) -> Callable[[int, int], None]:
+def _plain_lines(description: str) -> Bar:
     started = last = time.monotonic()
 
-    def progress(done: int, total: int) -> None:
-        nonlocal last
+    def progress(done: int, total: int, /, *, since: int = 0, status: str = "") -> None:
+        nonlocal started, last
         now = time.monotonic()
-        if now - last < _SECONDS_BETWEEN_LINES or not done:
+        if done <= since:
+            started = now
+        if now - last < _SECONDS_BETWEEN_LINES or done <= since:
             return
         last = now
-        left = (now - started) * (total - done) / done
-        print(f"{description}: {100 * done / total:.0f} %, about {left:.0f} s left", file=sys.stderr, flush=True)
+        left = (now - started) * (total - done) / (done - since)
+        said = ", ".join([f"{description}: {100 * done / total:.0f} %", *filter(None, [status])])
+        print(f"{said}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
     return progress
 

@@ -43,8 +43,8 @@ class FileFlags:
 class ComputeFlags:
     """Computing."""
 
-    device: str = "cpu"
-    """Where the model runs, such as cuda or cuda:1."""
+    device: str = "auto"
+    """Where the model runs: "auto" is CUDA where there is a device; "cpu", "cuda", "cuda:1"."""
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the model; the halves are for GPUs."""

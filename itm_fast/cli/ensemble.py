@@ -74,6 +74,7 @@ def run(args: Ensemble) -> int:
     args.check_output()
     if len(args.ids) not in (0, 1, len(args.members)):
         raise ValueError(f"--ids has {len(args.ids)} files, expected one, or one a member: {len(args.members)}")
+    args.check_runs_a_model(any(map(is_model, args.members)))
     search = args.search_weights_on is not None or bool(args.dev_members)
     if search and args.weights:
         raise ValueError("--weights and a search for them exclude each other")

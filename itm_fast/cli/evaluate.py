@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.run_folder import RunFlags, RunWriter
@@ -168,6 +168,7 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     trained = _both(flag, args.model or args.checkpoint, "--data", args.data)
     if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
+    args.check_runs_a_model(trained is not None)
     of_files = scorer_of_files(args)
     if of_files is not None:
         return of_files
@@ -192,8 +193,9 @@ def _references(args: Evaluate) -> Path | None:
     return None if args.relevance is None or args.relevance.suffix in (".npy", ".csv") else args.relevance
 
 
-def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
+def _source(args: Evaluate, scorer: TileScorer) -> dict[str, Any]:
     """What is evaluated, as the flags say it, for a run folder."""
+    from itm_fast.data.made.synthetic import is_generated
     from itm_fast.sources.trained_model import ModelScorer
 
     if isinstance(scorer, ModelScorer):
@@ -201,7 +203,8 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, str]:
         kind = "model" if Path(str(model)).is_dir() or str(model).startswith("hf-hub:") else "checkpoint"
         name = str(getattr(scorer.model, "name", type(scorer.model).__name__))
         about = {"model": name, "data": str(scorer.dataset.folder)}
-        return {"kind": kind, "path": str(model), **about, "split": args.split}
+        generated = is_generated(scorer.dataset.folder)
+        return {"kind": kind, "path": str(model), **about, "split": args.split, "generated": generated}
     if args.sims is not None:
         more = {} if args.t2i_sims is None else {"t2i_sims": str(args.t2i_sims)}
         return {"kind": "sims", "path": str(args.sims), **more}

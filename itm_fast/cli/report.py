@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,9 @@ class ReportPage(ExportFlags):
     """Boxes of the regions, .npy of (n_images, n_regions, 4): left, top, right, bottom in pixels of the image files;
     attention is drawn over the images."""
 
+    open: bool = False
+    """Open the page in the browser."""
+
     json: bool = False
     """Print what was written as JSON."""
 
@@ -69,6 +73,8 @@ def run(args: ReportPage) -> int:
     )
     runs = [load_run(folder) for folder in args.runs]
     write_page(runs, args.output, options)
+    if args.open:
+        _open(args.output)
     reports = _by_name(runs)
     if args.exported(lambda: figure_table(reports), lambda: latex_table(reports)):
         return 0
@@ -78,6 +84,15 @@ def run(args: ReportPage) -> int:
     else:
         print(f"{args.output}: {', '.join(one.name for one in runs)}, {size / _BYTES:.1f} MB")
     return 0
+
+
+def _open(page: Path) -> None:
+    """Open the page in the browser, or say where it is: a machine without one has it all the same."""
+    import webbrowser
+
+    address = page.resolve().as_uri()
+    if not webbrowser.open(address):
+        print(f"no browser could be started here: open {address} in one", file=sys.stderr)
 
 
 def _by_name(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

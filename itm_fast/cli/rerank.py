@@ -76,6 +76,7 @@ def run(args: Rerank) -> int:
         if source is None:
             raise ValueError(f"{flag} is missing: re-ranking takes the similarities of a fast and of a slow model")
     coarse, fine = str(args.coarse), str(args.fine)
+    args.check_runs_a_model(is_model(coarse) or is_model(fine))
     options = args.model_options()
     alpha, found = args.alpha, None
     search = any(one is not None for one in (args.search_alpha_on, args.dev_coarse, args.dev_fine))

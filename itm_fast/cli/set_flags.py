@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from itm_fast.choices import ProtocolName
+from itm_fast.choices import Precision, ProtocolName, WordTokenizer
 from itm_fast.cli.console import print_json
 from itm_fast.cli.export import ExportFlags
 from itm_fast.cli.source_flags import ModelOptions
@@ -27,8 +27,9 @@ class DataSetFlags:
     split: str = "test"
     """Split of --data."""
 
-    tokenizer: Literal["nltk", "split"] = "nltk"
-    """Tokenizer of the captions of --data: the one the model's vocabulary was made with. BERT brings its own."""
+    tokenizer: WordTokenizer | None = None
+    """Tokenizer of the captions of --data; None: the one that the model's folder knows; of a checkpoint, and of a
+    folder that knows none, nltk. BERT brings its own."""
 
     vocab: Path | None = None
     """Vocabulary of a checkpoint: JSON or pickle; a folder of several, called after their data sets
@@ -49,10 +50,25 @@ class DataSetFlags:
     drop_blank: bool = False
     """Leave out captions of --data that are blank lines, which are an error otherwise."""
 
+    device: str = "auto"
+    """Where a model runs: "auto" is CUDA where there are a device and kernels for it; "cpu", "cuda", "cuda:1"."""
+
+    precision: Precision = "float32"
+    """Of a model's matrix products, by torch.autocast; similarities stay float32."""
+
+    def check_runs_a_model(self, has_model: bool) -> None:
+        """Raise ValueError for a device or a precision where no model runs, as only files are evaluated."""
+        for flag, is_given in (
+            ("--device", self.device not in ("auto", "cpu")),
+            ("--precision", self.precision != "float32"),
+        ):
+            if is_given and not has_model:
+                raise ValueError(f"{flag} goes with a model or a checkpoint: files of scores are read, nothing runs")
+
     def model_options(self) -> ModelOptions:
         """What models need."""
         of_checkpoints = self.vocab, self.concepts, self.plain_captions, self.ignore_options, self.drop_blank
-        return ModelOptions(self.data, self.split, self.tokenizer, *of_checkpoints)
+        return ModelOptions(self.data, self.split, self.tokenizer, *of_checkpoints, self.device, self.precision)
 
 
 @dataclass(frozen=True)

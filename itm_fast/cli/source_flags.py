@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from itm_fast.choices import Precision, WordTokenizer
+from itm_fast.cli.console import print_warning
 
 if TYPE_CHECKING:
     from itm_fast.models import MatchingModel
@@ -26,12 +29,14 @@ class ModelOptions:
 
     data: Path | None = None
     split: str = "test"
-    tokenizer: Literal["nltk", "split"] = "nltk"
+    tokenizer: WordTokenizer | None = None
     vocab: Path | None = None
     concepts: Path | None = None
     plain_captions: bool = False
     ignore_options: tuple[str, ...] = ()
     drop_blank: bool = False
+    device: str = "auto"
+    precision: Precision = "float32"
 
     def on(self, split: str) -> ModelOptions:
         """The same with another split."""
@@ -101,12 +106,15 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
     """
     from itm_fast.data import PrecompDataset, open_split
     from itm_fast.data.readers.data_folders import data_set_folder
+    from itm_fast.sources.devices import resolve_device
     from itm_fast.sources.trained_model import ModelScorer
 
     name, vocabulary = with_vocabulary(model)
+    device, tokenizer = resolve_device(options.device, print_warning), options.tokenizer
     path, data = Path(name), data_set_folder(data)
     if path.is_file() or (original and not path.is_dir()):
         loaded = _original(path, data, options, vocabulary or options.vocab)
+        tokenizer = tokenizer or (None if loaded.vocabulary.tokenizer else "nltk")  # as all original codes do
     elif vocabulary is not None:
         raise ValueError(f"{name} brings its vocabulary: leave out what is behind the @, which is for checkpoints")
     else:
@@ -117,7 +125,10 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
             f"{name} was trained on features {loaded.config.img_dim} wide, but those of {data}, split "
             f"{options.split!r}, are {dataset.dim} wide"
         )
-    scorer = ModelScorer(loaded, dataset, tokenizer=options.tokenizer)  # says what does not fit before the look
+    if device.type != "cpu":
+        loaded = loaded.to(device)
+    # Made before the look at all features, so that it says first what does not fit.
+    scorer = ModelScorer(loaded, dataset, tokenizer=tokenizer, device=device, precision=options.precision)
     scorer.notes += dataset.look()
     return scorer
 

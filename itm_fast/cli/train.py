@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.console import Bar, print_json, progress_bar
 from itm_fast.cli.flags import Flag, choice_rules, flags_of
 from itm_fast.cli.help import asks_for_help, print_help
 
 if TYPE_CHECKING:
     from itm_fast.config import DataConfig
-    from itm_fast.training.loop import Result
+    from itm_fast.training.loop import Moment, Result
     from itm_fast.training.run import RunSettings
 
 
@@ -29,6 +29,7 @@ _HEADINGS = {
     **dict.fromkeys(("margin", "max-violation", "vse-mean-warmup-epochs"), _LOSS),
     **dict.fromkeys(("val-step", "select", "patience", "val-split"), "Validation"),
     **dict.fromkeys(("device", "workers", "precision", "compile"), "Device"),
+    "dry-run": "Run",
     **dict.fromkeys(("log-step", "save-step", "trackers"), _OUTPUT),
 }
 
@@ -43,6 +44,9 @@ class RunOptions:
     """Folder of log.jsonl and tensorboard/; None: that of the run."""
     json: bool = False
     """Print the result as one JSON object."""
+    dry_run: bool = False
+    """Build everything, do two steps and a batch of the validation, print shapes, parameters, memory and times, and
+    keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,16 @@ def run(args: Train) -> int:
 
     options = args.options
     is_first = os.environ.get("RANK", "0") == "0"
+    if options.dry_run:
+        return _try_out(args, is_first)
     with progress_bar(f"train {args.settings.model}") as progress:
         result = run_training(
             args.settings,
             options.model_name,
             resume=args.resume,
             log_folder=options.logger_name,
-            notice=lambda message: print(f"itm-fast: {message}", file=sys.stderr, flush=True),
-            progress=progress,
+            notice=_notice if is_first else _silent,
+            watch=lambda moment: _show(moment, progress),
         )
     if not is_first:
         return 0
@@ -127,6 +133,33 @@ def run(args: Train) -> int:
     else:
         print(_as_text(result, args.settings, options.model_name))
     return 0
+
+
+def _try_out(args: Train, is_first: bool) -> int:
+    from itm_fast.training.dry_run import dry_run
+
+    tried = dry_run(args.settings, args.options.model_name, resume=args.resume, notice=_notice if is_first else _silent)
+    if is_first and args.options.json:
+        print_json({**dataclasses.asdict(tried), "epoch_seconds": tried.epoch_seconds})
+    elif is_first:
+        print(tried)
+    return 0
+
+
+def _notice(message: str) -> None:
+    print(f"itm-fast: {message}", file=sys.stderr, flush=True)
+
+
+def _silent(message: str) -> None:
+    """Of several processes that train, one speaks."""
+
+
+def _show(moment: Moment, bar: Bar) -> None:
+    """The loss of the last step and what the last validation came to, beside the progress."""
+    status = [] if moment.loss is None else [f"loss {moment.loss:.4f}"]
+    found = moment.validation or {}
+    status += [f"{name} {found[name]:.1f}" for name in ("rsum", "nsum") if name in found]
+    bar(moment.step, moment.n_steps, since=moment.first_step, status=", ".join(status))
 
 
 def _taken(arguments: list[str], flag: str) -> str | None:
@@ -251,8 +284,5 @@ def _as_text(result: Result, settings: RunSettings, folder: Path) -> str:
         lines.append(
             f"best {select} {result.best[select]:.1f} on {settings.data.val_split}, step {result.best['step']}"
         )
-        tokenizer = f" --tokenizer {settings.data.tokenizer}"
-        lines.append(
-            f"evaluate it: itm-fast evaluate --model {folder / 'best'} --data {settings.data.folder}{tokenizer}"
-        )
+        lines.append(f"evaluate it: itm-fast evaluate --model {folder / 'best'} --data {settings.data.folder}")
     return "\n".join(lines)

@@ -202,7 +202,8 @@ def _of_owners(
             "put sims and relevance in the order of the protocol first"
         )
     depth = 0 if keep is None else keep.depth
-    semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m, depth)
+    n_curve = max(depth, *ks) if depth else 0
+    semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m, n_curve)
     n_sims = tile_sims(chunk_bytes)
     also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
     both = stream_ranks(
@@ -224,18 +225,20 @@ def _of_owners(
             raise ValueError(
                 f"fold {fold} (counted from 0): {error}; without a protocol or folds none is cut"
             ) from error
+    by_query = None
     if semantics is not None:
         ideal = semantics.ideal(plan.folds, chunk_bytes=chunk_bytes, progress=stages.next(stages.n_phi))
         more = semantics.figures(both, plan.folds, ideal)
         figures = [_joined(ranks, of_phi) for ranks, of_phi in zip(figures, more, strict=True)]
         notes += [*semantics.notes, *relevance_notes(semantics.source, ideal[0])]
         if keep is not None:
-            keep.curves = semantics.curves(both.top, ideal[0], depth)
+            keep.curves = semantics.curves(both.top, ideal[0], n_curve)
+            by_query = semantics.kept(ideal[0], of_folds=plan.headline == "fold_mean")
     if keep is not None:
         folds = (both.image_folds, both.caption_folds)
         source = None if semantics is None else semantics.source
         ranks = (both.image, both.caption)
-        keep.take(positives, ranks, both.top, folds, source, annotated=plan.annotated, order=plan.order)
+        keep.take(positives, ranks, both.top, folds, source, plan.annotated, plan.order, by_query)
     return with_common_sums(figures), both.dtype, notes
 
 

@@ -128,8 +128,7 @@ def rerank(
         "dtype": "float64",
         "seconds": time.perf_counter() - started,
         "notes": [
-            *getattr(fine, "notes", []),
-            *plan.notes,
+            *dict.fromkeys([*getattr(fine, "notes", []), *plan.notes]),  # of both stages: once
             *_stage_notes(coarse, fine),
             *([] if k >= max(RSUM_KS) else [f"rsum was left out: it needs k of at least {max(RSUM_KS)}, given {k}"]),
             *left_out,

@@ -126,14 +126,25 @@ def ncs_of_lists(lists: SemanticLists, ks: Sequence[int], *, by_order: bool = Fa
         ks: cut-offs.
         by_order: weight ranks with log2(k - r + 1).
     """
+    return 100.0 * torch.stack([of_queries.mean() for of_queries in ncs_of_queries(lists, ks, by_order=by_order)])
+
+
+def ncs_of_queries(lists: SemanticLists, ks: Sequence[int], *, by_order: bool = False) -> list[Tensor]:
+    """NCS of every query: sum of φ retrieved / sum of φ ideal, (n_queries,) float64 a cut-off, 0 to 1.
+
+    Args:
+        lists: of every query, at least max(ks) items where the gallery has them.
+        ks: cut-offs.
+        by_order: weight ranks with log2(k - r + 1).
+    """
     scores = []
     for k in ks:
         found, best = lists.phi[:, :k], lists.ideal.values[:, :k]
         if by_order:
             weights = torch.log2(torch.arange(k, 0, -1, dtype=torch.float64) + 1)
             found, best = found * weights[: found.shape[1]], best * weights[: best.shape[1]]
-        scores.append((found.mean(1) / (best.mean(1) + _NO_DIVISION_BY_ZERO)).mean())
-    return 100.0 * torch.stack(scores)
+        scores.append(found.mean(1) / (best.mean(1) + _NO_DIVISION_BY_ZERO))
+    return scores
 
 
 def _eq5_of_best(lists: SemanticLists, ks: Sequence[int]) -> Tensor:

@@ -125,7 +125,7 @@ def semantic_lists(
     by_similarity = top.image if query == "image" else top.caption
     by_phi = ideal.image if query == "image" else ideal.caption
     if own is not None:
-        by_similarity, by_phi = _without(by_similarity, own), _without(by_phi, own)
+        by_similarity, by_phi = without(by_similarity, own), without(by_phi, own)
     retrieved = by_similarity.indices[:, :k]
     missing = retrieved == NO_ITEM
     asking = torch.arange(queries.start, queries.stop)[:, None].expand_as(retrieved)
@@ -136,8 +136,13 @@ def semantic_lists(
     return SemanticLists(retrieved, phi, TopK(values, by_phi.indices))
 
 
-def _without(top: TopK, own: Tensor) -> TopK:
-    """The lists without each query's own items; what remains keeps its order, places at the end become NO_ITEM."""
+def without(top: TopK, own: Tensor) -> TopK:
+    """The lists without each query's own items; what remains keeps its order, places at the end become NO_ITEM.
+
+    Args:
+        top: lists of every query.
+        own: (n_queries, most) int64 (``own_items``), -1 where a query has fewer.
+    """
     owned = (top.indices[:, :, None] == own[:, None, :]).any(2)
     order = owned.to(torch.uint8).argsort(dim=1, stable=True)
     indices = top.indices.masked_fill(owned, NO_ITEM).gather(1, order)

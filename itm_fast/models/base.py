@@ -191,8 +191,8 @@ class MatchingModel(nn.Module):
         """The configuration, for print(model)."""
         return repr(self.config)
 
-    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
-        """Captions as the tokens that the model takes; `tokenizer` as in `resolve_tokenizer`."""
+    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer | None = None) -> CaptionTokens:
+        """Captions as the tokens that the model takes; `tokenizer` as in `CaptionTokens.from_captions`."""
         return CaptionTokens.from_captions(captions, self.vocabulary, tokenizer)
 
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:

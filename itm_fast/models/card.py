@@ -4,13 +4,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from itm_fast.choices import in_order
-from itm_fast.data.text.caption_vocabulary import load_vocabulary
+from itm_fast.choices import WordTokenizer, in_order
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
+from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
@@ -48,7 +49,8 @@ def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, A
     model.vocabulary.save(folder / _VOCABULARY)
     with written_aside(folder / _README) as aside:
         aside.write_text(_readme(model, results), encoding="utf-8")
-    card = {"format": "itm-fast model 1", "model": model.name, "config": dataclasses.asdict(model.config)}
+    card: dict[str, Any] = {"format": "itm-fast model 1", "model": model.name}
+    card |= {"tokenizer": model.vocabulary.tokenizer, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -61,7 +63,7 @@ def load_model(folder: str | Path) -> MatchingModel:
             from its cache if it is there.
 
     Returns:
-        The model in evaluation mode, on the CPU.
+        The model in evaluation mode, on the CPU; its vocabulary knows what splits captions, where the folder says it.
 
     Raises:
         FileNotFoundError: A file is missing, or the hub has no such model.
@@ -74,8 +76,9 @@ def load_model(folder: str | Path) -> MatchingModel:
             raise FileNotFoundError(
                 f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
             )
-    kind, config = _read_card(folder / _CARD)
+    kind, config, tokenizer = _read_card(folder / _CARD)
     vocabulary = load_vocabulary(folder / _VOCABULARY)
+    _check_tokenizer(folder, vocabulary, tokenizer)
     try:
         weights = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
@@ -109,6 +112,8 @@ def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
     ]
     lines += ['model = load_model("hf-hub:OWNER/NAME")  # or a folder', "```", ""]
     lines += ["    itm-fast evaluate --model hf-hub:OWNER/NAME --data FOLDER", ""]
+    if model.vocabulary.tokenizer is not None:
+        lines += [f"Captions are split by: {model.vocabulary.tokenizer}.", ""]
     if results:
         lines += ["On the validation split while training:", "", "| | i2t | t2i |", "|---|---|---|"]
         ways = [results.get(way, {}) for way in ("i2t", "t2i")]
@@ -118,7 +123,24 @@ def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
     return "\n".join(lines)
 
 
-def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:
+def _check_tokenizer(folder: Path, vocabulary: CaptionVocabulary, tokenizer: object) -> None:
+    """Raise DataError unless the card's tokenizer is the vocabulary's; one that knows none gets the card's."""
+    if tokenizer is None or tokenizer == vocabulary.tokenizer:
+        return
+    if vocabulary.tokenizer is not None:
+        raise DataError(
+            f"{folder / _CARD}: tokenizer is {tokenizer!r:.40}, but that of {_VOCABULARY} beside it is "
+            f"{vocabulary.tokenizer!r}; one of the two is another model's"
+        )
+    known: dict[object, WordTokenizer] = {name: name for name in get_args(WordTokenizer)}
+    if not isinstance(tokenizer, str) or tokenizer not in known:
+        expected = ", ".join(map(str, known))
+        raise DataError(f"{folder / _CARD}: tokenizer is {tokenizer!r:.40}; expected one of {expected}, or null")
+    if isinstance(vocabulary, Vocabulary):
+        vocabulary.tokenizer = known[tokenizer]
+
+
+def _read_card(path: Path) -> tuple[type[MatchingModel], Any, object]:
     card = read_json(path)
     if not isinstance(card, dict) or card.get("model") not in MODELS or not isinstance(card.get("config"), dict):
         raise DataError(
@@ -126,6 +148,6 @@ def _read_card(path: Path) -> tuple[type[MatchingModel], Any]:
         )
     kind = model_class(card["model"])
     try:
-        return kind, kind.config_class(**card["config"])
+        return kind, kind.config_class(**card["config"]), card.get("tokenizer")
     except (TypeError, ValueError) as error:  # an unknown name, or a value out of range
         raise DataError(f"{path}: {error}") from error

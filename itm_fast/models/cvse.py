@@ -237,18 +237,18 @@ class CVSE(EmbeddingModel):
         self.concept_numbers.copy_(torch.from_numpy(concepts.numbers_of(self.vocabulary, lemmatise=lemmatise)))
         self.C_GCN.adj_all.copy_(torch.from_numpy(concepts.adjacency()))
 
-    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
+    def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer | None = None) -> CaptionTokens:
         """Captions as tokens, with `captions_as_bytes` as Python 3 prints their bytes."""
         if self.config.captions_as_bytes:
             captions = map(_printed, captions)
         return super().tokens_of(captions, tokenizer)
 
-    def labels_of(self, captions: Iterable[str], tokenizer: Tokenizer) -> CaptionTokens:
+    def labels_of(self, captions: Iterable[str], tokenizer: Tokenizer | None = None) -> CaptionTokens:
         """The concepts that captions speak of in evaluation, by their own words.
 
         Args:
             captions: One text each.
-            tokenizer: As in `resolve_tokenizer`.
+            tokenizer: As in `CaptionTokens.from_captions`.
 
         Returns:
             Numbers of concepts plus 1 in place of token ids.

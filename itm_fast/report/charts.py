@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from itm_fast.report.plots import Line, bars, curves
-from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, curves_of, hits, rank_bins, recall_curve
+from itm_fast.report.queries import (
+    DIRECTION_NAMES,
+    DIRECTIONS,
+    curves_of,
+    headline_ranks,
+    hits,
+    rank_bins,
+    recall_curve,
+)
 from itm_fast.runs.folder import Run
 
 
@@ -18,18 +26,15 @@ def recall_figures(runs: Sequence[Run]) -> list[str]:
         runs: the runs.
 
     Returns:
-        ``<svg>`` elements.
+        ``<svg>`` elements; all curves of a panel end at the same k.
     """
-    return [
-        curves(
-            f"Recall, {DIRECTION_NAMES[d]}",
-            "k (items looked at)",
-            "R@k (%)",
-            [Line(*recall_curve(run, d), series) for series, run in enumerate(runs)],
-            log=True,
-        )
-        for d in DIRECTIONS
-    ]
+    made = []
+    for d in DIRECTIONS:
+        last = max(int(of_run.max(initial=0)) + 1 for of_run in (headline_ranks(run, d) for run in runs))
+        last = max(last, *runs[0].report["conditions"]["ks"])
+        lines = [Line(*recall_curve(run, d, last), series) for series, run in enumerate(runs)]
+        made.append(curves(f"Recall, {DIRECTION_NAMES[d]}", "k (items looked at)", "R@k (%)", lines, log=True))
+    return made
 
 
 def relevance_figures(runs: Sequence[Run]) -> list[str]:

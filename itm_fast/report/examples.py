@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from itm_fast.report.queries import DIRECTIONS, Direction, Integers, annotated_misses, forgiven
-from itm_fast.runs.folder import Attention, QueryResults, Run
+from itm_fast.report.queries import DIRECTIONS, Direction, Integers, annotated_misses, forgiven, most_relevant
+from itm_fast.runs.folder import Attention, Run
+from itm_fast.runs.query_results import QueryResults
 
 _SEED = 0  # of the queries that are shown beside the worst: the same in every page
 
@@ -158,14 +159,14 @@ def make_examples(runs: Sequence[Run], n: int, n_items: int = 5) -> list[Example
         n_items: how many retrieved items of each, at most.
 
     Returns:
-        The examples, worst first in each direction.
+        The examples, worst first.
     """
     captions = next((run.captions for run in runs if run.captions is not None), None)
     names = next((run.image_names for run in runs if run.image_names is not None), None)
     texts = _Texts(runs[0], captions, names)
     made = []
     for direction in DIRECTIONS:
-        notes = [_notes(getattr(run, direction)) for run in runs]
+        notes = [_notes(getattr(run, direction), direction) for run in runs]
         for query in choose_queries(runs, direction, n):
             answers = tuple(
                 _answer(run, direction, query, n_items, texts, remarks.get(query, ""))
@@ -179,7 +180,7 @@ def make_examples(runs: Sequence[Run], n: int, n_items: int = 5) -> list[Example
             own = texts.captions_of(query) if direction == "i2t" else ()
             worst = max(answer.rank for answer in answers)
             made.append(Example(direction, query, text, own, answers, worst, tuple(tags)))
-    return made
+    return sorted(made, key=lambda example: -example.worst)
 
 
 def changed_queries(first: Run, second: Run, direction: Direction) -> tuple[list[Change], list[Change]]:
@@ -296,12 +297,13 @@ def _item(
     return Item(number, texts.image(number), rank, similarity, relevance, positive, annotated, aside)
 
 
-def _notes(results: QueryResults) -> dict[int, str]:
+def _notes(results: QueryResults, direction: Direction) -> dict[int, str]:
     """Query -> why its miss may be none."""
-    notes: dict[int, str] = {}
-    by_relevance, by_people = forgiven(results), annotated_misses(results)
-    if by_relevance is not None:
-        notes |= {int(q): "the first is as relevant by φ as the annotated positive" for q in by_relevance.nonzero()}
-    if by_people is not None:
-        notes |= {int(q): "further annotations call the first a positive" for q in by_people.nonzero()}
-    return notes
+    others = "captions of other images" if direction == "i2t" else "other images"
+    reasons = {
+        f"of all {others} the first is the most relevant by φ": most_relevant(results, 1),
+        "the first is as relevant by φ as the annotated positive": forgiven(results),
+        "further annotations call the first a positive": annotated_misses(results),
+    }
+    found = [(reason, mask) for reason, mask in reasons.items() if mask is not None]
+    return {int(query): reason for reason, mask in found for query in mask.nonzero()}

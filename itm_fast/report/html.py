@@ -17,11 +17,13 @@ import numpy as np
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_array
 from itm_fast.files.writing import written_aside
-from itm_fast.report import charts, tables
+from itm_fast.report import charts, comparison_tables, tables
+from itm_fast.report.comparable import check_runs
 from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
+from itm_fast.report.head import facts, is_generated
 from itm_fast.report.pictures import Pictures
-from itm_fast.report.plots import N_COLOURS
-from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS, check_runs
+from itm_fast.report.plots import N_COLOURS, legend_line
+from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS
 from itm_fast.report.requirements import missing
 from itm_fast.runs.folder import Run
 
@@ -33,6 +35,7 @@ DEFAULT_IMAGE_BYTES = 8_000_000
 _THUMBNAIL_HEIGHT = 200
 _N_CHANGES = 50  # queries gained and lost that are listed
 _OPEN_MAPS = 4  # attention maps that are not folded away
+_OPEN_EXAMPLES = 20  # and as many more each time that they are asked for
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
     return environment.get_template("page.html").render(
         title=options.title or " · ".join(run.name for run in runs),
         runs=runs,
+        facts=facts(runs),
+        generated=any(is_generated(run) for run in runs),
         n_colours=N_COLOURS,
         version=_version(),
         style=style,
@@ -138,19 +143,21 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
         headline=tables.headline_table(runs),
         relevance=tables.relevance_table(runs),
         annotations=tables.annotation_table(runs),
-        published=tables.published_tables(runs),
-        comparison=tables.comparison_table(runs),
+        published=comparison_tables.published_tables(runs),
+        comparison=comparison_tables.comparison_table(runs),
         changes=[
             (series, [(d, *changed_queries(runs[0], run, d)) for d in DIRECTIONS])
             for series, run in enumerate(runs[1:], start=1)
         ],
         n_changes=_N_CHANGES,
-        failures=tables.failure_table(runs),
+        failures=comparison_tables.failure_table(runs),
         recall_figures=charts.recall_figures(runs),
         relevance_figures=charts.relevance_figures(runs),
         semantic_figures=charts.semantic_recall_figures(runs),
         rank_figures=charts.rank_figures(runs),
+        legend_line=legend_line,
         examples=examples,
+        n_open_examples=_OPEN_EXAMPLES,
         maps=[(one, _scaled_boxes(one, boxes, pictures)) for one in maps],
         n_open_maps=_OPEN_MAPS,
         picture=(lambda image: None) if pictures is None else pictures.add,

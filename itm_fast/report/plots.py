@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 N_COLOURS = 6  # --series-0 ... of the page's style sheet
 _INK, _RULE = "#010203", "#010204"  # stand-ins that no other figure uses, replaced in the SVG
 _SERIES = tuple(f"#0103{number:02x}" for number in range(N_COLOURS))
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)), (0, (3, 1)))
+_DASHES = (None, (5, 1.5), (1.5, 1.2), (5, 1.5, 1.2, 1.5), (8, 2), (3, 1))  # in line widths
+_LINE_WIDTH, _FAINT_WIDTH, _FAINT_DASHES = 1.5, 0.9, (2, 2)
 _WIDTH, _HEIGHT = 3.9, 2.5  # inches; one panel, so that a phone shows it unscaled
 _PLACE = (0.16, 0.27, 0.82, 0.62)  # of the axes; a layout engine would draw every panel twice
 _SETTINGS: Any = {
@@ -41,7 +42,7 @@ _SETTINGS: Any = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "xtick.minor.width": 0.4,
-    "lines.linewidth": 1.5,
+    "lines.linewidth": _LINE_WIDTH,
     "lines.markersize": 3,
 }
 
@@ -61,6 +62,37 @@ class Line:
     y: Sequence[float]
     series: int
     faint: bool = False
+
+
+def round_numbers(last: float) -> list[int]:
+    """Where every curve has a marker: 1, 2, 3, 5, 7, 10, 15, 20, 30, ... up to a last number."""
+    steps = (10**power * step for power in range(len(str(int(last)))) for step in (1, 1.5, 2, 3, 5, 7))
+    return [int(step) for step in steps if step == int(step) and step <= last]
+
+
+def legend_line(series: int, *, faint: bool = False) -> str:
+    """A piece of a run's line as in `curves`, for a legend.
+
+    Args:
+        series: number of the run.
+        faint: of what the curve is to be read against.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    dashes, width = _stroke(series, faint)
+    dashed = "" if dashes is None else f' stroke-dasharray="{" ".join(f"{width * part:g}" for part in dashes)}"'
+    colour = f"var(--series-{series % N_COLOURS})"
+    mark = "" if faint else f'<circle cx="16" cy="5" r="2.2" fill="{colour}"/>'
+    return (
+        '<svg class="line" viewBox="0 0 32 10" width="32" height="10" aria-hidden="true">'
+        f'<path d="M1 5h30" fill="none" stroke="{colour}" stroke-width="{width}"{dashed}/>{mark}</svg>'
+    )
+
+
+def _stroke(series: int, faint: bool) -> tuple[tuple[float, ...] | None, float]:
+    """Dashes in line widths (None: solid) and line width of a run's curves."""
+    return (_FAINT_DASHES, _FAINT_WIDTH) if faint else (_DASHES[series % len(_DASHES)], _LINE_WIDTH)
 
 
 def curves(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log: bool = False) -> str:
@@ -84,9 +116,13 @@ def curves(title: str, x_label: str, y_label: str, lines: Sequence[Line], *, log
         from matplotlib.ticker import MaxNLocator
 
         for line in lines:
-            dashes = (0, (2, 2)) if line.faint else _DASHES[line.series % len(_DASHES)]
-            width, marker = (0.9, None) if line.faint else (1.5, "o" if len(line.x) <= 12 else None)
-            axes.plot(line.x, line.y, color=_colour(line.series), ls=dashes, lw=width, marker=marker, clip_on=False)
+            dashes, width = _stroke(line.series, line.faint)
+            style: Any = "-" if dashes is None else (0, dashes)
+            marked = round_numbers(max(line.x, default=1))
+            marks = [place for place, x in enumerate(line.x) if x in marked]
+            marker = None if line.faint else "o"
+            colour = _colour(line.series)
+            axes.plot(line.x, line.y, color=colour, ls=style, lw=width, marker=marker, markevery=marks, clip_on=False)
         if log:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,4 +1,4 @@
-"""Queries of runs side by side: whether runs may be compared, hits, curves over k, histograms; makes no tables."""
+"""Queries of runs: hits, NCS, curves over k, histograms, misses that may be none; makes no tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import numpy.typing as npt
 import torch
 
 from itm_fast.errors import DataError
-from itm_fast.runs.folder import QueryResults, Run
+from itm_fast.evaluation.figures import RSUM_KS
+from itm_fast.report.plots import round_numbers
+from itm_fast.runs.folder import Run
+from itm_fast.runs.query_results import QueryResults
 
 Direction = Literal["i2t", "t2i"]
 DIRECTIONS: tuple[Direction, Direction] = ("i2t", "t2i")
@@ -21,85 +24,8 @@ Integers = npt.NDArray[np.int64]
 
 _EDGES = (1, 2, 3, 6, 11, 21, 51, 101, 201, 501, 1001, 2001, 5001, 10001, 20001, 50001)  # first ranks of the bins
 _CURVE_POINTS = 120
-
-
-def check_runs(runs: Sequence[Run]) -> None:
-    """Check that runs are of the same queries and hold what a page shows.
-
-    Args:
-        runs: at least one.
-
-    Raises:
-        ValueError: none was given, or two are of other images, captions, pairs, queries or folds; the message names
-            both and what differs.
-        DataError: the report of a run lacks a figure.
-    """
-    if not runs:
-        raise ValueError("no run given; expected the folder of at least one, written by itm-fast evaluate --run")
-    for run in runs:
-        _check_report(run)
-    first = runs[0]
-    for run in runs[1:]:
-        difference = _difference(first, run)
-        if difference is not None:
-            raise ValueError(
-                f"runs {first.name!r} and {run.name!r} can not share a page: {difference}; evaluate both on the same "
-                "images and captions, in the same order, under the same protocol"
-            )
-
-
-def _difference(first: Run, second: Run) -> str | None:
-    for name in ("n_images", "n_captions"):
-        one, other = getattr(first, name), getattr(second, name)
-        if one != other:
-            return f"{one} and {other} {name.removeprefix('n_')}"
-    for name in ("captions", "image_names"):
-        one, other = getattr(first, name), getattr(second, name)
-        if one is not None and other is not None and one != other:
-            number = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-            return (
-                f"{name.removesuffix('s').replace('_', ' ')} {number} is {one[number]!r:.60} and {other[number]!r:.60}"
-            )
-    unequal = torch.nonzero(first.caption_to_image != second.caption_to_image)
-    if len(unequal):
-        number = int(unequal[0])
-        images = (int(run.caption_to_image[number]) for run in (first, second))
-        return "caption {} belongs to image {} and to image {}".format(number, *images)
-    for direction in DIRECTIONS:
-        one, other = (getattr(run, direction).ranks == -1 for run in (first, second))
-        if not torch.equal(one, other):
-            return f"other {direction} queries have positives"
-    protocols = [(run.report["conditions"].get("protocol"), run.report["headline"]) for run in (first, second)]
-    if protocols[0] != protocols[1]:
-        return "their protocols are {} and {}".format(
-            *(f"{name or 'none'} ({headline})" for name, headline in protocols)
-        )
-    return None
-
-
-def _check_report(run: Run) -> None:
-    """Refuse a report.json without the figures of the tables: it is a file that others may have written."""
-
-    def number(value: object) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-    report, where = run.report, f"run {run.name!r}: report.json"
-    conditions = report.get("conditions")
-    if not isinstance(conditions, dict) or not isinstance(report.get("headline"), str):
-        raise DataError(f"{where} lacks conditions or headline; expected what itm-fast evaluate writes")
-    ks = conditions.get("ks")
-    if not isinstance(ks, list) or not ks or not all(isinstance(k, int) and k > 0 for k in ks):
-        raise DataError(f"{where}: conditions.ks is {ks!r:.60}, expected a list of cut-offs")
-    for direction in DIRECTIONS:
-        figures = report.get(direction)
-        lacking = [f"R@{k}" for k in ks if not isinstance(figures, dict) or not number(figures.get(f"R@{k}"))]
-        if lacking:
-            raise DataError(f"{where} lacks the figure {lacking[0]} of {direction}")
-    if not number(report.get("rsum")):
-        raise DataError(
-            f"{where} lacks the figure rsum, which orders the page; itm-fast evaluate leaves it out where a query "
-            "has fewer than 10 candidates"
-        )
+_MOST = 1e9  # of a number in a curve: neither infinite nor NaN
+_ROUNDING = 1e-5  # tiles of φ may be of float32, its pairs are of float64
 
 
 def headline_ranks(run: Run, direction: Direction) -> Integers:
@@ -155,12 +81,58 @@ def hits(run: Run, direction: Direction, ks: Sequence[int]) -> Floats:
     return query_recall(headline_ranks(run, direction), ks)
 
 
-def recall_curve(run: Run, direction: Direction) -> tuple[list[float], list[float]]:
+def query_ncs(run: Run, direction: Direction, ks: Sequence[int], *, own_left_out: bool = False) -> Floats | None:
+    """What every query adds to NCS@k, or to the sum of several: the mean over the queries is the report's figure.
+
+    Args:
+        run: the run.
+        direction: whose queries.
+        ks: cut-offs.
+        own_left_out: NCS(N).
+
+    Returns:
+        (n,) float64, percent; None where the run has not kept them: without φ, and of earlier versions.
+    """
+    results: QueryResults = getattr(run, direction)
+    kept = results.ncs_own_left_out if own_left_out else results.ncs
+    columns = run.report["conditions"]["ks"]
+    if kept is None or not set(ks) <= set(columns):
+        return None
+    figures: Floats = kept.double().numpy()[:, [columns.index(k) for k in ks]].sum(1)
+    return figures
+
+
+def sum_sample(run: Run, i2t: Floats, t2i: Floats) -> tuple[Floats, Integers]:
+    """Values of all queries whose mean is the sum of both directions' figures, such as rsum and nsum; their images.
+
+    Args:
+        run: the run.
+        i2t: (n_images,) figure of every image query; NaN: not a query.
+        t2i: (n_captions,) figure of every caption query; NaN: not a query.
+
+    Returns:
+        Values and groups; empty where a direction has no query.
+    """
+    from itm_fast.runs.statistics import both_directions
+
+    if np.isnan(i2t).all() or np.isnan(t2i).all():
+        return np.zeros(0), np.zeros(0, dtype=np.int64)
+    return both_directions(i2t, t2i, run.caption_to_image.clamp(min=0).numpy())  # captions of no image: no queries
+
+
+def rsum_sample(run: Run) -> tuple[Floats, Integers]:
+    """`sum_sample` of rsum."""
+    i2t, t2i = (hits(run, d, RSUM_KS) for d in DIRECTIONS)
+    return sum_sample(run, i2t, t2i)
+
+
+def recall_curve(run: Run, direction: Direction, to: int = 10) -> tuple[list[float], list[float]]:
     """R@k for cut-offs from 1 to where it reaches 100 %, spaced evenly in their logarithm.
 
     Args:
         run: the run.
         direction: whose queries.
+        to: a cut-off that it reaches at least.
 
     Returns:
         The cut-offs and the percentages.
@@ -168,8 +140,9 @@ def recall_curve(run: Run, direction: Direction) -> tuple[list[float], list[floa
     ranks = np.sort(_of_queries(run, direction))
     if not len(ranks):
         return [1.0], [0.0]
-    last = max(10, int(ranks[-1]) + 1)
-    ks = np.unique(np.geomspace(1, last, _CURVE_POINTS).round().astype(np.int64))
+    last = max(to, int(ranks[-1]) + 1)
+    spaced = np.geomspace(1, last, _CURVE_POINTS).round().astype(np.int64)
+    ks = np.unique([*spaced, *round_numbers(last)])
     shares = 100 * np.searchsorted(ranks, ks, side="left") / len(ranks)
     return ks.astype(float).tolist(), shares.tolist()
 
@@ -220,6 +193,25 @@ def forgiven(results: QueryResults, share: float = 1.0) -> torch.Tensor | None:
     )
 
 
+def most_relevant(results: QueryResults, n: int) -> torch.Tensor | None:
+    """Queries whose first retrieved item is no annotated positive, but by φ among the most relevant of other images.
+
+    The φ of a query's own items is no measure: with CIDEr their own text is among those that φ compares with.
+
+    Args:
+        results: of a direction.
+        n: among how many; 1: it is the most relevant.
+
+    Returns:
+        (n_queries,) bool, or None without φ, and of runs of earlier versions.
+    """
+    others = results.others_relevance
+    if results.relevance is None or not results.relevance.shape[1] or others is None or not others.shape[1]:
+        return None
+    found, least = results.relevance[:, 0], others[:, min(n, others.shape[1]) - 1]
+    return (results.ranks > 0) & (found > 0) & (found >= (1 - _ROUNDING) * least)
+
+
 def annotated_misses(results: QueryResults) -> torch.Tensor | None:
     """Queries whose first retrieved item only the further annotations call positive.
 
@@ -251,11 +243,16 @@ def curves_of(run: Run) -> dict[str, Any] | None:
     ks, ncs, recall = (run.curves.get(key) for key in ("ks", "ncs", "semantic_recall"))
 
     def listed(values: object, n: int) -> bool:
-        return isinstance(values, list) and len(values) == n and all(isinstance(v, (int, float)) for v in values)
+        if not isinstance(values, list) or len(values) != n:
+            return False
+        return all(isinstance(v, (int, float)) and abs(v) < _MOST for v in values)
 
-    fits = isinstance(ks, list) and isinstance(ncs, dict) and all(listed(ncs.get(d), len(ks)) for d in DIRECTIONS)
+    fits = False
+    if isinstance(ks, list) and isinstance(ncs, dict):
+        fits = listed(ks, len(ks)) and all(listed(ncs.get(d), len(ks)) for d in DIRECTIONS)
     if fits and recall is not None:
         fits = isinstance(recall, dict) and all(isinstance(recall.get(key), list) for key in ("m", "k", *DIRECTIONS))
+        fits = fits and listed(recall["m"], len(recall["m"]))
         fits = fits and all(
             len(recall[d]) == len(recall["k"]) and all(listed(of_k, len(recall["m"])) for of_k in recall[d])
             for d in DIRECTIONS

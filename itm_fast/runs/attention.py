@@ -8,7 +8,8 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 import torch
 from torch import Tensor
 
-from itm_fast.runs.folder import Attention, QueryResults
+from itm_fast.runs.folder import Attention
+from itm_fast.runs.query_results import QueryResults
 
 # Shown with attention, of each direction: 12 failures with two pairs each and 6 successes, 60 pairs at most.
 _N_FAILURES, _N_SUCCESSES = 12, 6

@@ -18,74 +18,12 @@ from torch import Tensor
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
+from itm_fast.runs.query_results import OPTIONAL, TENSORS, QueryResults
 
-_FORMAT = "itm-fast run 1"
+_FORMAT = "itm-fast run 2"
+_READ = ("itm-fast run 1", _FORMAT)  # 1: without ncs, ncs_own_left_out, others_relevance and date
 _CARD, _REPORT, _QUERIES, _ATTENTION = "run.json", "report.json", "queries.safetensors", "attention.safetensors"
 _DIRECTIONS = ("i2t", "t2i")
-
-
-@dataclass(frozen=True, eq=False)
-class QueryResults:
-    """What every query of one direction retrieved; n queries, `depth` items each.
-
-    Attributes:
-        ranks: (n,) int64, 0-based rank of the best positive in the whole gallery; -1: not a query; the number of items
-            of the gallery: all its positives are outside.
-        fold_ranks: (n,) int64, the same inside the query's fold, or None without folds.
-        retrieved: (n, depth) int64, items of the whole gallery, best first; -1 where the gallery has fewer.
-        retrieved_sims: (n, depth) float32, their similarities; 0 where there is none.
-        best_positive: (n,) int64, the positive of that rank; -1: not a query, or none in the gallery.
-        best_positive_sims: (n,) float32, its similarity; 0 where there is none.
-        relevance: (n, depth) float32, φ of the retrieved, or None without φ; 0 where there is none.
-        positive_relevance: (n,) float32, φ of the best positive, likewise.
-        annotated: (n, depth) bool, which of the retrieved further annotations (ECCV Caption, CxC) call positive, or
-            None without such.
-
-    Raises:
-        ValueError: A tensor has another shape, or holds numbers that it cannot hold.
-        TypeError: A tensor has another dtype.
-    """
-
-    ranks: Tensor
-    fold_ranks: Tensor | None
-    retrieved: Tensor
-    retrieved_sims: Tensor
-    best_positive: Tensor
-    best_positive_sims: Tensor
-    relevance: Tensor | None
-    positive_relevance: Tensor | None
-    annotated: Tensor | None
-
-    def __post_init__(self) -> None:
-        """Check shapes and dtypes."""
-        if self.retrieved.ndim != 2:
-            raise ValueError(f"retrieved has shape {tuple(self.retrieved.shape)}, expected (n_queries, depth)")
-        listed = tuple(self.retrieved.shape)
-        if (self.relevance is None) != (self.positive_relevance is None):
-            raise ValueError("relevance and positive_relevance go together: one of them is missing")
-        for name, dtype, is_listed in _TENSORS:
-            tensor, shape = getattr(self, name), listed if is_listed else listed[:1]
-            if tensor is None and name in _OPTIONAL:
-                continue
-            if not isinstance(tensor, Tensor) or tensor.dtype != dtype:
-                given = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise TypeError(f"{name} is {given}, expected a tensor of {dtype}")
-            if tuple(tensor.shape) != shape:
-                raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}, as retrieved has them")
-
-
-_TENSORS = (  # name, dtype, whether (n, depth) and not (n,)
-    ("ranks", torch.int64, False),
-    ("fold_ranks", torch.int64, False),
-    ("retrieved", torch.int64, True),
-    ("retrieved_sims", torch.float32, True),
-    ("best_positive", torch.int64, False),
-    ("best_positive_sims", torch.float32, False),
-    ("relevance", torch.float32, True),
-    ("positive_relevance", torch.float32, False),
-    ("annotated", torch.bool, True),
-)
-_OPTIONAL = ("fold_ranks", "relevance", "positive_relevance", "annotated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +73,9 @@ class Run:
         curves: {"ks": [...], "ncs": {"i2t": [a score a k], "t2i": ...}, "semantic_recall": {"m": [...],
             "k": [1, 5, 10], "i2t": [[a score an m] a k], "t2i": ...}}, percent over the whole gallery; empty without φ.
         attention: of some pairs, if the model has cross-attention.
-        source: what was evaluated, plain values: kind, path, model, similarity, split.
+        source: what was evaluated, plain values: kind, path, model, data, generated (whether the data set was made by
+            ``itm-fast make-data``), similarity, split.
+        date: when, ISO 8601 to the second with the offset to UTC; empty: not known.
 
     Raises:
         ValueError: sizes that do not fit each other, or indices outside the gallery.
@@ -152,6 +92,7 @@ class Run:
     curves: dict[str, Any]
     attention: tuple[Attention, ...]
     source: dict[str, Any]
+    date: str = ""
 
     @property
     def n_images(self) -> int:
@@ -216,6 +157,7 @@ def save_run(run: Run, folder: str | os.PathLike[str]) -> None:
     card = {
         "format": _FORMAT,
         "name": run.name,
+        "date": run.date,
         "source": run.source,
         "curves": run.curves,
         "captions": run.captions,
@@ -281,8 +223,12 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
                 f"{_REPORT}, {_QUERIES} and {_ATTENTION}"
             )
     card = _object(folder / _CARD)
-    if card.get("format") != _FORMAT:
-        raise DataError(f"{folder / _CARD}: format is {card.get('format')!r}, expected {_FORMAT!r}")
+    if card.get("format") not in _READ:
+        raise DataError(
+            f"{folder / _CARD}: format is {card.get('format')!r}, expected {' or '.join(map(repr, _READ))}; evaluate "
+            "again with --run"
+        )
+    card.setdefault("date", "")
     _check_card(card, folder / _CARD)
     for name in (_REPORT, _QUERIES, _ATTENTION):
         if _digest(folder / name) != card["files"].get(name):
@@ -310,18 +256,17 @@ def load_run(folder: str | os.PathLike[str]) -> Run:
     except (ValueError, TypeError) as error:
         raise DataError(f"{folder / _ATTENTION}: {error}") from error
     captions, image_names = (None if card[key] is None else tuple(card[key]) for key in ("captions", "image_names"))
+    about = card["curves"], attention, card["source"], card["date"]
     try:
-        return Run(
-            card["name"], report, i2t, t2i, owners, captions, image_names, card["curves"], attention, card["source"]
-        )
+        return Run(card["name"], report, i2t, t2i, owners, captions, image_names, *about)
     except (ValueError, TypeError) as error:
         raise DataError(f"{folder}: {_CARD} and {_QUERIES} do not fit each other: {error}") from error
 
 
 def _results(tensors: dict[str, Tensor], direction: str) -> QueryResults:
     """The results of one direction, taken out of the tensors of both."""
-    found = {name: tensors.pop(f"{direction}.{name}", None) for name, *_ in _TENSORS}
-    missing = [name for name, tensor in found.items() if tensor is None and name not in _OPTIONAL]
+    found = {name: tensors.pop(f"{direction}.{name}", None) for name, *_ in TENSORS}
+    missing = [name for name, tensor in found.items() if tensor is None and name not in OPTIONAL]
     if missing:
         raise ValueError(f"{direction}.{missing[0]} is missing")
     return QueryResults(**found)  # type: ignore[arg-type]
@@ -329,7 +274,7 @@ def _results(tensors: dict[str, Tensor], direction: str) -> QueryResults:
 
 def _check_card(card: Mapping[str, Any], path: Path) -> None:
     """Refuse a run.json whose entries are of other kinds than `save_run` writes."""
-    kinds: dict[str, Any] = {"name": str, "source": dict, "curves": dict, "attention": list, "files": dict}
+    kinds: dict[str, Any] = {"name": str, "date": str, "source": dict, "curves": dict, "attention": list, "files": dict}
     for key, kind in kinds.items():
         if not isinstance(card.get(key), kind):
             raise DataError(f"{path}: {key} is {card.get(key)!r:.60}, expected a {kind.__name__}")

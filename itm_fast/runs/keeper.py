@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import torch
@@ -18,7 +20,8 @@ from itm_fast.metrics.retrieved import TopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.ranking import NO_ITEM
 from itm_fast.runs.attention import attention_maps, has_attention, shown_pairs
-from itm_fast.runs.folder import Attention, QueryResults, Run
+from itm_fast.runs.folder import Attention, Run
+from itm_fast.runs.query_results import QueryResults
 from itm_fast.runs.result import Report
 from itm_fast.similarities.scorers import IntArray
 from itm_fast.similarities.selection import Order
@@ -62,6 +65,7 @@ class RunKeeper:
         self.depth = depth
         self.curves: dict[str, Any] = {}
         self._results: dict[str, QueryResults] = {}
+        self._date = ""
         self._caption_to_image = torch.empty(0, dtype=torch.int64)
         self._order: Order = (None, None)
 
@@ -74,6 +78,7 @@ class RunKeeper:
         source: RelevanceSource | None = None,
         annotated: Sequence[TwoWaySets] = (),
         order: Order = (None, None),
+        by_query: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         """Keep what a pass over the similarities found; ``evaluate`` calls this.
 
@@ -85,13 +90,18 @@ class RunKeeper:
             source: φ of pairs, or None.
             annotated: positives beside a caption's own image, of image and of caption queries each.
             order: which of the images and captions given were ranked.
+            by_query: {"i2t": {...}, "t2i": {...}} of ``QueryResults``: ncs, ncs_own_left_out, others_relevance; None
+                without φ.
         """
         self._order = order
+        self._date = datetime.now().astimezone().isoformat(timespec="seconds")
         self._caption_to_image = _owners(positives)
         for side, (direction, query) in enumerate(_DIRECTIONS):
             listed = top.image if query == "image" else top.caption
             truths = [truth[side] for truth in annotated]
-            self._results[direction] = _results(query, ranks[side], listed, folds[side], source, truths, self.depth)
+            of_lists = _results(query, ranks[side], listed, folds[side], source, truths, self.depth)
+            more = {} if by_query is None else {name: found.float() for name, found in by_query[direction].items()}
+            self._results[direction] = replace(of_lists, **more)
 
     def run(
         self,
@@ -141,6 +151,7 @@ class RunKeeper:
             curves=self.curves,
             attention=maps,
             source=source or {},
+            date=self._date,
         )
 
 

@@ -116,7 +116,7 @@ def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtyp
     Args:
         path: a local folder with config.json, weights, preprocessor_config.json and a tokenizer; or a name such as
             "openai/clip-vit-base-patch32" that is in the Hugging Face cache.
-        device: "cpu", "cuda", "cuda:1", ...
+        device: "cpu", "cuda", "cuda:1", ...; "auto": CUDA where there is a device, else the CPU.
         dtype: of the weights and sums; bfloat16 and float16 are for GPUs.
 
     Raises:
@@ -177,6 +177,8 @@ def weights_digest(folder: Path) -> str:
 
 
 def _device(device: str) -> torch.device:
+    if device == "auto":  # no kernel of this package has a part in it
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         where = torch.device(device)
         torch.empty(1, device=where)

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Precision
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.data.text.caption_tokens import CaptionTokens
-from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, tokenizer_note
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
+from itm_fast.sources.devices import in_precision
 from itm_fast.sources.fitting import check_has_regions, check_lengths
 from itm_fast.sources.packed_captions import PackedCaptions
 
@@ -67,7 +69,7 @@ class _IsTold(Protocol):
         """Whether `complete_labels` is to be called."""
         ...
 
-    def labels_of(self, captions: Sequence[str], tokenizer: Tokenizer, /) -> CaptionTokens:
+    def labels_of(self, captions: Sequence[str], tokenizer: Tokenizer | None, /) -> CaptionTokens:
         """Numbers of concepts in place of tokens."""
         ...
 
@@ -101,22 +103,24 @@ class ModelScorer:
         model: RetrievalModel,
         dataset: CaptionedSplit,
         *,
-        tokenizer: Tokenizer = "nltk",
+        tokenizer: Tokenizer | None = None,
         tokens: CaptionTokens | None = None,
         batch_size: int = 128,
         cache_bytes: int = 2 << 30,
         device: torch.device | str = "cpu",
+        precision: Precision = "float32",
     ) -> None:
         """Tokenise the captions; nothing is encoded yet.
 
         Args:
             model: a model in evaluation mode, on ``device``.
             dataset: the split to score.
-            tokenizer: the one the model's vocabulary was made with.
+            tokenizer: what splits the captions; None: what the model's vocabulary is kept with, or nltk.
             tokens: the captions of ``dataset`` as already encoded with it; None encodes them now.
             batch_size: images, and captions, encoded and scored at a time.
             cache_bytes: bound of the encoded batches kept.
             device: where the model is.
+            precision: of its matrix products, by autocast; similarities are at least float32.
 
         Raises:
             ValueError: a model in training mode (drop-out would make the scores random), a batch_size below 1; a model
@@ -130,14 +134,15 @@ class ModelScorer:
         check_has_regions(model, dataset)
         self.n_images, self.n_captions = dataset.n_images, dataset.n_captions
         self.dataset = dataset
-        self._model, self._device = model, torch.device(device)
+        self._model, self._device, self._precision = model, torch.device(device), precision
         self._tokens = tokens or _tokens_of(model, dataset.captions, tokenizer)
         check_lengths(model, self._tokens, dataset)
         self._labels = _labels_of(model, dataset, tokenizer)
         self._is_completed = self._labels is None or not cast(_IsTold, model).completes_labels
-        unknown = self._tokens.unknown_note(model.vocabulary)
+        unknown = self._tokens.unknown_note(model.vocabulary) or f"{self._tokens.unknown_words(model.vocabulary)}."
+        split, run = tokenizer_note(model.vocabulary, tokenizer), _precision_note(self._device, precision)
         of_data, of_model = getattr(dataset, "notes", ()), getattr(model, "notes", ())
-        self.notes = [*of_data, *of_model, *([] if unknown is None else [unknown])]
+        self.notes = [*of_data, *of_model, *(note for note in (split, unknown, run) if note is not None)]
         self._batch_size = batch_size
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
@@ -276,16 +281,18 @@ class ModelScorer:
     def _encode_images(self, batch: int) -> Encoded:
         indices = self._indices(batch, self.n_images)
         images, region_counts = _counted_regions(self.dataset, indices)
-        if region_counts is None:
-            return (self._model.encode_images(images.to(self._device)),)
-        images = images[:, : int(region_counts.max())].to(self._device)
-        region_counts = region_counts.to(self._device)
-        return cast(_KnowsCounts, self._model).encode_images(images, region_counts), region_counts
+        with in_precision(self._device, self._precision):
+            if region_counts is None:
+                return (self._model.encode_images(images.to(self._device)),)
+            images = images[:, : int(region_counts.max())].to(self._device)
+            region_counts = region_counts.to(self._device)
+            return cast(_KnowsCounts, self._model).encode_images(images, region_counts), region_counts
 
     def _similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, region_counts: Tensor | None) -> Tensor:
-        if region_counts is None:
-            return self._model.similarity(regions, words, word_counts)
-        return cast(_KnowsCounts, self._model).similarity(regions, words, word_counts, region_counts)
+        with in_precision(self._device, self._precision):
+            if region_counts is None:
+                return self._model.similarity(regions, words, word_counts)
+            return cast(_KnowsCounts, self._model).similarity(regions, words, word_counts, region_counts)
 
     def _encode_captions(self, batch: int) -> Encoded:
         return self._encode_some(np.array(self._indices(batch, self.n_captions)))
@@ -297,10 +304,11 @@ class ModelScorer:
 
     def _encode_labelled(self, captions: IntArray) -> tuple[Tensor, Tensor]:
         tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(captions))
-        if self._labels is None:
-            return self._model.encode_captions(tokens, word_counts), word_counts
-        labels = self._labels.pad(captions)[0].to(self._device)
-        return cast(_IsTold, self._model).encode_captions(tokens, word_counts, None, labels), word_counts
+        with in_precision(self._device, self._precision):
+            if self._labels is None:
+                return self._model.encode_captions(tokens, word_counts), word_counts
+            labels = self._labels.pad(captions)[0].to(self._device)
+            return cast(_IsTold, self._model).encode_captions(tokens, word_counts, None, labels), word_counts
 
     def _complete_labels(self) -> None:
         """Encode everything once with the labels that captions have by themselves."""
@@ -314,7 +322,13 @@ class ModelScorer:
         self._is_completed = True
 
 
-def _tokens_of(model: RetrievalModel, captions: Sequence[str], tokenizer: Tokenizer) -> CaptionTokens:
+def _precision_note(device: torch.device, precision: Precision) -> str | None:
+    if precision == "float32":
+        return None
+    return f"The model ran in {precision} (autocast) on {device}: its figures differ a little from those in float32."
+
+
+def _tokens_of(model: RetrievalModel, captions: Sequence[str], tokenizer: Tokenizer | None) -> CaptionTokens:
     tokens_of = getattr(model, "tokens_of", None)
     if tokens_of is None:
         return CaptionTokens.from_captions(captions, model.vocabulary, tokenizer)
@@ -322,7 +336,7 @@ def _tokens_of(model: RetrievalModel, captions: Sequence[str], tokenizer: Tokeni
     return tokens
 
 
-def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokenizer) -> CaptionTokens | None:
+def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokenizer | None) -> CaptionTokens | None:
     if not hasattr(model, "labels_of"):
         return None
     told = cast(_IsTold, model)

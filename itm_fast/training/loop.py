@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
 from itm_fast.config import TrainingConfig
-from itm_fast.data.batches import BatchPlan, seed_of
-from itm_fast.data.collate import Batch
-from itm_fast.errors import DataError
+from itm_fast.data.batches import BatchPlan
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.card import save_model
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
-from itm_fast.training.distributed import World, synchronise_batch_norms
+from itm_fast.training.distributed import World
 from itm_fast.training.log import RunLog
-from itm_fast.training.objective import Objective
 from itm_fast.training.state import save_checkpoint
+from itm_fast.training.steps import DivergedError, Steps
+from itm_fast.training.stopping import HeldSignals, stop_together
+
+__all__ = ["BEST", "CHECKPOINT", "DivergedError", "Moment", "Result", "train"]
 
 CHECKPOINT, BEST = "checkpoint.pt", "best"
 _COLLAPSED_STEPS = 100  # with every loss at the hinge's own value, before it is said
-
-
-class DivergedError(ValueError):
-    """The loss or its gradient is no longer a number."""
 
 
 @dataclass
@@ -49,6 +42,22 @@ class Result:
     """Whether `patience` ended the run."""
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where a run is, before its first step and after each."""
+
+    step: int
+    """Batches done, before a resumption too."""
+    n_steps: int
+    """Batches of the whole run."""
+    first_step: int
+    """Batches that were done before a resumption."""
+    loss: float | None
+    """Of the last step, per pair; None before the first."""
+    validation: Mapping[str, Any] | None
+    """What the last validation found."""
+
+
 def train(
     model: MatchingModel,
     plan: BatchPlan,
@@ -63,8 +72,11 @@ def train(
     resume: Mapping[str, Any] | None = None,
     world: World | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Callable[[Moment], None] = lambda moment: None,
 ) -> Result:
     """Trains `model` in place.
+
+    A signal that stops the process waits for the end of a step; a checkpoint of it is kept then.
 
     Args:
         model: On the device to train on; left in training mode.
@@ -80,6 +92,7 @@ def train(
         resume: A state to go on from, as `load_checkpoint` returns it.
         world: This process among several.
         progress: Called with (steps done, steps in all).
+        watch: Called with where the run is, before the first step and after each.
 
     Returns:
         Losses, the best validation.
@@ -93,211 +106,106 @@ def train(
         are no negatives of each other.
     """
     world = world or World()
-    run = _Run(model, plan, config, margin, triplet_weight, world)
-    result = Result()
+    run = Steps(model, plan, config, margin, triplet_weight, world)
     if resume is not None:
-        result.step, result.best = run.restore(resume)
+        run.restore(resume)
+    first_step, result = run.step, Result()
+
+    def save() -> None:
+        if folder is not None and world.is_first:
+            save_checkpoint(folder / CHECKPOINT, run.state(), settings or {})
+
+    def now(loss: float | None = None) -> Moment:
+        return Moment(run.step, len(plan), first_step, loss, run.last_validation)
+
+    def conclude() -> None:
+        """What follows a step that is done: a validation, a checkpoint."""
+        is_validated = validate is not None and run.validation_is_due
+        if validate is not None and is_validated:
+            if world.size > 1:  # a signal waits for its end, and torchrun for half a minute
+                save()
+            _validate(run, validate, folder, log)
+        if run.step % config.save_step == 0 or is_validated or run.step == len(plan):
+            save()
+
     model.train()
     recent: deque[float] = deque(maxlen=_COLLAPSED_STEPS)
-    started, first_step = time.monotonic(), result.step
-    for batch in run.batches(first_step):
-        loss, gradient_norm = run.step(result.step, batch)
-        result.step += 1
-        result.losses.append(loss)
-        recent.append(loss)
-        step, is_epoch_end = result.step, result.step % plan.steps_per_epoch == 0
-        if log and (step % config.log_step == 0 or is_epoch_end):
-            seconds = (time.monotonic() - started) / (step - first_step)
-            values: dict[str, float | None] = {
-                "epoch": (step - 1) // plan.steps_per_epoch,
-                "loss": loss,
-                "learning_rate": run.learning_rate(),
-            }
-            pairs_per_second = config.batch_size / seconds
-            values |= {"gradient_norm": gradient_norm, "pairs_per_second": pairs_per_second}
-            log.write("train", step, values)
-            if _collapsed(recent, model):
-                log.notice(step, _collapse_message(model))
-                recent.clear()
-        is_validated = validate is not None and (step % config.val_step == 0 or is_epoch_end)
-        if validate is not None and is_validated:
-            _validate(run, result, validate, folder, log)
-        is_saved = step % config.save_step == 0 or is_validated or step == len(plan)
-        if folder is not None and world.is_first and is_saved:
-            save_checkpoint(folder / CHECKPOINT, run.state(result), settings or {})
-        progress(step, len(plan))
-        if config.patience is not None and run.validations_without_better >= config.patience:
-            result.stopped_early = True
-            break
+    with ExitStack() as stack:
+        held = stack.enter_context(HeldSignals()) if world.size > 1 else None
+        try:
+            if run.validation_is_due:  # the run was stopped within it
+                conclude()
+            watch(now())
+            started = time.monotonic()
+            for batch in () if run.is_out_of_patience else run.batches():
+                with HeldSignals():
+                    loss, gradient_norm = run.take(batch)
+                    result.losses.append(loss)
+                    recent.append(loss)
+                    is_epoch_end = run.step % plan.steps_per_epoch == 0
+                    if log and (run.step % config.log_step == 0 or is_epoch_end):
+                        seconds = (time.monotonic() - started) / (run.step - first_step)
+                        log.write("train", run.step, _logged(run, loss, gradient_norm, seconds))
+                        if _collapsed(recent, model):
+                            log.notice(run.step, _collapse_message(model))
+                            recent.clear()
+                    run.validation_is_due = validate is not None and (run.step % config.val_step == 0 or is_epoch_end)
+                if held is not None:
+                    stop_together(held, run.device)
+                conclude()
+                progress(run.step, len(plan))
+                watch(now(loss))
+                if run.is_out_of_patience:
+                    break
+        except KeyboardInterrupt:
+            if run.step > first_step:
+                save()
+            if log and folder is not None and (folder / CHECKPOINT).is_file():
+                log.notice(run.step, _stop_message(run, folder))
+            raise
+    result.step, result.best, result.stopped_early = run.step, run.best, run.is_out_of_patience
     model.loss.max_violation = run.max_violation
     return result
 
 
-class _Run:
-    """Everything that changes while a model is trained, and one step of it."""
-
-    def __init__(
-        self,
-        model: MatchingModel,
-        plan: BatchPlan,
-        config: TrainingConfig,
-        margin: SemanticMarginLoss | None,
-        triplet_weight: float,
-        world: World,
-    ) -> None:
-        self.model, self.plan, self.config, self.margin, self.world = model, plan, config, margin, world
-        self.device = next(model.parameters()).device
-        self.max_violation = model.loss.max_violation
-        self.validations_without_better = 0
-        objective = Objective(model, margin, triplet_weight)
-        self.objective: nn.Module = objective
-        if config.compile:
-            model.get_submodule("img_enc").compile()
-            model.get_submodule("txt_enc").compile()
-        if world.size > 1:
-            synchronise_batch_norms(model)
-            self.objective = nn.parallel.DistributedDataParallel(
-                objective,
-                device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                find_unused_parameters=True,  # some are in a model only because they are in its original's checkpoints
-            )
-        self.optimizer = _optimizer(model, config)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "float16")
-
-    def batches(self, first_step: int) -> Iterator[Batch]:
-        """The batches from one on, read ahead by the workers."""
-        loader: DataLoader[Batch] = DataLoader(
-            self.plan,
-            batch_size=None,
-            sampler=range(first_step, len(self.plan)),
-            num_workers=self.config.workers,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=False,
-        )
-        try:
-            yield from loader
-        except DataError as error:  # of a worker it has a traceback in its message
-            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
-
-    def step(self, step: int, batch: Batch) -> tuple[float, float | None]:
-        """One batch forwards and backwards; the optimiser steps when enough of them are added.
-
-        Returns the loss of a pair and the norm of the gradients, None where they are still being added.
-        """
-        epoch = step // self.plan.steps_per_epoch
-        self._follow_schedule(epoch)
-        factor = self.model.follow_schedule(step, self.plan.steps_per_epoch)
-        is_last = (step + 1) % self.config.accumulation_steps == 0 or step + 1 == len(self.plan)
-        with self._synchronised(is_last), self._autocast(), self._own_randomness(step):
-            loss = self.objective(batch.to(self.device, non_blocking=True))
-            value = loss.item()
-            if not math.isfinite(value):
-                raise DivergedError(self._divergence(step, f"the loss is {value}"))
-            self.scaler.scale(loss * factor / self.config.accumulation_steps).backward()
-        return value / self.config.batch_size, self._update(step) if is_last else None
-
-    def _update(self, step: int) -> float:
-        self.scaler.unscale_(self.optimizer)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm: Tensor = nn.utils.clip_grad_norm_(parameters, self.config.grad_clip or math.inf)
-        value = norm.item()
-        if not math.isfinite(value) and not self.scaler.is_enabled():  # the scaler skips such a step by itself
-            raise DivergedError(self._divergence(step, f"the norm of the gradients is {value}"))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        return value
-
-    def learning_rate(self) -> float:
-        """Of this epoch, where no pretrained part has a share of it."""
-        return float(max(group["lr"] for group in self.optimizer.param_groups))
-
-    def state(self, result: Result) -> dict[str, Any]:
-        """What `restore` needs."""
-        return {
-            "step": result.step,
-            "best": result.best,
-            "validations_without_better": self.validations_without_better,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "gradients": {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None},
-            "scaler": self.scaler.state_dict(),
-            "margin": None if self.margin is None else self.margin.get_extra_state(),
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> tuple[int, dict[str, float] | None]:
-        """Go back to a state; returns the steps done and the best validation."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, parameter in self.model.named_parameters():
-            gradient = state["gradients"].get(name)
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        self.scaler.load_state_dict(state["scaler"])
-        if self.margin is not None:
-            self.margin.set_extra_state(state["margin"])
-        self.validations_without_better = state["validations_without_better"]
-        return state["step"], state["best"]
-
-    def _follow_schedule(self, epoch: int) -> None:
-        n_falls = epoch // self.config.lr_update
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * group["factor"] * group["decay"] ** n_falls
-        self.model.loss.max_violation = self.max_violation and epoch >= self.config.vse_mean_warmup_epochs
-
-    @contextmanager
-    def _own_randomness(self, step: int) -> Iterator[None]:
-        """Dropout draws what the number of the step says, on every process something else: a restart repeats it."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_of(self.config.seed, step, self.world.rank))
-            yield
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.config.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.config.precision))
-
-    def _synchronised(self, is_last: bool) -> AbstractContextManager[object]:
-        if is_last or not isinstance(self.objective, nn.parallel.DistributedDataParallel):
-            return nullcontext()
-        context: AbstractContextManager[object] = self.objective.no_sync()  # gradients are only added up so far
-        return context
-
-    def _divergence(self, step: int, what: str) -> str:
-        captions = ", ".join(map(str, self.plan.caption_ids(step).tolist()))
-        return (
-            f"step {step + 1}: {what}; the last checkpoint and the best model stay as they are. Try a smaller "
-            f"learning_rate, or look at the features of the batch's captions: {captions}"
-        )
+def _logged(run: Steps, loss: float, gradient_norm: float | None, seconds: float) -> dict[str, float | None]:
+    """Of a step, which take so many seconds each."""
+    return {
+        "epoch": (run.step - 1) // run.plan.steps_per_epoch,
+        "loss": loss,
+        "learning_rate": run.learning_rate(),
+        "gradient_norm": gradient_norm,
+        "pairs_per_second": run.config.batch_size / seconds,
+    }
 
 
-def _optimizer(model: MatchingModel, config: TrainingConfig) -> torch.optim.Optimizer:
-    """One group of parameters for each share of the learning rate and each way that it falls."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((model.learning_rate_factor(name), model.learning_rate_decay(name)), []).append(parameter)
-    kind = torch.optim.Adam if config.optim == "adam" else torch.optim.AdamW
-    return kind(
-        [{"params": parameters, "factor": factor, "decay": decay} for (factor, decay), parameters in groups.items()],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-    )
-
-
-def _validate(
-    run: _Run, result: Result, validate: Callable[[], Mapping[str, float]], folder: Path | None, log: RunLog | None
-) -> None:
+def _validate(run: Steps, validate: Callable[[], Mapping[str, float]], folder: Path | None, log: RunLog | None) -> None:
     run.model.eval()
-    found = dict(validate())
-    run.model.train()
-    select = run.config.select
-    is_better = result.best is None or found[select] > result.best[select]
-    run.validations_without_better = 0 if is_better else run.validations_without_better + 1
-    if log:
-        log.write("validation", result.step, {**found, "is_best": is_better})
-    if is_better:
-        result.best = {**found, "step": result.step}
-        if folder is not None and run.world.is_first:
-            save_model(run.model, folder / BEST, found)
+    try:
+        found = dict(validate())
+    finally:
+        run.model.train()
+    with HeldSignals():
+        select = run.config.select
+        is_better = run.best is None or found[select] > run.best[select]
+        run.validations_without_better = 0 if is_better else run.validations_without_better + 1
+        if log:
+            log.write("validation", run.step, {**found, "is_best": is_better})
+        if is_better:
+            run.best = {**found, "step": run.step}
+            if folder is not None and run.world.is_first:
+                save_model(run.model, folder / BEST, found)
+        run.last_validation, run.validation_is_due = found, False
+
+
+def _stop_message(run: Steps, folder: Path) -> str:
+    command = "itm-fast train"
+    if run.world.size > 1:
+        command = f"torchrun --nproc-per-node {run.world.size} -m itm_fast train"
+    return (
+        f"stopped after step {run.step} of {len(run.plan)}, whose checkpoint is kept; go on with: {command} --resume "
+        f"{shlex.quote(str(folder))}"
+    )
 
 
 def _collapsed(recent: deque[float], model: MatchingModel) -> bool:

@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         path: The file.
-        settings: Those of the run that goes on; each must be what the file has.
+        settings: Those of the run that goes on; each must be what the file has, where an older file has it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -54,9 +54,9 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not is_state or content.get("format") != _FORMAT:
         raise DataError(f'{path}: expected a training state, "{_FORMAT}"')
     for name, value in settings.items():
-        if content["settings"].get(name) != value:
+        if content["settings"].get(name, value) != value:
             raise DataError(
-                f"{path}: {name} was {content['settings'].get(name)!r}, but now is {value!r}; a run is resumed with "
+                f"{path}: {name} was {content['settings'][name]!r}, but now is {value!r}; a run is resumed with "
                 "the flags that it was started with (or started anew in another folder)"
             )
     state: dict[str, Any] = content["state"]

@@ -87,6 +87,9 @@ def test_folds_and_ks(folder, capsys):
         (["--sims", "sims.npy", "--output", "missing/report.json"], "no such folder"),
         (["--protocol", "coco"], "--protocol: invalid choice 'coco'; perhaps you meant coco-"),
         (["--folds", "x"], "Error parsing --folds"),
+        (["--sims", "sims.npy", "--device", "cuda"], "--device goes with a model or a checkpoint"),
+        (["--sims", "sims.npy", "--precision", "bfloat16"], "--precision goes with a model or a checkpoint"),
+        (["--model", "model", "--data", ".", "--device", "gpu"], "device is 'gpu'; expected"),
         (["--protcol", "coco-1k"], "perhaps you meant --protocol"),
     ],
 )
@@ -190,6 +193,18 @@ def test_plain_progress_lines(capsys, monkeypatch):
         for done in (1, 2, 3, 4):
             progress(done, 4)
     assert capsys.readouterr().err == "score: 50 %, about 6 s left\nscore: 100 %, about 0 s left\n"
+
+
+def test_what_was_done_before_takes_no_time(capsys, monkeypatch):
+    """Of a run that goes on at 100 of 104: the first call only says so, and the clock begins with it."""
+    clock = iter([0.0, 50.0, 56.0, 62.0])
+    monkeypatch.setattr("itm_fast.cli.console.time.monotonic", lambda: next(clock))
+    with progress_bar("train") as progress:
+        for done in (100, 101, 102):
+            progress(done, 104, since=100, status=f"loss {done}")
+    assert capsys.readouterr().err == (
+        "train: 97 %, loss 101, about 18 s left\ntrain: 98 %, loss 102, about 12 s left\n"
+    )
 
 
 def test_progress_bar_on_a_terminal(monkeypatch):

@@ -56,6 +56,22 @@ def test_two_runs_as_json(folder, capsys):
     assert "<h1>Mine &amp; yours</h1>" in (folder / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("has_browser", [True, False])
+def test_open(folder, capsys, monkeypatch, has_browser):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or has_browser)
+    code, out, err = report(capsys, "first", "--output", "my page.html", "--open", "--json")
+    address = (folder / "my page.html").as_uri()
+    assert (code, opened, list(json.loads(out))) == (0, [address], ["page", "bytes", "runs"])
+    assert err == ("" if has_browser else f"no browser could be started here: open {address} in one\n")
+
+
+def test_nothing_is_opened_unless_asked_or_where_there_is_no_page(folder, capsys, monkeypatch):
+    monkeypatch.setattr("webbrowser.open", lambda address: pytest.fail(f"opened {address}"))
+    assert report(capsys, "first")[0] == 0
+    assert report(capsys, "missing", "--open")[0] == 2
+
+
 def test_errors_are_one_line_and_leave_the_page_alone(folder, capsys):
     (folder / "empty").mkdir()
     (folder / "report.html").write_text("old")

@@ -88,6 +88,26 @@ def test_rerank_models(folder, run):
     assert json.loads((folder / "r.json").read_text()) == found
 
 
+def test_half_precision_reaches_the_models(folder, run):
+    """Of both commands; the figures of the fast model are those of bfloat16."""
+    flags = [*DATA, "--precision", "bfloat16", "--device", "cpu", "--json"]
+    code, out, _ = run("rerank", "--coarse", "vsepp", "--fine", "test.npy", "--k", "10", *flags)
+    found = json.loads(out)
+    assert code == 0
+    data = PrecompDataset(folder / "data", "test")
+    coarse = ModelScorer(load_model(folder / "vsepp"), data, tokenizer="split", precision="bfloat16")
+    sims = coarse(slice(0, 8), slice(0, 40)).numpy()
+    assert not np.array_equal(sims, matrix(folder, "vsepp", "test"))
+    expected = rerank(sims, np.load(folder / "test.npy"), 10).to_dict()
+    assert found["coarse"] == expected["coarse"]
+    assert any("The model ran in bfloat16" in note for note in found["conditions"]["notes"])
+    code, _, _ = run("ensemble", "vsepp", "t2i", *flags, "--save-results", "mean.npy")
+    assert code == 0
+    fine = ModelScorer(load_model(folder / "t2i"), data, tokenizer="split", precision="bfloat16")
+    mean = (sims.astype(float) + fine(slice(0, 8), slice(0, 40)).numpy()) / 2
+    np.testing.assert_allclose(np.load(folder / "mean.npy"), mean, atol=1e-6)
+
+
 def test_rerank_files_and_alpha(folder, run):
     files = ["--coarse", "images.npy,captions.npy", "--fine", "test.npy", "--k", "4", "--ks", "1", "3"]
     code, out, _ = run("rerank", *files, "--alpha", "0.5", "--beta", "-1", "--json")
@@ -195,6 +215,10 @@ def test_given_weights_and_ids(run):
             "exclude each other",
         ),
         (["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--protocol", "coco-1k"], "expects 5000 images"),
+        (["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--device", "cuda"], "--device goes with a model"),
+        (["rerank", "--coarse", "vsepp", "--fine", "dev.npy", "--device", "cuda:99", *DATA], "'cuda:99', but"),
+        (["ensemble", "test.npy", "test.npy", "--precision", "float16"], "--precision goes with a model"),
+        (["ensemble", "vsepp", "test.npy", "--device", "tpu", *DATA], "device is 'tpu'; expected"),
         (["ensemble"], "at least two members, given 0"),
         (["ensemble", "test.npy"], "at least two members, given 1"),
         (["ensemble", "test.npy", "dev.npy"], "test.npy is of 8 images x 40 captions, but dev.npy of 6 x 30"),

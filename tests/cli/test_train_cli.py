@@ -1,6 +1,8 @@
 """`itm-fast train`: SCAN's flags, presets, resuming after a kill, bad input in one line."""
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,9 +11,11 @@ import pytest
 import torch
 
 from itm_fast.cli import main as cli
+from itm_fast.cli.signals import signals_unwind
 from itm_fast.cli.train import parse
 from itm_fast.data import Vocabulary, make_data
 from itm_fast.errors import DataError
+from itm_fast.training.objective import Objective
 from itm_fast.training.run import RunSettings
 
 DIM = 12
@@ -110,6 +114,65 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
     assert not [path for path in killed.iterdir() if path.name.startswith(".") and "checkpoint" not in path.name]
 
 
+@pytest.fixture
+def signals_of_a_command():
+    """As a process of `itm-fast` has them; those of the tests come back."""
+    names = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in names}
+    with signals_unwind():
+        yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_of_a_command")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_stopped_run_says_what_goes_on_with_it(data, tmp_path, monkeypatch, capsys, name, code):
+    """The third step is done when the signal that came within it is heeded; the command as printed does the rest."""
+    more = ["--log_step", "1", "--save_step", "100"]
+    whole, stopped = tmp_path / "whole", tmp_path / "it stopped"
+    assert train(*flags(data, "--model_name", str(whole), *more)) == 0
+    forward, steps = Objective.forward, []
+
+    def stopping(self, batch):
+        steps.append(batch)
+        if len(steps) == 3:
+            os.kill(os.getpid(), getattr(signal, name))
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Objective, "forward", stopping)
+        assert train(*flags(data, "--model_name", str(stopped), *more)) == code
+    *_, said, last = capsys.readouterr().err.splitlines()
+    assert last == "itm-fast: error: interrupted"
+    assert said.startswith("itm-fast: stopped after step 3 of 10, whose checkpoint is kept; go on with: itm-fast train")
+    assert cli.main(shlex.split(said.partition("go on with: itm-fast ")[2])) == 0
+    one, other = (torch.load(folder / "checkpoint.pt", weights_only=True)["state"] for folder in (whole, stopped))
+    assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
+    assert one["best"] == other["best"]
+
+
+def test_progress_has_the_loss_and_the_last_validation(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("itm_fast.cli.console._SECONDS_BETWEEN_LINES", 0)
+    run = tmp_path / "run"
+    assert train(*flags(data, "--model_name", str(run), "--log_step", "1", "--num_epochs", "1")) == 0
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["kind"] == "train"]
+    rsums = {line["step"]: line["rsum"] for line in lines if line["kind"] == "validation"}
+    assert list(rsums) == [3, 5]
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train scan: ")]
+    assert [line.rpartition(", about ")[0] for line in shown] == [
+        *(f"train scan: {20 * step} %, loss {losses[step - 1]:.4f}" for step in (1, 2)),
+        *(f"train scan: {20 * step} %, loss {losses[step - 1]:.4f}, rsum {rsums[3]:.1f}" for step in (3, 4)),
+        f"train scan: 100 %, loss {losses[4]:.4f}, rsum {rsums[5]:.1f}",
+    ]
+    assert train("--resume", run, "--num_epochs", "2") == 0
+    shown = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train scan: ")]
+    assert len(shown) == 5
+    assert shown[0].startswith("train scan: 60 %, loss ")
+    assert "rsum" in shown[0]
+
+
 @pytest.mark.parametrize(
     ("more", "fragment"),
     [
@@ -156,6 +219,8 @@ def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys
     errors = capsys.readouterr().err
     assert "vocabulary was '" in errors
     assert "but now is '5 words, sha256 " in errors
+    assert train("--resume", run, "--tokenizer", "nltk") == 2
+    assert "tokenizer was 'split', but now is 'nltk'" in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
 
 

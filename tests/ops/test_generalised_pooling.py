@@ -42,7 +42,7 @@ def with_gradients(operator, vectors, theta, counts):
 
 def assert_equal_to_rounding(inputs):
     """Each result and gradient is a sum of at most `most` or `dim` products, whose factors are below these bounds."""
-    vectors = inputs[0]
+    vectors, _, _ = inputs
     _, most, dim = vectors.shape
     bound = (most + dim) * max(1.0, float(vectors.nan_to_num().abs().max())) * 4  # no cotangent is larger than 4
     want = with_gradients(reference.generalised_pooling, *inputs)

@@ -13,12 +13,18 @@ N_IMAGES, STEP = 30, 5
 HOSTILE = "<script>alert(1)</script> & \"quotes\" <img src=x onerror='alert(2)'>"
 
 
+def relevance_matrix(rng=None):
+    """φ of all pairs, and which are of one image: both (n_images, n_captions)."""
+    rng = np.random.default_rng(7) if rng is None else rng
+    owned = np.arange(N_IMAGES * STEP) // STEP == np.arange(N_IMAGES)[:, None]
+    return rng.random(owned.shape) + 0.5 * owned, owned
+
+
 def make_run(name, noise, *, relevance=True, protocol=None, **changes):
     """A run over random similarities, the diagonal's blocks higher the less noise there is."""
     rng = np.random.default_rng(7)
-    owners = np.arange(N_IMAGES * STEP) // STEP
-    phi = rng.random((N_IMAGES, N_IMAGES * STEP)) + 0.5 * (owners == np.arange(N_IMAGES)[:, None])
-    sims = (owners == np.arange(N_IMAGES)[:, None]) + noise * rng.standard_normal((N_IMAGES, N_IMAGES * STEP))
+    phi, owned = relevance_matrix(rng)
+    sims = owned + noise * rng.standard_normal(owned.shape)
     keep = RunKeeper(depth=12)
     report = evaluate(torch.from_numpy(sims), torch.from_numpy(phi) if relevance else None, keep=keep)
     captions = [f"caption {number} of a {'dog' if number % 2 else 'cat'}" for number in range(N_IMAGES * STEP)]

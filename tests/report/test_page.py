@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from page_dom import parse
-from small_runs import HOSTILE, N_IMAGES, STEP, make_run
+from small_runs import HOSTILE, N_IMAGES, STEP, make_run, relevance_matrix
 
 from itm_fast.errors import DataError
 from itm_fast.report import PageOptions, render_page, write_page
-from itm_fast.report.queries import check_runs
+from itm_fast.report.comparable import check_runs
 from itm_fast.runs.folder import Attention
-from itm_fast.runs.statistics import bootstrap_interval, paired_test
+from itm_fast.runs.statistics import bootstrap_interval, both_directions, paired_test
 
 KS = (1, 5, 10)
 
@@ -89,11 +89,43 @@ def test_best_figures_are_strong(dom):
     assert len(list(rows[0].all("strong"))) < 9
 
 
-def test_relevance_table(runs, dom):
-    rows = list(dom.one(id="results").all("table"))[1].rows()
-    assert rows[1][:3] == ["NCSbetter", *(f"{runs[1].report['i2t'][f'NCS@{k}']:.1f}" for k in KS[:2])]
-    assert rows[1][-1] == f"{runs[1].report['nsum']:.1f}"
-    assert rows[3][-1] == f"{runs[1].report['nsum(N)']:.1f}"
+def with_interval(figure, values, of):
+    interval = bootstrap_interval(values, groups=of)
+    assert interval.estimate == pytest.approx(figure, rel=1e-5)
+    return f"{figure:.1f}{interval.low:.1f}–{interval.high:.1f}"
+
+
+def test_relevance_table_has_intervals(runs, dom):
+    table = list(dom.one(id="results").all("table"))[1]
+    assert "95 % bootstrap intervals" in table.one("caption").text
+    rows = {row[0]: row[1:] for row in table.rows()}
+    for run in runs:
+        for name, kept, total in (("NCS", "ncs", "nsum"), ("NCS(N)", "ncs_own_left_out", "nsum(N)")):
+            expected = [
+                with_interval(run.report[d][f"{name}@{k}"], getattr(getattr(run, d), kept)[:, place], groups(d))
+                for d in ("i2t", "t2i")
+                for place, k in enumerate(KS)
+            ]
+            both = both_directions(*(getattr(getattr(run, d), kept).sum(1) for d in ("i2t", "t2i")), groups("t2i"))
+            expected.append(with_interval(run.report[total], *both))
+            assert rows[name + run.name] == expected
+
+
+def test_a_run_without_ncs_of_queries_has_no_intervals(runs):
+    old = as_of_the_first_format(runs[0])
+    dom = parse(render_page([old], PageOptions(examples=4)))
+    table = list(dom.one(id="results").all("table"))[1]
+    assert table.rows()[0][1:3] == [f"{old.report['i2t'][f'NCS@{k}']:.1f}" for k in KS[:2]]
+    assert table.rows()[0][-1] == f"{old.report['nsum']:.1f}"
+    assert "bootstrap" not in table.one("caption").text
+    assert "date not kept" in dom.one(class_="facts").text
+    assert "most φ" not in dom.one(id="misses").one("table").text
+
+
+def as_of_the_first_format(run):
+    """A run as folders of the first format hold it."""
+    lacking = dict.fromkeys(("ncs", "ncs_own_left_out", "others_relevance"))
+    return replace(run, i2t=replace(run.i2t, **lacking), t2i=replace(run.t2i, **lacking), date="")
 
 
 def test_comparison(runs, dom):
@@ -138,7 +170,14 @@ def test_published_rows_come_with_their_source(runs, dom):
 
 
 def test_misses_that_may_be_none(runs, dom):
-    rows = dom.one(id="misses").first("table").rows()
+    table = dom.one(id="misses").first("table")
+    rows = table.rows()
+    assert [cell.text for cell in list(table.one("thead").all("tr"))[1].all("th")][3:] == [
+        "positive’s φ",
+        "half positive’s φ",
+        "most φ of others",
+        "10 of most φ",
+    ]
     assert len(rows) == 4
     for row, (direction, run) in zip(rows, [(d, r) for d in ("i2t", "t2i") for r in runs], strict=True):
         results = getattr(run, direction)
@@ -146,11 +185,37 @@ def test_misses_that_may_be_none(runs, dom):
         found, own = results.relevance[:, 0], results.positive_relevance
         counts = [len(results.ranks), len(misses)]
         counts += [sum(bool(found[q] >= share * own[q]) for q in misses) for share in (1, 0.5)]
+        others = [sorted(of_query, reverse=True) for of_query in others_of(run, direction)]
+        counts += [sum(bool(found[q] >= others[q][n - 1] - 1e-6) for q in misses) for n in (1, 10)]
         assert row[1] == str(counts[0])
         for cell, count in zip(row[2:], counts[1:], strict=True):
             total = counts[0] if cell == row[2] else counts[1]
             assert cell == f"{count}{100 * count / total:.1f} %"
     assert any(not row[3].startswith("0") or not row[4].startswith("0") for row in rows)
+
+
+def others_of(run, direction):
+    """φ of all items of other images, of every query."""
+    phi, owned = relevance_matrix()
+    return [
+        of_query[~own]
+        for of_query, own in zip(*((phi, owned) if direction == "i2t" else (phi.T, owned.T)), strict=True)
+    ]
+
+
+def test_a_column_without_any_is_left_out(runs):
+    """As with CIDEr: an annotated positive's own text is among its references, so that no other comes near."""
+    run = runs[0]
+    high = {
+        d: replace(getattr(run, d), positive_relevance=torch.full_like(getattr(run, d).positive_relevance, 9.0))
+        for d in ("i2t", "t2i")
+    }
+    dom = parse(render_page([replace(run, **high)], PageOptions(examples=0)))
+    headings = [cell.text for cell in list(dom.one(id="misses").first("thead").all("tr"))[1].all("th")]
+    assert headings[3:] == ["most φ of others", "10 of most φ"]
+    assert all(
+        any(not row[place].startswith("0") for row in dom.one(id="misses").first("table").rows()) for place in (3, 4)
+    )
 
 
 def test_further_annotations_count_where_there_are_some(runs):
@@ -220,7 +285,7 @@ def test_the_least_a_run_can_have():
     dom = parse(render_page([run]))
     sections = {section.attributes["id"] for section in dom.all("section")}
     assert sections == {"results", "curves", "ranks", "misses", "examples", "conditions"}
-    assert len(list(dom.one(id="curves").all("svg"))) == 2
+    assert len(list(dom.one(id="curves").all("svg", class_="figure"))) == 2
     assert "image 3" in dom.one(id="examples").text
 
 
@@ -232,6 +297,37 @@ def test_folds_use_their_own_ranks():
     dom = parse(render_page([replace(run, report=report, t2i=replace(run.t2i, fold_ranks=fold_ranks))]))
     assert dom.one(id="results").first("table").rows()[0][5].endswith("100.0–100.0")
     assert "mean of 2 folds" in dom.first("header").text
+
+
+def test_every_figure_has_a_legend(runs, dom):
+    names = [run.name for run in runs]
+    lists = [[item.text for item in one.all("li")] for one in dom.one(id="curves").all(class_="lines")]
+    assert lists == [names, names, [f"{name}, {figure}" for name in names for figure in ("SR@k", "R@k")]]
+    assert len(list(dom.one(id="curves").all("svg", class_="line"))) == 2 + 2 + 4
+    assert [item.text for item in dom.one(id="ranks").one(class_="lines").all("li")] == names
+
+
+def test_the_navigation_is_no_part_of_what_scrolls_away(dom):
+    body = dom.one("body")
+    assert [child.tag for child in body.children if not isinstance(child, str)][:4] == ["a", "header", "nav", "main"]
+    targets = {link.attributes["href"][1:] for link in dom.one("nav").all("a")}
+    assert targets == {section.attributes["id"] for section in dom.all("section")}
+
+
+def test_twenty_examples_are_open_and_the_rest_is_text(dom):
+    open_ones = [child for child in dom.one(id="list").children if getattr(child, "tag", "") == "article"]
+    assert len(open_ones) == 20
+    rest = list(dom.one("noscript", id="rest").all("article"))
+    assert len(rest) == 20
+    ranks = [int(article.attributes["data-rank"]) for article in [*open_ones, *rest]]
+    assert ranks == sorted(ranks, reverse=True)
+    assert dom.one(id="list").attributes["data-total"] == "40"
+
+
+def test_few_examples_are_all_open(runs):
+    dom = parse(render_page(runs, PageOptions(examples=10)))
+    assert len(list(dom.one(id="list").all("article"))) == 20
+    assert not list(dom.all("noscript"))
 
 
 def test_names_that_are_equal_are_numbered(runs):
@@ -255,6 +351,16 @@ ERRORS = [
         lambda a, b: [a, replace(b, image_names=("x", *b.image_names[1:]))],
         ValueError,
         "image name 0 is '000.jpg' and 'x'",
+    ),
+    (
+        lambda a, b: [a, with_report(as_of_the_first_format(b), conditions=b.report["conditions"] | {"ks": [1, 5]})],
+        ValueError,
+        "their cut-offs are 1, 5, 10 and 1, 5;",
+    ),
+    (
+        lambda a, b: [replace(a, i2t=replace(a.i2t, ncs=a.i2t.ncs[:, :2]))],
+        DataError,
+        r"run 'worse': queries\.safetensors: i2t\.ncs has 2 columns, expected 3",
     ),
     (
         lambda a, b: [a, with_report(b, conditions=b.report["conditions"] | {"protocol": None})],
@@ -282,6 +388,8 @@ def test_runs_that_have_no_page(runs, make, exception, fragment):
     ("changes", "fragment"),
     [
         ({"ks": [1, 2]}, "curves are not of the form"),
+        ({"ks": [float("inf")], "ncs": {"i2t": [1.0], "t2i": [1.0]}}, "curves are not of the form"),
+        ({"ks": ["1"], "ncs": {"i2t": [1.0], "t2i": [1.0]}}, "curves are not of the form"),
         ({"ncs": {"i2t": ["high"], "t2i": [1.0]}, "ks": [1]}, "curves are not of the form"),
         ({"semantic_recall": {"m": [1], "k": [1], "i2t": [[1.0, 2.0]], "t2i": [[1.0]]}}, "curves are not of the form"),
     ],

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from itm_fast.errors import DataError
 from itm_fast.runs.folder import Attention, QueryResults, Run, load_run, save_run
 
+LATER = ("ncs", "ncs_own_left_out", "others_relevance")  # what the first format of run folders lacks
+
 
 def results(n, n_items, depth=3, *, optional=True):
     generator = torch.Generator().manual_seed(n)
@@ -26,6 +28,9 @@ def results(n, n_items, depth=3, *, optional=True):
         relevance=listed * 2 if optional else None,
         positive_relevance=listed[:, 1].clone() if optional else None,
         annotated=listed > 0.5 if optional else None,
+        ncs=100 * listed[:, :2] if optional else None,
+        ncs_own_left_out=50 * listed[:, :2] if optional else None,
+        others_relevance=listed.sort(descending=True).values if optional else None,
     )
 
 
@@ -41,6 +46,7 @@ def make_run(**changes):
         curves={"ks": [1, 2, 3], "ncs": {"i2t": [1.0, 2.0, 3.0], "t2i": [1.0, 2.0, 3.0]}},
         attention=(Attention(1, 3, ("a", "dog"), torch.tensor([[0.25, 0.75, 0.0], [1.0, 0.0, 0.0]])),),
         source={"kind": "sims", "path": "sims.npy"},
+        date="2026-11-29T13:40:00+01:00",
     )
     return replace(run, **changes)
 
@@ -52,7 +58,7 @@ def assert_equal(found, expected):
             assert (a is None) == (b is None), field.name
             if a is not None:
                 torch.testing.assert_close(a, b, rtol=0, atol=0)
-    for name in ("name", "report", "captions", "image_names", "curves", "source"):
+    for name in ("name", "report", "captions", "image_names", "curves", "source", "date"):
         assert getattr(found, name) == getattr(expected, name)
     assert torch.equal(found.caption_to_image, expected.caption_to_image)
     assert len(found.attention) == len(expected.attention)
@@ -141,6 +147,21 @@ def test_missing_and_truncated_files_are_named(tmp_path, name):
         load_run(tmp_path)
 
 
+def test_a_run_of_the_first_format_is_read(tmp_path):
+    run = make_run()
+    save_run(run, tmp_path)
+    later = {f"{direction}.{name}" for direction in ("i2t", "t2i") for name in LATER}
+    tensors = load_file(tmp_path / "queries.safetensors")
+    assert later < set(tensors)
+    save_file({name: found for name, found in tensors.items() if name not in later}, tmp_path / "queries.safetensors")
+    card = json.loads((tmp_path / "run.json").read_text())
+    del card["date"]
+    (tmp_path / "run.json").write_text(json.dumps(card | {"format": "itm-fast run 1"}))
+    sign(tmp_path)
+    i2t, t2i = (replace(results, **dict.fromkeys(LATER)) for results in (run.i2t, run.t2i))
+    assert_equal(load_run(tmp_path), replace(run, i2t=i2t, t2i=t2i, date=""))
+
+
 def sign(folder):
     """Make the digests true again, as somebody would who writes such folders by hand."""
     card = json.loads((folder / "run.json").read_text())
@@ -153,6 +174,7 @@ def sign(folder):
     [
         ("format", "itm-fast run 9", "format is 'itm-fast run 9', expected 'itm-fast run 1'"),
         ("format", None, "format is None"),
+        ("date", 3, "date is 3, expected a str"),
         ("name", 3, "name is 3, expected a str"),
         ("source", [], "source is"),
         ("curves", None, "curves is None"),
@@ -188,6 +210,9 @@ def test_a_card_of_something_else(tmp_path, entry, value, fragment):
         ("t2i.retrieved", torch.full((8, 3), 4), "t2i: retrieved holds 4 ... 4, expected -1 ... 3"),
         ("t2i.retrieved", torch.zeros(8, dtype=torch.int64), r"expected \(n_queries, depth\)"),
         ("i2t.fold_ranks", torch.full((4,), -2), "fold_ranks holds -2 ... -2"),
+        ("i2t.ncs", torch.zeros(5, 2), r"ncs has shape \(5, 2\), expected \(4, 2\)"),
+        ("i2t.ncs", torch.zeros(4), r"ncs has shape \(4,\), expected \(4, 1\)"),
+        ("t2i.others_relevance", torch.zeros(8, 2, dtype=torch.float64), r"others_relevance is torch\.float64"),
         ("caption_to_image", torch.full((8,), 4), "caption_to_image holds 4 ... 4"),
         ("caption_to_image", torch.zeros(7, dtype=torch.int64), "caption_to_image has shape"),
         ("caption_to_image", torch.zeros(8), r"caption_to_image is torch\.float32"),

@@ -1,6 +1,7 @@
 """evaluate(keep=RunKeeper()): every tensor of a run against dense numpy, protocols, curves, attention."""
 
 import json
+from datetime import datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,65 @@ def test_against_dense_numpy(sims, phi, depth, chunk_bytes):
     assert run.i2t.annotated is None
     assert run.attention == ()
     assert run.caption_to_image.tolist() == [c // 5 for c in range(N_CAPTIONS)]
+
+
+def of_every_query(scores, phi, positives, ks):
+    """NCS and NCS(N) of the rows of a matrix, percent, by sorting; and φ of what is not their own, descending."""
+    kept = []
+    for own in (np.zeros_like(positives), positives):
+        found = np.zeros((len(scores), len(ks)))
+        for query in range(len(scores)):
+            others = np.flatnonzero(~own[query])
+            listed = phi[query, others[np.argsort(-scores[query, others], kind="stable")]]
+            best = np.sort(phi[query, others])[::-1]
+            found[query] = [100 * listed[:k].sum() / best[:k].sum() for k in ks]
+        kept.append(found)
+    others = np.where(positives, 0, phi)
+    return (*kept, -np.sort(-others, axis=1)[:, :10])
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_ncs_of_every_query(sims, phi, folds):
+    keep = RunKeeper()
+    report = evaluate(sims, phi, ks=(1, 5), folds=folds, keep=keep)
+    run = keep.run(report, name="ncs")
+    positives = owned(np.arange(N_CAPTIONS) // 5)
+    for direction, turn in (("i2t", lambda matrix: matrix), ("t2i", np.transpose)):
+        found, scores, truth, relevance = getattr(run, direction), turn(sims), turn(positives), turn(phi)
+        parts = np.array_split(np.arange(len(scores)), folds or 1)
+        columns = np.array_split(np.arange(scores.shape[1]), folds or 1)
+        expected = [
+            of_every_query(*(matrix[np.ix_(rows, items)] for matrix in (scores, relevance, truth)), (1, 5))
+            for rows, items in zip(parts, columns, strict=True)
+        ]
+        np.testing.assert_allclose(found.ncs, np.concatenate([one[0] for one in expected]), rtol=1e-5)
+        np.testing.assert_allclose(found.ncs_own_left_out, np.concatenate([one[1] for one in expected]), rtol=1e-5)
+        others = of_every_query(scores, relevance, truth, (1,))[2]
+        np.testing.assert_allclose(found.others_relevance[:, : others.shape[1]], others, rtol=1e-6)
+        for name, kept in (("NCS", found.ncs), ("NCS(N)", found.ncs_own_left_out)):
+            assert kept.mean(0).tolist() == pytest.approx([report[direction][f"{name}@{k}"] for k in (1, 5)], rel=1e-5)
+
+
+def test_without_relevance_there_is_no_ncs_of_queries(sims):
+    keep = RunKeeper()
+    run = keep.run(evaluate(sims, keep=keep), name="plain")
+    assert run.i2t.ncs is run.t2i.ncs_own_left_out is run.t2i.others_relevance is None
+
+
+def test_the_date_is_that_of_the_evaluation(sims):
+    before = datetime.now().astimezone().replace(microsecond=0)
+    keep = RunKeeper(2)
+    report = evaluate(sims, keep=keep)
+    after = datetime.now().astimezone()
+    assert before <= datetime.fromisoformat(keep.run(report, name="now").date) <= after
+
+
+def test_curves_go_to_the_largest_cut_off(sims, phi):
+    keep = RunKeeper(3)
+    run = keep.run(evaluate(sims, phi, ks=(1, 11), keep=keep), name="deep")
+    assert run.i2t.retrieved.shape == (N_IMAGES, 3)
+    assert run.curves["ks"] == list(range(1, 12))
+    assert run.curves["ncs"]["i2t"][-1] == pytest.approx(run.report["i2t"]["NCS@11"])
 
 
 def test_keeping_changes_no_figure(sims, phi):

@@ -178,6 +178,11 @@ def test_folders_that_are_refused(change, exception, fragment, clip_folder, tmp_
     assert fragment in str(caught.value)
 
 
+def test_auto_is_the_cpu_where_there_is_no_device(clip_folder, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_dual_encoder(clip_folder, device="auto").device == torch.device("cpu")
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
 def test_devices_that_are_not_there(device, clip_folder):
     with pytest.raises(ValueError, match=f"device is '{device}'"):

@@ -43,25 +43,31 @@ def start(data, folder, n_processes, *flags):
     """`itm-fast train`, alone (here) or by torchrun's environment; returns what the first process printed."""
     arguments = ["train", *flags, "--data-path", str(data), "--tokenizer", "split", "--model-name", str(folder)]
     arguments += ["--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
-    if n_processes == 1:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            assert cli.main(arguments) == 0
-        return json.loads(printed.getvalue())
+    if n_processes > 1:
+        codes, printed, errors = processes_of(n_processes, ["-m", "itm_fast"], arguments)
+        assert codes == [0] * n_processes, errors
+        assert not any(printed[1:])
+        return json.loads(printed[0])
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert cli.main(arguments) == 0
+    return json.loads(out.getvalue())
+
+
+def processes_of(n_processes, program, arguments):
+    """Exit codes, output and errors of a program that torchrun's environment starts so many times."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "itm_fast", *arguments]
     processes = []
     for rank in range(n_processes):
         names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
         environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in names.items()}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, *program, *arguments]
         processes.append(subprocess.Popen(command, env=environment, **pipes))
     outputs = [process.communicate(timeout=HANG_SECONDS) for process in processes]
-    for process, (_, errors) in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, errors
-    assert all(not printed for printed, _ in outputs[1:])
-    return json.loads(outputs[0][0])
+    printed, errors = zip(*outputs, strict=True)
+    return [process.returncode for process in processes], printed, errors
 
 
 SAM = ["--sam", "--sam-sampling", "random", "--img-dim", str(DIM), "--word-dim", "8", "--embed-size", "16"]
@@ -93,6 +99,44 @@ def test_two_processes_are_one(request, tmp_path, model, kind):
         torch.testing.assert_close(states[1][name], value, rtol=0, atol=1e-5, msg=name)
     assert two["last_loss"] == pytest.approx(one["last_loss"], rel=1e-4)
     assert two["best"] == one["best"]
+
+
+STOPPED = """
+import os, signal, sys
+from itm_fast.cli import main
+from itm_fast.training.objective import Objective
+
+forward, steps = Objective.forward, []
+
+def stopping(self, batch):
+    steps.append(batch)
+    if len(steps) == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return forward(self, batch)
+
+Objective.forward = stopping
+sys.exit(main.main())
+"""
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_step(data, tmp_path):
+    """The first writes the checkpoint, the command that it prints begins with torchrun; going on changes nothing."""
+    flags = [*SCAN, *SAM, "--batch-size", "50", "--val-step", "3", "--save-step", "100"]
+    whole = start(data, tmp_path / "whole", 2, *flags)
+    stopped = tmp_path / "stopped"
+    arguments = ["train", *flags, "--data-path", str(data), "--model-name", str(stopped), "--num-epochs", "5"]
+    codes, _, errors = processes_of(2, ["-c", STOPPED], [*arguments, "--trackers"])
+    assert codes == [130, 143], errors
+    command = f"torchrun --nproc-per-node 2 -m itm_fast train --resume {stopped}"
+    assert f"stopped after step 3 of 20, whose checkpoint is kept; go on with: {command}\n" in errors[0]
+    assert "go on with" not in errors[1]
+    state = torch.load(stopped / "checkpoint.pt", weights_only=True)["state"]
+    assert (state["step"], state["validation_is_due"]) == (3, True)
+    codes, printed, errors = processes_of(2, ["-m", "itm_fast"], ["train", "--resume", str(stopped), "--json"])
+    assert codes == [0, 0], errors
+    assert json.loads(printed[0])["best"] == whole["best"]
+    one, other = (_state(folder / "checkpoint.pt") for folder in (tmp_path / "whole", stopped))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def _state(path):

@@ -14,7 +14,7 @@ from itm_fast.data import BatchPlan, CaptionTokens, Collator, PrecompDataset, Vo
 from itm_fast.errors import DataError
 from itm_fast.losses import SemanticMarginLoss
 from itm_fast.models import SCAN, SCANConfig, load_model
-from itm_fast.training import loop
+from itm_fast.training import loop, objective
 from itm_fast.training.log import RunLog
 from itm_fast.training.state import load_checkpoint
 
@@ -191,6 +191,13 @@ def test_a_resumed_run_must_be_the_same_run(made, tmp_path):
         run(made, keywords={"folder": tmp_path, "settings": {"batch_size": 60}, "go_on": True})
 
 
+def test_an_older_run_did_not_know_every_setting(made, tmp_path):
+    run(made, num_epochs=1, keywords={"folder": tmp_path, "settings": {"batch_size": 30}})
+    settings = {"batch_size": 30, "younger": "than that"}
+    _, losses = run(made, keywords={"folder": tmp_path, "settings": settings, "go_on": True})
+    assert len(losses) == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04 and no more"])
 def test_a_damaged_checkpoint(made, tmp_path, content):
     (tmp_path / "checkpoint.pt").write_bytes(content)
@@ -219,14 +226,14 @@ def test_a_disk_that_fills_leaves_the_last_checkpoint(made, tmp_path, monkeypatc
 
 
 def test_a_loss_that_is_no_number_stops_the_run(made, tmp_path, monkeypatch):
-    forward = loop.Objective.forward
+    forward = objective.Objective.forward
     seen = []
 
     def diverging(self, batch):
         seen.append(batch.caption_ids.tolist())
         return forward(self, batch) * (float("nan") if len(seen) == 6 else 1)
 
-    monkeypatch.setattr(loop.Objective, "forward", diverging)
+    monkeypatch.setattr(objective.Objective, "forward", diverging)
     with pytest.raises(loop.DivergedError, match=r"step 6: the loss is nan; the last checkpoint") as raised:
         run(made, save_step=2, keywords={"folder": tmp_path})
     assert str(raised.value).endswith(", ".join(map(str, seen[5])))

@@ -42,15 +42,15 @@ class CaptionTokens:
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], vocabulary: CaptionVocabulary, tokenizer: Tokenizer = "nltk"
+        cls, captions: Iterable[str], vocabulary: CaptionVocabulary, tokenizer: Tokenizer | None = None
     ) -> "CaptionTokens":
         """Tokenise and encode captions, start and end included.
 
         Args:
             captions: One text each.
             vocabulary: Gives the ids.
-            tokenizer: As in `resolve_tokenizer`; use the one that the vocabulary was made with. Word pieces have their
-                own.
+            tokenizer: As in `resolve_tokenizer`; None: the one that the vocabulary is kept with, or nltk. Word pieces
+                have their own.
 
         Returns:
             The ids of all captions.
@@ -75,6 +75,20 @@ class CaptionTokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def unknown_words(self, vocabulary: CaptionVocabulary) -> str:
+        """How many words the vocabulary lacks, in a sentence.
+
+        Args:
+            vocabulary: The one that the ids are of.
+        """
+        n_unknown, n_words, n_captions = self._unknown(vocabulary)
+        share = n_unknown / max(n_words, 1)
+        percent = f"{share:.2%}" if 0 < share < 0.01 else f"{share:.0%}"
+        return (
+            f"{n_unknown:,} of {n_words:,} words ({percent}), in {n_captions:,} of {len(self):,} captions, are not in "
+            f"the vocabulary ({vocabulary.fingerprint.partition(', sha256')[0]})"
+        )
+
     def unknown_note(self, vocabulary: CaptionVocabulary) -> str | None:
         """What to tell people about words that the vocabulary lacks, where they are many.
 
@@ -82,21 +96,22 @@ class CaptionTokens:
             vocabulary: The one that the ids are of.
 
         Returns:
-            A sentence with the figures, where more than one word in twenty or every second caption is concerned; else
-            None. The published vocabularies lack one or two words in a hundred of their own data sets.
+            `unknown_words` and what to look at, where more than one word in twenty or every second caption is
+            concerned; else None. The published vocabularies lack one or two words in a hundred of their own data sets.
         """
-        unknown = self.flat == vocabulary.unknown_id
-        before = np.concatenate([[0], np.cumsum(unknown)])
-        n_words, n_unknown = len(self.flat) - 2 * len(self), int(before[-1])
-        n_captions = int((before[self.offsets[1:]] > before[self.offsets[:-1]]).sum())
+        n_unknown, n_words, n_captions = self._unknown(vocabulary)
         if n_unknown <= _MANY_WORDS * n_words and n_captions <= _MANY_CAPTIONS * len(self):
             return None
         return (
-            f"{n_unknown:,} of {n_words:,} words ({n_unknown / n_words:.0%}), in {n_captions:,} of {len(self):,} "
-            f"captions, are not in the vocabulary ({vocabulary.fingerprint.partition(', sha256')[0]}) and are read as "
-            f"{vocabulary.token(vocabulary.unknown_id)}: check that it is theirs, and that capitals are treated and "
-            "captions split as when it was made (--tokenizer)"
+            f"{self.unknown_words(vocabulary)} and are read as {vocabulary.token(vocabulary.unknown_id)}: check that "
+            "it is theirs, and that capitals are treated and captions split as when it was made (--tokenizer)"
         )
+
+    def _unknown(self, vocabulary: CaptionVocabulary) -> tuple[int, int, int]:
+        """Unknown words, all words without starts and ends, captions with an unknown one."""
+        before = np.concatenate([[0], np.cumsum(self.flat == vocabulary.unknown_id)])
+        n_captions = int((before[self.offsets[1:]] > before[self.offsets[:-1]]).sum())
+        return int(before[-1]), len(self.flat) - 2 * len(self), n_captions
 
     def pad(self, caption_indices: IndexLike) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids of some captions as a rectangle, in the order asked for.

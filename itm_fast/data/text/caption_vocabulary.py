@@ -15,6 +15,11 @@ class CaptionVocabulary(Protocol):
     """What `Vocabulary` and `WordPieces` have in common, and all that models and their evaluation use."""
 
     @property
+    def tokenizer(self) -> str | None:
+        """Name of what splits captions into its words: "nltk", "split", "word pieces"; None: unknown."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Size and a hash: names a vocabulary."""
         ...
@@ -40,8 +45,8 @@ class CaptionVocabulary(Protocol):
         """The word or piece of an id."""
         ...
 
-    def tokenizer_for(self, tokenizer: Tokenizer, /) -> CaptionTokenizer:
-        """What splits captions into the tokens that `encode` takes."""
+    def tokenizer_for(self, tokenizer: Tokenizer | None = None, /) -> CaptionTokenizer:
+        """What splits captions into the tokens that `encode` takes; None: its own, or nltk where that is unknown."""
         ...
 
     def encode(self, tokens: list[str], /) -> list[int]:
@@ -67,3 +72,29 @@ def load_vocabulary(path: str | Path) -> CaptionVocabulary:
         DataError: The file is neither.
     """
     return WordPieces.load(path) if holds_word_pieces(Path(path)) else Vocabulary.load(path)
+
+
+def tokenizer_note(vocabulary: CaptionVocabulary, asked: Tokenizer | None) -> str | None:
+    """What to tell people about how captions are split, where that is not known to be as the vocabulary has it.
+
+    Args:
+        vocabulary: Encodes them.
+        asked: What splits them; None: what `tokenizer_for` takes then.
+
+    Returns:
+        A sentence, or None: the two agree, the vocabulary has word pieces, or does not know what the user says.
+    """
+    own = vocabulary.tokenizer
+    if own == WordPieces.tokenizer or callable(asked) or (own is None and asked is not None):
+        return None
+    if own is None:
+        return (
+            "which tokenizer the vocabulary was made with is not kept with it: captions are split by nltk; give "
+            "--tokenizer split if that was it"
+        )
+    if asked is None or asked == own:
+        return None
+    return (
+        f"WARNING: captions are split by {asked}, as asked for (--tokenizer), but the vocabulary says {own}: "
+        "leave --tokenizer out to follow it"
+    )

@@ -5,11 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
 
-from itm_fast.choices import perhaps
+from itm_fast.choices import WordTokenizer, perhaps
 
-Tokenizer = Literal["nltk", "split"] | Callable[[str], list[str]]
+Tokenizer = WordTokenizer | Callable[[str], list[str]]
 """Name of a tokenizer, or a callable from the caption as written to its tokens (which lower-cases if it wants to)."""
 
 # Two letters or more and one full stop: "dog." but not "u.s." or "j."; "mr." is counted too, hence "at most" below.

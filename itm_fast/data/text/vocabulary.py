@@ -9,8 +9,9 @@ import pickletools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+from itm_fast.choices import WordTokenizer
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import EncodingError, decoded
@@ -50,8 +51,10 @@ class Vocabulary:
 
     Args:
         words: All words in the order of their ids, the four specials among them.
+        tokenizer: The name of what split the captions that they are of; None: unknown.
 
     Attributes:
+        tokenizer: As given; kept with the words.
         word2idx: Word -> id.
         idx2word: Id (int) -> word.
 
@@ -66,7 +69,8 @@ class Vocabulary:
         [1, 4, 3, 2]
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
+    def __init__(self, words: Iterable[str], tokenizer: WordTokenizer | None = None) -> None:
+        self.tokenizer = tokenizer
         self.idx2word: dict[int, str] = dict(enumerate(words))
         self.word2idx: dict[str, int] = {word: index for index, word in self.idx2word.items()}
         if len(self.word2idx) != len(self.idx2word):
@@ -116,17 +120,17 @@ class Vocabulary:
         """Which tokens continue the word before them: None, each is a word."""
         return
 
-    def tokenizer_for(self, tokenizer: Tokenizer) -> CaptionTokenizer:
+    def tokenizer_for(self, tokenizer: Tokenizer | None = None) -> CaptionTokenizer:
         """What splits captions into the words that `encode` takes, as `resolve_tokenizer` makes it.
 
         Args:
-            tokenizer: The one that the vocabulary was made with.
+            tokenizer: None: the vocabulary's own, or nltk where it does not know it.
 
         Raises:
             ImportError: "nltk" was asked for and nltk is not installed.
             ValueError: Unknown tokenizer.
         """
-        return resolve_tokenizer(tokenizer)
+        return resolve_tokenizer((self.tokenizer or "nltk") if tokenizer is None else tokenizer)
 
     def __call__(self, word: str) -> int:
         """Id of a word.
@@ -156,7 +160,12 @@ class Vocabulary:
         return [self.word2idx[START], *map(self, tokens), self.word2idx[END]]
 
     @classmethod
-    def build(cls, tokenised_captions: Iterable[Sequence[str]], threshold: int = 4) -> "Vocabulary":
+    def build(
+        cls,
+        tokenised_captions: Iterable[Sequence[str]],
+        threshold: int = 4,
+        tokenizer: WordTokenizer | None = None,
+    ) -> "Vocabulary":
         """Collect the words that occur often enough.
 
         Ids: the four specials as 0 … 3, then the words in the order in which they first appear, which is what
@@ -165,6 +174,7 @@ class Vocabulary:
         Args:
             tokenised_captions: Tokens of each caption; read once, so a generator will do.
             threshold: Least number of occurrences of a word that is kept.
+            tokenizer: The name of what split them, where it has one.
 
         Returns:
             The vocabulary.
@@ -183,24 +193,25 @@ class Vocabulary:
                 raise TypeError(f"a caption is the string {tokens!r:.40}; expected the list of its tokens")
             counts.update(tokens)
         kept = (word for word, count in counts.items() if count >= threshold and word not in SPECIALS)
-        return cls([*SPECIALS, *kept])
+        return cls([*SPECIALS, *kept], tokenizer)
 
     @classmethod
     def load(cls, path: str | Path) -> "Vocabulary":
         """Read a vocabulary file; its content, not its name, says which form it has.
 
         Args:
-            path: SCAN's JSON form {word2idx, idx2word, idx}, or the pickle of VSE++, VSRN and many forks, of any
-                protocol: an object `Vocabulary` of whatever module with these fields, or a dict of them. The pickle is
-                read by a machine that can build nothing else. Ids may begin at 1; id 0 is "<pad>" then.
+            path: SCAN's JSON form {word2idx, idx2word, idx}, also with "tokenizer", as `save` writes it; or the pickle
+                of VSE++, VSRN and many forks, of any protocol: an object `Vocabulary` of whatever module with these
+                fields, or a dict of them. The pickle is read by a machine that can build nothing else. Ids may begin at
+                1; id 0 is "<pad>" then.
 
         Returns:
             The vocabulary.
 
         Raises:
             FileNotFoundError: There is no such file.
-            DataError: The file is too large, is neither form, asks for anything but a vocabulary, or contradicts
-                itself (ids not 0 … n - 1, a special missing, the two mappings not inverse).
+            DataError: The file is too large, is neither form, asks for anything but a vocabulary, names an unknown
+                tokenizer, or contradicts itself (ids not 0 … n - 1, a special missing, the two mappings not inverse).
         """
         path = Path(path)
         if not path.is_file():
@@ -208,11 +219,12 @@ class Vocabulary:
         n_bytes = path.stat().st_size
         if n_bytes > _MAX_FILE_BYTES:
             raise DataError(f"{path}: {n_bytes} bytes; a vocabulary has at most {_MAX_FILE_BYTES}")
-        content = path.read_bytes()
+        content, tokenizer = path.read_bytes(), None
         if content[:1] in _PICKLES:
             fields = _read_pickle(content, path)
         elif content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
             fields = _read_json(content, path)
+            tokenizer = _checked_tokenizer(fields, path)
         else:
             try:
                 decoded(content)
@@ -222,15 +234,18 @@ class Vocabulary:
                 f"{path}: starts with {content[:8]!r}; expected a vocabulary: JSON {{word2idx, idx2word, idx}}, or a "
                 "pickle"
             )
-        return cls(_checked_words(fields, path))
+        return cls(_checked_words(fields, path), tokenizer)
 
     def save(self, path: str | Path) -> None:
         """Write SCAN's JSON form, aside and then renamed, so that no reader ever sees half a file.
+
+        The tokenizer, where it is known, stands beside the words; SCAN's own reader leaves it out.
 
         Args:
             path: The file; its folder must exist.
         """
         fields = {"word2idx": self.word2idx, "idx2word": self.idx2word, "idx": len(self)}  # json makes the keys str
+        fields |= {} if self.tokenizer is None else {"tokenizer": self.tokenizer}
         with written_aside(path) as aside:
             aside.write_text(json.dumps(fields), encoding="ascii")
 
@@ -367,6 +382,14 @@ def _checked_words(fields: dict[str, Any], path: Path) -> list[str]:
     if fields.get("idx", len(words)) not in (len(words), n_named):
         raise DataError(f"{path}: idx is {fields['idx']!r:.40}; expected the number of words, {len(words)}")
     return words
+
+
+def _checked_tokenizer(fields: dict[str, Any], path: Path) -> WordTokenizer | None:
+    found = fields.get("tokenizer")
+    known: dict[object, WordTokenizer] = {name: name for name in get_args(WordTokenizer)}
+    if found is None or (isinstance(found, str) and found in known):
+        return known.get(found)
+    raise DataError(f"{path}: tokenizer is {found!r:.40}; expected one of {', '.join(map(str, known))}, or none")
 
 
 def _checked_mapping(fields: dict[str, Any], name: str, key_type: type, value_type: type, path: Path) -> dict[Any, Any]:

@@ -39,6 +39,7 @@ class WordPieces:
         lower_case: Lower the letters and drop the accents first, as an uncased BERT wants it.
 
     Attributes:
+        tokenizer: "word pieces": no tokenizer of words has a part in it.
         pieces: Piece by id.
         ids: Id by piece.
         lower_case: As given.
@@ -54,6 +55,8 @@ class WordPieces:
         >>> pieces.encode(["dog", "##s"])
         [2, 5, 6, 3]
     """
+
+    tokenizer = "word pieces"
 
     def __init__(self, pieces: Iterable[str], *, lower_case: bool = True) -> None:
         self.pieces = list(pieces)
@@ -106,13 +109,13 @@ class WordPieces:
         """Bool (n,): which pieces continue the word before them."""
         return np.array([piece.startswith(_CONTINUES) for piece in self.pieces])
 
-    def tokenizer_for(self, tokenizer: Tokenizer) -> CaptionTokenizer:
+    def tokenizer_for(self, tokenizer: Tokenizer | None = None) -> CaptionTokenizer:
         """What splits captions into pieces, whichever tokenizer of words is asked for.
 
         Raises:
             ImportError: tokenizers is not installed.
         """
-        return CaptionTokenizer("word pieces", self.split, finds_sentences=True)
+        return CaptionTokenizer(self.tokenizer, self.split, finds_sentences=True)
 
     def split(self, caption: str) -> list[str]:
         """The pieces of one caption, without "[CLS]" and "[SEP]".

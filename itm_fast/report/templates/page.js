@@ -3,28 +3,41 @@
   const byId = (id) => document.getElementById(id);
   const root = document.documentElement;
 
-  // Colours: the system's, until one is chosen; a file may be refused storage.
+  // Colours: the system's, unless the others were chosen; a file may be refused storage.
   const theme = byId("theme");
-  const themes = { auto: "Auto", light: "Light", dark: "Dark" };
-  const spoken = { auto: "as the system", light: "light", dark: "dark" };
-  let chosen = "auto";
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const systems = () => (system.matches ? "dark" : "light");
+  const others = { dark: "light", light: "dark" };
   const show = (name) => {
-    chosen = name;
-    if (name === "auto") delete root.dataset.theme;
+    if (name === systems()) delete root.dataset.theme;
     else root.dataset.theme = name;
-    theme.textContent = themes[name];
-    theme.setAttribute("aria-label", `Colours: ${spoken[name]}`);
+    theme.textContent = others[name] === "dark" ? "Use dark colours" : "Use light colours";
   };
-  try {
-    const kept = localStorage.getItem("itm-fast-theme");
-    if (kept in themes) show(kept);
-  } catch { /* no storage */ }
+  const shownTheme = () => root.dataset.theme || systems();
+  let kept = null;
+  try { kept = localStorage.getItem("itm-fast-theme"); } catch { /* no storage */ }
+  show(kept in others ? kept : systems());
+  system.addEventListener("change", () => show(shownTheme()));
   theme.hidden = false;
   theme.addEventListener("click", () => {
-    const names = Object.keys(themes);
-    show(names[(names.indexOf(chosen) + 1) % names.length]);
-    try { localStorage.setItem("itm-fast-theme", chosen); } catch { /* no storage */ }
+    show(others[shownTheme()]);
+    try {
+      if (root.dataset.theme) localStorage.setItem("itm-fast-theme", root.dataset.theme);
+      else localStorage.removeItem("itm-fast-theme");
+    } catch { /* no storage */ }
   });
+
+  // What is wider than its box: on which sides there is more.
+  const hint = (scroll) => {
+    const sides = [];
+    if (scroll.scrollLeft > 1) sides.push("left");
+    if (scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 1) sides.push("right");
+    scroll.parentElement.dataset.more = sides.join(" ");
+  };
+  const resized = new ResizeObserver((entries) => { for (const entry of entries) hint(entry.target); });
+  const watch = (element) => { for (const scroll of element.querySelectorAll(".scroll")) resized.observe(scroll); };
+  document.addEventListener("scroll", (event) => { if (event.target !== document) hint(event.target); }, { capture: true, passive: true });
+  watch(document);
 
   // Attention: the regions that a word looked at, over the image.
   for (const map of document.querySelectorAll(".attention")) {
@@ -43,25 +56,57 @@
   const filter = byId("filter");
   if (!filter) return;
   const list = byId("list");
-  const examples = [...list.children].map((element, place) => ({
+  const more = byId("more");
+  const atATime = Number(more.dataset.step);
+  const total = Number(list.dataset.total);
+  const examples = [];
+  const add = (element) => examples.push({
     element,
-    place,
+    place: examples.length,
     text: element.textContent.toLowerCase(),
     direction: element.dataset.direction,
     number: Number(element.dataset.number),
     rank: Number(element.dataset.rank),
     tags: element.dataset.tags.split(" "),
-  }));
+  });
+  // The first ones are open; the rest is text, the content of a noscript, until it is asked for.
+  let rest = byId("rest");
+  const load = () => {
+    if (!rest) return;
+    const held = document.createElement("template");
+    held.innerHTML = rest.textContent;
+    rest.remove();
+    rest = null;
+    for (const element of [...held.content.children]) add(element);
+  };
+  for (const element of list.querySelectorAll(":scope > .example")) add(element);
   const byFile = (a, b) => (a.direction < b.direction ? -1 : a.direction > b.direction ? 1 : a.number - b.number);
   const orders = {
     worst: (a, b) => b.rank - a.rank || a.place - b.place,
     best: (a, b) => a.rank - b.rank || a.place - b.place,
     file: byFile,
   };
-  let shown = examples;
-  let current = 0;
+  let shown = examples; // those that fit, in order
+  let open = examples.length; // how many of them are in the page
+  let current = -1;
 
+  const tell = () => {
+    const n = rest ? total : shown.length;
+    byId("count").textContent = `${n} of ${total} examples`;
+    more.hidden = open >= n;
+    more.textContent = `Show ${Math.min(atATime, n - open)} more: ${open} of ${n} are open`;
+  };
+  const openMore = () => {
+    load();
+    for (const one of shown.slice(open, open + atATime)) {
+      list.append(one.element);
+      watch(one.element);
+    }
+    open = Math.min(open + atATime, shown.length);
+    tell();
+  };
   const update = () => {
+    load();
     const words = byId("words").value.toLowerCase().split(/\s+/).filter(Boolean);
     const direction = byId("direction").value;
     const outcome = byId("outcome").value;
@@ -72,22 +117,28 @@
       (!direction || one.direction === direction) &&
       (!outcome || one.tags.includes(outcome)) &&
       one.rank >= least && one.rank <= most;
-    for (const one of examples) one.element.hidden = !fits(one);
-    shown = examples.filter((one) => !one.element.hidden).sort(orders[byId("order").value]);
-    list.append(...shown.map((one) => one.element));
-    byId("count").textContent = `${shown.length} of ${examples.length} examples`;
-    current = -1;
+    shown = examples.filter(fits).sort(orders[byId("order").value]);
     shown.forEach((one, place) => { one.element.tabIndex = place ? -1 : 0; });
+    open = 0;
+    current = -1;
+    list.replaceChildren();
+    openMore();
   };
   const step = (by) => {
-    if (!shown.length) return;
     const at = shown.findIndex((one) => one.element.contains(document.activeElement));
     if (at >= 0) current = at;
+    if (current + by >= open) openMore();
+    if (!shown.length) return;
     current = Math.min(shown.length - 1, Math.max(0, current + by));
     shown.forEach((one, place) => { one.element.tabIndex = place === current ? 0 : -1; });
     shown[current].element.focus();
     shown[current].element.scrollIntoView({ block: "nearest" });
   };
+  more.addEventListener("click", () => {
+    const first = open;
+    openMore();
+    shown[first].element.focus();
+  });
 
   filter.hidden = false;
   filter.addEventListener("input", update);
@@ -112,5 +163,5 @@
     else return;
     event.preventDefault();
   });
-  update();
+  tell();
 })();

@@ -8,7 +8,7 @@ from itm_fast.cli import main as cli
 from itm_fast.cli.make_data import MakeData, run
 from itm_fast.data.made import synthetic
 from itm_fast.data.made.scenes import draw_scene
-from itm_fast.data.made.synthetic import SPLITS, estimate_bytes, make_data
+from itm_fast.data.made.synthetic import SPLITS, estimate_bytes, is_generated, make_data
 from itm_fast.data.readers.precomp import PrecompDataset
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.vocabulary import Vocabulary
@@ -112,6 +112,15 @@ def test_scenes_of_one_split_never_occur_in_another():
     assert not seen[0] & seen[1]
     assert not seen[0] & seen[2]
     assert not seen[1] & seen[2]
+
+
+def test_a_generated_folder_says_so(tmp_path):
+    assert not is_generated(tmp_path)
+    assert not is_generated(tmp_path / "missing")
+    (tmp_path / "README.txt").write_text("Karpathy's split of Flickr30K.\n")
+    assert not is_generated(tmp_path)
+    make_data(tmp_path, **SMALL, overwrite=True)
+    assert is_generated(tmp_path)
 
 
 def test_folder_is_in_scan_s_layout(tmp_path):

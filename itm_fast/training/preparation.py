@@ -1,0 +1,246 @@
+"""What a run is made of, from its settings: data, vocabulary, model, SAM, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from itm_fast.config import DataConfig
+from itm_fast.data.batches import BatchPlan, training_captions
+from itm_fast.data.collate import Collator
+from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
+from itm_fast.data.readers.images import open_split
+from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary, tokenizer_note
+from itm_fast.data.text.tokenizers import resolve_tokenizer
+from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.models.base import MatchingModel
+from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
+from itm_fast.registry import model_class
+from itm_fast.relevance import Cider
+from itm_fast.relevance.cider import TokenizerName
+from itm_fast.relevance.corpus import Corpus
+from itm_fast.sources.fitting import check_has_regions, check_lengths
+from itm_fast.sources.sharded import ShardedScorer
+from itm_fast.sources.trained_model import ModelScorer
+from itm_fast.training.distributed import World
+from itm_fast.training.run_settings import RunSettings
+
+Notice = Callable[[str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains, on what, and how it is validated."""
+
+    model: MatchingModel
+    train_set: CaptionedSplit
+    val_set: CaptionedSplit
+    plan: BatchPlan
+    margin: SemanticMarginLoss | None
+    triplet_weight: float
+    """Of the model's own triplet loss, beside SAM."""
+    scorer: Callable[[], ModelScorer]
+    """The model, in evaluation mode by then, on `val_set`."""
+    validate: Callable[[], dict[str, Any]]
+
+
+def prepare(settings: RunSettings, device: torch.device, world: World, notice: Notice) -> Prepared:
+    """Read the data and make the model, without its pretrained weights.
+
+    Args:
+        settings: The run's.
+        device: Of the model.
+        world: This process among several.
+        notice: Called with what people should read.
+
+    Raises:
+        FileNotFoundError: A file of the data is missing.
+        DataError: A file does not hold what it should.
+        ValueError: Settings that do not fit the data.
+    """
+    data, training = settings.data, settings.training
+    image_size = settings.model_config.image_size
+    train_set, val_set = (
+        open_split(data.folder, split, image_size, drop_blank=data.drop_blank)
+        for split in (data.train_split, data.val_split)
+    )
+    _check_features(settings, train_set, val_set)
+    for dataset in (train_set, val_set):
+        for note in (*dataset.notes, *dataset.look()):
+            notice(note)
+    own = settings.model_config.own_vocabulary()
+    vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
+    split_by = tokenizer_note(vocabulary, data.tokenizer)
+    if split_by is not None:
+        notice(split_by)
+    if isinstance(vocabulary, Vocabulary):  # what is trained with is kept with the model
+        vocabulary.tokenizer = data.tokenizer or vocabulary.tokenizer or "nltk"
+    torch.manual_seed(training.seed)
+    kind = model_class(settings.model)
+    model = kind(settings.model_config, vocabulary).to(device)
+    tokens, val_tokens = (model.tokens_of(split.captions) for split in (train_set, val_set))
+    if tokens.n_attached_stops:
+        notice(
+            f"nltk's punkt_tab data is not installed: in at most {tokens.n_attached_stops} training captions a full "
+            "stop stays on its word"
+        )
+    for split, encoded in ((data.train_split, tokens), (data.val_split, val_tokens)):
+        unknown = encoded.unknown_note(vocabulary)
+        if unknown is not None:
+            notice(f"split {split}: {unknown}")
+    check_lengths(model, tokens, train_set)
+    check_lengths(model, val_tokens, val_set)
+    captions = training_captions(train_set, data, training.seed)
+    model.prepare(tokens, captions)
+    plan = BatchPlan(
+        Collator(train_set, tokens, has_image_tokens=model.reads_image_tokens(training=True)),
+        training.batch_size,
+        training.num_epochs,
+        caption_indices=captions,
+        seed=training.seed,
+        augment=model.size_augment() if training.size_augment else None,
+        rank=world.rank,
+        world_size=world.size,
+    )
+    margin = _semantic_margin(settings, train_set, captions.tolist()) if settings.sam.sam else None
+    triplet_weight = settings.sam.sam_triplet_weight if margin else 1.0
+
+    def scorer() -> ModelScorer:
+        return ModelScorer(model, val_set, tokens=val_tokens, device=device)
+
+    validate = _validator(settings, val_set, scorer, device, world)
+    return Prepared(model, train_set, val_set, plan, margin, triplet_weight, scorer, validate)
+
+
+def _check_features(settings: RunSettings, *datasets: CaptionedSplit) -> None:
+    for dataset in datasets:
+        if not isinstance(dataset, PrecompDataset):
+            continue  # images fit every model that reads images
+        check_has_regions(model_class(settings.model), dataset)
+        if dataset.dim != settings.model_config.img_dim:
+            raise ValueError(
+                f"the features of {dataset.folder}, split {dataset.split!r}, are {dataset.dim} wide, but img_dim is "
+                f"{settings.model_config.img_dim}; give --img-dim {dataset.dim}"
+            )
+        n_regions = getattr(settings.model_config, "n_regions", dataset.max_regions)
+        if dataset.max_regions != n_regions:
+            raise ValueError(
+                f"the images of {dataset.folder}, split {dataset.split!r}, have {dataset.max_regions} regions, but "
+                f"n_regions is {n_regions}; give --n-regions {dataset.max_regions}"
+            )
+
+
+def find_vocabulary(
+    data: DataConfig, train_set: CaptionedSplit, val_set: CaptionedSplit, notice: Notice = lambda message: None
+) -> CaptionVocabulary:
+    """The vocabulary that the settings name, the data set's own, or a new one of its captions.
+
+    Args:
+        data: Says where to look.
+        train_set: Its captions make a new vocabulary ...
+        val_set: ... together with these.
+        notice: Called when a new one is made.
+
+    Raises:
+        FileNotFoundError: `vocab_path` names no vocabulary.
+        DataError: The file is no vocabulary.
+    """
+    if data.vocab_path is not None and not data.vocab_path.is_dir():
+        return load_vocabulary(data.vocab_path)
+    if data.vocab_path is not None:
+        found = vocabularies_in(data.vocab_path, data.folder)
+        if found:
+            return Vocabulary.load(found[0])
+        held = ", ".join(path.name for path in all_vocabularies(data.vocab_path)) or "no vocabulary"
+        raise FileNotFoundError(
+            f"{data.vocab_path}: holds {held}, but not {data.data_name}_vocab.json or .pkl; give --vocab-path the file"
+        )
+    if (data.folder / "vocab.json").is_file():
+        return Vocabulary.load(data.folder / "vocab.json")
+    tokenizer = data.tokenizer or "nltk"
+    words = map(resolve_tokenizer(tokenizer), [*train_set.captions, *val_set.captions])
+    vocabulary = Vocabulary.build(words, tokenizer=tokenizer)
+    notice(
+        f"{data.folder} has no vocab.json: made one of {len(vocabulary)} words from the captions of train and dev, "
+        f"split by {tokenizer}"
+    )
+    return vocabulary
+
+
+def _semantic_margin(settings: RunSettings, dataset: CaptionedSplit, captions: list[int]) -> SemanticMarginLoss:
+    """SAM with CIDEr's document frequencies from the training captions that are left, as the paper's code has it."""
+    sam, owners = settings.sam, dataset.caption_to_image.tolist()
+    left: dict[int, list[str]] = {}
+    for caption in captions:
+        left.setdefault(owners[caption], []).append(dataset.captions[caption])
+    return SemanticMarginLoss(
+        corpus_of(dataset, Cider(tokenizer=settings.data.cider_tokenizer).fit(list(left.values()))),
+        temperature=sam.sam_temperature,
+        sampling=sam.sam_sampling,
+        variant=sam.sam_variant,
+        margin_max=sam.sam_margin_max,
+        t2i_margin=sam.sam_t2i_margin,
+        weight=sam.sam_weight,
+        triplet_weight=0.0,
+        seed=settings.training.seed,
+    )
+
+
+def corpus_of(
+    dataset: CaptionedSplit,
+    fitted: Cider | None = None,
+    *,
+    tokenizer: TokenizerName = "split",
+    progress: Progress | None = None,
+) -> Corpus:
+    """φ of the captions of a split to its images.
+
+    Args:
+        dataset: The split.
+        fitted: Has document frequencies; None: those of the split.
+        tokenizer: As ``Cider`` takes it, where none is given.
+        progress: Called with (captions done, captions in all).
+
+    Raises:
+        ValueError: An image has no caption.
+    """
+    references = dataset.captions_by_image()
+    empty = next((image for image, captions in enumerate(references) if not captions), None)
+    if empty is not None:
+        raise ValueError(
+            f"image {empty} of {dataset.folder}, split {dataset.split!r}, has no caption, so that no caption has a "
+            "relevance to it; leave relevance (SAM, NCS) out, or the image"
+        )
+    in_order = bool((np.diff(dataset.caption_to_image) >= 0).all())
+    cider = Cider(tokenizer=tokenizer).fit(references) if fitted is None else fitted
+    return cider.encode(references, None if in_order else dataset.captions, progress=progress)
+
+
+def _validator(
+    settings: RunSettings,
+    dataset: CaptionedSplit,
+    scorer: Callable[[], ModelScorer],
+    device: torch.device,
+    world: World,
+) -> Callable[[], dict[str, Any]]:
+    relevance = None
+    if settings.training.select == "nsum":
+        relevance = corpus_of(dataset, tokenizer=settings.data.cider_tokenizer)
+
+    def validate() -> dict[str, Any]:
+        alone = scorer()
+        shared = alone if world.size == 1 else ShardedScorer(alone, world.rank, world.size, device)
+        report = evaluate(shared, relevance, ks=(1, 5, 10))
+        sums = {name: report[name] for name in ("rsum", "nsum", "nsum(N)") if name in report}
+        wanted = ("R@1", "R@5", "R@10", "medr", "meanr", "NCS@1", "NCS@5", "NCS@10")
+        found = {way: {name: report[way][name] for name in wanted if name in report[way]} for way in ("i2t", "t2i")}
+        return {**sums, **found}
+
+    return validate
