@@ -13,6 +13,7 @@ OF_FOLDERS = {
     "slow": (
         *("ops/test_paths.py", "training/test_distributed.py", "cli/test_stopped.py", "fuzz"),
         *("evaluation/test_eccv_caption.py", "evaluation/test_cxc.py", "evaluation/test_traps.py"),
+        *("models/test_vse_infty_grid.py", "test_examples.py"),
     ),
 }
 # Tests that share nothing with those beside them: other processes may take them.
