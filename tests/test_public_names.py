@@ -46,6 +46,7 @@ def test_dir_lists_names_and_rooms_and_nothing_else_and_imports_no_torch():
     assert {"__version__", "__doc__", "__all__"} <= set(names)
 
 
+@pytest.mark.slow
 def test_rooms_are_reached_from_the_package_alone():
     code = "import itm_fast; itm_fast.nn.similarity.CrossAttention, itm_fast.nn.pooling.GPO, itm_fast.compat.scan"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

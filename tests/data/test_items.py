@@ -43,6 +43,7 @@ def test_indices_are_those_of_a_list(split):
             dataset[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loading", [{}, {"num_workers": 1, "multiprocessing_context": "spawn"}], ids=["here", "spawn"])
 def test_a_plain_loader_reads_what_the_collator_does(split, loading):
     dataset, _ = split

@@ -95,6 +95,7 @@ def test_a_loss_takes_its_corpus_along():
     assert torch.equal(again(sims, ids), criterion(sims, ids))
 
 
+@pytest.mark.slow
 def test_another_process_reads_what_this_one_pickled(tmp_path):
     cider = Cider(tokenizer="ptb").fit(IMAGES)
     (tmp_path / "cider").write_bytes(pickle.dumps((cider, cider.encode(IMAGES))))
@@ -108,6 +109,7 @@ def test_another_process_reads_what_this_one_pickled(tmp_path):
     assert torch.equal(of_corpus, cider.encode(IMAGES).relevance())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_score(start):
     """As a collate function of a DataLoader, which a worker that is started, not forked, gets by pickling."""
