@@ -55,7 +55,7 @@ def source_notes(scorer: TileScorer) -> list[str]:
     notes = []
     for name, one in _parts(scorer):
         of = f" of {name}" if name else ""
-        if isinstance(one, DotProductScorer) and not one.are_unit:
+        if isinstance(one, DotProductScorer):
             images, captions = _lengths(one.images), _lengths(one.captions)
             notes += _length_notes(of, "Embeddings", images, captions)
             for side, lengths, n in (("image", images, one.n_images), ("caption", captions, one.n_captions)):

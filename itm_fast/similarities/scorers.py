@@ -107,13 +107,12 @@ Vectors: TypeAlias = Array | UnitVectors
 class DotProductScorer:
     """Tiles of ``images @ captions.T``: cosine similarity if the embeddings are normalised."""
 
-    def __init__(self, images: Vectors, captions: Vectors, *, are_unit: bool = False) -> None:
+    def __init__(self, images: Vectors, captions: Vectors) -> None:
         """Keep the embeddings, (n_images, dim) and (n_captions, dim), without a copy.
 
         Args:
             images: of the images.
             captions: of the captions.
-            are_unit: whether they are known to be of length 1, so that nobody needs to look.
         """
         for name, embeddings in (("images", images), ("captions", captions)):
             if embeddings.ndim != 2:
@@ -123,7 +122,7 @@ class DotProductScorer:
                 f"images has dim {images.shape[1]}, but captions has dim {captions.shape[1]}; a pair of embeddings is "
                 "images (n_images, dim) and captions (n_captions, dim)"
             )
-        self.images, self.captions, self.are_unit = images, captions, are_unit
+        self.images, self.captions = images, captions
         self.n_images, self.n_captions = int(images.shape[0]), int(captions.shape[0])
 
     def normalised(self) -> DotProductScorer:

@@ -55,8 +55,8 @@ class EmbeddedSet:
     notes: list[str]
 
     def scorer(self) -> DotProductScorer:
-        """Cosine similarity of every image and caption."""
-        return DotProductScorer(self.images, self.captions, are_unit=True)
+        """Dot products of every image and caption: cosines, as the command writes unit vectors."""
+        return DotProductScorer(self.images, self.captions)
 
     def references(self) -> list[list[str]]:
         """The captions of every image, for φ; those of a row in the order of their columns."""

@@ -1,6 +1,7 @@
 """itm-fast embed, and evaluate of what it wrote: protocols, φ, output, exit codes and error lines."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,16 @@ def test_evaluate_without_a_protocol(place, capsys):
     assert "cut at 12 tokens" in found["conditions"]["notes"][0]
     _, table, _ = run(capsys, "evaluate", "--embeddings", place / "out")
     assert "cut at 12 tokens" in table
+
+
+def test_files_that_somebody_put_in_place_of_its_own_are_looked_at(place, tmp_path, capsys):
+    shutil.copytree(place / "out", tmp_path / "out")
+    images = np.load(place / "out" / "images.npy")
+    np.save(tmp_path / "out" / "images.npy", images * np.linspace(1, 9, len(images), dtype=images.dtype)[:, None])
+    for folder, is_said in ((place / "out", False), (tmp_path / "out", True)):
+        code, out, _ = run(capsys, "evaluate", "--embeddings", folder, "--json")
+        notes = json.loads(out)["conditions"]["notes"]
+        assert (code, any("their lengths differ" in note for note in notes)) == (0, is_said)
 
 
 def test_protocol_by_ids(place, capsys):
@@ -158,7 +169,8 @@ def test_the_first_five_captions_of_coco(tmp_path, capsys):
     counts = np.full(5000, 5)
     counts[[7, 4000]] = 6, 14
     owners = np.repeat(np.arange(5000), counts)
-    images, captions = (rng.standard_normal((n, 4), dtype=np.float32) for n in (5000, 25010))
+    drawn = (rng.standard_normal((n, 4), dtype=np.float32) for n in (5000, 25010))
+    images, captions = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in drawn)
     for name, array in (("images", images), ("captions", captions), ("caption_to_image", owners)):
         np.save(tmp_path / f"{name}.npy", array)
     names = [f"{number}.jpg" for number in range(5000)]
