@@ -59,7 +59,9 @@ def extra_mb_apart(names, make_calls, *args):
     """
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 18)
     try:
-        with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as processes:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["torch", "itm_fast.ops._library"])  # imported once for all of them
+        with context.Pool(1, maxtasksperchild=1) as processes:
             threads = torch.get_num_threads()
             return {name: processes.apply(_second_call, (make_calls, args, name, threads)) for name in list(names)}
     finally:

@@ -44,7 +44,7 @@ def start(data, folder, n_processes, *flags):
     arguments = ["train", *flags, "--data-path", str(data), "--tokenizer", "split", "--model-name", str(folder)]
     arguments += ["--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
     if n_processes > 1:
-        codes, printed, errors = processes_of(n_processes, ["-m", "itm_fast"], arguments)
+        codes, printed, errors = forks_of(n_processes, arguments, folder.with_name(f"{folder.name}-printed"))
         assert codes == [0] * n_processes, errors
         assert not any(printed[1:])
         return json.loads(printed[0])
@@ -53,15 +53,49 @@ def start(data, folder, n_processes, *flags):
     return json.loads(out.getvalue())
 
 
-def processes_of(n_processes, program, arguments):
-    """Exit codes, output and errors of a program that torchrun's environment starts so many times."""
+FORKS = """
+import os, sys
+from pathlib import Path
+from itm_fast.cli import main, train
+from itm_fast.training import run
+
+folder, n_processes = Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])
+sys.argv[1:] = sys.argv[2:]
+forks = []
+for rank in map(str, range(n_processes)):
+    forks.append(os.fork())
+    if forks[-1] == 0:
+        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+        for descriptor, stream in ((1, "out"), (2, "err")):
+            os.dup2(os.open(folder / f"{stream}{rank}", os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.exit(main.main())
+print(*(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) for fork in forks))
+"""
+
+
+def forks_of(n_processes, arguments, folder):
+    """As `processes_of`, of the command line, in forks of one process: importing torch is most of such a short run."""
+    folder.mkdir()
+    environment = {**environment_of(n_processes), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", FORKS, str(folder), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=True)
+    printed, errors = ([(folder / f"{stream}{n}").read_text() for n in range(n_processes)] for stream in ("out", "err"))
+    return list(map(int, done.stdout.split())), printed, errors
+
+
+def environment_of(n_processes):
+    """Torchrun's, but for the rank."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = []
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_processes)}
+
+
+def processes_of(n_processes, program, arguments):
+    """Exit codes, output and errors of a program that torchrun's environment starts so many times."""
+    shared, processes = environment_of(n_processes), []
     for rank in range(n_processes):
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n_processes, "MASTER_PORT": port, "OMP_NUM_THREADS": 1}
-        environment = {**os.environ, "MASTER_ADDR": "127.0.0.1"} | {name: str(value) for name, value in names.items()}
+        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, *program, *arguments]
         processes.append(subprocess.Popen(command, env=environment, **pipes))
