@@ -31,6 +31,10 @@ inline std::string as_text(Shape shape) {
   return text + "]";
 }
 inline std::string shape_of(const Tensor& tensor) { return as_text(tensor.sizes()); }
+inline bool has_shape(const Tensor& tensor, Shape shape) {
+  const Shape sizes = tensor.sizes();
+  return std::equal(sizes.begin(), sizes.end(), shape.begin(), shape.end());
+}
 
 template <class... Parts>
 std::string message_of(const Parts&... parts) {
@@ -82,6 +86,14 @@ inline Tensor as_type(const Tensor& tensor, ScalarType type) {
 }
 inline Tensor as_contiguous(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
+// A view of a matrix, past the dispatcher too.
+inline Tensor transposed(const Tensor& matrix) {
+  const int64_t sizes[] = {matrix.size(1), matrix.size(0)}, strides[] = {matrix.stride(1), matrix.stride(0)};
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(matrix.get(), 2, sizes, strides, 0, &handle));
+  return Tensor(handle);
 }
 
 }  // namespace itm
