@@ -16,16 +16,12 @@
 
 namespace py = pybind11;
 
-// Python reads this from the file before it loads it: a binary built for another torch must not be loaded at all.
-extern "C" __attribute__((used, visibility("default"))) const char itm_fast_built_for_torch[] =
-    "itm_fast_built_for_torch=" ITM_FAST_BUILD_TORCH;
-
 namespace {
 
 py::dict build_info() {
   py::dict info;
   info["version"] = ITM_FAST_VERSION;
-  info["built_for_torch"] = ITM_FAST_BUILD_TORCH;
+  info["built_with_torch"] = ITM_FAST_BUILD_TORCH;
 #if defined(__clang__)
   info["compiler"] = __VERSION__;
 #else
