@@ -1,7 +1,8 @@
 """Indices of images or captions as people pass them, checked."""
 
+import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +10,30 @@ import torch
 
 IndexLike = Sequence[int] | range | npt.NDArray[np.integer[Any]] | torch.Tensor
 """Indices as a list, a range, a NumPy array or a tensor of an integer dtype, one axis."""
+
+
+def as_index(index: SupportsIndex, size: int, name: str) -> int:
+    """Check one index into a sequence of `size` entries, as lists take them.
+
+    Args:
+        index: An integer of any kind; negative ones count from the end.
+        size: Number of entries.
+        name: Name of the argument, for the message.
+
+    Returns:
+        0 … size - 1.
+
+    Raises:
+        IndexError: It is outside -size … size - 1.
+        TypeError: It is no integer.
+    """
+    try:
+        number = operator.index(index)
+    except TypeError as error:
+        raise TypeError(f"{name} is {index!r:.60}; expected an integer") from error
+    if not -size <= number < size:
+        raise IndexError(f"{name} is {number}; expected {-size} … {size - 1}")
+    return number % size
 
 
 def as_indices(indices: IndexLike, size: int, name: str) -> npt.NDArray[np.int64]:

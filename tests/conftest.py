@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ OF_FOLDERS = {
     "slow": (
         *("ops/test_paths.py", "training/test_distributed.py", "cli/test_stopped.py", "fuzz"),
         *("evaluation/test_eccv_caption.py", "evaluation/test_cxc.py", "evaluation/test_traps.py"),
+        *("models/test_vse_infty_grid.py", "test_examples.py", "cuda/test_gpu_check.py"),
     ),
 }
 # Tests that share nothing with those beside them: other processes may take them.
@@ -27,12 +29,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         backend_name = getattr(item, "callspec", None) and item.callspec.params.get("backend", "")
         for mark, places in OF_FOLDERS.items():
-            if _is_in(item, places) or (mark == "emulated" and backend_name and backend_name.startswith(mark)):
+            if _is_in(item.path, places) or (mark == "emulated" and backend_name and backend_name.startswith(mark)):
                 item.add_marker(getattr(pytest.mark, mark))
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_in(item, ALONE) else str(item.path)))
-    places = [*LONG, ""]
-    items.sort(key=lambda item: next(n for n, place in enumerate(places) if _is_in(item, (place,)) or not place))
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_in(item.path, ALONE) else str(item.path)))
+    items.sort(key=lambda item: _turn(item.path))
 
 
-def _is_in(item, places):
-    return any(item.path.is_relative_to(TESTS / place) for place in places)
+@functools.cache
+def _is_in(path, places):
+    return any(path.is_relative_to(TESTS / place) for place in places)
+
+
+@functools.cache
+def _turn(path):
+    return next((number for number, place in enumerate(LONG) if _is_in(path, (place,))), len(LONG))

@@ -14,6 +14,7 @@ SINGLE = {
     "errors": FOUNDATIONS,
     "choices": FOUNDATIONS,
     "indices": FOUNDATIONS,
+    "shown": FOUNDATIONS,
     "__main__": "cli",
 }
 # The same thing in several layers may be called the same: an operator, a model, a command and what it calls.

@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run from top to bottom and print what they show; only cells that say so print otherwise."""
+"""The notebooks of examples/ run from top to bottom and print what they show, but for cells that are marked."""
 
 import contextlib
 import doctest

@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import json
 import math
-import platform
 import statistics
 import sys
 import time
@@ -134,7 +133,7 @@ def run(args: Demo) -> int:
         print_json(results)
     else:
         print(f"\n{results['seconds']:.0f} s in all. Data, model, report.json and report.md: {args.folder}. Next:")
-        print(f"   itm-fast evaluate --model {args.folder}/model --data {args.folder}/data --tokenizer split")
+        print(f"   itm-fast evaluate --model {args.folder}/model --data {args.folder}/data")
         print(f"A page with every query, for a browser: {page}")
     return _exit_code(results["comparison"]["largest_difference"])
 
@@ -164,27 +163,19 @@ def _exit_code(difference: float) -> int:
 def _conditions() -> dict[str, Any]:
     import torch
 
+    from itm_fast.ops._devices import processor_name
     from itm_fast.ops._library import build_info
 
     info = build_info()
     return {
         "version": info["version"],
-        "processor": _processor(),
+        "processor": processor_name(),
         "kernels": info["cpu_isa"],
         "threads": torch.get_num_threads(),
         "torch": info["torch"],
         "dtype": "float32",
         "evidence": "measured in this run",
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _make_data(args: Demo) -> dict[str, Any]:

@@ -1,0 +1,5 @@
+"""Drop-ins for other code bases, a module each: the import line changes, signatures and results stay."""
+
+from itm_fast.compat import ncs_metric, pycocoevalcap, scan, sgraf, vse_infty, vsepp
+
+__all__ = ["ncs_metric", "pycocoevalcap", "scan", "sgraf", "vse_infty", "vsepp"]

@@ -13,6 +13,7 @@ from itm_fast.choices import CrossAttn
 from itm_fast.ops import _checks
 from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.ops.triplet import triplet_loss
+from itm_fast.shown import named_options
 
 
 def xattn_score_t2i(images: Tensor, captions: Tensor, cap_lens: Sequence[int] | Tensor, opt: Any) -> Tensor:
@@ -91,3 +92,9 @@ class ContrastiveLoss(nn.Module):
         """Images (n, n_regions, dim), captions (n, max_words, dim), their lengths -> scalar."""
         scores = _score(im, s, s_l, self.opt, self.opt.cross_attn)
         return triplet_loss(scores, margin=self.margin, max_violation=self.max_violation)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        flags = ("cross_attn", "raw_feature_norm", "agg_func", "lambda_softmax", "lambda_lse")
+        of_opt = named_options(self.opt, *(flag for flag in flags if hasattr(self.opt, flag)))
+        return f"{of_opt}, {named_options(self, 'margin', 'max_violation')}"

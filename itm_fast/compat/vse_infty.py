@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from itm_fast.compat._recall import Recalls, Retrieved, recall_of
 from itm_fast.ops.triplet import triplet_loss
+from itm_fast.shown import named_options
 from itm_fast.similarities.scorers import as_scorer
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -48,6 +49,10 @@ class ContrastiveLoss(nn.Module):
     def forward(self, im: Tensor, s: Tensor) -> Tensor:
         """Embeddings of n images (n, dim) and of their captions (n, dim) -> scalar."""
         return triplet_loss(im @ s.T, margin=self.margin, max_violation=self.max_violation)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "margin", "max_violation")
 
 
 def compute_sim(images: Floats, captions: Floats) -> Floats:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from itm_fast.compat._recall import Recalls, Retrieved, recall_of
 from itm_fast.nn.similarity.embeddings import order_similarity
 from itm_fast.ops.triplet import triplet_loss
+from itm_fast.shown import named_options
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -54,6 +55,11 @@ class ContrastiveLoss(nn.Module):
     def forward(self, im: Tensor, s: Tensor) -> Tensor:
         """Embeddings of n images (n, dim) and of their captions (n, dim) -> scalar."""
         return triplet_loss(self.sim(im, s), margin=self.margin, max_violation=self.max_violation)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        measure = "order" if self.sim is order_sim else "cosine"
+        return f"{measure}, {named_options(self, 'margin', 'max_violation')}"
 
 
 def i2t(

@@ -6,7 +6,7 @@ from itm_fast.data.collate import Batch, Collator
 from itm_fast.data.made.synthetic import MadeData, estimate_bytes, make_data
 from itm_fast.data.readers.captioned_images import CaptionedImages, find_images, read_captioned_images
 from itm_fast.data.readers.images import ImageDataset, open_split
-from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, CaptionWithImage, PrecompDataset
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer, resolve_tokenizer, tokenize
@@ -20,6 +20,7 @@ __all__ = [
     "CaptionTokenizer",
     "CaptionTokens",
     "CaptionVocabulary",
+    "CaptionWithImage",
     "CaptionedImages",
     "CaptionedSplit",
     "Collator",

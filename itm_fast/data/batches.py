@@ -10,6 +10,7 @@ from itm_fast.config import DataConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.collate import Batch, Collator
 from itm_fast.data.readers.precomp import CaptionedSplit
+from itm_fast.indices import as_index
 
 _ORDER, _AUGMENT, _SUBSET, _IMAGES = range(4)  # what a generator is for
 
@@ -69,6 +70,12 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
         return order[number * self._batch_size : (number + 1) * self._batch_size]
 
     def __getitem__(self, step: int) -> Batch:
+        """Batch `step` of the run, from 0; negative ones count from the end.
+
+        Raises:
+            IndexError: The run has no such batch.
+        """
+        step = as_index(step, self._n_steps, "step")
         ids = np.split(self.caption_ids(step), self._world_size)[self._rank]
         batch = self._collator(torch.from_numpy(ids), _generator(self._seed, _IMAGES, step, self._rank))
         if self._augment is None:

@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 
-from itm_fast.data.readers.precomp import CaptionedSplit
+from itm_fast.data.readers.precomp import CaptionedSplit, CaptionWithImage
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.indices import as_indices
 
@@ -115,6 +115,11 @@ class Collator:
             IndexError: An index is outside the split.
             TypeError: The indices are not integers.
         """
+        if isinstance(caption_indices, Sequence) and isinstance(next(iter(caption_indices), None), CaptionWithImage):
+            raise TypeError(
+                "caption_indices are items of a data set; this collator reads them itself: give the DataLoader "
+                "range(dataset.n_captions) in place of the data set"
+            )
         indices = as_indices(caption_indices, self.dataset.n_captions, "caption_indices")
         image_ids = self.dataset.caption_to_image[indices]
         tokens, word_counts = self.tokens.pad(indices)

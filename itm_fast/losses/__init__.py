@@ -1,6 +1,5 @@
-"""The losses as modules."""
+"""The losses as modules, as they are in `itm_fast.nn.losses`."""
 
-from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
-from itm_fast.nn.losses.triplet import TripletLoss
+from itm_fast.nn.losses import SemanticMarginLoss, TripletLoss
 
 __all__ = ["SemanticMarginLoss", "TripletLoss"]

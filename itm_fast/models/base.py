@@ -20,6 +20,7 @@ from itm_fast.indices import IndexLike
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
+from itm_fast.ops._counts import Counts, counted_in_place
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def outside_autocast(similarity: F) -> F:
     """
 
     @functools.wraps(similarity)
-    def made(self: object, images: Tensor, captions: Tensor, *counts: Tensor | None, **named: Tensor | None) -> Tensor:
+    def made(self: object, images: Tensor, captions: Tensor, *counts: Counts, **named: Counts) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
             images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
             return similarity(self, images, captions, *counts, **named)
@@ -121,19 +122,20 @@ def outside_autocast(similarity: F) -> F:
     return cast(F, made)
 
 
-def missing_regions(images: Tensor, region_counts: Tensor | None) -> Tensor | None:
+def missing_regions(images: Tensor, region_counts: Counts) -> Tensor | None:
     """The counts if an image has fewer regions than there are rows, else None; on CUDA this waits for the device.
 
     Raises:
-        ValueError: A count is outside 1 ... max_regions.
+        ValueError: A count is outside 1 ... max_regions, or a mask is padded before the regions.
     """
+    region_counts = counted_in_place("region_counts", region_counts, "images", images)
     if region_counts is None:
         return None
     counts = valid_counts("region_counts", region_counts, images)
     return None if bool((counts == images.shape[1]).all()) else counts
 
 
-def without_missing(images: Tensor, region_counts: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def without_missing(images: Tensor, region_counts: Counts) -> tuple[Tensor, Tensor | None]:
     """Images (n, max_regions, dim), zeros for what is missing, and their counts as `missing_regions` has them."""
     counts = missing_regions(images, region_counts)
     if counts is None:
@@ -141,8 +143,9 @@ def without_missing(images: Tensor, region_counts: Tensor | None) -> tuple[Tenso
     return images.masked_fill(padding(counts, images.shape[1])[..., None], 0), counts
 
 
-def of_n_regions(images: Tensor, region_counts: Tensor | None, n_regions: int) -> tuple[Tensor, Tensor | None]:
+def of_n_regions(images: Tensor, region_counts: Counts, n_regions: int) -> tuple[Tensor, Tensor | None]:
     """`without_missing` for models with a parameter a region: zeros up to n_regions, where there are counts."""
+    region_counts = counted_in_place("region_counts", region_counts, "images", images)
     if region_counts is not None and images.shape[1] < n_regions:
         images = nn.functional.pad(images, (0, 0, 0, n_regions - images.shape[1]))
     return without_missing(images, region_counts)
@@ -184,26 +187,28 @@ class MatchingModel(nn.Module):
         self.loss = TripletLoss(config.margin, config.max_violation)
         self.notes: list[str] = []  # what a reader of its figures should know
 
+    def extra_repr(self) -> str:
+        """The configuration, for print(model)."""
+        return repr(self.config)
+
     def tokens_of(self, captions: Iterable[str], tokenizer: Tokenizer | None = None) -> CaptionTokens:
         """Captions as the tokens that the model takes; `tokenizer` as in `CaptionTokens.from_captions`."""
         return CaptionTokens.from_captions(captions, self.vocabulary, tokenizer)
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> what `similarity` takes of images.
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
+        """(n, max_regions, img_dim), region_counts (n,) or None = all valid -> what `similarity` takes of images.
 
-        Nothing beyond a count is read.
+        Counts are integers of any kind, or a mask padded behind; nothing beyond one is read.
         """
         encoded: Tensor = self.img_enc(without_missing(images, region_counts)[0])
         return encoded
 
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
-        """Tokens (n, max_words) int64, word_counts (n,) int64 -> what `similarity` takes of captions."""
+    def encode_captions(self, tokens: Tensor, word_counts: Counts) -> Tensor:
+        """Tokens (n, max_words) int64, word_counts (n,) likewise -> what `similarity` takes of captions."""
         encoded: Tensor = self.txt_enc(tokens, word_counts)
         return encoded
 
-    def similarity(
-        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """N images and m captions as encoded, word_counts (m,) int64 -> sims (n, m).
 
         Where images are encoded as regions, region_counts (n,) int64 says how many there are; None: all.
@@ -273,8 +278,6 @@ class EmbeddingModel(MatchingModel):
 
     compares_embeddings = True
 
-    def similarity(
-        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Embeddings (n, dim) and (m, dim) -> sims (n, m); counts have no use here."""
         return dot_products(images, captions)

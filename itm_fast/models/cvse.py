@@ -29,12 +29,13 @@ from itm_fast.models.base import (
 )
 from itm_fast.models.label_completion import neighbours
 from itm_fast.nn.encoders.concept_graph import ConceptGraph
-from itm_fast.nn.encoders.gru import GRUEncoder
+from itm_fast.nn.encoders.gru import GRUEncoder, counts_or_all
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.pooling.consensus import Consensus, ConsensusAttention, divergence, fused
 from itm_fast.nn.pooling.instance_attention import RegionAttention, WordAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted_in_place
 
 ConceptLabels = Literal["caption", "image_in_training", "image"]
 LabelCompletion = Literal["none", "f30k", "coco"]
@@ -300,7 +301,7 @@ class CVSE(EmbeddingModel):
         """The concept graph's learning rate falls to a fifth."""
         return 0.2 if parameter.startswith("C_GCN.") else 0.1
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim) -> embeddings (n, dim) whose dot products are the similarities to rank by.
 
         With region_counts (n,) int64 nothing beyond them is read; without, images have n_regions.
@@ -310,7 +311,7 @@ class CVSE(EmbeddingModel):
     def encode_captions(
         self,
         tokens: Tensor,
-        word_counts: Tensor,
+        word_counts: Counts,
         image_tokens: Tensor | None = None,
         concept_numbers: Tensor | None = None,
     ) -> Tensor:
@@ -327,6 +328,7 @@ class CVSE(EmbeddingModel):
         Raises:
             ValueError: `image_tokens` is needed.
         """
+        word_counts = counts_or_all(counted_in_place("word_counts", word_counts, "tokens", tokens), tokens)
         if concept_numbers is None:
             labels = self._labels(tokens, word_counts, image_tokens, training=False)
         else:
@@ -358,7 +360,7 @@ class CVSE(EmbeddingModel):
         concepts: Tensor = self.C_GCN(self.concept_vectors)
         return concepts
 
-    def _images(self, images: Tensor, region_counts: Tensor | None, concepts: Tensor) -> _Levels:
+    def _images(self, images: Tensor, region_counts: Counts, concepts: Tensor) -> _Levels:
         images, counts = of_n_regions(images, region_counts, self.config.n_regions)
         regions = without_missing(self.img_enc(images), counts)[0]
         instances = self.V_self_atten_enhance(regions, counts)

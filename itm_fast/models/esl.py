@@ -12,6 +12,7 @@ from itm_fast.models.base import Preset, missing_regions, outside_autocast, with
 from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
+from itm_fast.ops._counts import Counts
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,17 @@ class ESL(TextModel):
         self.txt_enc = caption_encoder(self.config, len(vocabulary) + 1)  # the mask of the size augmentation
         self.sim_enc = ESLSimilarity(config.embed_size, heuristic=config.heuristic_strategy)
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim) -> levels of the regions (n, max_regions, width)."""
         images = without_missing(images, region_counts)[0]
         return self.sim_enc.image_levels(l2_normalise(self.img_enc(images)))
 
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+    def encode_captions(self, tokens: Tensor, word_counts: Counts) -> Tensor:
         """Tokens (n, max_words) int64, word_counts (n,) int64 -> levels of the words (n, max_words, width)."""
         return self.sim_enc.caption_levels(self.txt_enc(tokens, word_counts), word_counts)
 
     @outside_autocast
-    def similarity(
-        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Levels of n images and of m captions -> sims (n, m)."""
         return self.sim_enc.attend(images, captions, word_counts, missing_regions(images, region_counts))
 

@@ -12,6 +12,7 @@ from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.sgraf import ModuleName, SGRAFSimilarity
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,11 @@ class SGRAF(MatchingModel):
             dropout=config.dropout,
         )
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> (n, n_regions, embed_size)."""
         return super().encode_images(*of_n_regions(images, region_counts, self.config.n_regions))
 
     @outside_autocast
-    def similarity(
-        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Regions of n images, words of m captions -> sims (n, m) in (0, 1)."""
         return super().similarity(images, captions, word_counts, region_counts)

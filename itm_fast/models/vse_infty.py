@@ -17,6 +17,7 @@ from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.pooling.gpo import GPO
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
 
 PrecompEncType = Literal["basic", "backbone"]
 _IMAGE_SIZE = 256  # pixels at input_scale_factor 1
@@ -148,7 +149,7 @@ class _PooledWords(GRUEncoder):
         self.no_pooled_norm = config.no_txtnorm
         self.gpool = GPO()
 
-    def pooled(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+    def pooled(self, tokens: Tensor, word_counts: Counts) -> Tensor:
         embeddings: Tensor = self.gpool(self(tokens, word_counts), word_counts)
         return embeddings if self.no_pooled_norm else l2_normalise(embeddings)
 
@@ -159,7 +160,7 @@ class _PooledPieces(BERTEncoder):
         self.no_pooled_norm = config.no_txtnorm
         self.gpool = GPO()
 
-    def pooled(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+    def pooled(self, tokens: Tensor, word_counts: Counts) -> Tensor:
         embeddings: Tensor = self.gpool(self(tokens, word_counts), word_counts)
         return embeddings if self.no_pooled_norm else l2_normalise(embeddings)
 
@@ -195,7 +196,7 @@ class VSEInfty(TextModel, EmbeddingModel):
         images = self.img_enc.pooled(batch.regions, batch.kept_cells)
         return Encoded(images, self.encode_captions(batch.tokens, batch.word_counts))
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size).
 
         With a backbone, red, green and blue from 0 to 255, (n, 3, image_size, image_size), without counts.
@@ -204,7 +205,7 @@ class VSEInfty(TextModel, EmbeddingModel):
             return self.img_enc.pooled(*without_missing(images, region_counts))
         return self.img_enc.pooled(images, None)
 
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
+    def encode_captions(self, tokens: Tensor, word_counts: Counts) -> Tensor:
         """Tokens (n, max_words) int64, word_counts (n,) int64 -> embeddings (n, embed_size)."""
         return self.txt_enc.pooled(tokens, word_counts)
 

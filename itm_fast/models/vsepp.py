@@ -12,6 +12,7 @@ from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.regions import MeanRegionEncoder
 from itm_fast.nn.similarity.embeddings import order_similarity
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
 
 Measure = Literal["cosine", "order"]
 
@@ -76,14 +77,12 @@ class VSEPP(EmbeddingModel):
 
         self.compares_embeddings = config.measure == "cosine"
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size)."""
         embeddings: Tensor = self.img_enc(*without_missing(images, region_counts))
         return embeddings
 
-    def similarity(
-        self, images: Tensor, captions: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
-    ) -> Tensor:
+    def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Embeddings (n, embed_size) and (m, embed_size) -> sims (n, m); counts have no use here."""
         if self.config.measure == "order":
             return order_similarity(images, captions)

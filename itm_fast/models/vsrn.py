@@ -13,6 +13,7 @@ from itm_fast.nn.decoders.captioning import CaptioningHead
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.reasoning import DataName, ReasoningRegionEncoder
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class VSRN(EmbeddingModel):
             max_len=config.max_len,
         )
 
-    def encode_images(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> embeddings (n, embed_size)."""
         embeddings: Tensor = self.img_enc(*without_missing(images, region_counts))[0]
         return embeddings

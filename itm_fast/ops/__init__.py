@@ -1,0 +1,1 @@
+"""The operators, one file each; their public functions are names of `itm_fast`."""

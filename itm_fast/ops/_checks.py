@@ -1,7 +1,7 @@
 """Every argument check of the operators, and its message: which argument, what was given, what was expected.
 
-Only metadata is read here, so that the checks neither break a compiled graph nor wait for a device. Values of counts
-are checked by the operator itself, which has to read them anyway.
+Only metadata is read here, so that the checks neither break a compiled graph nor wait for a device. Counts are in
+`_counts.py`; their values are checked by the operator itself, which has to read them anyway.
 """
 
 import math
@@ -56,22 +56,6 @@ def check_vectors(regions: Tensor, words: Tensor) -> None:
         raise TypeError(f"regions and words must have the same dtype, got {regions.dtype} and {words.dtype}")
     if regions.device != words.device:
         raise ValueError(f"regions and words must be on the same device, got {regions.device} and {words.device}")
-
-
-def check_counts(name: str, counts: object, of: str, vectors: Tensor) -> None:
-    """Raises unless `counts` is None or int64 (len(vectors),) on the device of `vectors`."""
-    if counts is None:
-        return
-    if not isinstance(counts, Tensor):
-        raise TypeError(f"{name} must be an int64 tensor or None, got {type(counts).__name__}; use torch.as_tensor")
-    if counts.dtype != torch.int64:
-        raise TypeError(f"{name} must be int64, got {counts.dtype}")
-    if counts.ndim != 1 or counts.shape[0] != vectors.shape[0]:
-        raise ValueError(
-            f"{name} must have shape ({vectors.shape[0]},), one count per row of {of}, got {tuple(counts.shape)}"
-        )
-    if counts.device != vectors.device:
-        raise ValueError(f"{name} must be on the device of {of}, {vectors.device}, got {counts.device}")
 
 
 def check_sims(sims: Tensor) -> None:

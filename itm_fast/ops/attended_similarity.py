@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._counts import Counts, packed_counts
+from itm_fast.ops._gradients import differentiable, once_only
 
 _library.load()
 
@@ -49,7 +51,7 @@ def split_words(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Ten
 
 
 def attended_similarity(
-    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, *, lambda_softmax: float = 9.0
+    regions: Tensor, words: Tensor, word_counts: Counts, weight: Tensor, bias: Tensor, *, lambda_softmax: float = 9.0
 ) -> Tensor:
     """Similarity vector of every word with what it attends to in every image.
 
@@ -61,7 +63,8 @@ def attended_similarity(
     Args:
         regions: (n_images, n_regions, dim) float32 or float64.
         words: (n_words, dim), the words of all captions one after another, without padding.
-        word_counts: (n_captions,) int64, at least 1: words of each caption; they sum to n_words.
+        word_counts: (n_captions,) integers, at least 1, as a list, array or tensor: words of each caption; they sum to
+            n_words.
         weight: (width, dim).
         bias: (width,).
         lambda_softmax: Inverse temperature of the attention.
@@ -85,15 +88,16 @@ def attended_similarity(
         torch.Size([2, 7, 16])
     """
     lambda_softmax = _checks.check_finite("lambda_softmax", lambda_softmax, positive=False)
-    _check(regions, words, word_counts, weight, bias)
+    _check(regions, words, weight, bias)
+    word_counts = packed_counts("word_counts", word_counts, "words")
     if regions.device.type not in ("cpu", "meta"):
         return _plain(regions, words, word_counts, weight, bias, lambda_softmax)
     similarities: Tensor
-    similarities, _ = torch.ops.itm_fast.attended_similarity(regions, words, word_counts, weight, bias, lambda_softmax)
+    similarities, _ = _attended(regions, words, word_counts, weight, bias, lambda_softmax)
     return similarities
 
 
-def _check(regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor) -> None:
+def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor) -> None:
     given = {"regions": regions, "words": words, "weight": weight, "bias": bias}
     shapes = {"regions": "(n_images, n_regions, dim)", "words": "(n_words, dim)"}
     shapes |= {"weight": "(width, dim)", "bias": "(width,)"}
@@ -113,8 +117,6 @@ def _check(regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, 
         )
     if weight.numel() == 0:
         raise ValueError(f"weight has no numbers, got shape {tuple(weight.shape)}")
-    if not isinstance(word_counts, Tensor) or word_counts.dtype != torch.int64 or word_counts.ndim != 1:
-        raise TypeError("word_counts must be an int64 tensor of one dimension; use torch.as_tensor")
 
 
 def _plain(
@@ -185,17 +187,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    regions, words, weight, bias = torch.ops.itm_fast.attended_similarity_backward(
-        grad, *ctx.saved_tensors, ctx.lambda_softmax
-    )
+    regions, words, weight, bias = _gradients(grad, *ctx.saved_tensors, ctx.lambda_softmax)
     return regions, words, None, weight, bias, None
 
 
-torch.library.register_autograd("itm_fast::attended_similarity", _backward, setup_context=_setup_context)
-
-
-def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("attended_similarity can be differentiated once only, and create_graph=True asks for more")
-
-
-torch.library.register_autograd("itm_fast::attended_similarity_backward", _refuse_second_derivative)
+_attended = differentiable("attended_similarity", _backward, _setup_context)
+_gradients = once_only("attended_similarity_backward")

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._gradients import differentiable, once_only
 
 _library.load()
 
@@ -14,8 +16,8 @@ _library.load()
 def cross_attention_similarity(
     regions: Tensor,
     words: Tensor,
-    word_counts: Tensor | None = None,
-    region_counts: Tensor | None = None,
+    word_counts: Counts = None,
+    region_counts: Counts = None,
     *,
     cross_attn: CrossAttn = "t2i",
     raw_feature_norm: RawFeatureNorm = "clipped_l2norm",
@@ -32,9 +34,10 @@ def cross_attention_similarity(
     Args:
         regions: (n_images, max_regions, dim) float32, float64, bfloat16 or float16; any strides.
         words: (n_captions, max_words, dim), dtype and device of `regions`.
-        word_counts: (n_captions,) int64, 1 ... max_words: words of each caption; what lies beyond is never read.
+        word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
+            lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
-        region_counts: (n_images,) int64, likewise for the regions.
+        region_counts: (n_images,) or (n_images, max_regions), likewise for the regions.
         cross_attn: Who attends: "t2i" words to regions, "i2t" regions to words.
         raw_feature_norm: First normalisation of S, per context vector over the queries ("clipped": leaky ReLU of slope
             0.1 before it).
@@ -69,10 +72,10 @@ def cross_attention_similarity(
     if isinstance(regions, Tensor) and isinstance(words, Tensor):
         regions, words = _checks.autocast(regions, words)
     _checks.check_vectors(regions, words)
-    _checks.check_counts("word_counts", word_counts, "words", words)
-    _checks.check_counts("region_counts", region_counts, "regions", regions)
+    words, word_counts = counted("word_counts", word_counts, "words", words)
+    regions, region_counts = counted("region_counts", region_counts, "regions", regions)
     _checks.check_device("cross_attention_similarity", regions.device)
-    scores: Tensor = torch.ops.itm_fast.cross_attention(
+    scores: Tensor = _scored(
         regions,
         words,
         word_counts,
@@ -109,18 +112,10 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     need_regions, need_words = ctx.needs_input_grad[:2]
-    grad_regions, grad_words = torch.ops.itm_fast.cross_attention_backward(
-        grad, *ctx.saved_tensors, *ctx.options, need_regions, need_words
-    )
+    grad_regions, grad_words = _gradients(grad, *ctx.saved_tensors, *ctx.options, need_regions, need_words)
     none_for_the_rest = (None,) * (2 + len(ctx.options))
     return grad_regions if need_regions else None, grad_words if need_words else None, *none_for_the_rest
 
 
-torch.library.register_autograd("itm_fast::cross_attention", _backward, setup_context=_setup_context)
-
-
-def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("cross_attention can be differentiated once only, and create_graph=True asks for more")
-
-
-torch.library.register_autograd("itm_fast::cross_attention_backward", _refuse_second_derivative)
+_scored = differentiable("cross_attention", _backward, _setup_context)
+_gradients = once_only("cross_attention_backward")

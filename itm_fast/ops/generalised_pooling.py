@@ -7,11 +7,13 @@ from torch import Tensor
 
 from itm_fast import reference
 from itm_fast.ops import _library
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._gradients import differentiable, once_only
 
 _library.load()
 
 
-def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Tensor) -> Tensor:
+def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Counts = None) -> Tensor:
     """One vector of each set: its channels' numbers in decreasing order, weighted by rank.
 
     pooled_d = sum_k theta_k x_(k),d with x_(k),d the k-th largest number of channel d. On the CPU by a sorting network
@@ -20,7 +22,8 @@ def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Tensor) -> Tenso
     Args:
         vectors: (n, max, dim) float32, float64, bfloat16 or float16; what lies beyond a count is never read.
         theta: (n, max), weights by rank, of the same dtype.
-        counts: (n,) int64, vectors of each set, 1 ... max.
+        counts: (n,) integers, 1 ... max, vectors of each set, as a list, array or tensor; or a boolean mask (n, max),
+            True at vectors, padded on either side. None: all are valid.
 
     Returns:
         (n, dim), dtype of `vectors`, 16-bit ones summed in float32. Differentiable once in vectors and theta: theta_k
@@ -38,11 +41,16 @@ def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Tensor) -> Tenso
         >>> generalised_pooling(x, torch.tensor([[0.75, 0.25]]), torch.tensor([2]))
         tensor([[2.5000, 4.2500]])
     """
+    if vectors.ndim != 3:
+        raise ValueError(f"vectors must have shape (n, max, dim), got {list(vectors.shape)}")
+    vectors, counts = counted("counts", counts, "vectors", vectors)
+    if counts is None:
+        counts = torch.full((vectors.shape[0],), vectors.shape[1], device=vectors.device)
     if vectors.dtype in (torch.bfloat16, torch.float16):
         return generalised_pooling(vectors.float(), theta.float(), counts).to(vectors.dtype)
     if vectors.device.type not in ("cpu", "meta"):
         return reference.generalised_pooling(vectors, theta, counts)
-    pooled: Tensor = torch.ops.itm_fast.generalised_pooling(vectors, theta, counts)
+    pooled: Tensor = _pooled(vectors, theta, counts)
     return pooled
 
 
@@ -61,14 +69,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-    return *torch.ops.itm_fast.generalised_pooling_backward(grad, *ctx.saved_tensors), None
+    return *_gradients(grad, *ctx.saved_tensors), None
 
 
-torch.library.register_autograd("itm_fast::generalised_pooling", _backward, setup_context=_setup_context)
-
-
-def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("generalised_pooling can be differentiated once only, and create_graph=True asks for more")
-
-
-torch.library.register_autograd("itm_fast::generalised_pooling_backward", _refuse_second_derivative)
+_pooled = differentiable("generalised_pooling", _backward, _setup_context)
+_gradients = once_only("generalised_pooling_backward")

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from itm_fast.ops import _library
+from itm_fast.ops._counts import Counts, packed_counts
+from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops.attended_similarity import caption_groups, split_captions, split_words
 
 _library.load()
@@ -17,7 +19,7 @@ _BLOCK_NUMBERS = 1 << 20  # of similarity vectors at a time, as many as a cache 
 def graph_reasoning(
     whole: Tensor,
     local: Tensor,
-    word_counts: Tensor,
+    word_counts: Counts,
     forms: Tensor,
     form_biases: Tensor,
     weights: Tensor,
@@ -33,7 +35,8 @@ def graph_reasoning(
     Args:
         whole: (n_images, n_captions, width) float32 or float64, as all but the counts.
         local: (n_images, n_words, width), the words of all captions one after another.
-        word_counts: (n_captions,) int64, at least 1: words of each caption; they sum to n_words.
+        word_counts: (n_captions,) integers, at least 1, as a list, array or tensor: words of each caption; they sum to
+            n_words.
         forms: (steps, width, width).
         form_biases: (steps, width).
         weights: (steps, width, width).
@@ -49,9 +52,10 @@ def graph_reasoning(
     Source:
         Diao et al., Similarity Reasoning and Filtration for Image-Text Matching, AAAI 2021, equations 6-8.
     """
+    word_counts = packed_counts("word_counts", word_counts, "words")
     arguments = (whole, local, word_counts, forms, form_biases, weights, biases)
     if whole.device.type in ("cpu", "meta"):
-        vectors: Tensor = torch.ops.itm_fast.graph_reasoning(*arguments)
+        vectors: Tensor = _reasoned(*arguments)
         return vectors
     return _plain(*arguments)
 
@@ -101,15 +105,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    whole, local, *parameters = torch.ops.itm_fast.graph_reasoning_backward(grad, *ctx.saved_tensors)
+    whole, local, *parameters = _gradients(grad, *ctx.saved_tensors)
     return whole, local, None, *parameters
 
 
-torch.library.register_autograd("itm_fast::graph_reasoning", _backward, setup_context=_setup_context)
-
-
-def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("graph_reasoning can be differentiated once only, and create_graph=True asks for more")
-
-
-torch.library.register_autograd("itm_fast::graph_reasoning_backward", _refuse_second_derivative)
+_reasoned = differentiable("graph_reasoning", _backward, _setup_context)
+_gradients = once_only("graph_reasoning_backward")

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from itm_fast.ops import _checks, _library
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._gradients import differentiable, once_only
 
 _library.load()
 
@@ -17,9 +19,9 @@ _EPSILON = 1e-8
 def level_attention(
     regions: Tensor,
     words: Tensor,
-    word_counts: Tensor | None,
+    word_counts: Counts,
     temperature: Tensor,
-    region_counts: Tensor | None = None,
+    region_counts: Counts = None,
 ) -> Tensor:
     """Similarity of every image with every caption: affinities of words and regions attended both ways.
 
@@ -33,11 +35,12 @@ def level_attention(
         regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides. ESL: their levels side
             by side.
         words: (n_captions, max_words, width), dtype and device of `regions`. ESL: their levels times the forms.
-        word_counts: (n_captions,) int64, 1 ... max_words: words of each caption; what lies beyond is never read.
+        word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
+            lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
         temperature: () floating, on the device of `regions`; any finite number.
-        region_counts: (n_images,) int64, 1 ... n_regions: regions of each image; what lies beyond is never read. None:
-            all are valid. Images of one count are scored together, for which the counts are read on the host.
+        region_counts: (n_images,) or (n_images, n_regions), likewise for the regions. Images of one count are scored
+            together, for which the counts are read on the host.
 
     Returns:
         (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
@@ -61,15 +64,15 @@ def level_attention(
     if isinstance(regions, Tensor) and isinstance(words, Tensor):
         regions, words = _checks.autocast(regions, words)
     _checks.check_vectors(regions, words)
-    _checks.check_counts("word_counts", word_counts, "words", words)
+    words, word_counts = counted("word_counts", word_counts, "words", words)
+    regions, region_counts = counted("region_counts", region_counts, "regions", regions)
     _check_temperature(temperature, regions)
     if region_counts is not None:
-        _checks.check_counts("region_counts", region_counts, "regions", regions)
         region_counts = valid_counts("region_counts", region_counts, regions)
         return _by_count(regions, region_counts, words, word_counts, temperature)
     if regions.device.type not in ("cpu", "meta"):
         return _plain(regions, words, word_counts, temperature)
-    sims: Tensor = torch.ops.itm_fast.level_attention(regions, words, word_counts, temperature)
+    sims: Tensor = _scored(regions, words, word_counts, temperature)
     return sims
 
 
@@ -158,17 +161,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     need_regions, need_words, _, need_temperature = needed = ctx.needs_input_grad
-    regions, words, temperature = torch.ops.itm_fast.level_attention_backward(
-        grad, *ctx.saved_tensors, need_regions, need_words, need_temperature
-    )
+    regions, words, temperature = _gradients(grad, *ctx.saved_tensors, need_regions, need_words, need_temperature)
     return tuple(x if wanted else None for x, wanted in zip((regions, words, None, temperature), needed, strict=True))
 
 
-torch.library.register_autograd("itm_fast::level_attention", _backward, setup_context=_setup_context)
-
-
-def _refuse_second_derivative(ctx: Any, *_grads: Tensor) -> None:
-    raise RuntimeError("level_attention can be differentiated once only, and create_graph=True asks for more")
-
-
-torch.library.register_autograd("itm_fast::level_attention_backward", _refuse_second_derivative)
+_scored = differentiable("level_attention", _backward, _setup_context)
+_gradients = once_only("level_attention_backward")

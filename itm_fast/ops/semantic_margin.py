@@ -8,6 +8,7 @@ from torch import Tensor
 
 from itm_fast.choices import in_order, perhaps
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._gradients import differentiable
 from itm_fast.ops.triplet import Reduction, fake_loss, scale_gradient, setup_gradient
 
 _library.load()
@@ -165,7 +166,7 @@ def semantic_margin_loss(
         phi = _called(relevance, chosen, t2i_margin == "column", sims)
     else:
         phi = relevance
-    loss, chosen, _ = torch.ops.itm_fast.semantic_margin_loss(
+    loss, chosen, _ = _loss(
         sims,
         phi,
         of_pairs,
@@ -255,4 +256,4 @@ def _fake(sims: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return fake_loss(sims), sims.new_empty((2, n_chosen), dtype=torch.int64), sims.new_empty(sims.shape)
 
 
-torch.library.register_autograd("itm_fast::semantic_margin_loss", scale_gradient, setup_context=setup_gradient)
+_loss = differentiable("semantic_margin_loss", scale_gradient, setup_gradient)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._gradients import differentiable
 
 _library.load()
 
@@ -53,7 +54,7 @@ def triplet_loss(
         _checks.check_pair_indices("image_ids", image_ids, sims)
     _checks.check_choice("reduction", reduction, Reduction)
     _checks.check_device("triplet_loss", sims.device)
-    loss: Tensor = torch.ops.itm_fast.triplet_loss(sims, image_ids, margin, bool(max_violation), reduction == "mean")[0]
+    loss: Tensor = _loss(sims, image_ids, margin, bool(max_violation), reduction == "mean")[0]
     return loss
 
 
@@ -81,4 +82,4 @@ def scale_gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | Non
     return None if grad is None else grad * grad_sims, *[None] * (ctx.n_inputs - 1)
 
 
-torch.library.register_autograd("itm_fast::triplet_loss", scale_gradient, setup_context=setup_gradient)
+_loss = differentiable("triplet_loss", scale_gradient, setup_gradient)

@@ -20,6 +20,7 @@ from itm_fast.relevance.characters import character_tokens
 from itm_fast.relevance.corpus import Corpus
 from itm_fast.relevance.meaning import ONE_IMAGE, SplitCaptions, zero_note
 from itm_fast.relevance.ptb import ptb_tokens
+from itm_fast.shown import named_options, plain
 
 _C = _library.load()
 
@@ -42,6 +43,10 @@ class Cider:
     the number of bigrams. idf = log(images) - log(images that have the n-gram); an n-gram that no image has counts as
     if one had it. A caption shorter than n words scores 0 at order n; an empty caption scores 0.
 
+    A Cider, and the corpus that `encode` returns, can be copied and pickled: workers of a DataLoader take them,
+    torch.save writes them. A file of that kind runs code when it is read: `torch.load(path, weights_only=False)` is for
+    files of your own, `save` and `load` are for those of others.
+
     Args:
         variant: "cider_d", which is what pycocoevalcap and the codes of NCS and SAM compute under the name CIDEr, or
             "cider" without clipping and penalty.
@@ -50,7 +55,7 @@ class Cider:
         tokenizer: "split": lower-case, then white space (NCS and, without the lower-casing, SAM); "ptb": the rules of
             pycocoevalcap's PTBTokenizer, without Java; "characters": for scripts without blanks between words, such as
             Chinese, Japanese and Thai, their characters, and the words of other scripts as "split" has them; or a
-            callable from a caption to its list of tokens.
+            callable from a caption to its list of tokens; pickled, it must be a function of a module.
 
     Raises:
         ValueError: an unknown variant or tokenizer, n outside 1 ... 16, sigma not above 0.
@@ -89,7 +94,19 @@ class Cider:
 
     def __repr__(self) -> str:
         fitted = "not fitted" if self._frequencies is None else f"fitted on {self.n_images} images"
-        return f"Cider({self.variant}, n={self.n}, sigma={self.sigma}, tokenizer={self._tokenizer.name}, {fitted})"
+        return f"Cider({self.variant}, {named_options(self, 'n', 'sigma')}, tokenizer={self._tokenizer.name}, {fitted})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep: of the document frequencies the tables, as `save` does."""
+        frequencies = None if self._frequencies is None else (self.n_images, self._frequencies.tables())
+        return {**vars(self), "_frequencies": frequencies, "_said": set(self._said)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The inverse of `__getstate__`: scores of the copy are equal to the last bit."""
+        vars(self).update(state)
+        if self._frequencies is not None:
+            n_images, tables = self._frequencies
+            self._frequencies = _C.DocumentFrequencies.from_tables(self.n, n_images, **tables)
 
     @property
     def n_images(self) -> int:
@@ -284,8 +301,8 @@ class Cider:
         most = math.log(max(1, frequencies.most_images))
         if not math.isfinite(log_n_images) or log_n_images < most:
             raise ValueError(
-                f"log_n_images is {log_n_images}, expected a number of at least {most:.4f}: the commonest n-gram is in "
-                f"{frequencies.most_images} images, and its idf must not be negative"
+                f"log_n_images is {plain(log_n_images)}, expected a number of at least {most:.4f}: the commonest "
+                f"n-gram is in {frequencies.most_images} images, and its idf must not be negative"
             )
         self._frequencies, self._log_n_images = frequencies, log_n_images
         self._say("zero", ONE_IMAGE if log_n_images == 0 else None)

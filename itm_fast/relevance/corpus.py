@@ -20,7 +20,8 @@ class Corpus:
     """Relevance φ of the captions of a set to its images, computed when it is asked for; made by ``Cider.encode``.
 
     It is a tile scorer: ``itm_fast.evaluate(sims, corpus)`` and every metric take it in place of the matrix. It lives
-    on the CPU; ``corpus.to("cuda")`` is one whose φ is computed, and stays, on that device.
+    on the CPU; ``corpus.to("cuda")`` is one whose φ is computed, and stays, on that device. As a ``Cider`` it can be
+    copied and pickled.
 
     Attributes:
         n_images: images, each with its references.

@@ -149,7 +149,8 @@ class Report(Mapping[str, Any]):
     def __repr__(self) -> str:
         """The headline in one line."""
         rsum = f"rsum={self['rsum']:.2f}, " if "rsum" in self else ""
-        return f"Report({rsum}i2t R@1={self['i2t'].get('R@1')}, t2i R@1={self['t2i'].get('R@1')})"
+        first = (f"{name} R@1={_number('R@1', self[name].get('R@1'))}" for name in _DIRECTIONS)
+        return f"Report({rsum}{', '.join(first)})"
 
     def _title(self) -> str:
         conditions = self["conditions"]

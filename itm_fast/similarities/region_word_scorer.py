@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import copy
+from typing import NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.ops._counts import Counts, as_counts, moved_to_front
 from itm_fast.ops.max_similarity import max_similarity
 from itm_fast.similarities.scorers import Vectors, as_float_tensor, unit_vectors
 
 _BLOCK_BYTES = 64 << 20  # of vectors of one side, as float32
-Counts = Tensor | npt.ArrayLike | None
 
 
 class Similarity(Protocol):
@@ -44,8 +43,8 @@ class RegionWordScorer:
             regions: (n_images, max_regions, dim) real numbers; half precision is widened block by block.
             words: (n_captions, max_words, dim) real numbers.
             word_counts: (n_captions,) integers, 1 ... max_words: words of each caption; what lies beyond is never
-                scored. None: all are valid.
-            region_counts: (n_images,) integers, likewise for the regions.
+                scored. Or a boolean mask (n_captions, max_words), padded on either side. None: all are valid.
+            region_counts: (n_images,) or (n_images, max_regions), likewise for the regions.
             similarity: of a block of images and a block of captions. ``functools.partial`` sets the options of an
                 operator.
 
@@ -69,18 +68,14 @@ class RegionWordScorer:
             raise ValueError(f"regions has dim {regions.shape[2]}, but words has dim {words.shape[2]}")
         self.n_images, self.n_captions = int(regions.shape[0]), int(words.shape[0])
         self.regions, self.words, self.similarity = regions, words, similarity
-        self._word_counts = _checked_counts("word_counts", word_counts, "captions", words)
-        self._region_counts = _checked_counts("region_counts", region_counts, "images", regions)
+        self._word_counts = _checked_counts("word_counts", word_counts, "words", words)
+        self._region_counts = _checked_counts("region_counts", region_counts, "regions", regions)
 
     def normalised(self) -> RegionWordScorer:
         """The same with every region and word at length 1; padding of zeros stays so."""
-        return RegionWordScorer(
-            unit_vectors(self.regions),
-            unit_vectors(self.words),
-            self._word_counts,
-            self._region_counts,
-            similarity=self.similarity,
-        )
+        scorer = copy.copy(self)
+        scorer.regions, scorer.words = unit_vectors(self.regions), unit_vectors(self.words)
+        return scorer
 
     @torch.no_grad()
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
@@ -98,20 +93,22 @@ class RegionWordScorer:
         return torch.cat(bands)
 
 
-def _checked_counts(name: str, counts: Counts, of: str, vectors: Vectors) -> Tensor | None:
-    if counts is None:
-        return None
-    array = counts.cpu().numpy() if isinstance(counts, Tensor) else np.asarray(counts)
+class _Checked(NamedTuple):
+    """Vectors of each caption or image, int64 on the CPU, None for all; and where each row begins, None for 0."""
+
+    counts: Tensor | None
+    first: Tensor | None
+
+
+def _checked_counts(name: str, counts: Counts, of: str, vectors: Vectors) -> _Checked:
+    if isinstance(counts, Tensor):
+        counts = counts.cpu()
     n, most = int(vectors.shape[0]), int(vectors.shape[1])
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {array.dtype}, expected integers")
-    if array.shape != (n,):
-        raise ValueError(f"{name} has shape {array.shape}, expected ({n},), one count for each of the {of}")
-    outside = (array < 1) | (array > most)
-    if outside.any():
-        place = int(np.argmax(outside))
-        raise ValueError(f"{name}[{place}] is {array[place]}, expected 1 ... {most}, the vectors that there are")
-    return torch.from_numpy(array.astype(np.int64))
+    normal, first = as_counts(name, counts, of, (n, most), torch.device("cpu"))
+    if normal is not None and (wrong := ((normal < 1) | (normal > most)).nonzero()).numel():
+        place = int(wrong[0])
+        raise ValueError(f"{name}[{place}] is {int(normal[place])}, expected 1 ... {most}, the vectors that there are")
+    return _Checked(normal, first)
 
 
 def _blocks(items: slice, vectors: Vectors) -> list[slice]:
@@ -121,6 +118,7 @@ def _blocks(items: slice, vectors: Vectors) -> list[slice]:
     return [slice(start, min(start + step, items.stop)) for start in starts]
 
 
-def _part(vectors: Vectors, counts: Tensor | None, items: slice) -> tuple[Tensor, Tensor | None]:
+def _part(vectors: Vectors, checked: _Checked, items: slice) -> tuple[Tensor, Tensor | None]:
     some = as_float_tensor(vectors[items])
-    return some, None if counts is None else counts[items].to(some.device)
+    counts, first = (None if each is None else each[items].to(some.device) for each in checked)
+    return moved_to_front(some, first), counts

@@ -128,7 +128,7 @@ def test_text_and_a_second_run_into_the_same_folder(done, capsys):
 def test_the_command_it_suggests_runs(done, capsys):
     folder, printed = done
     capsys.readouterr()
-    flags = ["--model", str(folder / "model"), "--data", str(folder / "data"), "--tokenizer", "split", "--json"]
+    flags = ["--model", str(folder / "model"), "--data", str(folder / "data"), "--json"]
     assert main.main(["evaluate", *flags]) == 0
     assert json.loads(capsys.readouterr().out)["rsum"] == pytest.approx(printed["retrieval"]["rsum"])
 

@@ -134,6 +134,7 @@ def test_model(folder, capsys, monkeypatch):
     assert "test_ims.npy: no such file" in err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_error(folder):
     command = f"{sys.executable} -m itm_fast evaluate --sims {folder / 'sims.npy'} --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=_checkout())
@@ -171,6 +172,7 @@ def test_help_of_the_command_does_not_import_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_as_a_module(folder):
     done = subprocess.run(
         [sys.executable, "-m", "itm_fast", "evaluate", "--sims", str(folder / "sims.npy"), "--json"],

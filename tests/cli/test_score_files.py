@@ -173,7 +173,7 @@ TOKENS = ["--images", "regions.npy", "--captions", "words.npy"]
             [*TOKENS, "--similarity", "max", "--lambda-softmax", "4"],
             "--lambda-softmax has no use with --similarity max",
         ),
-        ([*TOKENS, "--similarity", "scan", "--word-counts", "region_counts.npy"], "word_counts has shape (10,)"),
+        ([*TOKENS, "--similarity", "scan", "--word-counts", "region_counts.npy"], "word_counts must have shape (50,)"),
         (
             [*TOKENS, "--similarity", "scan", "--word-counts", "sims.npy"],
             "sims.npy: has shape (10, 50), expected 1 axis",

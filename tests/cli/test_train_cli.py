@@ -92,6 +92,7 @@ sys.exit(main.main(sys.argv[2:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
     """kill -9 before a checkpoint has its name, and right after; the losses are those of a run that was left alone."""
 

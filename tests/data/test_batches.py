@@ -1,5 +1,6 @@
 """The plan of a run: every epoch all captions once, the same for every reader, shares that make up the whole."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -40,6 +41,15 @@ def test_the_last_smaller_batch_is_left_out(collator):
     plan = BatchPlan(collator, 10, 2)
     assert (len(plan), plan.steps_per_epoch) == (8, 4)
     assert len(plan[7]) == 10
+
+
+def test_steps_end_with_the_run(collator):
+    plan = BatchPlan(collator, 10, 2)
+    assert torch.equal(plan[-1].caption_ids, plan[7].caption_ids)
+    assert len([*itertools.islice(plan, 99)]) == 8  # IndexError after the last: a loop ends
+    for step in (8, -9):
+        with pytest.raises(IndexError, match=f"step is {step}; expected -8 … 7"):
+            plan[step]
 
 
 def test_shares_make_up_the_batch(collator):

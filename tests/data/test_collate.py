@@ -132,6 +132,7 @@ BAD = [
     (lambda parts: parts[3].pad([20]), IndexError, "caption_indices holds 20; expected 0 … 19"),
     (lambda parts: parts[3].pad([1.0]), TypeError, "caption_indices has dtype float64"),
     (lambda parts: Collator(parts[0], parts[3])([-1]), IndexError, "caption_indices holds -1"),
+    (lambda parts: Collator(*parts[::3])([parts[0][2]]), TypeError, "give the DataLoader range(dataset.n_captions)"),
     (lambda parts: Collator(parts[0], tokens_of([[1]])), ValueError, "tokens has 1 captions, but dataset 20"),
 ]
 

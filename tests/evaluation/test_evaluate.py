@@ -94,6 +94,7 @@ def test_fold_figures_are_means_of_blocks():
     assert report["fold_mean"]["i2t"]["n_queries"] == 50
 
 
+@pytest.mark.slow
 def test_coco_protocols():
     scores = torch.randn(25000, generator=torch.Generator().manual_seed(0))
 
@@ -142,6 +143,7 @@ def test_progress_reaches_the_end():
     assert len(calls) > 3
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_matrix():
     # 6000 x 30000 similarities would be 720 MB in float32; the tiles are 8 MiB.
     code = """

@@ -73,6 +73,7 @@ def test_coco_maps_by_name_because_orders_differ(folder):
     assert (fine.pool[owners[7]], place) == (f"{key}.jpg", 2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_whole_of_coco_fg_needs_little_memory(folder):
     # 31,244 x 25,000 similarities would be 3.1 GB.

@@ -56,6 +56,7 @@ def test_a_folder_holds_the_whole_model(name, vocabulary, tmp_path):
     loaded = load_model(tmp_path)
     assert type(loaded) is type(model)
     assert loaded.config == model.config
+    assert repr(model.config) in repr(model)
     one, other = (scores(m, batch()) for m in (model, loaded))
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     assert one.shape == (5, 5)
@@ -65,6 +66,27 @@ def scores(model, given):
     with torch.no_grad():
         captions = model.encode_captions(given.tokens, given.word_counts)
         return model.similarity(model.encode_images(given.regions), captions, given.word_counts)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_counts_in_every_form_mean_the_same(name, vocabulary):
+    torch.manual_seed(0)
+    model, given = model_class(name)(config(name), vocabulary).eval(), batch()
+    n, most = given.regions.shape[:2]
+    counts = torch.arange(n).clamp(min=1, max=most)
+    masks = [torch.arange(m) < c[:, None] for m, c in ((most, counts), (given.tokens.shape[1], given.word_counts))]
+
+    def scores_of(region_counts, word_counts):
+        with torch.no_grad():
+            images = model.encode_images(given.regions, region_counts)
+            return model.similarity(
+                images, model.encode_captions(given.tokens, word_counts), word_counts, region_counts
+            )
+
+    want = scores_of(counts, given.word_counts)
+    assert torch.equal(scores_of(counts.tolist(), given.word_counts.tolist()), want)
+    assert torch.equal(scores_of(counts.int(), given.word_counts.to(torch.uint8)), want)
+    assert torch.equal(scores_of(*masks), want)
 
 
 @pytest.mark.parametrize("name", MODELS)

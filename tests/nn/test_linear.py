@@ -27,3 +27,12 @@ def test_a_second_derivative_is_refused():
     (grad,) = torch.autograd.grad(TileLinear(8, 8)(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()
+
+
+def test_torch_func_grad_is_that_of_autograd():
+    torch.manual_seed(0)
+    layer, x = TileLinear(8, 6), torch.randn(5, 8)
+    (want,) = torch.autograd.grad(layer(x).sin().sum(), layer.weight)
+    parameters = {name: value.detach() for name, value in layer.named_parameters()}
+    found = torch.func.grad(lambda p: torch.func.functional_call(layer, p, x).sin().sum())(parameters)
+    assert torch.equal(found["weight"], want)

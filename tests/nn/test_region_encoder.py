@@ -57,5 +57,5 @@ def test_weight_norm_is_torchs_with_one_gain():
 
 
 def test_unknown_type():
-    with pytest.raises(ValueError, match="'basic' or 'weight_norm', got 'grid'"):
+    with pytest.raises(ValueError, match="precomp_enc_type must be one of 'basic', 'weight_norm', got 'grid'"):
         RegionEncoder(10, 6, precomp_enc_type="grid")

@@ -150,7 +150,7 @@ def test_the_triplet_is_exported_too():
 @pytest.mark.parametrize(
     ("options", "error", "fragment"),
     [
-        ({"sampling": "soft"}, ValueError, "'RS' for variant 'fixed', got 'soft'"),
+        ({"sampling": "soft"}, ValueError, "'SN' for variant 'fixed', got 'soft'"),
         ({"t2i_margin": "column", "variant": "literal"}, ValueError, "t2i_margin 'column'"),
         ({"temperature": 0}, ValueError, "temperature must be a finite number above 0"),
         ({"margin_max": "1"}, TypeError, "margin_max must be a number"),

@@ -163,7 +163,7 @@ REGIONS, WORDS, COUNTS, WEIGHT, BIAS = made(2, 4, [3, 2], 8, 5, torch.float32)
         ({"regions": REGIONS.half()}, TypeError, "regions is torch.float16"),
         ({"bias": BIAS.tolist()}, TypeError, "bias must be a torch.Tensor, got list"),
         ({"words": WORDS.to("meta")}, ValueError, "words must be on the device of regions, cpu, got meta"),
-        ({"word_counts": [3, 2]}, TypeError, "word_counts must be an int64 tensor"),
+        ({"word_counts": [3.0, 2.0]}, TypeError, "word_counts must be a list, array or tensor of integers"),
         ({"word_counts": torch.tensor([3, 1])}, ValueError, "word_counts sum to 4, but there are 5 words"),
         ({"word_counts": torch.tensor([5, 0])}, ValueError, r"word_counts\[1\] is 0"),
         ({"word_counts": torch.tensor([6, -1])}, ValueError, r"word_counts\[1\] is -1"),

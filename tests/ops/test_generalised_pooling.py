@@ -42,7 +42,7 @@ def with_gradients(operator, vectors, theta, counts):
 
 def assert_equal_to_rounding(inputs):
     """Each result and gradient is a sum of at most `most` or `dim` products, whose factors are below these bounds."""
-    vectors, theta, _ = inputs
+    vectors, _, _ = inputs
     _, most, dim = vectors.shape
     bound = (most + dim) * max(1.0, float(vectors.nan_to_num().abs().max())) * 4  # no cotangent is larger than 4
     want = with_gradients(reference.generalised_pooling, *inputs)
@@ -128,7 +128,7 @@ VECTORS, THETA, COUNTS = torch.randn(2, 4, 5), torch.rand(2, 4), torch.tensor([4
         ((VECTORS, THETA[:, :3], COUNTS), ValueError, r"theta must have shape \(2, 4\), got \[2, 3\]"),
         ((VECTORS, THETA.double(), COUNTS), TypeError, "both float32 or both float64, got Float and Double"),
         ((VECTORS, THETA, COUNTS[:1]), ValueError, r"counts must have shape \(2,\)"),
-        ((VECTORS, THETA, COUNTS.int()), TypeError, "counts must be int64, got Int"),
+        ((VECTORS, THETA, COUNTS.float()), TypeError, "counts must be a list, array or tensor of integers"),
         ((VECTORS, THETA, torch.tensor([4, 0])), ValueError, r"counts\[1\] is 0, but sets have 1 to 4 vectors"),
         ((VECTORS, THETA, torch.tensor([5, 1])), ValueError, r"counts\[0\] is 5, but sets have 1 to 4 vectors"),
     ],

@@ -62,11 +62,13 @@ def started(**environment):
     return {name: counts for name, *counts in found}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
 def test_small_work_starts_no_thread():
     assert set(map(tuple, started().values())) == {(0, 3)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
 def test_a_grain_of_one_shares_out_everything():
     assert all(small > 0 for small, _ in started(ITM_FAST_GRAIN="1").values())

@@ -105,16 +105,18 @@ def test_attention_maps_are_seen_whole(opened, three_runs, width):
         assert is_free
 
 
+@pytest.mark.parametrize("n_runs", [2, 3])
 @pytest.mark.parametrize("width", [768, 1440])
-def test_three_runs_stand_side_by_side(opened, three_runs, width):
-    tab = opened(three_runs, viewport={"width": width, "height": 900})
+def test_runs_stand_side_by_side(opened, url, three_runs, width, n_runs):
+    tab = opened(three_runs if n_runs == 3 else url, viewport={"width": width, "height": 900})
     answers = tab.eval_on_selector_all(
         "article.example:first-child .answer", "all => all.map((one) => one.getBoundingClientRect().toJSON())"
     )
-    assert len(answers) == 3
+    assert len(answers) == n_runs
     assert len({round(one["top"]) for one in answers}) == 1
     assert [one["left"] for one in answers] == sorted({one["left"] for one in answers})
     assert min(one["width"] for one in answers) >= 190
+    assert answers[-1]["right"] <= width
 
 
 def test_a_phone_scrolls_from_run_to_run(opened, three_runs):

@@ -16,6 +16,12 @@ from itm_fast.runs.query_results import QueryResults
 KS = (1, 5, 10)
 
 
+@pytest.fixture(autouse=True)
+def no_plots(monkeypatch, page):
+    """Every test here writes a page, and none looks at its plots; `page`, which has them, comes first."""
+    monkeypatch.setattr("itm_fast.report.plots._svg", lambda *texts_and_draw: "<svg></svg>")
+
+
 @pytest.fixture(scope="module")
 def dom(page):
     return parse(page)

@@ -1,6 +1,7 @@
 """The report as mapping, table and file."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -64,3 +65,4 @@ def test_table(report):
     assert "ties" not in str(report)
     assert "20 images x 100 captions" in lines[-1]
     assert "rsum=" in repr(report)
+    assert re.fullmatch(r"Report\(rsum=[\d.]+, i2t R@1=\d+\.\d, t2i R@1=\d+\.\d\)", repr(report))

@@ -82,14 +82,37 @@ def test_counts_leave_vectors_out():
     assert (all_words[:, short] != counted[:, short]).all()
 
 
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_masks_are_counts(name):
+    regions, words, word_counts, region_counts = embeddings()
+    similarity, _ = SIMILARITIES[name]
+    counted = RegionWordScorer(regions, words, word_counts, region_counts, similarity=similarity)
+    tile = slice(1, 5), slice(3, 29)
+    masks = np.arange(7) < word_counts[:, None], np.arange(5) < region_counts[:, None]
+    behind = RegionWordScorer(regions, words, *masks, similarity=similarity)
+    assert torch.equal(behind(*tile), counted(*tile))
+    mirrored = regions[:, ::-1].copy(), torch.from_numpy(words).flip(1), *(mask[:, ::-1] for mask in masks)
+    before = RegionWordScorer(*mirrored, similarity=similarity)
+    torch.testing.assert_close(before(*tile), counted(*tile))
+    torch.testing.assert_close(before.normalised()(*tile), counted.normalised()(*tile))
+
+
 @pytest.mark.parametrize(
     ("call", "exception", "fragment"),
     [
         (lambda r, w, n, m: RegionWordScorer(r[0], w), ValueError, "regions has shape (5, 8), expected (n_images"),
         (lambda r, w, n, m: RegionWordScorer(r, w[0]), ValueError, "words has shape (7, 8)"),
         (lambda r, w, n, m: RegionWordScorer(r, w[..., :4]), ValueError, "regions has dim 8, but words has dim 4"),
-        (lambda r, w, n, m: RegionWordScorer(r, w, m, n), ValueError, "word_counts has shape (6,), expected (30,)"),
-        (lambda r, w, n, m: RegionWordScorer(r, w, n + 0.5), TypeError, "word_counts has dtype float64"),
+        (
+            lambda r, w, n, m: RegionWordScorer(r, w, m, n),
+            ValueError,
+            "word_counts must have shape (30,), one co",
+        ),
+        (
+            lambda r, w, n, m: RegionWordScorer(r, w, n + 0.5),
+            TypeError,
+            "or None, got ndarray of torch.float64",
+        ),
         (lambda r, w, n, m: RegionWordScorer(r, w, n * 0 + 8), ValueError, "word_counts[0] is 8, expected 1 ... 7"),
         (lambda r, w, n, m: RegionWordScorer(r, w, n, m * 0), ValueError, "region_counts[0] is 0, expected 1 ... 5"),
         (lambda r, w, n, m: evaluate(RegionWordScorer(r * np.nan, w)), ValueError, "sims is NaN at row (image) 0"),

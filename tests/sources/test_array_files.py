@@ -191,6 +191,7 @@ def test_missing(name):
         open_array(name)
 
 
+@pytest.mark.slow
 def test_large_files_are_mapped():
     # 128 MiB a file, of which a few numbers are read: far less may become resident.
     large = torch.zeros(64, 1 << 19)

@@ -158,6 +158,7 @@ def test_stopped_twice(extract, tmp_path):
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_killed(place, extract, tmp_path):
     """kill -9 of a process that encodes; what it had saved is not encoded again."""
     program = """

@@ -373,6 +373,7 @@ def test_the_fused_operator_gives_the_loss_curve_of_the_reference(made, monkeypa
     np.testing.assert_allclose(fused, plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_encoders_give_the_same_losses(made):
     _, plain = run(made)
     model, compiled = run(made, compile=True)

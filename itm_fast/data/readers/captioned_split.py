@@ -3,7 +3,7 @@
 import functools
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from itm_fast.data.readers.ownership import CAPTIONS_PER_IMAGE, Ownership, found
 from itm_fast.errors import DataError
 from itm_fast.files.ids import read_id_lines
 from itm_fast.files.owners import read_owners
-from itm_fast.indices import IndexLike
+from itm_fast.indices import IndexLike, as_index
 
 IntArray = npt.NDArray[np.int64]
 
@@ -34,8 +34,30 @@ _MEND = "; --drop-blank (drop_blank=True) leaves them out and keeps all others w
 _MOST_NAMED = 20  # lines that one note names
 
 
-class CaptionedSplit(ABC):
+class CaptionWithImage(NamedTuple):
+    """One item of a split, as torch's DataLoader asks for it; its default collation makes a tuple of batches of these.
+
+    Attributes:
+        regions: float32 (max_regions, dim), 0 beyond `region_count`, (1, dim) of one vector an image; or pixels
+            (3, height, width).
+        region_count: Regions that are there.
+        caption: The text.
+        image_id: Index of the image in the split: equal where two captions share an image.
+        caption_id: Index of the caption in the split.
+    """
+
+    regions: torch.Tensor
+    region_count: int
+    caption: str
+    image_id: int
+    caption_id: int
+
+
+class CaptionedSplit(torch.utils.data.Dataset[CaptionWithImage], ABC):
     """One split of a folder with captions in SCAN's layout, whatever its images are kept as.
+
+    A sequence of its captions, each with its image, as torch's DataLoader takes it; `Collator` makes the batches that
+    models train on.
 
     Whose captions they are, `{split}_owners.txt` (or .npy, .npz, .json) says: the row of each caption's image, from 0.
     Without it the numbers of images, lines and ids do; five captions an image is the rule of the layout.
@@ -79,6 +101,23 @@ class CaptionedSplit(ABC):
 
     def __len__(self) -> int:
         return self.n_captions
+
+    def __getitem__(self, index: int) -> CaptionWithImage:
+        """A caption and its image, read from disk.
+
+        Args:
+            index: Of the caption; negative ones count from the end.
+
+        Raises:
+            IndexError: There is no such caption.
+            TypeError: It is no integer.
+            DataError: The image cannot be read.
+        """
+        caption = as_index(index, self.n_captions, "index")
+        image = int(self.caption_to_image[caption])
+        regions, counts = self.counted_regions([image])
+        count = self.max_regions if counts is None else int(counts[0])
+        return CaptionWithImage(regions[0], count, self.captions[caption], image, caption)
 
     @property
     def has_regions(self) -> bool:

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from itm_fast.data.readers.captioned_split import CaptionedSplit
+from itm_fast.data.readers.captioned_split import CaptionedSplit, CaptionWithImage
 from itm_fast.data.readers.feature_file import FeatureFile
 from itm_fast.data.readers.ownership import CAPTIONS_PER_IMAGE
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_array
 from itm_fast.indices import IndexLike, as_indices
 
-__all__ = ["CAPTIONS_PER_IMAGE", "CaptionedSplit", "PrecompDataset"]
+__all__ = ["CAPTIONS_PER_IMAGE", "CaptionWithImage", "CaptionedSplit", "PrecompDataset"]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -48,7 +48,11 @@ class PrecompDataset(CaptionedSplit):
         DataError: A file does not hold what the layout asks for; the message has the numbers.
         ValueError: A bad `split` or `dev_captions`.
 
-    Source: SCAN, data.py, PrecompDataset.
+    Source: SCAN, data.py, PrecompDataset; there, too, an item is a caption with its image.
+
+    Example:
+        loader = DataLoader(PrecompDataset("data/f30k_precomp", "train"), 128, shuffle=True, num_workers=2)
+        for regions, region_counts, captions, image_ids, caption_ids in loader: ...
     """
 
     images: "np.memmap[Any, np.dtype[Any]]"

@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from itm_fast.nn.encoders.gru import counts_or_all
 from itm_fast.nn.encoders.reasoning import state_after
 from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.shown import named_options
 
 
 class CaptioningHead(nn.Module):
@@ -52,20 +55,22 @@ class CaptioningHead(nn.Module):
         self.input_dropout, self.rnn_dropout = nn.Dropout(input_dropout_p), nn.Dropout(rnn_dropout_p)
 
     def forward(
-        self, regions: Tensor, tokens: Tensor, word_counts: Tensor, region_counts: Tensor | None = None
+        self, regions: Tensor, tokens: Tensor, word_counts: Counts = None, region_counts: Counts = None
     ) -> Tensor:
         """Negative log-likelihood of each image's caption.
 
         Args:
             regions: (n, max_regions, dim_vid) floating.
             tokens: (n, max_words) int64, "<start>" ... "<end>", zero-padded.
-            word_counts: (n,) int64.
-            region_counts: (n,) int64, regions of each image; None: all are there.
+            word_counts: (n,) integers, or a mask (n, max_words); None: all are words.
+            region_counts: (n,) or (n, max_regions), likewise for the regions of each image.
 
         Returns:
             (n,), summed over a caption's words after "<start>" and one padding after "<end>", as in the original.
         """
-        tokens, word_counts = _cut(tokens, word_counts, self.max_len)
+        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
+        tokens, counts = counted("word_counts", word_counts, "tokens", tokens)
+        tokens, word_counts = _cut(tokens, counts_or_all(counts, tokens), self.max_len)
         is_word = torch.arange(tokens.shape[1], device=tokens.device) < word_counts[:, None]
         targets = nn.functional.pad(tokens * is_word, (0, 1))[:, 1:]  # the next word, and the padding after the last
         encoded, state = self.encoder(self.input_dropout(self.vid2hid(regions)))
@@ -83,6 +88,10 @@ class CaptioningHead(nn.Module):
         logits = self.out(torch.stack(states, dim=1))  # (n, max_words, n_words)
         losses = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
         return (losses.view_as(targets) * is_word).sum(1)
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "max_len")
 
 
 def _cut(tokens: Tensor, word_counts: Tensor, max_len: int) -> tuple[Tensor, Tensor]:

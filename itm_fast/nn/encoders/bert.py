@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from itm_fast.errors import DataError
 from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted_in_place
 from itm_fast.pretrained import text_library
+from itm_fast.shown import named_options
 
 
 class BERTEncoder(nn.Module):
@@ -52,8 +55,8 @@ class BERTEncoder(nn.Module):
         self.no_txtnorm = no_txtnorm
         self.linear = nn.Linear(options.hidden_size, embed_size)
 
-    def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
-        """Tokens (n, max_words) and word_counts (n,) int64 -> words (n, max_words, embed_size), padding exactly 0.
+    def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
+        """Tokens (n, max_words) and their counts (n,) or mask -> words (n, max_words, embed_size), padding exactly 0.
 
         Raises:
             ValueError: A caption is longer than what the transformer has positions for.
@@ -63,11 +66,18 @@ class BERTEncoder(nn.Module):
                 f"tokens: a caption has {tokens.shape[1]} word pieces, but the text encoder has only {self.max_words} "
                 "positions; shorten it"
             )
-        valid = torch.arange(tokens.shape[1], device=tokens.device) < word_counts[:, None]  # (n, max_words)
+        word_counts = counted_in_place("word_counts", word_counts, "tokens", tokens)
+        valid = torch.ones_like(tokens, dtype=torch.bool)  # (n, max_words)
+        if word_counts is not None:
+            valid = ~padding(word_counts, tokens.shape[1])
         states = self.bert(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
         words: Tensor = self.linear(states)
         words = words if self.no_txtnorm else l2_normalise(words)
         return words.masked_fill(~valid[..., None], 0)
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "no_txtnorm")
 
     def load_pretrained(self, folder: Path) -> None:
         """Reads the transformer's weights.

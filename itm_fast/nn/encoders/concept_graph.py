@@ -21,6 +21,11 @@ class GraphConvolution(nn.Module):
         """X (n, in_features), adjacency (n, n) -> (n, out_features)."""
         return adjacency @ (x @ self.weight)
 
+    def extra_repr(self) -> str:
+        """The sizes, for print(model)."""
+        in_features, out_features = self.weight.shape
+        return f"in_features={in_features}, out_features={out_features}"
+
 
 class ConceptGraph(nn.Module):
     """Two graph convolutions over the concepts' vectors with a LeakyReLU between, at unit length.
@@ -46,3 +51,7 @@ class ConceptGraph(nn.Module):
         adjacency = scale[:, None] * self.adj_all.T * scale  # D A^T D
         hidden = nn.functional.leaky_relu(self.gc1(vectors, adjacency), 0.2)
         return nn.functional.normalize(self.gc2(hidden, adjacency), dim=-1, eps=1e-12)
+
+    def extra_repr(self) -> str:
+        """What its layers do not show, for print(model)."""
+        return f"n_concepts={len(self.adj_all)}"

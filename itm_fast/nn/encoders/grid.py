@@ -18,6 +18,7 @@ from itm_fast.errors import DataError
 from itm_fast.files.torch_files import load_weights_only, why_unread
 from itm_fast.nn.encoders.regions import initialised_linear
 from itm_fast.ops import _checks
+from itm_fast.shown import named_options
 
 BackboneSource = Literal["detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"]
 PIXELS_PER_CELL = 32
@@ -209,6 +210,10 @@ class GridEncoder(nn.Module):
         features = resnet(resnet.normalised(images))
         cells: Tensor = self.image_encoder["fc"](features.flatten(2).transpose(1, 2))
         return cells
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "backbone_source")
 
 
 def load_backbone(resnet: ResNet, backbone_source: BackboneSource, backbone_path: str = "") -> None:

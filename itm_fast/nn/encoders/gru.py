@@ -6,6 +6,13 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from itm_fast.nn.encoders.packed_gru import packed_states
 from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.ops._counts import Counts, counted, counted_in_place
+from itm_fast.shown import named_options
+
+
+def counts_or_all(word_counts: Tensor | None, tokens: Tensor) -> Tensor:
+    """The counts (n,), or for None those of tokens (n, max_words) without padding."""
+    return torch.full((len(tokens),), tokens.shape[1], device=tokens.device) if word_counts is None else word_counts
 
 
 def packed_places(tokens: Tensor, word_counts: Tensor) -> PackedSequence:
@@ -69,8 +76,9 @@ class GRUEncoder(nn.Module):
 
     # Every batch has other numbers of captions at each step, and would be a graph of its own.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
-        """Tokens (n, max_words) and word_counts (n,) int64 -> words (n, max_words, embed_size), padding exactly 0."""
+    def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
+        """Tokens (n, max_words), their counts (n,) or mask -> words (n, max_words, embed_size), padding exactly 0."""
+        word_counts = counts_or_all(counted_in_place("word_counts", word_counts, "tokens", tokens), tokens)
         places = packed_places(tokens, word_counts)
         vectors = self.dropout(self.embed(tokens.flatten()[places.data]))
         words = packed_states(getattr(self, self.rnn_name), places._replace(data=vectors))
@@ -80,6 +88,10 @@ class GRUEncoder(nn.Module):
             words = l2_normalise(words)
         padded = words.new_zeros(tokens.numel(), self.embed_size).index_copy(0, places.data, words)
         return padded.view(*tokens.shape, self.embed_size)
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "no_txtnorm")
 
 
 class SentenceGRUEncoder(nn.Module):
@@ -110,10 +122,16 @@ class SentenceGRUEncoder(nn.Module):
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def forward(self, tokens: Tensor, word_counts: Tensor) -> Tensor:
-        """Tokens (n, max_words) and word_counts (n,) int64 -> embeddings (n, embed_size) of unit length."""
+    def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
+        """Tokens (n, max_words) and their counts (n,) or mask -> embeddings (n, embed_size) of unit length."""
+        tokens, counts = counted("word_counts", word_counts, "tokens", tokens)
+        word_counts = counts_or_all(counts, tokens)
         places = packed_places(tokens, word_counts)
         vectors = self.embed(tokens.flatten()[places.data])
         states = packed_states(self.rnn, places._replace(data=vectors))
         embeddings = nn.functional.normalize(states[last_rows(places, word_counts, tokens.shape[1])], dim=1)
         return torch.abs(embeddings) if self.use_abs else embeddings
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "use_abs")

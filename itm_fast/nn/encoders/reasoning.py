@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from itm_fast.nn.encoders.regions import initialised_linear
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted_in_place
+from itm_fast.shown import named_options
 
 DataName = Literal["coco_precomp", "f30k_precomp"]
 
@@ -78,12 +80,13 @@ class ReasoningRegionEncoder(nn.Module):
         if data_name == "f30k_precomp":
             self.bn = nn.BatchNorm1d(embed_size)
 
-    def forward(self, images: Tensor, region_counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, region_counts: Counts = None) -> tuple[Tensor, Tensor]:
         """(n, max_regions, img_dim) -> embeddings (n, embed_size) of unit length, regions (n, max_regions, embed_size).
 
-        The regions are what VSRN's captioning head reads. Images are zeros beyond region_counts (n,), and so are the
-        regions; None: all are there.
+        The regions are what VSRN's captioning head reads. Images are zeros beyond region_counts (n,), or where a mask
+        (n, max_regions) says so, and so are the regions; None: all are there.
         """
+        region_counts = counted_in_place("region_counts", region_counts, "images", images)
         regions = self.fc(images)
         if region_counts is not None:
             regions = regions.masked_fill(padding(region_counts, images.shape[1])[..., None], 0)
@@ -98,6 +101,10 @@ class ReasoningRegionEncoder(nn.Module):
         if self.data_name == "f30k_precomp":
             embeddings = self.bn(embeddings)
         return embeddings / torch.linalg.vector_norm(embeddings, dim=1, keepdim=True), regions
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "data_name")
 
 
 def state_after(states: Tensor, counts: Tensor) -> Tensor:

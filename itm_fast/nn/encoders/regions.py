@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from itm_fast.nn.linear import TileLinear
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.shown import named_options
 
 PrecompEncType = Literal["basic", "weight_norm"]
 
@@ -58,6 +60,10 @@ class RegionEncoder(nn.Module):
         regions: Tensor = self.fc(images)
         return regions if self.no_imgnorm else l2_normalise(regions)
 
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "no_imgnorm")
+
 
 class MeanRegionEncoder(nn.Module):
     """Linear map of the mean of an image's regions; one region is VSE++'s vector an image.
@@ -81,12 +87,17 @@ class MeanRegionEncoder(nn.Module):
         self.no_imgnorm, self.use_abs = no_imgnorm, use_abs
         self.fc = initialised_linear(img_dim, embed_size)
 
-    def forward(self, images: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n, max_regions, img_dim), zeros beyond region_counts (n,); None: all are there -> embeddings."""
+    def forward(self, images: Tensor, region_counts: Counts = None) -> Tensor:
+        """(n, max_regions, img_dim), zeros beyond region_counts (n,) or a mask; None: all are there -> embeddings."""
+        images, region_counts = counted("region_counts", region_counts, "images", images)
         embeddings: Tensor = self.fc(mean_of_regions(images, region_counts))
         if not self.no_imgnorm:
             embeddings = nn.functional.normalize(embeddings, dim=1)
         return torch.abs(embeddings) if self.use_abs else embeddings
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "no_imgnorm", "use_abs")
 
 
 class _MLP(nn.Module):
@@ -155,3 +166,8 @@ class WeightNormLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         return nn.functional.linear(x, self.weight_v * (self.weight_g / self.weight_v.norm()), self.bias)
+
+    def extra_repr(self) -> str:
+        """The sizes, for print(model)."""
+        out_features, in_features = self.weight_v.shape
+        return f"in_features={in_features}, out_features={out_features}"

@@ -16,6 +16,7 @@ from itm_fast.ops.semantic_margin import (
     semantic_margin_loss,
 )
 from itm_fast.ops.triplet import Reduction, triplet_loss
+from itm_fast.shown import named_options
 
 
 class ScoredCorpus(Protocol):
@@ -175,7 +176,7 @@ class SemanticMarginLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The options that decide what is computed."""
-        return (
-            f"{self.variant}, {self.sampling}, temperature={self.temperature}, weight={self.weight}, "
-            f"triplet_weight={self.triplet_weight}, margin={self.margin}"
-        )
+        of_sam = ("margin_max", "margin_min", "t2i_margin", "mask_same_image")
+        names = ("temperature", "weight", "triplet_weight", "margin", "max_violation", *of_sam)
+        options = named_options(self, *names, "triplet_mask_same_image", "reduction")
+        return f"{self.variant}, {self.sampling}, {options}"

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from itm_fast.ops.triplet import triplet_loss
+from itm_fast.shown import named_options
 
 
 class TripletLoss(nn.Module):
@@ -21,3 +22,7 @@ class TripletLoss(nn.Module):
     def forward(self, sims: Tensor, image_ids: Tensor | None = None) -> Tensor:
         """Sims (n, n), pair i on the diagonal; image_ids (n,) int64 or None -> scalar, summed over queries."""
         return triplet_loss(sims, margin=self.margin, max_violation=self.max_violation, image_ids=image_ids)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "margin", "max_violation")

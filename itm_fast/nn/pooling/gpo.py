@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops.generalised_pooling import generalised_pooling
+from itm_fast.shown import named_options
 
 TEMPERATURE = 0.1
 
@@ -40,19 +42,23 @@ class GPO(nn.Module):
         self.gru = nn.GRU(d_pe, d_hid, 1, batch_first=True, bidirectional=True)
         self.linear = nn.Linear(d_hid, 1, bias=False)
 
-    def forward(self, vectors: Tensor, counts: Tensor | None = None) -> Tensor:
-        """Sets of vectors (n, max, dim), counts (n,) int64 or None = all valid -> pooled (n, dim).
+    def forward(self, vectors: Tensor, counts: Counts = None) -> Tensor:
+        """Sets of vectors (n, max, dim), counts (n,) or mask (n, max) or None = all valid -> pooled (n, dim).
 
         What lies beyond a count is never read.
         """
+        vectors, counts = counted("counts", counts, "vectors", vectors)
         n, most, _ = vectors.shape
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
-            counts = torch.full((n,), most, device=vectors.device)
         else:
             sizes, which = torch.unique(counts.cpu(), return_inverse=True)
             theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
-        return generalised_pooling(vectors, theta.to(vectors), counts.to(vectors.device))
+        return generalised_pooling(vectors, theta.to(vectors), counts)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "d_pe", "d_hid")
 
     def weights(self, sizes: Tensor, most: int) -> Tensor:
         """Theta of sets of these sizes, (len(sizes),) int64 on the CPU: (len(sizes), most), 0 beyond the size."""

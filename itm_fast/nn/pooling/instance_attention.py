@@ -9,6 +9,7 @@ from itm_fast.nn.encoders.regions import mean_of_regions
 from itm_fast.nn.linear import TileLinear
 from itm_fast.nn.pooling.region_norm import alone, normalise_regions
 from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted
 
 
 class RegionAttention(nn.Module):
@@ -31,11 +32,12 @@ class RegionAttention(nn.Module):
         )
         self.embedding_3 = nn.Sequential(nn.Linear(embed_size, 1))
 
-    def forward(self, regions: Tensor, region_counts: Tensor | None = None) -> Tensor:
+    def forward(self, regions: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, n_regions, embed_size) -> embeddings (n, embed_size) of unit length, at least float32.
 
-        Regions are zeros beyond region_counts (n,) int64; None: all are there.
+        Regions are zeros where region_counts (n,) or (n, n_regions) say that there are none; None: all are there.
         """
+        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
         if region_counts is None:
             common = self.embedding_1(regions) * self.embedding_2(regions.mean(1))[:, None]
             return _attended(self.embedding_3(common)[..., 0], regions)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from itm_fast.choices import AggFunc
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
+from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops.max_similarity import max_similarity
+from itm_fast.shown import named_options
 
 CodingType = Literal["VHACoding", "THACoding", "VSACoding"]
 PoolingType = Literal["LSEPooling", "MaxPooling", "MeanPooling", "SumPooling", "SoftmaxPooling"]
@@ -66,15 +68,16 @@ class CHANSimilarity(nn.Module):
         self.belta = _checks.check_finite("belta", belta, positive=True)
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
     ) -> Tensor:
         """Similarities of all pairs.
 
         Args:
             regions: (n_images, max_regions, dim) floating, unit vectors.
             words: (n_captions, max_words, dim), dtype and device of `regions`.
-            word_counts: (n_captions,) int64, 1 ... max_words, or None = all valid; nothing beyond a count is read.
-            region_counts: (n_images,) int64, likewise for the regions.
+            word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
+                `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
+            region_counts: (n_images,) or (n_images, max_regions), likewise for the regions.
 
         Returns:
             (n_images, n_captions), at least float32; differentiable.
@@ -113,15 +116,13 @@ class CHANSimilarity(nn.Module):
         dim = 1 if self.coding_type == "VHACoding" else 0
         return torch.zeros_like(dots).scatter_(dim, dots.argmax(dim, keepdim=True), 1.0)
 
-    def _unfused(
-        self, regions: Tensor, words: Tensor, word_counts: Tensor | None, region_counts: Tensor | None
-    ) -> Tensor:
+    def _unfused(self, regions: Tensor, words: Tensor, word_counts: Counts, region_counts: Counts) -> Tensor:
         """The counts are read on the host: on CUDA this waits for the device."""
         if isinstance(regions, Tensor) and isinstance(words, Tensor):
             regions, words = _checks.autocast(regions, words)
         _checks.check_vectors(regions, words)
-        _checks.check_counts("word_counts", word_counts, "words", words)
-        _checks.check_counts("region_counts", region_counts, "regions", regions)
+        words, word_counts = counted("word_counts", word_counts, "words", words)
+        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
         if regions.shape[1] == 0 or words.shape[1] == 0:
             raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
         word_counts = valid_counts("word_counts", word_counts, words)
@@ -167,4 +168,4 @@ class CHANSimilarity(nn.Module):
 
     def extra_repr(self) -> str:
         """The flags, for print(model)."""
-        return f"{self.coding_type}, {self.pooling_type}, alpha={self.alpha}, belta={self.belta}"
+        return f"{self.coding_type}, {self.pooling_type}, {named_options(self, 'alpha', 'belta')}"

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
+from itm_fast.ops._counts import Counts
 from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.reference.cross_attention import normalise_features
+from itm_fast.shown import named_options
 
 
 class CrossAttention(nn.Module):
@@ -27,9 +29,9 @@ class CrossAttention(nn.Module):
         self.lambda_lse = lambda_lse
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
     ) -> Tensor:
-        """Regions (n, max_regions, dim), words (m, max_words, dim) -> sims (n, m)."""
+        """Regions (n, max_regions, dim), words (m, max_words, dim), their counts or masks -> sims (n, m)."""
         return cross_attention_similarity(
             regions,
             words,
@@ -69,7 +71,5 @@ class CrossAttention(nn.Module):
 
     def extra_repr(self) -> str:
         """The flags, for print(model)."""
-        return (
-            f"{self.cross_attn}, {self.raw_feature_norm}, {self.agg_func}, "
-            f"lambda_softmax={self.lambda_softmax}, lambda_lse={self.lambda_lse}"
-        )
+        options = named_options(self, "lambda_softmax", "lambda_lse")
+        return f"{self.cross_attn}, {self.raw_feature_norm}, {self.agg_func}, {options}"

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
+from itm_fast.ops._counts import Counts, counted, counted_in_place
 from itm_fast.ops.level_attention import level_attention
+from itm_fast.shown import named_options
 
 N_LEVELS = 9
 _NONZERO_ENTRIES = 2  # largest entries of a row that ESL-A's maps keep
@@ -127,20 +129,21 @@ class ESLSimilarity(nn.Module):
         super().__init__()
         if embed_size < 1 or embed_size % (1 << (N_LEVELS - 1)):
             raise ValueError(f"embed_size must be a positive multiple of {1 << (N_LEVELS - 1)}, got {embed_size}")
-        self.embed_size = embed_size
+        self.embed_size, self.heuristic = embed_size, heuristic
         self.sims = _Sims(embed_size, heuristic=heuristic)
         self.plus_encoder = _PlusEncoder(embed_size, heuristic=heuristic)
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
     ) -> Tensor:
         """Similarities of all pairs.
 
         Args:
             regions: (n_images, max_regions, embed_size) floating.
             words: (n_captions, max_words, embed_size), dtype and device of `regions`.
-            word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
-            region_counts: (n_images,) int64, likewise for the regions.
+            word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
+                `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
+            region_counts: (n_images,) or (n_images, max_regions), likewise for the regions.
 
         Returns:
             (n_images, n_captions), differentiable.
@@ -150,11 +153,11 @@ class ESLSimilarity(nn.Module):
             TypeError: An argument has the wrong type or dtype.
         """
         _checks.check_vectors(regions, words)
-        _checks.check_counts("word_counts", word_counts, "words", words)
         if regions.shape[2] != self.embed_size:
             raise ValueError(f"regions and words must have dim {self.embed_size}, got {regions.shape[2]}")
         if regions.shape[1] == 0 or words.shape[1] == 0:
             raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
+        words, word_counts = counted("word_counts", word_counts, "words", words)
         captions = self.caption_levels(words, word_counts)
         return self.attend(self.image_levels(regions), captions, word_counts, region_counts)
 
@@ -163,11 +166,12 @@ class ESLSimilarity(nn.Module):
         levels: Tensor = self.plus_encoder.encoders_1.image_levels(regions, chain_normalised=True)
         return levels
 
-    def caption_levels(self, words: Tensor, word_counts: Tensor | None = None) -> Tensor:
+    def caption_levels(self, words: Tensor, word_counts: Counts = None) -> Tensor:
         """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0.
 
         Only the words themselves are multiplied: on CUDA this waits for the device, to know how many there are.
         """
+        word_counts = counted_in_place("word_counts", word_counts, "words", words)
         if word_counts is None:
             return self._projected_levels(words)
         valid = ~padding(word_counts, words.shape[1])
@@ -186,8 +190,8 @@ class ESLSimilarity(nn.Module):
         self,
         image_levels: Tensor,
         caption_levels: Tensor,
-        word_counts: Tensor | None = None,
-        region_counts: Tensor | None = None,
+        word_counts: Counts = None,
+        region_counts: Counts = None,
     ) -> Tensor:
         """What the two methods above return -> (n_images, n_captions), see `level_attention`.
 
@@ -196,6 +200,10 @@ class ESLSimilarity(nn.Module):
         """
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
         return level_attention(image_levels, caption_levels, word_counts, temperature, region_counts)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "embed_size", "heuristic")
 
 
 def _weight(module: nn.Module, name: str) -> Tensor:

@@ -14,6 +14,7 @@ from itm_fast.nn.pooling.region_norm import normalise_regions
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
+from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops.attended_similarity import (
     CaptionGroup,
     attended_similarity,
@@ -22,6 +23,7 @@ from itm_fast.ops.attended_similarity import (
     split_words,
 )
 from itm_fast.ops.graph_reasoning import graph_reasoning
+from itm_fast.shown import named_options
 
 ModuleName = Literal["SGR", "SAF"]
 _EPSILON = 1e-8
@@ -256,6 +258,7 @@ class SGRAFSimilarity(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.embed_size, self.sim_dim, self.n_regions = embed_size, sim_dim, n_regions
+        self.module_name, self.sgr_step, self.dropout = module_name, sgr_step, dropout
         self.v_global_w = _VisualGlobal(embed_size, n_regions, dropout)
         self.t_global_w = _TextGlobal(embed_size, dropout)
         self.sim_tranloc_w = nn.Linear(embed_size, sim_dim)
@@ -271,7 +274,7 @@ class SGRAFSimilarity(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Tensor | None = None, region_counts: Tensor | None = None
+        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
     ) -> Tensor:
         """Similarities of all pairs.
 
@@ -280,9 +283,10 @@ class SGRAFSimilarity(nn.Module):
         Args:
             regions: (n_images, n_regions, embed_size) floating; in training at least two images.
             words: (n_captions, max_words, embed_size), dtype and device of `regions`.
-            word_counts: (n_captions,) int64, at least 1, or None = all valid; nothing beyond a count is read.
-            region_counts: (n_images,) int64, likewise for the regions. What is missing takes part as zeros, which have
-                no share in an attended context of unit length.
+            word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
+                `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
+            region_counts: (n_images,) or (n_images, n_regions), likewise for the regions. What is missing takes part as
+                zeros, which have no share in an attended context of unit length.
 
         Returns:
             (n_images, n_captions) between 0 and 1, differentiable.
@@ -291,12 +295,14 @@ class SGRAFSimilarity(nn.Module):
             ValueError: Shapes or devices do not fit, or a count is outside 1 ... max_words.
             TypeError: An argument has the wrong type or dtype.
         """
-        counts = self._check(regions, words, word_counts)
+        self._check(regions, words)
+        words, word_counts = counted("word_counts", word_counts, "words", words)
+        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
+        counts = _on_the_host(word_counts, words)
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
         if region_counts is not None:
-            _checks.check_counts("region_counts", region_counts, "regions", regions)
             region_counts = valid_counts("region_counts", region_counts, regions)
             regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
@@ -314,23 +320,14 @@ class SGRAFSimilarity(nn.Module):
             self.SAF_module.update(*statistics)
         return sims
 
-    def _check(self, regions: Tensor, words: Tensor, word_counts: Tensor | None) -> list[int]:
+    def _check(self, regions: Tensor, words: Tensor) -> None:
         _checks.check_vectors(regions, words)
-        _checks.check_counts("word_counts", word_counts, "words", words)
         if regions.shape[1:] != (self.n_regions, self.embed_size):
             raise ValueError(
                 f"regions must have shape (n_images, {self.n_regions}, {self.embed_size}), got {tuple(regions.shape)}"
             )
         if self.training and len(regions) == 1:
             raise ValueError("regions has one image; in training the batch normalisation needs at least two")
-        max_words = words.shape[1]
-        if word_counts is None:
-            word_counts = torch.full((len(words),), max_words)
-        counts: list[int] = word_counts.tolist()
-        for caption, count in enumerate(counts):
-            if not 1 <= count <= max_words:
-                raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
-        return counts
 
     def _sims(self, regions: Tensor, images: Tensor, words: Tensor, word_counts: list[int]) -> tuple[Tensor, ...]:
         """Sims (n_images, n_captions) of captions in the order of their lengths; for SAF also what its `update` takes.
@@ -368,6 +365,22 @@ class SGRAFSimilarity(nn.Module):
     def _scores(self, vectors: Tensor) -> Tensor:
         """(n_images, n_captions, sim_dim) -> (n_images, n_captions)."""
         return cast(Tensor, self.sim_eval_w(vectors))[..., 0].sigmoid()
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        steps = ("sgr_step",) if self.module_name == "SGR" else ()
+        names = ("embed_size", "sim_dim", *steps, "n_regions", "dropout")
+        return f"{self.module_name}, {named_options(self, *names)}"
+
+
+def _on_the_host(word_counts: Tensor | None, words: Tensor) -> list[int]:
+    """The counts as a list, found to be inside 1 ... max_words."""
+    n_captions, max_words, _ = words.shape
+    counts: list[int] = [max_words] * n_captions if word_counts is None else word_counts.tolist()
+    for caption, count in enumerate(counts):
+        if not 1 <= count <= max_words:
+            raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
+    return counts
 
 
 def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:

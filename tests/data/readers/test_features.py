@@ -192,6 +192,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
 def test_looking_takes_little_memory(tmp_path):
     """256 MiB of holes: what was read of a mapped file may be counted as memory, a copy of it may not."""

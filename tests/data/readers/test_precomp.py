@@ -106,6 +106,7 @@ def test_pickling_opens_the_files_again(write_split):
 FIRST_VALUE = "import pickle, sys; print(float(pickle.load(sys.stdin.buffer).regions([1])[0, 0, 0]))"
 
 
+@pytest.mark.slow
 def test_dataset_reaches_a_spawned_process(write_split):
     # A pool would wait for ever for a worker that dies while starting; run() ends, at the latest at its timeout.
     folder, distinct = write_split()
