@@ -36,8 +36,8 @@ constexpr int64_t kGradNumbers = 4 << 20;    // of dS at a time in the backward 
 template <class T>
 class Buffer {  // 64-byte aligned, uninitialised unless asked for
  public:
-  explicit Buffer(int64_t n = 0, bool zero = false)
-      : data_(static_cast<T*>(::operator new(size_t(n) * sizeof(T), kAlignment))), size_(n) {
+  explicit Buffer(int64_t n = 0, bool zero = false) : size_(n) {
+    if (n > 0) data_.reset(static_cast<T*>(::operator new(size_t(n) * sizeof(T), kAlignment)));
     if (zero) clear(data(), n * int64_t(sizeof(T)));
   }
   T* data() const { return data_.get(); }
