@@ -1,7 +1,8 @@
 """Builds `itm_fast._C` and, where nvcc is found, `itm_fast._cuda`. What needs no compiler is in pyproject.toml.
 
-torch is not a build requirement: an isolated build would fetch some other torch (gigabytes of CUDA) and compile against
-that. So the user's torch must be importable here, and whatever is missing ends in one line that says what to do.
+Both are on torch's stable ABI: they run beside every torch from MIN_TORCH on, whichever they were compiled with. torch
+is not a build requirement all the same: an isolated build would fetch gigabytes of CUDA. So a torch must be importable
+here, and whatever is missing ends in one line that says what to do.
 """
 
 import os
@@ -20,6 +21,7 @@ from setuptools import setup
 ROOT = Path(__file__).resolve().parent
 MIN_SETUPTOOLS = 77  # which knows pyproject.toml's licence; also in its [build-system]
 MIN_TORCH = (2, 11)
+TORCH_LIBRARIES = ["c10", "torch_cpu"]  # libtorch_python isn't part of the stable ABI
 MIN_COMPILER = {"g++": (10, 0), "clang++": (12, 0)}  # C++20, which torch's headers ask for
 MIN_NVCC = (12, 0)  # C++20
 # Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1, and the PTX of the last on what comes after them.
@@ -44,7 +46,7 @@ def import_torch():
         import torch
     except (ImportError, OSError) as error:
         stop(
-            f"cannot import torch while building ({error}). The operators are compiled against the torch that you use: "
+            f"cannot import torch while building ({error}). The operators are compiled with its headers: "
             "install torch first, then run: pip install --no-build-isolation ."
         )
     if tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2]) < MIN_TORCH:
@@ -166,25 +168,24 @@ def devices(torch) -> range:
 
 
 def cuda_extension(torch, home: Path, number: str, flags: list[str]):
-    """`itm_fast._cuda`: kernels and their host side on torch's stable ABI, with a CUDA runtime of its own."""
+    """`itm_fast._cuda`: kernels and their host side, with a CUDA runtime of its own."""
     from torch.utils import cpp_extension
 
     architectures = cuda_architectures(torch, home)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
-    target = f"-DTORCH_TARGET_VERSION=0x{MIN_TORCH[0]:02x}{MIN_TORCH[1]:02x}000000000000"
     facts = [f'-DITM_FAST_NVCC="{number}"', f'-DITM_FAST_CUDA_ARCHITECTURES="{architectures}"']
     nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
         [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
-        extra_compile_args={"cxx": [*flags, target, *facts], "nvcc": nvcc},
+        extra_compile_args={"cxx": [*flags, *facts], "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
         extra_link_args=["-ldl", "-lrt", "-lpthread"],
         libraries=[],
     )
     extension.include_dirs = [str(ROOT / "csrc"), str(home / "include")]
-    extension.libraries = ["c10", "torch_cpu"]  # of torch; libtorch_python isn't part of the stable ABI
+    extension.libraries = TORCH_LIBRARIES
     return extension
 
 
@@ -214,6 +215,7 @@ def extensions() -> dict:
     # The C++ standard is ours: torch's own choice, where none is given, is too old before 2.12.
     flags = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra", "-Wno-psabi"]
     flags += [f"-ffile-prefix-map={ROOT}/="]
+    flags += [f"-DTORCH_TARGET_VERSION=0x{MIN_TORCH[0]:02x}{MIN_TORCH[1]:02x}000000000000"]  # of the stable ABI
     flags += [word for path in include_paths() for word in ("-isystem", path)]
     link_flags: list[str] = []
     if os.environ.get("ITM_FAST_SANITIZE") == "1":  # see scripts/sanitize.sh
@@ -236,9 +238,10 @@ def extensions() -> dict:
             ("ITM_FAST_NO_CUDA", f'"{no_cuda}"'),
         ],
         extra_compile_args=flags,
-        extra_link_args=link_flags,
+        extra_link_args=[*link_flags, "-ldl"],
     )
     cpu.include_dirs = [str(ROOT / "csrc")]  # torch's come by -isystem above: warnings are for our own files
+    cpu.libraries = TORCH_LIBRARIES
 
     class Build(BuildExtension):
         def finalize_options(self) -> None:
@@ -248,7 +251,7 @@ def extensions() -> dict:
 
         def build_extensions(self) -> None:
             print(
-                f"itm-fast {version()}: CPU operators for torch {torch.__version__}, {compiler}; one binary for "
+                f"itm-fast {version()}: CPU operators, torch {torch.__version__}, {compiler}; one binary for "
                 f"AVX-512, AVX2 and any other processor ({os.environ['MAX_JOBS']} compilers at once, see MAX_JOBS)",
                 flush=True,
             )

@@ -1,7 +1,5 @@
 // itm_fast._C: loading it registers the operators (their static registrations live in this library); what Python asks
 // of it directly is only how it was built and what it runs here.
-#include <pybind11/pybind11.h>
-
 #include "cpu/gemm.h"
 #include "cpu/isa.h"
 #include "host/bindings.h"
@@ -18,16 +16,12 @@
 
 namespace py = pybind11;
 
-// Python reads this from the file before it loads it: a binary built for another torch must not be loaded at all.
-extern "C" __attribute__((used, visibility("default"))) const char itm_fast_built_for_torch[] =
-    "itm_fast_built_for_torch=" ITM_FAST_BUILD_TORCH;
-
 namespace {
 
 py::dict build_info() {
   py::dict info;
   info["version"] = ITM_FAST_VERSION;
-  info["built_for_torch"] = ITM_FAST_BUILD_TORCH;
+  info["built_with_torch"] = ITM_FAST_BUILD_TORCH;
 #if defined(__clang__)
   info["compiler"] = __VERSION__;
 #else
@@ -41,7 +35,7 @@ py::dict build_info() {
   info["cpu_isas"] = isas;
   info["cpu_isa"] = itm::isa_name(itm::isa_choice().isa);
   info["cpu_isa_reason"] = itm::isa_choice().reason;
-  const auto f32 = itm::gemm_choice(at::kFloat), bf16 = itm::gemm_choice(at::kBFloat16);
+  const auto f32 = itm::gemm_choice(itm::ScalarType::Float), bf16 = itm::gemm_choice(itm::ScalarType::BFloat16);
   info["gemm_float32"] = f32.brgemm ? "brgemm" : "blas";
   info["gemm_float32_reason"] = f32.reason;
   info["gemm_bfloat16"] = bf16.brgemm ? "brgemm" : "widened to float32";

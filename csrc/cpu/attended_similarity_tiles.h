@@ -30,8 +30,8 @@ struct AttendedOperands {
   const int64_t n_words;  // with the blocks' padding
   Buffer<T> word_panels, weight_panels, weight_transposed;
 
-  AttendedOperands(const Batch& images, const Batch& captions, const at::Tensor& weight, double lambda_softmax,
-                   bool brgemm, bool backward)
+  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax, bool brgemm,
+                   bool backward)
       : gemm{brgemm},
         images(images),
         captions(captions),
@@ -48,7 +48,7 @@ struct AttendedOperands {
         weight_transposed(backward ? 0 : padded_width * dim) {
     parallel_items(words.blocks.size(), double(n_words) * dim * kMoveWork,
                    [&](int64_t b) { pack_row_panels<T, T>(captions, words.blocks[b], n_words, word_panels.data()); });
-    const Batch rows(weight.unsqueeze(0), std::nullopt, "weight");
+    const Batch rows(torch::stable::unsqueeze(weight, 0), std::nullopt, "weight");
     const Block all{0, 1, width, padded_width, 0};
     if (backward)
       pack_row_panels<T, T>(rows, all, padded_width, weight_panels.data());

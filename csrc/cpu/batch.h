@@ -2,8 +2,6 @@
 // and the packing of their numbers into the operands of the tile products.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -20,28 +18,31 @@ namespace itm {
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 struct Batch {
-  at::Tensor vectors;  // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
+  Tensor vectors;  // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
   int64_t n_groups, max, dim;
   std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
   std::vector<int64_t> start;   // [n_groups]: number of `vectors` where group g starts
   bool dense;                   // (n_groups, max, dim), contiguous and no padding at all
 
   // counts: int64 (n_groups,) or undefined = all valid. `what` ("words") and `unit` name the argument in errors.
-  Batch(const at::Tensor& vectors, const std::optional<at::Tensor>& counts, const char* what);
+  Batch(const Tensor& vectors, const std::optional<Tensor>& counts, const char* what);
   // vectors (total, dim): those of the first group, of the second, and so on.
-  static Batch packed(const at::Tensor& vectors, const at::Tensor& counts, const char* what);
+  static Batch packed(const Tensor& vectors, const Tensor& counts, const char* what);
 
   int64_t count(int64_t group) const { return offset[group + 1] - offset[group]; }
   int64_t total() const { return offset.back(); }
 
   template <class In>
   const In* vector(int64_t group, int64_t index) const {
-    return vectors.const_data_ptr<In>() + start[group] + index * vectors.stride(-2);
+    return static_cast<const In*>(data) + start[group] + index * stride;
   }
 
  private:
-  Batch() = default;
-  void count_vectors(const at::Tensor& counts, const char* what);
+  const void* data;  // of `vectors`
+  int64_t stride;    // numbers from one vector to the next
+
+  Batch(int64_t n_groups, int64_t max, const Tensor& given);
+  void count_vectors(const Tensor& counts, const char* what);
 };
 
 // A run of whole groups, and where its vectors lie in the packed operand.
@@ -147,7 +148,7 @@ void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* 
   from.reserve(block.padded);
   for (int64_t g = block.begin; g < block.end; g++)
     for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
-  constexpr int64_t pair = std::is_same_v<Op, at::BFloat16> ? 2 : 1;
+  constexpr int64_t pair = std::is_same_v<Op, BFloat16> ? 2 : 1;
   for (int64_t first = 0; first < block.padded; first += kPanelColumns) {
     const int64_t columns = std::min(kPanelColumns, block.padded - first);
     const int64_t valid = std::min(columns, block.vectors - first);

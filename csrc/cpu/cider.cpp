@@ -159,7 +159,8 @@ void cider_block(const EncodedCaptions& text, const int64_t* image_ids, int64_t 
                  int64_t n_captions, Out* out) {
   if (n_images == 0 || n_captions == 0) return;
   const auto sums_of = ITM_PICK(cider_sums);
-  const int64_t per_worker = (n_images + at::get_num_threads() - 1) / at::get_num_threads();
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t per_worker = (n_images + threads - 1) / threads;
   const int64_t block_images = std::min(kBlockImages, std::max<int64_t>(16, per_worker));
   const int64_t image_blocks = (n_images + block_images - 1) / block_images;
   for (int64_t first = 0; first < n_captions; first += kBlockCaptions) {

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <functional>
+#include <memory>
+#include <new>
 #include <vector>
 
 #include "batch.h"
@@ -34,17 +36,21 @@ constexpr int64_t kGradNumbers = 4 << 20;    // of dS at a time in the backward 
 template <class T>
 class Buffer {  // 64-byte aligned, uninitialised unless asked for
  public:
-  explicit Buffer(int64_t n = 0, bool zero = false)
-      : tensor_(zero ? zeros({n}, c10::CppTypeToScalarType<T>::value)
-                     : at::empty({n}, c10::CppTypeToScalarType<T>::value)),
-        data_(tensor_.mutable_data_ptr<T>()) {}
-  T* data() const { return data_; }
-  T* operator+(int64_t i) const { return data_ + i; }
-  int64_t size() const { return tensor_.numel(); }
+  explicit Buffer(int64_t n = 0, bool zero = false) : size_(n) {
+    if (n > 0) data_.reset(static_cast<T*>(::operator new(size_t(n) * sizeof(T), kAlignment)));
+    if (zero) clear(data(), n * int64_t(sizeof(T)));
+  }
+  T* data() const { return data_.get(); }
+  T* operator+(int64_t i) const { return data() + i; }
+  int64_t size() const { return size_; }
 
  private:
-  at::Tensor tensor_;
-  T* data_;
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(T* data) const { ::operator delete(data, kAlignment); }
+  };
+  std::unique_ptr<T, Free> data_;
+  int64_t size_;
 };
 
 inline int64_t total_padded(const std::vector<Block>& blocks) {
@@ -143,7 +149,7 @@ struct Rows {
         }
         for (int64_t r = 0; r < n; r++) std::copy_n(product + r * padded, n, gram_of(g) + r * gram_stride(context, g));
       }
-      gemm_release(gemm.brgemm, std::is_same_v<Op, at::BFloat16>);
+      gemm_release(gemm.brgemm, std::is_same_v<Op, BFloat16>);
     });
   }
 
@@ -171,7 +177,7 @@ template <class In, class Op, class T>
 void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm, T* scores,
                    int64_t context_stride, int64_t query_stride) {
   const Gemm<Op, T> gemm{brgemm};
-  const int64_t k = round_up(context.dim, std::is_same_v<Op, at::BFloat16> ? 2 : 1);
+  const int64_t k = round_up(context.dim, std::is_same_v<Op, BFloat16> ? 2 : 1);
   const int64_t operand_limit = std::max<int64_t>(kOperandBytes / (k * sizeof(Op)), 1);
   const int64_t columns_per_block = column_limit(context);
   for (int64_t q0 = 0, q1; q0 < query.n_groups; q0 = q1) {
@@ -209,7 +215,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
             group_sims += tile.n_context * tile.stride;
           }
         }
-        gemm_release(brgemm, std::is_same_v<Op, at::BFloat16>);
+        gemm_release(brgemm, std::is_same_v<Op, BFloat16>);
       });
     }
   }

@@ -2,10 +2,10 @@
 // ITM_FAST_GEMM=brgemm|blas forces one, so that tests run both.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <cstdint>
 #include <string>
+
+#include "../ops/tensor.h"
 
 namespace itm {
 
@@ -16,7 +16,7 @@ struct GemmChoice {
 
 // How products of this operand type run now; asked once per operator call (torch.backends.mkldnn.flags may change it).
 // For bfloat16, `brgemm == false` means that operands are widened to float32 first.
-GemmChoice gemm_choice(at::ScalarType operands);
+GemmChoice gemm_choice(ScalarType operands);
 
 // Widest panel of B: the micro-kernel is at its best from 32 to 64 columns, and B's panel then stays in the L2 cache.
 constexpr int64_t kPanelColumns = 64;

@@ -2,10 +2,6 @@
 // them; results do not depend on who computes what. Small work stays on the thread that asks for it.
 #pragma once
 
-#include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
-#include <torch/csrc/stable/c/shim.h>
-
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -13,6 +9,8 @@
 #include <cstring>
 #include <exception>
 #include <mutex>
+
+#include "../ops/tensor.h"
 
 namespace itm {
 
@@ -37,8 +35,6 @@ void parallel_workers(int64_t n_items, double total_work, Work&& work) {
     std::exception_ptr error;
     std::mutex lock;
   } shared{work, n_items, {}, {}, {}};
-  // torch's C entry point: unlike at::parallel_for, which is compiled into the caller, it needs no OpenMP flag here and
-  // always runs on the threads that torch.set_num_threads governs.
   auto worker = [](int64_t, int64_t, void* context) {
     Shared& s = *static_cast<Shared*>(context);
     try {
@@ -52,9 +48,9 @@ void parallel_workers(int64_t n_items, double total_work, Work&& work) {
       s.next = s.n_items;
     }
   };
-  const int64_t threads = std::min<int64_t>(n_items, at::get_num_threads());
+  const int64_t threads = std::min<int64_t>(n_items, torch::stable::get_num_threads());
   const int64_t workers = int64_t(std::clamp(total_work / worker_work(), 1.0, double(threads)));
-  TORCH_CHECK(torch_parallel_for(0, workers, 1, worker, &shared) == 0, "itm_fast: torch_parallel_for failed");
+  TORCH_ERROR_CODE_CHECK(torch_parallel_for(0, workers, 1, worker, &shared));
   if (shared.error) std::rethrow_exception(shared.error);
 }
 
@@ -65,14 +61,17 @@ void parallel_items(int64_t n_items, double total_work, Item&& item) {
   });
 }
 
-// A tensor of zeros, on the threads that its size is worth: torch's own fill wakes all of them from 32768 numbers on.
-inline at::Tensor zeros(at::IntArrayRef shape, const at::TensorOptions& options) {
-  constexpr int64_t piece = 1 << 18;  // bytes
-  at::Tensor tensor = at::empty(shape, options);
-  const int64_t n = tensor.nbytes();
-  char* data = static_cast<char*>(tensor.mutable_data_ptr());
-  parallel_items((n + piece - 1) / piece, n / 4 * kMoveWork,
-                 [&](int64_t i) { std::memset(data + i * piece, 0, std::min(piece, n - i * piece)); });
+// Zeros, on the threads that so many are worth: torch's own fill wakes all of them from 32768 numbers on.
+inline void clear(void* memory, int64_t bytes) {
+  constexpr int64_t piece = 1 << 18;
+  char* data = static_cast<char*>(memory);
+  parallel_items((bytes + piece - 1) / piece, bytes / 4 * kMoveWork,
+                 [&](int64_t i) { std::memset(data + i * piece, 0, std::min(piece, bytes - i * piece)); });
+}
+
+inline Tensor zeros(Shape shape, ScalarType type) {
+  Tensor tensor = empty(shape, type);
+  clear(tensor.mutable_data_ptr(), tensor.numel() * int64_t(tensor.element_size()));
   return tensor;
 }
 

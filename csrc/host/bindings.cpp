@@ -110,6 +110,9 @@ py::dict finish(Encoder& self) {
 
 }  // namespace
 
+// Declared for the operators in ops/tensor.h, which cannot be included beside pybind11.
+void throw_type_error(const std::string& message) { throw py::type_error(message); }
+
 void bind_ngrams(py::module_& m) {
   py::class_<DocumentFrequencies, std::shared_ptr<DocumentFrequencies>>(
       m, "DocumentFrequencies", "In how many images each n-gram of the reference captions occurs.")

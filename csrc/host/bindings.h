@@ -1,5 +1,6 @@
 #pragma once
 
+#undef TORCH_TARGET_VERSION  // where it is defined, the pybind11 that comes with torch 2.11 is an error
 #include <pybind11/pybind11.h>
 
 namespace itm {

@@ -1,8 +1,6 @@
 // torch.ops.itm_fast.cross_attention: schema and CPU registration. Contract: itm_fast/ops/cross_attention.py.
 #include "../cpu/cross_attention.h"
 
-#include <torch/library.h>
-
 #include "operands.h"
 
 namespace itm {
@@ -12,7 +10,7 @@ CrossAttention options_of(std::string_view raw_feature_norm, std::string_view ag
                           double lambda_lse) {
   for (const auto& [name, norm] : kFeatureNorms)
     if (name == raw_feature_norm) return {norm, aggregation_named(agg_func), lambda_softmax, lambda_lse};
-  TORCH_CHECK_VALUE(false, "raw_feature_norm ", std::string(raw_feature_norm), " is not known");
+  ITM_CHECK_VALUE(false, "raw_feature_norm ", std::string(raw_feature_norm), " is not known");
 }
 
 auto similarity_of(const CrossAttention& options) {
@@ -31,22 +29,22 @@ auto similarity_of(const CrossAttention& options) {
   };
 }
 
-at::Tensor cross_attention_cpu(const at::Tensor& regions, const at::Tensor& words,
-                               const std::optional<at::Tensor>& word_counts,
-                               const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
-                               std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
-                               double lambda_lse) {
+Tensor cross_attention_cpu(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                           const std::optional<Tensor>& region_counts, std::string_view cross_attn,
+                           std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
+                           double lambda_lse) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
   const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
   return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
 }
 
-std::tuple<at::Tensor, at::Tensor> cross_attention_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words,
-    const std::optional<at::Tensor>& word_counts, const std::optional<at::Tensor>& region_counts,
-    std::string_view cross_attn, std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax,
-    double lambda_lse, bool need_regions, bool need_words) {
+std::tuple<Tensor, Tensor> cross_attention_backward_cpu(const Tensor& grad, const Tensor& regions, const Tensor& words,
+                                                        const std::optional<Tensor>& word_counts,
+                                                        const std::optional<Tensor>& region_counts,
+                                                        std::string_view cross_attn, std::string_view raw_feature_norm,
+                                                        std::string_view agg_func, double lambda_softmax,
+                                                        double lambda_lse, bool need_regions, bool need_words) {
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
@@ -57,7 +55,7 @@ std::tuple<at::Tensor, at::Tensor> cross_attention_backward_cpu(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "cross_attention(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, str cross_attn, "
       "str raw_feature_norm, str agg_func, float lambda_softmax, float lambda_lse) -> Tensor");
@@ -66,9 +64,9 @@ TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
       "str cross_attn, str raw_feature_norm, str agg_func, float lambda_softmax, float lambda_lse, bool need_regions, "
       "bool need_words) -> (Tensor, Tensor)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
-  m.impl("cross_attention", &cross_attention_cpu);
-  m.impl("cross_attention_backward", &cross_attention_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("cross_attention", TORCH_BOX(&cross_attention_cpu));
+  m.impl("cross_attention_backward", TORCH_BOX(&cross_attention_backward_cpu));
 }
 
 }  // namespace itm

@@ -1,7 +1,6 @@
 // torch.ops.itm_fast.dot_products: scores of two sets of embeddings, images . captions^T, on the tile product. torch's
 // own mm leaves half of some processors unused (csrc/README.md).
-#include <ATen/ATen.h>
-#include <torch/library.h>
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
 
 #include <array>
 
@@ -16,18 +15,20 @@ namespace {
 constexpr int64_t kGroupColumns = 2 * kPanelColumns;  // two panels of 1024 numbers and a chunk of rows stay in 1 MB
 constexpr int64_t kFewRows = 256;                     // below, packing would cost more than the faster product gains
 
-at::Tensor dot_products_cpu(const at::Tensor& images, const at::Tensor& captions) {
-  TORCH_CHECK_VALUE(images.dim() == 2 && captions.dim() == 2 && images.size(1) == captions.size(1),
-                    "embeddings must have shapes (n_images, dim) and (n_captions, dim), got ", images.sizes(), " and ",
-                    captions.sizes());
-  TORCH_CHECK_TYPE(images.scalar_type() == captions.scalar_type(), "embeddings must have the same dtype, got ",
-                   images.scalar_type(), " and ", captions.scalar_type());
+Tensor dot_products_cpu(const Tensor& images, const Tensor& captions) {
+  ITM_CHECK_VALUE(images.dim() == 2 && captions.dim() == 2 && images.size(1) == captions.size(1),
+                  "embeddings must have shapes (n_images, dim) and (n_captions, dim), got ", shape_of(images), " and ",
+                  shape_of(captions));
+  ITM_CHECK_TYPE(images.scalar_type() == captions.scalar_type(), "embeddings must have the same dtype, got ",
+                 images.scalar_type(), " and ", captions.scalar_type());
   const int64_t n = images.size(0), m = captions.size(0), dim = images.size(1);
-  if (images.scalar_type() != at::kFloat || !gemm_choice(at::kFloat).brgemm || n < kFewRows || dim == 0)
-    return at::mm(images, captions.t());
-  const at::Tensor left = images.stride(1) == 1 ? images : images.contiguous();
-  const at::Tensor right = captions.stride(1) == 1 ? captions : captions.contiguous();
-  at::Tensor sims = at::empty({n, m}, images.options());
+  const Tensor sims = empty({n, m}, images.scalar_type());
+  if (images.scalar_type() != ScalarType::Float || !gemm_choice(ScalarType::Float).brgemm || n < kFewRows || dim == 0) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(sims.get(), images.get(), transposed(captions).get()));
+    return sims;
+  }
+  const Tensor left = images.stride(1) == 1 ? images : as_contiguous(images);
+  const Tensor right = captions.stride(1) == 1 ? captions : as_contiguous(captions);
   float* out = sims.mutable_data_ptr<float>();
   const float* rows = left.const_data_ptr<float>();
   const float* columns = right.const_data_ptr<float>();
@@ -59,7 +60,7 @@ at::Tensor dot_products_cpu(const at::Tensor& images, const at::Tensor& captions
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) { m.def("dot_products(Tensor images, Tensor captions) -> Tensor"); }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) { m.impl("dot_products", &dot_products_cpu); }
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) { m.def("dot_products(Tensor images, Tensor captions) -> Tensor"); }
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) { m.impl("dot_products", TORCH_BOX(&dot_products_cpu)); }
 
 }  // namespace itm

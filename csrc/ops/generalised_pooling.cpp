@@ -1,9 +1,6 @@
 // torch.ops.itm_fast.generalised_pooling: schema and CPU registration. Contract: itm_fast/ops/generalised_pooling.py.
 #include "../cpu/generalised_pooling.h"
 
-#include <ATen/ATen.h>
-#include <torch/library.h>
-
 #include <map>
 #include <vector>
 
@@ -12,7 +9,6 @@
 namespace itm {
 namespace {
 
-using at::Tensor;
 using Exchanges = std::vector<Exchange>;
 
 // Batcher's odd-even merge sort of n numbers. What the network of the next power of two would compare beyond the last
@@ -30,51 +26,55 @@ Exchanges sorting_network(int64_t n) {
 // Contiguous operands, checked, and a network for every size that occurs.
 struct Sets {
   Tensor vectors, theta, counts;
+  int64_t size, most, dim;
   std::map<int64_t, Exchanges> networks;
 
   Sets(const Tensor& v, const Tensor& t, const Tensor& c)
-      : vectors(v.contiguous()), theta(t.contiguous()), counts(c.contiguous()) {
-    TORCH_CHECK_VALUE(v.dim() == 3, "vectors must have shape (n, max, dim), got ", v.sizes());
-    TORCH_CHECK_VALUE(t.dim() == 2 && t.size(0) == v.size(0) && t.size(1) == v.size(1), "theta must have shape (",
-                      v.size(0), ", ", v.size(1), "), got ", t.sizes());
-    TORCH_CHECK_VALUE(c.dim() == 1 && c.size(0) == v.size(0), "counts must have shape (", v.size(0), ",), got ",
-                      c.sizes());
-    TORCH_CHECK_TYPE(c.scalar_type() == at::kLong, "counts must be int64, got ", c.scalar_type());
-    TORCH_CHECK_TYPE(
-        v.scalar_type() == t.scalar_type() && (v.scalar_type() == at::kFloat || v.scalar_type() == at::kDouble),
-        "vectors and theta must be both float32 or both float64, got ", v.scalar_type(), " and ", t.scalar_type());
-    for (int64_t s = 0; s < size(); s++) {
-      TORCH_CHECK_VALUE(count(s) >= 1 && count(s) <= v.size(1), "counts[", s, "] is ", count(s),
-                        ", but sets have 1 to ", v.size(1), " vectors");
+      : vectors(as_contiguous(v)), theta(as_contiguous(t)), counts(as_contiguous(c)) {
+    ITM_CHECK_VALUE(v.dim() == 3, "vectors must have shape (n, max, dim), got ", shape_of(v));
+    size = v.size(0), most = v.size(1), dim = v.size(2);
+    ITM_CHECK_VALUE(t.dim() == 2 && t.size(0) == v.size(0) && t.size(1) == v.size(1), "theta must have shape (",
+                    v.size(0), ", ", v.size(1), "), got ", shape_of(t));
+    ITM_CHECK_VALUE(c.dim() == 1 && c.size(0) == v.size(0), "counts must have shape (", v.size(0), ",), got ",
+                    shape_of(c));
+    ITM_CHECK_TYPE(c.scalar_type() == ScalarType::Long, "counts must be int64, got ", c.scalar_type());
+    ITM_CHECK_TYPE(v.scalar_type() == t.scalar_type() &&
+                       (v.scalar_type() == ScalarType::Float || v.scalar_type() == ScalarType::Double),
+                   "vectors and theta must be both float32 or both float64, got ", v.scalar_type(), " and ",
+                   t.scalar_type());
+    sizes = counts.const_data_ptr<int64_t>();
+    for (int64_t s = 0; s < size; s++) {
+      ITM_CHECK_VALUE(count(s) >= 1 && count(s) <= most, "counts[", s, "] is ", count(s), ", but sets have 1 to ", most,
+                      " vectors");
       if (networks.find(count(s)) == networks.end()) networks[count(s)] = sorting_network(count(s));
     }
   }
 
-  int64_t size() const { return vectors.size(0); }
-  int64_t most() const { return vectors.size(1); }
-  int64_t dim() const { return vectors.size(2); }
-  int64_t count(int64_t s) const { return counts.const_data_ptr<int64_t>()[s]; }
+  int64_t count(int64_t s) const { return sizes[s]; }
 
   // pool(set, its network, scratch) for all sets, on all threads
   template <class T, class Pool>
   void each(const Pool& pool) const {
     double exchanges = 0;
-    for (int64_t s = 0; s < size(); s++) exchanges += networks.at(count(s)).size() + count(s);
-    parallel_workers(size(), exchanges * dim() * kScanWork, [&](auto next) {
-      std::vector<T> scratch(generalised_pooling_scratch(most()));
+    for (int64_t s = 0; s < size; s++) exchanges += networks.at(count(s)).size() + count(s);
+    parallel_workers(size, exchanges * dim * kScanWork, [&](auto next) {
+      std::vector<T> scratch(generalised_pooling_scratch(most));
       for (int64_t s = next(); s >= 0; s = next()) {
         const Exchanges& exchanges = networks.at(count(s));
         pool(s, Network{exchanges.data(), int64_t(exchanges.size())}, scratch.data());
       }
     });
   }
+
+ private:
+  const int64_t* sizes;  // what `counts` holds
 };
 
 template <class T>
 void forward(const Sets& sets, T* pooled) {
   auto pool = ITM_PICK(generalised_pooling<T>);
   const T *vectors = sets.vectors.const_data_ptr<T>(), *theta = sets.theta.const_data_ptr<T>();
-  const int64_t most = sets.most(), dim = sets.dim();
+  const int64_t most = sets.most, dim = sets.dim;
   sets.each<T>([&](int64_t s, const Network& network, T* scratch) {
     pool(network, sets.count(s), dim, vectors + s * most * dim, theta + s * most, pooled + s * dim, scratch);
   });
@@ -84,7 +84,7 @@ template <class T>
 void backward(const Sets& sets, const T* grad, T* grad_vectors, T* grad_theta) {
   auto pool = ITM_PICK(generalised_pooling_backward<T>);
   const T *vectors = sets.vectors.const_data_ptr<T>(), *theta = sets.theta.const_data_ptr<T>();
-  const int64_t most = sets.most(), dim = sets.dim();
+  const int64_t most = sets.most, dim = sets.dim;
   sets.each<T>([&](int64_t s, const Network& network, T* scratch) {
     pool(network, sets.count(s), dim, vectors + s * most * dim, theta + s * most, grad + s * dim,
          grad_vectors + s * most * dim, grad_theta + s * most, scratch);
@@ -93,8 +93,8 @@ void backward(const Sets& sets, const T* grad, T* grad_vectors, T* grad_theta) {
 
 Tensor generalised_pooling_cpu(const Tensor& vectors, const Tensor& theta, const Tensor& counts) {
   const Sets sets(vectors, theta, counts);
-  Tensor pooled = at::empty({sets.size(), sets.dim()}, vectors.options());
-  if (vectors.scalar_type() == at::kDouble)
+  Tensor pooled = empty({sets.size, sets.dim}, vectors.scalar_type());
+  if (vectors.scalar_type() == ScalarType::Double)
     forward<double>(sets, pooled.mutable_data_ptr<double>());
   else
     forward<float>(sets, pooled.mutable_data_ptr<float>());
@@ -104,11 +104,12 @@ Tensor generalised_pooling_cpu(const Tensor& vectors, const Tensor& theta, const
 std::tuple<Tensor, Tensor> generalised_pooling_backward_cpu(const Tensor& grad, const Tensor& vectors,
                                                             const Tensor& theta, const Tensor& counts) {
   const Sets sets(vectors, theta, counts);
-  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == sets.size() && grad.size(1) == sets.dim(),
-                    "grad must have shape (", sets.size(), ", ", sets.dim(), "), got ", grad.sizes());
-  const Tensor cotangent = grad.to(vectors.scalar_type()).contiguous();
-  Tensor of_vectors = zeros(vectors.sizes(), vectors.options()), of_theta = zeros(theta.sizes(), theta.options());
-  if (vectors.scalar_type() == at::kDouble)
+  ITM_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == sets.size && grad.size(1) == sets.dim, "grad must have shape (",
+                  sets.size, ", ", sets.dim, "), got ", shape_of(grad));
+  const Tensor cotangent = as_contiguous(as_type(grad, vectors.scalar_type()));
+  Tensor of_vectors = zeros(vectors.sizes(), vectors.scalar_type()),
+         of_theta = zeros(theta.sizes(), theta.scalar_type());
+  if (vectors.scalar_type() == ScalarType::Double)
     backward<double>(sets, cotangent.const_data_ptr<double>(), of_vectors.mutable_data_ptr<double>(),
                      of_theta.mutable_data_ptr<double>());
   else
@@ -119,13 +120,13 @@ std::tuple<Tensor, Tensor> generalised_pooling_backward_cpu(const Tensor& grad, 
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def("generalised_pooling(Tensor vectors, Tensor theta, Tensor counts) -> Tensor");
   m.def("generalised_pooling_backward(Tensor grad, Tensor vectors, Tensor theta, Tensor counts) -> (Tensor, Tensor)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
-  m.impl("generalised_pooling", &generalised_pooling_cpu);
-  m.impl("generalised_pooling_backward", &generalised_pooling_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("generalised_pooling", TORCH_BOX(&generalised_pooling_cpu));
+  m.impl("generalised_pooling_backward", TORCH_BOX(&generalised_pooling_backward_cpu));
 }
 
 }  // namespace itm

@@ -2,8 +2,6 @@
 // them, and loss and gradient over all of them. Comparisons are written so that NaN wins: it ends in the loss.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <limits>
@@ -28,27 +26,29 @@ void for_pieces(int64_t n, int64_t piece, Item&& item) {
 }
 
 // The scores as contiguous float, or double for double.
-inline at::Tensor checked_sims(const at::Tensor& sims) {
-  TORCH_CHECK_VALUE(sims.dim() == 2 && sims.size(0) == sims.size(1),
-                    "sims must be a square matrix (n, n) with the pairs on its diagonal, got ", sims.sizes());
+inline Tensor checked_sims(const Tensor& sims) {
+  ITM_CHECK_VALUE(sims.dim() == 2 && sims.size(0) == sims.size(1),
+                  "sims must be a square matrix (n, n) with the pairs on its diagonal, got ", shape_of(sims));
   const auto type = sims.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf,
-                   "sims must be float32, float64, bfloat16 or float16, got ", type);
-  return sims.to(type == at::kDouble ? at::kDouble : at::kFloat).contiguous();
+  ITM_CHECK_TYPE(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+                     type == ScalarType::Half,
+                 "sims must be float32, float64, bfloat16 or float16, got ", type);
+  return as_contiguous(as_type(sims, type == ScalarType::Double ? type : ScalarType::Float));
 }
 
 // Pairs i and j are negatives of each other unless i = j or, where ids are given, both are of the same image.
 class Negatives {
  public:
-  Negatives(int64_t n, const std::optional<at::Tensor>& image_ids) : n_(n), own_(n), begin_(n), end_(n) {
+  Negatives(int64_t n, const std::optional<Tensor>& image_ids) : n_(n), own_(n), begin_(n), end_(n) {
     std::iota(own_.begin(), own_.end(), 0);
     std::iota(begin_.begin(), begin_.end(), 0);
     std::iota(end_.begin(), end_.end(), 1);
     if (!image_ids.has_value()) return;
-    TORCH_CHECK_VALUE(image_ids->dim() == 1 && image_ids->size(0) == n, "image_ids must have shape (", n,
-                      ",), one per pair, got ", image_ids->sizes());
-    TORCH_CHECK_TYPE(image_ids->scalar_type() == at::kLong, "image_ids must be int64, got ", image_ids->scalar_type());
-    const at::Tensor contiguous = image_ids->contiguous();
+    ITM_CHECK_VALUE(image_ids->dim() == 1 && image_ids->size(0) == n, "image_ids must have shape (", n,
+                    ",), one per pair, got ", shape_of(*image_ids));
+    ITM_CHECK_TYPE(image_ids->scalar_type() == ScalarType::Long, "image_ids must be int64, got ",
+                   image_ids->scalar_type());
+    const Tensor contiguous = as_contiguous(*image_ids);
     const int64_t* id = contiguous.const_data_ptr<int64_t>();
     std::sort(own_.begin(), own_.end(), [id](int64_t a, int64_t b) { return std::tie(id[a], a) < std::tie(id[b], b); });
     for (int64_t first = 0, last; first < n; first = last) {
@@ -174,13 +174,21 @@ double hinge_over_all(const T* sims, const Negatives& negatives, const Margins& 
 }
 
 // loss as a scalar, grad in the dtype of the scores that were given; both divided by n for a mean.
-inline std::tuple<at::Tensor, at::Tensor> reduced(double loss, at::Tensor grad, bool mean, const at::Tensor& sims) {
+inline std::tuple<Tensor, Tensor> reduced(double loss, const Tensor& grad, bool mean, const Tensor& sims) {
   const int64_t n = grad.size(0);
+  auto divide = [n](auto* numbers) {
+    for_pieces(n, kRowsPerItem, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin * n; k < end * n; k++) numbers[k] /= std::remove_reference_t<decltype(*numbers)>(n);
+    });
+  };
   if (mean && n > 0) {
     loss /= double(n);
-    grad.div_(n);
+    if (grad.scalar_type() == ScalarType::Double)
+      divide(grad.mutable_data_ptr<double>());
+    else
+      divide(grad.mutable_data_ptr<float>());
   }
-  return {at::scalar_tensor(loss, grad.options()), grad.to(sims.scalar_type())};
+  return {scalar(loss, grad.scalar_type()), as_type(grad, sims.scalar_type())};
 }
 
 }  // namespace itm

@@ -1,8 +1,6 @@
 // torch.ops.itm_fast.level_attention: schema and CPU registration. Contract: itm_fast/ops/level_attention.py.
 #include "../cpu/level_attention.h"
 
-#include <torch/library.h>
-
 #include "operands.h"
 
 namespace itm {
@@ -24,53 +22,57 @@ auto similarity_of(const LevelAttention& options) {
   };
 }
 
-LevelAttention options_of(const at::Tensor& temperature) {
-  TORCH_CHECK_VALUE(temperature.dim() == 0, "temperature must have shape (), got ", temperature.sizes());
-  TORCH_CHECK_TYPE(at::isFloatingType(temperature.scalar_type()), "temperature must be floating, got ",
-                   temperature.scalar_type());
-  return {temperature.item().toDouble()};
+LevelAttention options_of(const Tensor& temperature) {
+  ITM_CHECK_VALUE(temperature.dim() == 0, "temperature must have shape (), got ", shape_of(temperature));
+  const ScalarType type = temperature.scalar_type();
+  ITM_CHECK_TYPE(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+                     type == ScalarType::Half,
+                 "temperature must be floating, got ", type);
+  if (type == ScalarType::Float) return {*temperature.const_data_ptr<float>()};
+  return {*as_type(temperature, ScalarType::Double).const_data_ptr<double>()};
 }
 
 // In a fixed order, whatever the number of threads.
-at::Tensor sum_over_pairs(const at::Tensor& of_pairs, const at::TensorOptions& options) {
-  const at::Tensor doubles = of_pairs.to(at::kDouble);
+Tensor sum_over_pairs(const Tensor& of_pairs, ScalarType type) {
+  const Tensor doubles = as_type(of_pairs, ScalarType::Double);
   const double* values = doubles.const_data_ptr<double>();
-  return at::scalar_tensor(std::accumulate(values, values + doubles.numel(), 0.0), options);
+  return scalar(std::accumulate(values, values + doubles.numel(), 0.0), type);
 }
 
-at::Tensor level_attention_cpu(const at::Tensor& regions, const at::Tensor& words,
-                               const std::optional<at::Tensor>& word_counts, const at::Tensor& temperature) {
+Tensor level_attention_cpu(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                           const Tensor& temperature) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, std::nullopt, true);
   return similarity_forward(roles, similarity_of(options_of(temperature)), {regions.size(0), words.size(0)});
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> level_attention_backward_cpu(
-    const at::Tensor& grad, const at::Tensor& regions, const at::Tensor& words,
-    const std::optional<at::Tensor>& word_counts, const at::Tensor& temperature, bool need_regions, bool need_words,
-    bool need_temperature) {
+std::tuple<Tensor, Tensor, Tensor> level_attention_backward_cpu(const Tensor& grad, const Tensor& regions,
+                                                                const Tensor& words,
+                                                                const std::optional<Tensor>& word_counts,
+                                                                const Tensor& temperature, bool need_regions,
+                                                                bool need_words, bool need_temperature) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, std::nullopt, true);
-  at::Tensor of_pairs;
+  Tensor of_pairs;
   auto [grad_regions, grad_words] =
       similarity_backward(grad, regions, words, roles, similarity_of(options_of(temperature)), true, need_regions,
                           need_words, need_temperature ? &of_pairs : nullptr);
-  const at::Tensor grad_temperature =
-      need_temperature ? sum_over_pairs(of_pairs, temperature.options()) : at::empty({0}, temperature.options());
+  const Tensor grad_temperature =
+      need_temperature ? sum_over_pairs(of_pairs, temperature.scalar_type()) : empty({0}, temperature.scalar_type());
   return {grad_regions, grad_words, grad_temperature};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def("level_attention(Tensor regions, Tensor words, Tensor? word_counts, Tensor temperature) -> Tensor");
   m.def(
       "level_attention_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor temperature, "
       "bool need_regions, bool need_words, bool need_temperature) -> (Tensor, Tensor, Tensor)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
-  m.impl("level_attention", &level_attention_cpu);
-  m.impl("level_attention_backward", &level_attention_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("level_attention", TORCH_BOX(&level_attention_cpu));
+  m.impl("level_attention_backward", TORCH_BOX(&level_attention_backward_cpu));
 }
 
 }  // namespace itm

@@ -1,8 +1,6 @@
 // torch.ops.itm_fast.max_similarity: schema and CPU registration. Contract: itm_fast/ops/max_similarity.py.
 #include "../cpu/max_similarity.h"
 
-#include <torch/library.h>
-
 #include "operands.h"
 
 namespace itm {
@@ -24,22 +22,20 @@ auto similarity_of(const MaxSimilarity& options) {
   };
 }
 
-at::Tensor max_similarity_cpu(const at::Tensor& regions, const at::Tensor& words,
-                              const std::optional<at::Tensor>& word_counts,
-                              const std::optional<at::Tensor>& region_counts, std::string_view cross_attn,
-                              std::string_view agg_func, double lambda_lse) {
+Tensor max_similarity_cpu(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                          const std::optional<Tensor>& region_counts, std::string_view cross_attn,
+                          std::string_view agg_func, double lambda_lse) {
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
   const MaxSimilarity options{aggregation_named(agg_func), lambda_lse};
   return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
 }
 
-std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor& grad, const at::Tensor& regions,
-                                                               const at::Tensor& words,
-                                                               const std::optional<at::Tensor>& word_counts,
-                                                               const std::optional<at::Tensor>& region_counts,
-                                                               std::string_view cross_attn, std::string_view agg_func,
-                                                               double lambda_lse, bool need_regions, bool need_words) {
+std::tuple<Tensor, Tensor> max_similarity_backward_cpu(const Tensor& grad, const Tensor& regions, const Tensor& words,
+                                                       const std::optional<Tensor>& word_counts,
+                                                       const std::optional<Tensor>& region_counts,
+                                                       std::string_view cross_attn, std::string_view agg_func,
+                                                       double lambda_lse, bool need_regions, bool need_words) {
   check_operands(regions, words);
   const bool regions_query = queries_are_regions(cross_attn);
   const Roles roles(regions, words, word_counts, region_counts, regions_query);
@@ -50,7 +46,7 @@ std::tuple<at::Tensor, at::Tensor> max_similarity_backward_cpu(const at::Tensor&
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "max_similarity(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, str cross_attn, "
       "str agg_func, float lambda_lse) -> Tensor");
@@ -58,9 +54,9 @@ TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
       "max_similarity_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
       "str cross_attn, str agg_func, float lambda_lse, bool need_regions, bool need_words) -> (Tensor, Tensor)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
-  m.impl("max_similarity", &max_similarity_cpu);
-  m.impl("max_similarity_backward", &max_similarity_backward_cpu);
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("max_similarity", TORCH_BOX(&max_similarity_cpu));
+  m.impl("max_similarity_backward", TORCH_BOX(&max_similarity_backward_cpu));
 }
 
 }  // namespace itm

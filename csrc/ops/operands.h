@@ -2,8 +2,6 @@
 // checked with better words), choice of the operand type, the two roles.
 #pragma once
 
-#include <ATen/ATen.h>
-
 #include <string_view>
 
 #include "../cpu/engine.h"
@@ -12,24 +10,25 @@
 
 namespace itm {
 
-inline void check_operands(const at::Tensor& regions, const at::Tensor& words) {
-  TORCH_CHECK_VALUE(regions.dim() == 3, "regions must have shape (n_images, max_regions, dim), got ", regions.sizes());
-  TORCH_CHECK_VALUE(words.dim() == 3, "words must have shape (n_captions, max_words, dim), got ", words.sizes());
-  TORCH_CHECK_VALUE(regions.size(2) == words.size(2), "regions and words must have the same dim, got ", regions.size(2),
-                    " and ", words.size(2));
-  TORCH_CHECK_VALUE(regions.size(2) > 0, "regions and words have dim 0; vectors need at least one number");
-  TORCH_CHECK_TYPE(regions.scalar_type() == words.scalar_type(), "regions and words must have the same dtype, got ",
-                   regions.scalar_type(), " and ", words.scalar_type());
+inline void check_operands(const Tensor& regions, const Tensor& words) {
+  ITM_CHECK_VALUE(regions.dim() == 3, "regions must have shape (n_images, max_regions, dim), got ", shape_of(regions));
+  ITM_CHECK_VALUE(words.dim() == 3, "words must have shape (n_captions, max_words, dim), got ", shape_of(words));
+  ITM_CHECK_VALUE(regions.size(2) == words.size(2), "regions and words must have the same dim, got ", regions.size(2),
+                  " and ", words.size(2));
+  ITM_CHECK_VALUE(regions.size(2) > 0, "regions and words have dim 0; vectors need at least one number");
+  ITM_CHECK_TYPE(regions.scalar_type() == words.scalar_type(), "regions and words must have the same dtype, got ",
+                 regions.scalar_type(), " and ", words.scalar_type());
   const auto type = regions.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf,
-                   "regions and words must be float32, float64, bfloat16 or float16, got ", type);
+  ITM_CHECK_TYPE(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+                     type == ScalarType::Half,
+                 "regions and words must be float32, float64, bfloat16 or float16, got ", type);
 }
 
-inline at::ScalarType score_type(at::ScalarType input) { return input == at::kDouble ? at::kDouble : at::kFloat; }
+inline ScalarType score_type(ScalarType input) { return input == ScalarType::Double ? input : ScalarType::Float; }
 
 inline bool queries_are_regions(std::string_view cross_attn) {
-  TORCH_CHECK_VALUE(cross_attn == "t2i" || cross_attn == "i2t", "cross_attn must be t2i or i2t, got ",
-                    std::string(cross_attn));
+  ITM_CHECK_VALUE(cross_attn == "t2i" || cross_attn == "i2t", "cross_attn must be t2i or i2t, got ",
+                  std::string(cross_attn));
   return cross_attn == "i2t";
 }
 
@@ -38,8 +37,8 @@ struct Roles {
   Batch context, query;
   int64_t context_stride, query_stride;
 
-  Roles(const at::Tensor& regions, const at::Tensor& words, const std::optional<at::Tensor>& word_counts,
-        const std::optional<at::Tensor>& region_counts, bool regions_query)
+  Roles(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+        const std::optional<Tensor>& region_counts, bool regions_query)
       : context(regions_query ? Batch(words, word_counts, "word") : Batch(regions, region_counts, "region")),
         query(regions_query ? Batch(regions, region_counts, "region") : Batch(words, word_counts, "word")),
         context_stride(regions_query ? 1 : words.size(0)),
@@ -48,9 +47,9 @@ struct Roles {
 
 // make(T()) returns the Similarity<T>.
 template <class Make>
-at::Tensor similarity_forward(const Roles& roles, const Make& make, at::IntArrayRef shape) {
+Tensor similarity_forward(const Roles& roles, const Make& make, Shape shape) {
   const auto type = roles.context.vectors.scalar_type();
-  at::Tensor scores = at::empty(shape, roles.context.vectors.options().dtype(score_type(type)));
+  Tensor scores = empty(shape, score_type(type));
   if (scores.numel() == 0) return scores;
   auto run = [&](auto in, auto op, auto accumulator, bool brgemm) {
     using T = decltype(accumulator);
@@ -58,15 +57,15 @@ at::Tensor similarity_forward(const Roles& roles, const Make& make, at::IntArray
                                                  scores.mutable_data_ptr<T>(), roles.context_stride,
                                                  roles.query_stride);
   };
-  const bool brgemm = gemm_choice(at::kFloat).brgemm;
-  if (type == at::kDouble) run(double(), double(), double(), false);
-  if (type == at::kFloat) run(float(), float(), float(), brgemm);
-  if (type == at::kHalf) run(at::Half(), float(), float(), brgemm);
-  if (type == at::kBFloat16) {
-    if (gemm_choice(at::kBFloat16).brgemm)
-      run(at::BFloat16(), at::BFloat16(), float(), true);
+  const bool brgemm = gemm_choice(ScalarType::Float).brgemm;
+  if (type == ScalarType::Double) run(double(), double(), double(), false);
+  if (type == ScalarType::Float) run(float(), float(), float(), brgemm);
+  if (type == ScalarType::Half) run(Half(), float(), float(), brgemm);
+  if (type == ScalarType::BFloat16) {
+    if (gemm_choice(ScalarType::BFloat16).brgemm)
+      run(BFloat16(), BFloat16(), float(), true);
     else
-      run(at::BFloat16(), float(), float(), brgemm);
+      run(BFloat16(), float(), float(), brgemm);
   }
   return scores;
 }
@@ -74,20 +73,19 @@ at::Tensor similarity_forward(const Roles& roles, const Make& make, at::IntArray
 // Gradients of regions and words in their own dtype; a gradient that is not needed is an empty tensor of shape (0,).
 // grad_parameter: receives each pair's gradient in the similarity's learnt number, where it has one and it is needed.
 template <class Make>
-std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, const at::Tensor& regions,
-                                                       const at::Tensor& words, const Roles& roles, const Make& make,
-                                                       bool regions_query, bool need_regions, bool need_words,
-                                                       at::Tensor* grad_parameter = nullptr) {
-  TORCH_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == regions.size(0) && grad.size(1) == words.size(0),
-                    "grad must have shape (", regions.size(0), ", ", words.size(0), "), got ", grad.sizes());
+std::tuple<Tensor, Tensor> similarity_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
+                                               const Roles& roles, const Make& make, bool regions_query,
+                                               bool need_regions, bool need_words, Tensor* grad_parameter = nullptr) {
+  ITM_CHECK_VALUE(grad.dim() == 2 && grad.size(0) == regions.size(0) && grad.size(1) == words.size(0),
+                  "grad must have shape (", regions.size(0), ", ", words.size(0), "), got ", shape_of(grad));
   const auto type = regions.scalar_type();
-  auto gradient = [](const at::Tensor& of, bool needed) {
-    return needed ? zeros(of.sizes(), of.options()) : at::empty({0}, of.options());
+  auto gradient = [](const Tensor& of, bool needed) {
+    return needed ? zeros(of.sizes(), of.scalar_type()) : empty({0}, of.scalar_type());
   };
-  at::Tensor grad_regions = gradient(regions, need_regions), grad_words = gradient(words, need_words);
-  if (grad_parameter != nullptr) *grad_parameter = at::empty(grad.sizes(), grad.options().dtype(score_type(type)));
+  Tensor grad_regions = gradient(regions, need_regions), grad_words = gradient(words, need_words);
+  if (grad_parameter != nullptr) *grad_parameter = empty(grad.sizes(), score_type(type));
   if (grad.numel() == 0) return {grad_regions, grad_words};
-  const at::Tensor cotangent = grad.to(score_type(type)).contiguous();
+  const Tensor cotangent = as_contiguous(as_type(grad, score_type(type)));
   auto run = [&](auto in, auto accumulator) {
     using In = decltype(in);
     using T = decltype(accumulator);
@@ -98,17 +96,17 @@ std::tuple<at::Tensor, at::Tensor> similarity_backward(const at::Tensor& grad, c
                           regions_query ? of_words : of_regions, regions_query ? of_regions : of_words,
                           grad_parameter != nullptr ? grad_parameter->mutable_data_ptr<T>() : nullptr);
   };
-  if (type == at::kDouble) run(double(), double());
-  if (type == at::kFloat) run(float(), float());
-  if (type == at::kHalf) run(at::Half(), float());
-  if (type == at::kBFloat16) run(at::BFloat16(), float());
+  if (type == ScalarType::Double) run(double(), double());
+  if (type == ScalarType::Float) run(float(), float());
+  if (type == ScalarType::Half) run(Half(), float());
+  if (type == ScalarType::BFloat16) run(BFloat16(), float());
   return {grad_regions, grad_words};
 }
 
 inline Aggregation aggregation_named(std::string_view name) {
   for (const auto& [known, value] : kAggregations)
     if (name == known) return value;
-  TORCH_CHECK_VALUE(false, "agg_func ", std::string(name), " is not known");
+  ITM_CHECK_VALUE(false, "agg_func ", std::string(name), " is not known");
 }
 
 }  // namespace itm

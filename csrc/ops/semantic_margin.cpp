@@ -1,7 +1,5 @@
 // torch.ops.itm_fast.semantic_margin_loss and semantic_negatives: schema and CPU kernels. Contract, and what the
 // variants mean: itm_fast/ops/semantic_margin.py.
-#include <torch/library.h>
-
 #include <array>
 #include <cmath>
 #include <string>
@@ -20,7 +18,7 @@ template <class Enum, size_t kSize>
 Enum named(const char* what, std::string_view given, const std::array<std::pair<std::string_view, Enum>, kSize>& all) {
   for (const auto& [name, value] : all)
     if (name == given) return value;
-  TORCH_CHECK_VALUE(false, what, " ", std::string(given), " is not known to this operator");
+  ITM_CHECK_VALUE(false, what, " ", std::string(given), " is not known to this operator");
 }
 
 Variant variant_named(std::string_view name) {
@@ -40,17 +38,17 @@ Sampling sampling_named(std::string_view name) {
 }
 
 // The released code compares positives with everything, of the same image or not.
-Negatives negatives_of(Variant variant, int64_t n, const std::optional<at::Tensor>& image_ids) {
+Negatives negatives_of(Variant variant, int64_t n, const std::optional<Tensor>& image_ids) {
   return Negatives(n, variant == Variant::kReleased ? std::nullopt : image_ids);
 }
 
 // Two rows of n numbers in [0, 1), as indices among the negatives of each pair.
-void random_negatives(const std::optional<at::Tensor>& uniform, const Negatives& negatives, int64_t* chosen) {
+void random_negatives(const std::optional<Tensor>& uniform, const Negatives& negatives, int64_t* chosen) {
   const int64_t n = negatives.size();
-  TORCH_CHECK_VALUE(uniform.has_value() && uniform->dim() == 2 && uniform->size(0) == 2 && uniform->size(1) == n,
-                    "sampling random needs uniform with shape (2, ", n, ")");
-  TORCH_CHECK_TYPE(uniform->scalar_type() == at::kDouble, "uniform must be float64, got ", uniform->scalar_type());
-  const at::Tensor contiguous = uniform->contiguous();
+  ITM_CHECK_VALUE(uniform.has_value() && uniform->dim() == 2 && uniform->size(0) == 2 && uniform->size(1) == n,
+                  "sampling random needs uniform with shape (2, ", n, ")");
+  ITM_CHECK_TYPE(uniform->scalar_type() == ScalarType::Double, "uniform must be float64, got ", uniform->scalar_type());
+  const Tensor contiguous = as_contiguous(*uniform);
   const double* u = contiguous.const_data_ptr<double>();
   for (int64_t k = 0; k < 2 * n; k++) {
     const int64_t i = k % n, count = negatives.count(i);
@@ -97,7 +95,7 @@ void second_along_rows(const T* sims, int64_t n, int64_t* of_row, int64_t* of_co
 }
 
 template <class T>
-void choose(const T* sims, const Negatives& negatives, const std::optional<at::Tensor>& uniform, Sampling sampling,
+void choose(const T* sims, const Negatives& negatives, const std::optional<Tensor>& uniform, Sampling sampling,
             Variant variant, int64_t* chosen) {
   const int64_t n = negatives.size();
   const bool released = variant == Variant::kReleased;
@@ -106,14 +104,14 @@ void choose(const T* sims, const Negatives& negatives, const std::optional<at::T
   if (released && sampling == Sampling::kHard) return second_along_rows<false>(sims, n, chosen, chosen + n);
   if (!released && sampling == Sampling::kHardest) return extreme_negatives<true>(sims, negatives, chosen, chosen + n);
   if (!released && sampling == Sampling::kEasiest) return extreme_negatives<false>(sims, negatives, chosen, chosen + n);
-  TORCH_CHECK_VALUE(false, "sampling does not fit the variant");
+  ITM_CHECK_VALUE(false, "sampling does not fit the variant");
 }
 
-at::Tensor chosen_negatives(const at::Tensor& scores, const Negatives& negatives,
-                            const std::optional<at::Tensor>& uniform, Sampling sampling, Variant variant) {
-  at::Tensor chosen = at::empty({2, negatives.size()}, scores.options().dtype(at::kLong));
+Tensor chosen_negatives(const Tensor& scores, const Negatives& negatives, const std::optional<Tensor>& uniform,
+                        Sampling sampling, Variant variant) {
+  Tensor chosen = empty({2, negatives.size()}, ScalarType::Long);
   int64_t* out = chosen.mutable_data_ptr<int64_t>();
-  if (scores.scalar_type() == at::kDouble)
+  if (scores.scalar_type() == ScalarType::Double)
     choose(scores.const_data_ptr<double>(), negatives, uniform, sampling, variant, out);
   else
     choose(scores.const_data_ptr<float>(), negatives, uniform, sampling, variant, out);
@@ -121,23 +119,24 @@ at::Tensor chosen_negatives(const at::Tensor& scores, const Negatives& negatives
 }
 
 // A copy of negatives that were given, in range.
-at::Tensor given_negatives(const at::Tensor& given, int64_t n) {
-  TORCH_CHECK_VALUE(given.dim() == 2 && given.size(0) == 2 && given.size(1) == n, "negatives must have shape (2, ", n,
-                    "), got ", given.sizes());
-  TORCH_CHECK_TYPE(given.scalar_type() == at::kLong, "negatives must be int64, got ", given.scalar_type());
-  at::Tensor chosen = given.clone(at::MemoryFormat::Contiguous);
+Tensor given_negatives(const Tensor& given, int64_t n) {
+  ITM_CHECK_VALUE(given.dim() == 2 && given.size(0) == 2 && given.size(1) == n, "negatives must have shape (2, ", n,
+                  "), got ", shape_of(given));
+  ITM_CHECK_TYPE(given.scalar_type() == ScalarType::Long, "negatives must be int64, got ", given.scalar_type());
+  Tensor chosen = empty({2, n}, ScalarType::Long);
+  torch::stable::copy_(chosen, given);
   const int64_t* index = chosen.const_data_ptr<int64_t>();
   for (int64_t k = 0; k < 2 * n; k++)
-    TORCH_CHECK_VALUE(index[k] >= -1 && index[k] < n, "negatives[", k / n, "][", k % n, "] is ", index[k],
-                      "; expected a pair, 0 to ", n - 1, ", or -1 for none");
+    ITM_CHECK_VALUE(index[k] >= -1 && index[k] < n, "negatives[", k / n, "][", k % n, "] is ", index[k],
+                    "; expected a pair, 0 to ", n - 1, ", or -1 for none");
   return chosen;
 }
 
 // Relevance of pair i, of (its image, the caption of m) and of the pair that l stands for: (3, n), no number where
 // there is no negative.
-at::Tensor relevance_of_chosen(const at::Tensor& relevance, const int64_t* m, const int64_t* l, bool column) {
+Tensor relevance_of_chosen(const Tensor& relevance, const int64_t* m, const int64_t* l, bool column) {
   const int64_t n = relevance.size(0), down = relevance.stride(0), across = relevance.stride(1);
-  at::Tensor of_pairs = at::zeros({3, n}, relevance.options().dtype(at::kDouble));
+  Tensor of_pairs = zeros({3, n}, ScalarType::Double);
   double* out = of_pairs.mutable_data_ptr<double>();
   auto gather = [&](const auto* phi) {
     for (int64_t i = 0; i < n; i++) {
@@ -146,7 +145,7 @@ at::Tensor relevance_of_chosen(const at::Tensor& relevance, const int64_t* m, co
       if (l[i] >= 0) out[2 * n + i] = double(column ? phi[l[i] * down + i * across] : phi[i * down + l[i] * across]);
     }
   };
-  if (relevance.scalar_type() == at::kDouble)
+  if (relevance.scalar_type() == ScalarType::Double)
     gather(relevance.const_data_ptr<double>());
   else
     gather(relevance.const_data_ptr<float>());
@@ -203,11 +202,12 @@ double hinge_over_chosen(const T* sims, int64_t n, const int64_t* m, const int64
 
 // The same over all negatives.
 template <class T>
-double hinge_over_all(const T* sims, const Negatives& negatives, const at::Tensor& relevance, const Margin& margin,
+double hinge_over_all(const T* sims, const Negatives& negatives, const Tensor& relevance, const Margin& margin,
                       bool column, T* grad) {
   const int64_t n = negatives.size();
-  const at::Tensor phi = relevance.to(at::kDouble).contiguous();
-  const at::Tensor phi_of_columns = column ? phi : phi.t().contiguous();  // [i, j]: of image i as negative of caption j
+  const Tensor phi = as_contiguous(as_type(relevance, ScalarType::Double));
+  const Tensor phi_of_columns =
+      column ? phi : as_contiguous(transposed(phi));  // [i, j]: of image i as negative of caption j
   const double *rows = phi.const_data_ptr<double>(), *columns = phi_of_columns.const_data_ptr<double>();
   std::vector<double> positive(n);
   for (int64_t i = 0; i < n; i++) positive[i] = rows[i * n + i];
@@ -223,51 +223,51 @@ double hinge_over_all(const T* sims, const Negatives& negatives, const at::Tenso
       grad);
 }
 
-at::Tensor semantic_negatives_cpu(const at::Tensor& sims, const std::optional<at::Tensor>& image_ids,
-                                  const std::optional<at::Tensor>& uniform, std::string_view sampling,
-                                  std::string_view variant) {
-  const at::Tensor scores = checked_sims(sims);
+Tensor semantic_negatives_cpu(const Tensor& sims, const std::optional<Tensor>& image_ids,
+                              const std::optional<Tensor>& uniform, std::string_view sampling,
+                              std::string_view variant) {
+  const Tensor scores = checked_sims(sims);
   const Variant how = variant_named(variant);
   return chosen_negatives(scores, negatives_of(how, scores.size(0), image_ids), uniform, sampling_named(sampling), how);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> semantic_margin_loss_cpu(
-    const at::Tensor& sims, const at::Tensor& relevance, bool relevance_of_pairs,
-    const std::optional<at::Tensor>& image_ids, const std::optional<at::Tensor>& negatives,
-    const std::optional<at::Tensor>& uniform, double temperature, std::string_view sampling, std::string_view variant,
-    std::optional<double> margin_max, std::optional<double> margin_min, bool column, bool mean) {
-  const at::Tensor scores = checked_sims(sims);
+std::tuple<Tensor, Tensor, Tensor> semantic_margin_loss_cpu(
+    const Tensor& sims, const Tensor& relevance, bool relevance_of_pairs, const std::optional<Tensor>& image_ids,
+    const std::optional<Tensor>& negatives, const std::optional<Tensor>& uniform, double temperature,
+    std::string_view sampling, std::string_view variant, std::optional<double> margin_max,
+    std::optional<double> margin_min, bool column, bool mean) {
+  const Tensor scores = checked_sims(sims);
   const int64_t n = scores.size(0), n_rows = relevance_of_pairs ? 3 : n;
-  TORCH_CHECK_VALUE(relevance.dim() == 2 && relevance.size(0) == n_rows && relevance.size(1) == n,
-                    "relevance must have shape (", n_rows, ", ", n, "), got ", relevance.sizes());
-  TORCH_CHECK_TYPE(relevance.scalar_type() == at::kFloat || relevance.scalar_type() == at::kDouble,
-                   "relevance must be float32 or float64, got ", relevance.scalar_type());
+  ITM_CHECK_VALUE(relevance.dim() == 2 && relevance.size(0) == n_rows && relevance.size(1) == n,
+                  "relevance must have shape (", n_rows, ", ", n, "), got ", shape_of(relevance));
+  ITM_CHECK_TYPE(relevance.scalar_type() == ScalarType::Float || relevance.scalar_type() == ScalarType::Double,
+                 "relevance must be float32 or float64, got ", relevance.scalar_type());
   const Variant how = variant_named(variant);
   const Sampling which = sampling_named(sampling);
   constexpr double infinity = std::numeric_limits<double>::infinity();
   const Margin margin{temperature, margin_max.value_or(infinity), margin_min.value_or(-infinity)};
   const Negatives allowed = negatives_of(how, n, image_ids);
-  at::Tensor grad = zeros(scores.sizes(), scores.options());
+  Tensor grad = zeros(scores.sizes(), scores.scalar_type());
 
   if (which == Sampling::kAll && !negatives.has_value()) {
-    TORCH_CHECK_VALUE(how == Variant::kFixed && !relevance_of_pairs,
-                      "sampling all needs variant fixed and the relevance of all pairs");
-    const double loss = scores.scalar_type() == at::kDouble
+    ITM_CHECK_VALUE(how == Variant::kFixed && !relevance_of_pairs,
+                    "sampling all needs variant fixed and the relevance of all pairs");
+    const double loss = scores.scalar_type() == ScalarType::Double
                             ? hinge_over_all(scores.const_data_ptr<double>(), allowed, relevance, margin, column,
                                              grad.mutable_data_ptr<double>())
                             : hinge_over_all(scores.const_data_ptr<float>(), allowed, relevance, margin, column,
                                              grad.mutable_data_ptr<float>());
     auto [total, grad_sims] = reduced(loss, grad, mean, sims);
-    return {total, at::empty({2, 0}, scores.options().dtype(at::kLong)), grad_sims};
+    return {total, empty({2, 0}, ScalarType::Long), grad_sims};
   }
 
-  const at::Tensor chosen =
+  const Tensor chosen =
       negatives.has_value() ? given_negatives(*negatives, n) : chosen_negatives(scores, allowed, uniform, which, how);
   const int64_t *m = chosen.const_data_ptr<int64_t>(), *l = m + n;
-  const at::Tensor of_pairs =
-      relevance_of_pairs ? relevance.to(at::kDouble).contiguous() : relevance_of_chosen(relevance, m, l, column);
+  const Tensor of_pairs = relevance_of_pairs ? as_contiguous(as_type(relevance, ScalarType::Double))
+                                             : relevance_of_chosen(relevance, m, l, column);
   const double* phi = of_pairs.const_data_ptr<double>();
-  const double loss = scores.scalar_type() == at::kDouble
+  const double loss = scores.scalar_type() == ScalarType::Double
                           ? hinge_over_chosen(scores.const_data_ptr<double>(), n, m, l, phi, margin, how,
                                               grad.mutable_data_ptr<double>())
                           : hinge_over_chosen(scores.const_data_ptr<float>(), n, m, l, phi, margin, how,
@@ -278,16 +278,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> semantic_margin_loss_cpu(
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def("semantic_negatives(Tensor sims, Tensor? image_ids, Tensor? uniform, str sampling, str variant) -> Tensor");
   m.def(
       "semantic_margin_loss(Tensor sims, Tensor relevance, bool relevance_of_pairs, Tensor? image_ids, "
       "Tensor? negatives, Tensor? uniform, float temperature, str sampling, str variant, float? margin_max, "
       "float? margin_min, bool column, bool mean) -> (Tensor loss, Tensor chosen, Tensor grad_sims)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
-  m.impl("semantic_negatives", &semantic_negatives_cpu);
-  m.impl("semantic_margin_loss", &semantic_margin_loss_cpu);
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
+  m.impl("semantic_negatives", TORCH_BOX(&semantic_negatives_cpu));
+  m.impl("semantic_margin_loss", TORCH_BOX(&semantic_margin_loss_cpu));
 }
 
 }  // namespace itm

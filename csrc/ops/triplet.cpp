@@ -1,6 +1,4 @@
 // torch.ops.itm_fast.triplet_loss: schema and CPU kernel. Contract: itm_fast/ops/triplet.py.
-#include <torch/library.h>
-
 #include "hinge.h"
 
 namespace itm {
@@ -27,11 +25,11 @@ double hardest(const T* sims, const Negatives& negatives, T margin, T* grad) {
   return loss;
 }
 
-std::tuple<at::Tensor, at::Tensor> triplet_loss_cpu(const at::Tensor& sims, const std::optional<at::Tensor>& image_ids,
-                                                    double margin, bool max_violation, bool mean) {
-  const at::Tensor scores = checked_sims(sims);
+std::tuple<Tensor, Tensor> triplet_loss_cpu(const Tensor& sims, const std::optional<Tensor>& image_ids, double margin,
+                                            bool max_violation, bool mean) {
+  const Tensor scores = checked_sims(sims);
   const Negatives negatives(scores.size(0), image_ids);
-  at::Tensor grad = zeros(scores.sizes(), scores.options());
+  Tensor grad = zeros(scores.sizes(), scores.scalar_type());
   auto run = [&](auto number) {
     using T = decltype(number);
     const T* s = scores.const_data_ptr<T>();
@@ -40,17 +38,17 @@ std::tuple<at::Tensor, at::Tensor> triplet_loss_cpu(const at::Tensor& sims, cons
     const std::pair<T, T> both(margin, margin);
     return hinge_over_all<T>(s, negatives, [both](int64_t) { return [both](int64_t) { return both; }; }, g);
   };
-  const double loss = scores.scalar_type() == at::kDouble ? run(double()) : run(float());
+  const double loss = scores.scalar_type() == ScalarType::Double ? run(double()) : run(float());
   return reduced(loss, grad, mean, sims);
 }
 
 }  // namespace
 
-TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
+STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "triplet_loss(Tensor sims, Tensor? image_ids, float margin, bool max_violation, bool mean) -> (Tensor loss, "
       "Tensor grad_sims)");
 }
-TORCH_LIBRARY_IMPL(itm_fast, CPU, m) { m.impl("triplet_loss", &triplet_loss_cpu); }
+STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) { m.impl("triplet_loss", TORCH_BOX(&triplet_loss_cpu)); }
 
 }  // namespace itm

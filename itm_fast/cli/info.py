@@ -47,7 +47,7 @@ def _as_text(info: dict[str, Any], no_device: str) -> str:
     cuda = f"{'built' if info['cuda_kernels'] else 'none'} ({info['cuda_reason']})"
     blocks = {
         f"itm-fast {info['version']}": {
-            "built": f"for torch {info['built_for_torch']} by {info['compiler']}, kernels for {isas}",
+            "built": f"with torch {info['built_with_torch']} by {info['compiler']}, kernels for {isas}",
             "CUDA kernels": cuda,
             "running": f"torch {info['torch']}, Python {platform.python_version()}",
         }

@@ -1,14 +1,11 @@
 """Loads the compiled operators, `itm_fast._C` and `itm_fast._cuda`, once; says how they were built and what runs here.
 
-A binary is bound to the torch it was compiled against. Loaded under another one it fails with an undefined symbol or,
-worse, works by chance; so the version is read from the file and compared before anything is loaded.
+Both are on torch's stable ABI: they load beside every torch from 2.11 on, whichever they were compiled with.
 """
 
 import functools
 import importlib
 import importlib.machinery
-import mmap
-import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +18,6 @@ no_cuda: str | None = "the operators are not loaded"
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps ."
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-_MARKER = re.compile(rb"itm_fast_built_for_torch=([\w.+]+)")  # a string in csrc/module.cpp
 
 
 @functools.cache
@@ -32,23 +28,22 @@ def load() -> ModuleType:
         The module.
 
     Raises:
-        ImportError: It isn't built for this Python, or built for another torch; the message holds the remedy.
+        ImportError: It isn't built for this Python, or this torch is too old; the message holds the remedy.
     """
-    path = _binary()
-    if path is None:
+    if not any((_PACKAGE / f"_C{suffix}").exists() for suffix in importlib.machinery.EXTENSION_SUFFIXES):
         others = ", ".join(sorted(p.name for p in _PACKAGE.glob("_C.*.so"))) or "none"
         name = f"_C{importlib.machinery.EXTENSION_SUFFIXES[0]}"
         raise ImportError(
             f"the compiled operators of itm_fast are missing: no {name} in {_PACKAGE} (others there: {others}). "
             f"Build them in a copy of the repository: {REBUILD}"
         )
-    built, found = _built_for(path), str(torch.__version__)
-    if built is not None and _minor(built) != _minor(found):
-        raise ImportError(_message(built, found))
     try:
         module = importlib.import_module("itm_fast._C")
     except ImportError as error:
-        raise ImportError(f"{_message(built, found)} The loader says: {error}") from error
+        raise ImportError(
+            f"the compiled operators of itm_fast cannot be loaded beside torch {torch.__version__}; they need torch "
+            f"2.11 or newer. The loader says: {error}"
+        ) from error
     global no_cuda
     no_cuda = _load_cuda(module)
     return module
@@ -70,7 +65,7 @@ def build_info() -> dict[str, Any]:
     """How the operators were built and what runs here: the content of `itm-fast info`.
 
     Returns:
-        What `itm_fast._C` reports (`version`, `built_for_torch`, `compiler`, `cpu_isas`: the instruction sets compiled,
+        What `itm_fast._C` reports (`version`, `built_with_torch`, `compiler`; `cpu_isas`: the sets compiled,
         `cpu_isa` and `cpu_isa_reason`: the one chosen, `gemm_float32` and `gemm_bfloat16`, each with its `_reason`);
         `torch`: the version at hand; `cpu_features`: names of the processor's features that torch detects;
         `cuda_kernels`: whether `itm_fast._cuda` is loaded, `cuda_reason`: how it was built, or why there is none.
@@ -91,29 +86,6 @@ def build_info() -> dict[str, Any]:
         "cuda_kernels": no_cuda is None,
         "cuda_reason": reason,
     }
-
-
-def _binary() -> Path | None:
-    candidates = (_PACKAGE / f"_C{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
-    return next((path for path in candidates if path.exists()), None)
-
-
-def _built_for(path: Path) -> str | None:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        match = _MARKER.search(content)
-        return match[1].decode() if match else None
-
-
-def _minor(version: str) -> list[str]:
-    """PyTorch keeps its C++ ABI within a minor version: 2.13.1+cu130 loads what was built for 2.13.0+cpu."""
-    return re.findall(r"\d+", version)[:2]
-
-
-def _message(built: str | None, found: str) -> str:
-    return (
-        f"the compiled operators of itm_fast do not fit this torch: built for torch {built or '(unknown)'}, "
-        f"found torch {found}. Rebuild them in a copy of the repository: {REBUILD}"
-    )
 
 
 def _cpu_features() -> list[str]:

@@ -51,7 +51,7 @@ def test_text_says_what_was_built_what_runs_and_why(capsys: pytest.CaptureFixtur
     assert run(Info()) == 0
     text, info = capsys.readouterr().out, _library.build_info()
     assert text.startswith(f"itm-fast {info['version']}\n")
-    assert f"for torch {info['built_for_torch']} by {info['compiler']}" in text
+    assert f"with torch {info['built_with_torch']} by {info['compiler']}" in text
     assert f"{info['cpu_isa']} ({info['cpu_isa_reason']})" in text
     assert f"{info['gemm_float32']} ({info['gemm_float32_reason']})" in text
     assert "CUDA kernels" in text
@@ -70,13 +70,13 @@ def test_json(capsys: pytest.CaptureFixture[str]):
 
 def test_operators_that_cannot_be_loaded_give_one_line(capsys: pytest.CaptureFixture[str], monkeypatch):
     def fail():
-        raise ImportError("built for torch 1.0, found torch 2.0. Rebuild")
+        raise ImportError("cannot be loaded beside torch 1.0")
 
     monkeypatch.setattr(_library, "load", fail)
     assert run(Info()) == 1
     captured = capsys.readouterr()
     assert not captured.out
-    assert captured.err == "itm-fast: error: built for torch 1.0, found torch 2.0. Rebuild\n"
+    assert captured.err == "itm-fast: error: cannot be loaded beside torch 1.0\n"
 
 
 def test_devices_and_what_runs_on_each(machine, capsys):

@@ -50,7 +50,12 @@ def library(watched):
         folder,
         flags,
         hosts,
-        [*HOST.glob("*.h"), *emulation.kernel_headers(), Path(torch.__file__).parent / "version.py"],
+        [
+            *HOST.glob("*.h"),
+            CUDA.parent / "ops/tensor.h",
+            *emulation.kernel_headers(),
+            Path(torch.__file__).parent / "version.py",
+        ],
     )
     key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.so"

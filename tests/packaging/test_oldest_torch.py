@@ -15,7 +15,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from emulated_operators import MIN_TORCH
 from emulation import compiler
+from symbol_table import of_torch, symbols
 
 ROOT = Path(__file__).parents[2]
 WHEEL = os.environ.get("ITM_FAST_OLDEST_TORCH", "")
@@ -60,7 +62,7 @@ def built(torch_folder, tmp_path_factory):
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     standard = re.search(r'flags = \["(-std=[^"]+)"', setup)[1]
     flags = [standard, "-O0", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
-    flags += ['-DITM_FAST_VERSION="0"', '-DITM_FAST_BUILD_TORCH="oldest"', '-DITM_FAST_NO_CUDA=""']
+    flags += [f"-DTORCH_TARGET_VERSION={MIN_TORCH}", '-DITM_FAST_VERSION="0"', '-DITM_FAST_NO_CUDA=""']
     flags += ["-DTORCH_EXTENSION_NAME=_C", "-DTORCH_API_INCLUDE_EXTENSION_H"]
     includes = [torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
     flags += [word for path in [*includes, sysconfig.get_path("include")] for word in ("-isystem", str(path))]
@@ -74,7 +76,7 @@ def built(torch_folder, tmp_path_factory):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compiled, sources))
     module = folder / "_C.so"
-    libraries = [f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu"]
+    libraries = [f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"]
     run(
         [
             *compiler(),
@@ -94,14 +96,11 @@ def run(command):
     return done.stdout
 
 
-def symbols(path, kind):
-    return {line.split()[-1].partition("@")[0] for line in run(["nm", "-D", kind, str(path)]).splitlines()}
-
-
 def test_torch_has_what_the_operators_ask_of_it(built, torch_folder):
     libraries = (torch_folder / "lib" / name for name in ("libc10.so", "libtorch_cpu.so"))
-    missing = symbols(built, "--undefined-only").difference(*(symbols(path, "--defined-only") for path in libraries))
-    assert not {name for name in missing if re.search(r"2at|3c10|5torch|^torch_|^aoti_", name)}
+    c, cpp = of_torch(symbols(built, "--undefined-only"))
+    assert not c.difference(*(symbols(path, "--defined-only") for path in libraries))
+    assert not cpp
 
 
 def test_loads(built, torch_folder):

@@ -1,18 +1,12 @@
-// What the host side of every CUDA operator shares. torch's stable ABI only, so that one binary serves every torch from
-// 2.11 on, and compiles against a CPU-only one. tests/emu/host.cpp implements the same class for emulated kernels.
+// What the host side of every CUDA operator shares. It compiles against a CPU-only torch. tests/emu/host.cpp implements
+// the same class for emulated kernels.
 #pragma once
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <memory>
 #include <optional>
-#include <string>
 #include <vector>
 
+#include "../../ops/tensor.h"
 #include "../number.h"
 
 // Operators registered here run on CUDA tensors; in the emulated build they are a library of their own.
@@ -30,9 +24,6 @@ namespace itm::cuda {
 
 // Of intermediate results at a time; the emulated build has less of it, so that small tests need several rounds too.
 constexpr int64_t kScratchBytes = ITM_SCRATCH_BYTES;
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // Lives while an operator runs: its device is the current one, its kernels go to that device's current stream.
 class Launch {
@@ -110,12 +101,6 @@ inline Number number_of(const Tensor& tensor) { return number_of(tensor.scalar_t
 Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type);
 inline Tensor zeros(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
   return torch::stable::new_zeros(like, {shape.data(), shape.size()}, type);
-}
-
-inline std::string shape_of(const Tensor& tensor) {
-  std::string shape = "(";
-  for (int64_t d = 0; d < tensor.dim(); d++) shape += (d > 0 ? ", " : "") + std::to_string(tensor.size(d));
-  return shape + ")";
 }
 
 }  // namespace itm::cuda
