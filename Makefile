@@ -55,7 +55,7 @@ demo: build
 
 # By file, so that what a file has trained or compiled serves all of its tests (tests/conftest.py). Every process imports
 # all tests: their bytecode is kept.
-PYTEST := env -u PYTHONDONTWRITEBYTECODE $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder
 
 test: build $(VENV)/.requirements
 	$(PYTEST) $(PYTEST_ARGS)

@@ -24,15 +24,26 @@ LONG = (*ALONE, "ops/test_cross_attention.py", "models", "training", "evaluation
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what `make test-fast` leaves out (tests that train until something is learnt say so themselves), and what
-    one process of several takes together: the tests of a file, which share what they have trained or compiled."""
+    """Marks what `make test-fast` leaves out; tests that train until something is learnt say so themselves."""
     for item in items:
         backend_name = getattr(item, "callspec", None) and item.callspec.params.get("backend", "")
         for mark, places in OF_FOLDERS.items():
             if _is_in(item.path, places) or (mark == "emulated" and backend_name and backend_name.startswith(mark)):
                 item.add_marker(getattr(pytest.mark, mark))
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if _is_in(item.path, ALONE) else str(item.path)))
     items.sort(key=lambda item: _turn(item.path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process of several takes the tests of a file, which share what they have trained or compiled."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return nodeid if _is_in(config.rootpath / file, ALONE) else file
+
+    return ByFile(config, log)
 
 
 @functools.cache
