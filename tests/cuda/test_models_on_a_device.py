@@ -5,20 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 
 from itm_fast.cli import main as cli
 from itm_fast.data import Vocabulary, make_data
-from itm_fast.models import MODELS, model_class, save_model
+from itm_fast.models import MODELS, save_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 DIM = 12
-SIZES = {
-    "sgraf": {"n_regions": 4, "sim_dim": 8},
-    "vsrn": {"dim_hidden": 8, "dim_word": 6, "embed_size": 16},
-    "esl": {"embed_size": 256},
-    "cvse": {"n_regions": 4, "n_concepts": 5, "input_channel": 6},
-}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +23,7 @@ def folder(tmp_path_factory):
     make_data(folder / "data", n_train=20, n_dev=6, n_test=9, max_regions=4, dim=DIM)
     vocabulary = Vocabulary.load(folder / "data" / "vocab.json")
     for name in MODELS:
-        torch.manual_seed(0)
-        sizes = {"img_dim": DIM, "word_dim": 8, "embed_size": 16, **SIZES.get(name, {})}
-        save_model(model_class(name)(model_class(name).config_class(**sizes), vocabulary), folder / name)
+        save_model(small_model(name, vocabulary, DIM), folder / name)
     return folder
 
 

@@ -21,7 +21,7 @@ RUN = [
     "-p",
     "no:cacheprovider",
     "-k",
-    "not emulated and not by_the_reference and not opcheck and not compiled",
+    "not emulated and not by_the_reference and not opcheck",
 ]
 SOME_TESTS = [
     f"{HERE / 'test_cross_attention.py'}::{name}"

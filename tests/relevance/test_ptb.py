@@ -171,6 +171,6 @@ ADDRESSES = ["a@", "a@b.", "a.com/", "http://", "http://a.", "<a", "<a "]
 @pytest.mark.parametrize("piece", [*"aA1.'-(@&$_é😀", *WORDS, *ADDRESSES])
 def test_long_texts_end(piece):
     """A pattern that backtracks without bound would need hours here, and the run's limit on one test would end it."""
-    tokens = ptb_tokens(piece * (100_000 // len(piece)))
+    tokens = ptb_tokens(piece * (300_000 // len(piece)))
     few = ptb_tokens(piece * 20)
     assert tokens[: len(few) // 2] == few[: len(few) // 2] or len(few) < 4  # one long token is one

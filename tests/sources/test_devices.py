@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 
 from itm_fast.data import PrecompDataset, Vocabulary, make_data
-from itm_fast.models import MODELS, model_class
+from itm_fast.models import MODELS
 from itm_fast.ops import _library
 from itm_fast.sources.devices import resolve_device
 from itm_fast.sources.trained_model import ModelScorer
@@ -63,14 +64,6 @@ def test_a_device_that_is_not_there(machine, name, n_devices, reason, fragment):
         resolve_device(name)
 
 
-SIZES = {
-    "sgraf": {"n_regions": 4, "sim_dim": 8},
-    "vsrn": {"dim_hidden": 8, "dim_word": 6, "embed_size": 16},
-    "esl": {"embed_size": 256},
-    "cvse": {"n_regions": 4, "n_concepts": 5, "input_channel": 6},
-}
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
@@ -83,9 +76,7 @@ def data(tmp_path_factory):
 def test_half_precision(data, name, precision):
     """Near to float32 and not the same, by tiles as by pairs; the similarities themselves are float32."""
     dataset, vocabulary = data
-    torch.manual_seed(0)
-    sizes = {"img_dim": 12, "word_dim": 8, "embed_size": 16, **SIZES.get(name, {})}
-    model = model_class(name)(model_class(name).config_class(**sizes), vocabulary).eval()
+    model = small_model(name, vocabulary, 12).eval()
     whole = slice(0, dataset.n_images), slice(0, dataset.n_captions)
     wanted = ModelScorer(model, dataset, batch_size=5)(*whole)
     scorer = ModelScorer(model, dataset, precision=precision, batch_size=5)
@@ -101,6 +92,5 @@ def test_half_precision(data, name, precision):
 
 def test_float32_says_nothing(data):
     dataset, vocabulary = data
-    model = model_class("vsepp")(model_class("vsepp").config_class(img_dim=12, word_dim=8, embed_size=16), vocabulary)
-    (note,) = ModelScorer(model.eval(), dataset).notes
+    (note,) = ModelScorer(small_model("vsepp", vocabulary, 12).eval(), dataset).notes
     assert "are not in the vocabulary" in note
