@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ class ExportFlags:
     """Output."""
 
     export: Path | None = None
-    """Also write the table to this file: .csv or .json with every figure, .tex (LaTeX) as papers print it. Without a
-    file, csv, json or latex: print it in that format instead."""
+    """Also write the table to this file: .csv or .json with every figure, .tex (LaTeX) as papers print it. Further
+    tables (an ensemble's members, those of a page) are written beside it, as FILE.members.csv. Without a file, csv,
+    json or latex: print the table in that format instead."""
 
     def check_export(self, *, json: bool) -> None:
         """Look at the flag before minutes of work.
@@ -45,31 +46,44 @@ class ExportFlags:
         if not self.export.parent.is_dir():
             raise FileNotFoundError(f"{self.export.parent}: no such folder to write {self.export.name} into")
 
-    def exported(self, table: Callable[[], PlainTable], latex: Callable[[], str] | None = None) -> bool:
+    def exported(
+        self,
+        table: Callable[[], PlainTable],
+        latex: Callable[[], str] | None = None,
+        further: Callable[[], Mapping[str, PlainTable]] = dict,
+    ) -> bool:
         """Write or print the table, if it was asked for.
 
         Args:
             table: makes it.
             latex: makes its LaTeX, where that is not the same table.
+            further: makes the command's other tables, by the name that the file beside it gets.
 
         Returns:
             Whether it was printed, so that nothing else should be.
         """
-        from itm_fast.files.writing import written_aside
-
         if self.export is None:
             return False
         kind = _format(self.export)
-        if kind == "latex":
-            text = table().as_latex() if latex is None else latex()
-        else:
-            text = table().as_csv() if kind == "csv" else table().as_json()
+        text = latex() if kind == "latex" and latex is not None else _as_text(table(), kind)
         if not self.export.suffix:
             print(text, end="")
             return True
-        with written_aside(self.export) as aside:
-            aside.write_text(text, encoding="utf-8")
+        _write(self.export, text)
+        for name, other in further().items():
+            _write(self.export.with_suffix(f".{name}{self.export.suffix}"), _as_text(other, kind))
         return False
+
+
+def _as_text(table: PlainTable, kind: str | None) -> str:
+    return {"csv": table.as_csv, "json": table.as_json, "latex": table.as_latex}[kind or "csv"]()
+
+
+def _write(path: Path, text: str) -> None:
+    from itm_fast.files.writing import written_aside
+
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def _format(export: Path) -> str | None:

@@ -56,7 +56,7 @@ class ReportPage(ExportFlags):
 
 def run(args: ReportPage) -> int:
     """Write the page and return the exit code."""
-    from itm_fast.report import PageOptions, write_page
+    from itm_fast.report import PageOptions, page_tables, write_page
     from itm_fast.runs.figure_tables import figure_table, latex_table
     from itm_fast.runs.folder import load_run
 
@@ -76,7 +76,11 @@ def run(args: ReportPage) -> int:
     if args.open:
         _open(args.output)
     reports = _by_name(runs)
-    if args.exported(lambda: figure_table(reports), lambda: latex_table(reports)):
+    if args.exported(
+        lambda: figure_table(reports),
+        lambda: latex_table(reports),
+        further=lambda: {name: table.as_plain() for name, table in page_tables(runs).items()},
+    ):
         return 0
     size = args.output.stat().st_size
     if args.json:

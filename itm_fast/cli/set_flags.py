@@ -136,11 +136,15 @@ class OutputFlags(ExportFlags):
 
     def show(self, report: Report) -> None:
         """Write the report to --output and --export, and print it."""
-        from itm_fast.runs.figure_tables import figure_table
+        from itm_fast.runs.figure_tables import figure_table, member_table
 
         if self.output is not None:
             report.to_json(self.output)
-        if self.exported(lambda: figure_table({"": report}), report.to_latex):
+        if self.exported(
+            lambda: figure_table({"": report}),
+            report.to_latex,
+            further=lambda: {"members": member_table(report)} if "members" in report else {},
+        ):
             return
         if self.json:
             print_json(report.to_dict())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from itm_fast.errors import DataError
+from itm_fast.evaluation.figures import RSUM_KS
 from itm_fast.report.queries import (
     DIRECTION_NAMES,
     DIRECTIONS,
@@ -19,7 +20,9 @@ from itm_fast.report.queries import (
     hits,
     most_relevant,
     query_groups,
+    query_ncs,
     rsum_sample,
+    sum_sample,
 )
 from itm_fast.report.table_parts import NONE, Cell, Row, Table, enough, plain, share
 from itm_fast.runs.folder import Run
@@ -114,6 +117,7 @@ def comparison_table(runs: Sequence[Run]) -> Table | None:
                 found.append((f"R@{k}, {DIRECTION_NAMES[direction]}", one, other, query_groups(first, direction)))
         (one, groups), (other, _) = rsum_sample(first), rsum_sample(run)
         found.append(("rsum", one, other, groups))
+        found += _ncs_samples(first, run, ks)
         rows += [_compared(run.name, series, *of) for of in found if enough(of[1], of[3])]
     return Table(
         f"Against {first.name}: points of difference, 95 % interval, p of a paired permutation test over images",
@@ -122,13 +126,30 @@ def comparison_table(runs: Sequence[Run]) -> Table | None:
     )
 
 
+def _ncs_samples(first: Run, run: Run, ks: Sequence[int]) -> Iterator[tuple[str, Floats, Floats, Integers]]:
+    """NCS of every query in both runs, and nsum; nothing where one of them has not kept it."""
+    for direction in DIRECTIONS:
+        for k in ks:
+            one, other = (query_ncs(r, direction, [k]) for r in (first, run))
+            if one is not None and other is not None:
+                yield f"NCS@{k}, {DIRECTION_NAMES[direction]}", one, other, query_groups(first, direction)
+    samples = [_nsum_sample(r) for r in (first, run)]
+    if samples[0] is not None and samples[1] is not None:
+        yield "nsum", samples[0][0], samples[1][0], samples[0][1]
+
+
+def _nsum_sample(run: Run) -> tuple[Floats, Integers] | None:
+    i2t, t2i = (query_ncs(run, direction, RSUM_KS) for direction in DIRECTIONS)
+    return None if i2t is None or t2i is None else sum_sample(run, i2t, t2i)
+
+
 def _compared(name: str, series: int, figure: str, one: Floats, other: Floats, groups: Integers) -> Row:
     """A row of the comparison: how the second run differs from the first."""
     from itm_fast.runs.statistics import paired_test
 
     result = paired_test(other, one, groups=groups)
     low, high, difference = (f"{v:+.1f}".replace("-", "−") for v in (result.low, result.high, result.difference))
-    changed = (NONE, NONE) if figure == "rsum" else (str((other > one).sum()), str((other < one).sum()))
+    changed = (NONE, NONE) if not figure.startswith("R@") else (str((other > one).sum()), str((other < one).sum()))
     p = "< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}"
     cells = (Cell(difference, strong=result.p_value < 0.05), Cell(f"{low} … {high}"), Cell(p), *map(Cell, changed))
     return Row(name, cells, series, figure)

@@ -17,10 +17,11 @@ import numpy as np
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_array
 from itm_fast.files.writing import written_aside
-from itm_fast.report import charts, comparison_tables, tables
+from itm_fast.report import charts
 from itm_fast.report.comparable import check_runs
 from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
 from itm_fast.report.head import facts, is_generated
+from itm_fast.report.page_tables import page_tables
 from itm_fast.report.pictures import Pictures
 from itm_fast.report.plots import N_COLOURS, legend_line
 from itm_fast.report.queries import DIRECTION_NAMES, DIRECTIONS
@@ -128,6 +129,7 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
                 f"as {pictures.not_found[0]!r}"
             )
     style, script = _asset("style.css"), _asset("page.js")
+    tables = page_tables(runs)
     notes = list(dict.fromkeys(note for run in runs for note in run.report["conditions"].get("notes", [])))
     return environment.get_template("page.html").render(
         title=options.title or " · ".join(run.name for run in runs),
@@ -140,17 +142,17 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         directions=DIRECTION_NAMES,
-        headline=tables.headline_table(runs),
-        relevance=tables.relevance_table(runs),
-        annotations=tables.annotation_table(runs),
-        published=comparison_tables.published_tables(runs),
-        comparison=comparison_tables.comparison_table(runs),
+        headline=tables["recall"],
+        relevance=tables.get("relevance"),
+        annotations=tables.get("annotations"),
+        published=[table for name, table in tables.items() if name.startswith("published")],
+        comparison=tables.get("comparison"),
         changes=[
             (series, [(d, *changed_queries(runs[0], run, d)) for d in DIRECTIONS])
             for series, run in enumerate(runs[1:], start=1)
         ],
         n_changes=_N_CHANGES,
-        failures=comparison_tables.failure_table(runs),
+        failures=tables["misses"],
         recall_figures=charts.recall_figures(runs),
         relevance_figures=charts.relevance_figures(runs),
         semantic_figures=charts.semantic_recall_figures(runs),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from itm_fast.files.plain_tables import PlainTable, Value
 from itm_fast.report.queries import Floats, Integers
 
 NONE = "–"  # in the place of a figure that is not there
@@ -51,6 +52,43 @@ class Table:
     groups: tuple[tuple[str, int], ...] = ()
     notes: tuple[str, ...] = ()
     foot: tuple[Row, ...] = ()
+
+    def as_plain(self) -> PlainTable:
+        r"""The table for a spreadsheet or a paper: figures as numbers, each kind of small print in a column of its own.
+
+        Example:
+            >>> cells = (Cell("81.8", "80.1–83.4"), Cell("–"))
+            >>> Table("Recall", ("run", "R@1", "R@5"), (Row("vse_infty", cells),)).as_plain().as_csv()
+            'run,R@1,"R@1, detail",R@5\nvse_infty,81.8,80.1–83.4,\n'
+        """
+        rows = (*self.rows, *self.foot)
+        groups = [text for text, n_columns in self.groups for _ in range(n_columns)] or [""] * len(self.headings)
+        columns = [(groups[0], self.headings[0])]
+        values: list[list[Value]] = [[row.heading] for row in rows]
+        if any(row.detail for row in rows):
+            columns.append((groups[0], "of"))
+            for row, made in zip(rows, values, strict=True):
+                made.append(row.detail)
+        for number, (group, name) in enumerate(zip(groups[1:], self.headings[1:], strict=True)):
+            cells = [row.cells[number] for row in rows]
+            columns.append((group, name))
+            detailed = any(cell.detail for cell in cells)
+            if detailed:
+                columns.append((group, f"{name}, detail"))
+            for cell, made in zip(cells, values, strict=True):
+                made += [_number(cell.text), cell.detail or None] if detailed else [_number(cell.text)]
+        return PlainTable(tuple(columns), tuple(map(tuple, values)))
+
+
+def _number(text: str) -> Value:
+    """What a cell says: a number where it is one, None for a dash."""
+    if text in ("", NONE):
+        return None
+    figure = text.replace("−", "-")
+    try:
+        return float(figure) if "." in figure else int(figure)
+    except ValueError:
+        return text
 
 
 def with_interval(value: object, values: Floats | None, groups: Integers) -> Cell:

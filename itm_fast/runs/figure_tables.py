@@ -48,6 +48,23 @@ def figure_table(reports: Mapping[str, Mapping[str, Any]]) -> PlainTable:
     )
 
 
+def member_table(report: Mapping[str, Any]) -> PlainTable:
+    """What an ensemble is made of, a row a member.
+
+    Args:
+        report: of an ensemble, with ``report["members"]``.
+
+    Returns:
+        Columns "member", "weight", "min", "max", "mean", "std", "seconds".
+    """
+    names = ("weight", "min", "max", "mean", "std", "seconds")
+    return PlainTable(
+        (("", "member"), *(("", name) for name in names)),
+        tuple((one["name"], *(one[name] for name in names)) for one in report["members"]),
+        digits=3,
+    )
+
+
 def latex_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
     r"""Reports as one LaTeX table with directions as groups of columns: I2T R@1 R@5 R@10, T2I R@1 R@5 R@10, rsum.
 

@@ -20,6 +20,8 @@ COMMANDS = {
 }
 # The first column, and what names some other one.
 HEADS = {"correlate": ("relevance", "Pearson's r all"), "bench": ("call", "median ms"), "report": ("run", "i2t R@1")}
+# What is written beside the table.
+FURTHER = {"ensemble": ["members"], "report": ["recall", "comparison", "misses"]}
 
 
 @pytest.fixture
@@ -65,8 +67,9 @@ def test_files_and_formats(command, folder, capsys):
     run(capsys, command, "--export", "table.tex")
     if command != "bench":  # whose figures are never the same
         assert (folder / "table.tex").read_text(encoding="utf-8") == out
-    left = {path.name for path in folder.iterdir()}
-    assert left - {"run", "report.html"} == {"sims.npy", "fine.npy", "sits.csv", "table.csv", "table.tex"}
+    left = {path.name for path in folder.iterdir()} - {"run", "report.html", "sims.npy", "fine.npy", "sits.csv"}
+    names = ["table", *(f"table.{name}" for name in FURTHER.get(command, ()))]
+    assert left == {f"{name}.{kind}" for name in names for kind in ("csv", "tex")}
 
 
 def test_figures_are_those_of_the_report(folder, capsys):
@@ -74,6 +77,28 @@ def test_figures_are_those_of_the_report(folder, capsys):
     (row,) = json.loads((folder / "table.json").read_text())
     assert row["i2t R@5"] == report["i2t"]["R@5"]
     assert row["rsum"] == report["rsum"]
+
+
+def test_members_of_an_ensemble_are_beside_its_figures(folder, capsys):
+    report = json.loads(run(capsys, "ensemble", "--json", "--export", "table.json"))
+    rows = json.loads((folder / "table.members.json").read_text())
+    assert [{"name": row.pop("member"), **row} for row in rows] == report["members"]
+    assert [member["name"] for member in report["members"]] == ["sims.npy", "fine.npy"]
+
+
+def test_tables_of_a_page_are_beside_its_figures(folder, capsys):
+    run(capsys, "report", "--export", "table.json")
+    recall, comparison, misses = (
+        json.loads((folder / f"table.{name}.json").read_text()) for name in ("recall", "comparison", "misses")
+    )
+    figures = json.loads((folder / "table.json").read_text())
+    assert recall[0]["image → caption R@1"] == round(figures[0]["i2t R@1"], 1)
+    assert "–" in recall[0]["image → caption R@1, detail"]
+    assert recall[-1]["run"] == "by chance"
+    assert {row["of"]: row["difference"] for row in comparison}["rsum"] == 0.0
+    assert {row["p"] for row in comparison} == {1.0}
+    i2t, t2i = (round(n - n * figures[0][name] / 100) for n, name in ((10, "i2t R@1"), (50, "t2i R@1")))
+    assert [row["misses"] for row in misses] == [i2t, i2t, t2i, t2i]
 
 
 def test_runs_of_one_name_are_told_apart(folder, capsys):

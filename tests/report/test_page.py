@@ -130,7 +130,7 @@ def as_of_the_first_format(run):
 
 def test_comparison(runs, dom):
     rows = dom.one(id="comparison").first("table").rows()
-    assert len(rows) == 7
+    assert len(rows) == 14
     place = 0
     for direction in ("i2t", "t2i"):
         for k in KS:
@@ -142,7 +142,23 @@ def test_comparison(runs, dom):
             assert row[3] == ("< 0.001" if result.p_value < 0.001 else f"{result.p_value:.3f}")
             assert [int(cell) for cell in row[4:]] == [(better > worse).sum(), (better < worse).sum()]
     difference = runs[1].report["rsum"] - runs[0].report["rsum"]
-    assert rows[-1][0:2] == ["betterrsum", f"{difference:+.1f}"]
+    assert rows[6][0:2] == ["betterrsum", f"{difference:+.1f}"]
+    place = 7
+    for direction in ("i2t", "t2i"):
+        for column, k in enumerate(KS):
+            worse, better = (getattr(run, direction).ncs[:, column].double().numpy() for run in runs)
+            result = paired_test(better, worse, groups=groups(direction))
+            row, place = rows[place], place + 1
+            assert row[0].startswith(f"betterNCS@{k}, ")
+            assert row[1] == f"{result.difference:+.1f}".replace("-", "−")
+            assert row[4:] == ["–", "–"]
+    difference = runs[1].report["nsum"] - runs[0].report["nsum"]
+    assert rows[13][0:2] == ["betternsum", f"{difference:+.1f}"]
+
+
+def test_comparison_without_the_ncs_of_queries(runs):
+    rows = parse(render_page([as_of_the_first_format(run) for run in runs])).one(id="comparison").first("table").rows()
+    assert len(rows) == 7
 
 
 def test_gained_and_lost_are_listed(runs, dom):
