@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+
+_AGAIN = 0.001  # seconds until a signal that was swallowed comes again
 
 _Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
@@ -17,11 +20,13 @@ class Stopped(KeyboardInterrupt):
     """A signal that ends the process.
 
     Attributes:
+        number: the signal's.
         exit_code: 128 and the signal's number, as shells have it: 130 of Ctrl-C.
     """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.strsignal(number))
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -41,10 +46,29 @@ def signals_unwind() -> Iterator[None]:
     def on_second(number: int, frame: FrameType | None) -> None:
         _handle(handled, signal.SIG_DFL)
 
+    def on_swallowed(unraisable: sys.UnraisableHookArgs) -> None:
+        # Python lets nothing be raised by some of its calls, a weak reference's say, of which an import makes many.
+        swallowed = unraisable.exc_value
+        if not isinstance(swallowed, Stopped) or not hasattr(signal, "setitimer"):
+            say(unraisable)
+            return
+
+        def on_alarm(_: int, frame: FrameType | None) -> None:
+            if frame is not None and frame.f_code is on_swallowed.__code__:
+                signal.setitimer(signal.ITIMER_REAL, _AGAIN)  # still here, where nothing can be raised either
+            else:
+                on_first(swallowed.number, frame)
+
+        _handle(handled, on_first)
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN)
+
+    say, sys.unraisablehook = sys.unraisablehook, on_swallowed
     _handle(handled, on_first)
     try:
         yield
     finally:
+        sys.unraisablehook = say
         if any(signal.getsignal(number) is on_first for number in handled):
             _handle(handled, signal.SIG_DFL)
 

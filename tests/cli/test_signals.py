@@ -66,3 +66,36 @@ def test_ignored_signals_stay_ignored():
 def test_after_a_command_signals_kill_without_a_word():
     """The interpreter is being taken apart then, where an exception would be a traceback."""
     assert run("with signals_unwind(): pass\nsend('SIGINT')") == (-signal.SIGINT, [])
+
+
+@pytest.mark.parametrize(
+    "where", ["weakref.ref(kept, lambda _: send('SIGTERM'))", "weakref.finalize(kept, send, 'SIGTERM')"]
+)
+def test_a_signal_is_not_lost_where_python_raises_nothing(where):
+    program = f"""
+import weakref
+class Kept: pass
+try:
+    with signals_unwind():
+        kept = Kept()
+        held = {where}
+        del kept
+        time.sleep(30)
+        print("went on")
+except Stopped as stop:
+    print(stop.exit_code)
+"""
+    assert run(program) == (0, ["143"])
+
+
+def test_other_exceptions_there_are_still_shown():
+    program = """
+import sys, weakref
+class Kept: pass
+sys.unraisablehook = lambda unraisable: print("hook:", unraisable.exc_value)
+with signals_unwind():
+    kept = Kept()
+    held = weakref.ref(kept, lambda _: 1 / 0)
+    del kept
+"""
+    assert run(program) == (0, ["hook: division by zero"])
