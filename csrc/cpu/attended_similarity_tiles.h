@@ -30,10 +30,8 @@ struct AttendedOperands {
   const int64_t n_words;  // with the blocks' padding
   Buffer<T> word_panels, weight_panels, weight_transposed;
 
-  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax, bool brgemm,
-                   bool backward)
-      : gemm{brgemm},
-        images(images),
+  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax, bool backward)
+      : images(images),
         captions(captions),
         dim(images.dim),
         n_regions(images.max),

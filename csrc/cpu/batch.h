@@ -163,11 +163,20 @@ void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* 
       for (int64_t d = units * pair; d < batch.dim; d++)
         for (int64_t c = 0; c < valid; c++) panel[(d / pair * columns + c) * pair] = from[first + c][d];
     } else {
-      constexpr int64_t run = 32;  // of one vector at a time: what is read and what is written stays in the first cache
-      for (int64_t d0 = 0; d0 < batch.dim; d0 += run)
-        for (int64_t c = 0; c < valid; c++)
-          for (int64_t d = d0; d < std::min(batch.dim, d0 + run); d++)
-            panel[(d / pair * columns + c) * pair + d % pair] = number_as<Op>(from[first + c][d]);
+      static_assert(pair == 1);
+      // Converted a run at a time, then moved as they are.
+      constexpr int64_t run = 64;
+      Op converted[kPanelColumns * run];
+      const char* vectors[kPanelColumns];
+      for (int64_t c = 0; c < valid; c++) vectors[c] = reinterpret_cast<const char*>(converted + c * run);
+      for (int64_t d0 = 0; d0 < batch.dim; d0 += run) {
+        const int64_t n = std::min(run, batch.dim - d0);
+        for (int64_t c = 0; c < valid; c++) {
+          const In* numbers = from[first + c] + d0;
+          for (int64_t d = 0; d < n; d++) converted[c * run + d] = number_as<Op>(numbers[d]);
+        }
+        transpose(vectors, valid, n, columns, panel + d0 * columns);
+      }
     }
     if (norm == nullptr) continue;
     for (int64_t c = 0; c < valid; c++) {

@@ -149,7 +149,7 @@ struct Rows {
         }
         for (int64_t r = 0; r < n; r++) std::copy_n(product + r * padded, n, gram_of(g) + r * gram_stride(context, g));
       }
-      gemm_release(gemm.brgemm, std::is_same_v<Op, BFloat16>);
+      gemm.release();
     });
   }
 
@@ -174,9 +174,9 @@ void similarity_tile(Gemm<Op, T> gemm, int64_t k, const Op* rows, const Block& r
 
 // scores[c * context_stride + q * query_stride] for every context group c and query group q.
 template <class In, class Op, class T>
-void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm, T* scores,
+void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, T* scores,
                    int64_t context_stride, int64_t query_stride) {
-  const Gemm<Op, T> gemm{brgemm};
+  const Gemm<Op, T> gemm;
   const int64_t k = round_up(context.dim, std::is_same_v<Op, BFloat16> ? 2 : 1);
   const int64_t operand_limit = std::max<int64_t>(kOperandBytes / (k * sizeof(Op)), 1);
   const int64_t columns_per_block = column_limit(context);
@@ -215,7 +215,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
             group_sims += tile.n_context * tile.stride;
           }
         }
-        gemm_release(brgemm, std::is_same_v<Op, BFloat16>);
+        gemm.release();
       });
     }
   }

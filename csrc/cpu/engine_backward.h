@@ -95,10 +95,9 @@ void times_row_panels(Gemm<T, T> gemm, int64_t m, int64_t inner, int64_t dim, co
 // Null outputs are not computed; grad_parameter is addressed as grad_scores is. A vector that is all zero gets gradient
 // 0 from a similarity with norms (the originals: NaN).
 template <class In, class T>
-void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm,
-                    const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context,
+void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context,
                     In* grad_query, T* grad_parameter) {
-  const Gemm<T, T> gemm{brgemm};
+  const Gemm<T, T> gemm;
   const int64_t dim = context.dim;
   const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram);
   const int64_t n_columns = total_padded(columns.blocks), n_column_blocks = columns.blocks.size();

@@ -14,6 +14,7 @@
 #include "max_similarity.h"
 #include "ranking.h"
 #include "tile.h"
+#include "tile_product.h"
 
 #if ITM_X86
 #if defined(__clang__)

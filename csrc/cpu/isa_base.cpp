@@ -14,6 +14,7 @@
 #include "max_similarity.h"
 #include "ranking.h"
 #include "tile.h"
+#include "tile_product.h"
 
 #define VEC_BYTES 16
 namespace itm::base {
