@@ -75,9 +75,7 @@ def tile(dtype, shape, n_threads, rounds):
     rows, columns = torch.randn(m, k, dtype=torch.float64).to(dtype), torch.randn(n, k, dtype=torch.float64).to(dtype)
     tall = torch.cat([rows] * n_threads)
     repeats = math.ceil(MULTIPLY_ADDS / (m * n * k))
-    calls = {
-        name: multiplied_by(kind, rows, columns, repeats) for kind, name in available(dtype).items()
-    }
+    calls = {name: multiplied_by(kind, rows, columns, repeats) for kind, name in available(dtype).items()}
     out = torch.empty(len(tall), n, dtype=dtype)
     calls["torch mm"] = repeated(lambda: torch.mm(tall, columns.T, out=out), repeats)
     if dtype != torch.bfloat16:

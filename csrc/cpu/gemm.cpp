@@ -36,6 +36,15 @@ void brgemm_product(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, i
              a + i * lda + first, b + first * ldb, c + i * ldc, std::is_same_v<Op, BFloat16>);
 }
 
+template <class Op>
+void brgemm_of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, float* c,
+                      int64_t ldc, bool accumulate) {
+  for (int64_t first = 0; first < n; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, n - first);
+    brgemm_product(m, columns, k, run, a, lda, b + first * k, columns, c + first, ldc, accumulate);
+  }
+}
+
 GemmChoice own(std::string reason) {
   return {Multiplier::kOwn, std::string("own, ") + isa_name(isa_choice().isa), std::move(reason)};
 }
@@ -65,8 +74,10 @@ GemmChoice choose(ScalarType operands) {
     why_own = "oneDNN is switched off (torch.backends.mkldnn)";
   else if (pairs ? !pairs_work : !numbers_work)
     why_own = "this torch or processor offers no brgemm";
-  else if (wanted.empty() && isa_choice().isa != Isa::kAvx512)
-    why_own = "as fast as oneDNN's micro-kernel";
+  else if (wanted.empty() && isa_choice().isa == Isa::kAvx2)
+    why_own = "as fast as oneDNN's micro-kernel where it was measured, or faster";
+  else if (wanted.empty() && isa_choice().isa == Isa::kBase)
+    why_own = "of the instruction set that was asked for";
   else
     return {Multiplier::kBrgemm, "brgemm",
             wanted.empty() ? "oneDNN's micro-kernel, exported by torch" : "forced by ITM_FAST_GEMM=brgemm"};
@@ -77,27 +88,32 @@ GemmChoice choose(ScalarType operands) {
 
 template <class T>
 TileProduct<T, T> own_product() {
-  return ITM_PICK(tile_product<T>);
+  return ITM_PICK(tile_product<T>)();
 }
 
 template <class Op, class T>
 TileProduct<Op, T> chosen() {
-  constexpr ScalarType type = std::is_same_v<Op, double> ? ScalarType::Double
+  constexpr ScalarType type = std::is_same_v<Op, double>  ? ScalarType::Double
                               : std::is_same_v<Op, float> ? ScalarType::Float
                                                           : ScalarType::BFloat16;
   const bool brgemm = choose(type).multiplier == Multiplier::kBrgemm;
   if constexpr (std::is_same_v<Op, double>)
     return own_product<double>();
   else if (brgemm)
-    return &brgemm_product<Op>;
+    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns};
   else if constexpr (std::is_same_v<Op, float>)
     return own_product<float>();
 #if ITM_X86
   else
-    return &avx512bf16::tile_product;
+    return avx512bf16::tile_product();
 #else
-  return nullptr;
+  return {};
 #endif
+}
+
+template <class Op>
+int64_t sum_run(int64_t k) {
+  return std::is_same_v<Op, float> ? std::min(kSumRun, std::max<int64_t>(k / 2, 16)) : k;
 }
 
 }  // namespace
@@ -110,14 +126,31 @@ Gemm<Op, T>::Gemm() : product(chosen<Op, T>()) {}
 template <class Op, class T>
 void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                              int64_t ldc, bool accumulate) const {
-  const int64_t run = std::is_same_v<Op, float> ? std::min(kSumRun, std::max<int64_t>(k / 2, 16)) : k;
-  product(m, n, k, run, a, lda, b, ldb, c, ldc, accumulate);
+  product.rows(m, n, k, sum_run<Op>(k), a, lda, b, ldb, c, ldc, accumulate);
+}
+
+template <class Op, class T>
+void Gemm<Op, T>::of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
+                            bool accumulate) const {
+  product.panels(m, n, k, sum_run<Op>(k), a, lda, b, c, ldc, accumulate);
+}
+
+template <class Op, class T>
+const Op* Gemm<Op, T>::left(int64_t m, int64_t k, const Op* a, Op* room) const {
+  if (!packs_left()) return a;
+  product.pack_left(m, k, a, k, room);
+  return room;
+}
+
+template <class Op, class T>
+void Gemm<Op, T>::of_left(int64_t m, int64_t n, int64_t k, const Op* left, const Op* b, T* c, int64_t ldc) const {
+  product.packed(m, n, k, sum_run<Op>(k), left, k, b, c, ldc, false);
 }
 
 template <class Op, class T>
 void Gemm<Op, T>::release() const {
   if constexpr (std::is_same_v<Op, BFloat16>)
-    if (product == &brgemm_product<Op>) brgemm_release();
+    if (product.rows == brgemm_product<Op>) brgemm_release();
 }
 
 template class Gemm<float, float>;

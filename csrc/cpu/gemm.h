@@ -20,7 +20,7 @@ struct GemmChoice {
 // How products of this operand type run now; asked once per operator call (torch.backends.mkldnn.flags may change it).
 GemmChoice gemm_choice(ScalarType operands);
 
-// Widest panel of B: both kernels are at their best up to here, and B's panel then stays in the L2 cache.
+// Columns of B at a time: both kernels are at their best up to here, and such a panel stays in the L2 cache.
 constexpr int64_t kPanelColumns = 64;
 // Rows of A per call of brgemm; bounds the number of kernel shapes that are generated.
 constexpr int64_t kChunkRows = 72;
@@ -41,8 +41,17 @@ class Gemm {
   // The same with one sum over k, for a k that the caller has cut already.
   void in_one_run(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                   int64_t ldc, bool accumulate) const {
-    product(m, n, k, k, a, lda, b, ldb, c, ldc, accumulate);
+    product.rows(m, n, k, k, a, lda, b, ldb, c, ldc, accumulate);
   }
+  // The same as operator(), with B in panels of panel() columns, [k, panel()] each, the last one narrower: as wide as
+  // the kernel takes at once.
+  void of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
+                 bool accumulate = false) const;
+  int64_t panel() const { return product.panel; }
+  // A [m, k] as of_left takes it: where it lies, or packed into `room` (m * k numbers), which pays for many columns.
+  const Op* left(int64_t m, int64_t k, const Op* a, Op* room) const;
+  bool packs_left() const { return product.pack_left != nullptr; }
+  void of_left(int64_t m, int64_t n, int64_t k, const Op* left, const Op* b, T* c, int64_t ldc) const;
   // Gives the matrix unit back (AMX) at the end of a worker's tiles.
   void release() const;
 

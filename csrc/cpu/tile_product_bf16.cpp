@@ -20,8 +20,10 @@
 
 #define VEC_BYTES 64
 namespace itm::avx512bf16 {
+// clang-format off
 #include "vec.inl"
 #include "tile_product.inl"
+// clang-format on
 
 namespace {
 
@@ -29,9 +31,9 @@ namespace {
 struct Pairs {
   using Unit = int32_t;
   using Sum = float;
-  static ITM_INLINE __m512i row(const Unit* b) { return _mm512_loadu_si512(b); }
-  static ITM_INLINE __m512i everywhere(const Unit* a) {
-    Unit pair;
+  static ITM_INLINE __m512i row(const int32_t* b) { return _mm512_loadu_si512(b); }
+  static ITM_INLINE __m512i everywhere(const int32_t* a) {
+    int32_t pair;
     std::memcpy(&pair, a, sizeof(pair));  // a row of somebody's tensor may start at any bfloat16
     return _mm512_set1_epi32(pair);
   }
@@ -40,12 +42,30 @@ struct Pairs {
   }
 };
 
+using Number = torch::headeronly::BFloat16;
+
+const int32_t* pairs(const Number* numbers) { return reinterpret_cast<const int32_t*>(numbers); }
+
+void of_rows(int64_t m, int64_t n, int64_t k, int64_t run, const Number* a, int64_t lda, const Number* b, int64_t ldb,
+             float* c, int64_t ldc, bool accumulate) {
+  tile_product_impl::product_of_rows<Pairs>(m, n, k / 2, run / 2, pairs(a), lda / 2, pairs(b), ldb, c, ldc, accumulate);
+}
+
+template <bool kPacked>
+void of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Number* a, int64_t lda, const Number* b, float* c,
+               int64_t ldc, bool accumulate) {
+  tile_product_impl::product_of_panels<Pairs, kPacked>(m, n, k / 2, run / 2, pairs(a), lda / 2, pairs(b), c, ldc,
+                                                       accumulate);
+}
+
+void pack_left(int64_t m, int64_t k, const Number* a, int64_t lda, Number* out) {
+  tile_product_impl::pack_left<Pairs>(m, k / 2, pairs(a), lda / 2, reinterpret_cast<int32_t*>(out));
+}
+
 }  // namespace
 
-void tile_product(int64_t m, int64_t n, int64_t k, int64_t run, const torch::headeronly::BFloat16* a, int64_t lda,
-                  const torch::headeronly::BFloat16* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
-  tile_product_impl::product<Pairs>(m, n, k / 2, run / 2, reinterpret_cast<const int32_t*>(a), lda / 2,
-                                    reinterpret_cast<const int32_t*>(b), ldb, c, ldc, accumulate);
+TileProduct<Number, float> tile_product() {
+  return {of_rows, of_panels<false>, of_panels<true>, pack_left, tile_product_impl::kVectorsAtOnce * kLanes<float>};
 }
 
 }  // namespace itm::avx512bf16

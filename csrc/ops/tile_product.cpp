@@ -1,4 +1,5 @@
-// torch.ops.itm_fast.tile_product: one tile rows . columns^T as the engine computes it; for the tests and bench/gemm.py.
+// torch.ops.itm_fast.tile_product: one tile rows . columns^T as the engine computes it; for the tests and
+// bench/gemm.py.
 #include "../cpu/batch.h"
 #include "../cpu/engine.h"
 #include "operands.h"
@@ -12,13 +13,14 @@ void multiply(const Batch& rows, const Batch& columns, int64_t repeats, T* out) 
   const Gemm<Op, T> gemm;
   const Buffer<Op> left(m * k), right(n * k);
   pack_rows<Op, In>(rows, {0, 1, m, m, 0}, k, left.data());
-  pack_panels<Op, In, T>(columns, {0, 1, n, n, 0}, k, right.data(), static_cast<T*>(nullptr));
+  pack_panels<Op, In, T>(columns, {0, 1, n, n, 0}, k, right.data(), static_cast<T*>(nullptr), gemm.panel());
   const int64_t workers = repeats > 1 ? torch::stable::get_num_threads() : 1;
   parallel_workers(workers, double(workers) * worker_work(), [&](auto next) {
     const Buffer<T> tile(m * n);
+    LeftOperand<Op, T> prepared(gemm, m, k);
+    prepared.take(left.data(), m);
     for (int64_t worker = next(); worker >= 0; worker = next()) {
-      for (int64_t i = 0; i < repeats; i++)
-        similarity_tile<Op, T>(gemm, k, left.data(), {0, 1, m, m, 0}, right.data(), {0, 1, n, n, 0}, tile.data(), n);
+      for (int64_t i = 0; i < repeats; i++) prepared.multiply(right.data(), {0, 1, n, n, 0}, tile.data(), n);
       if (worker == 0) std::copy_n(tile.data(), m * n, out);
     }
     gemm.release();

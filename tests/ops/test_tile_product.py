@@ -85,8 +85,6 @@ def test_nan_and_infinity_stay_where_they_are(kind):
     assert int(odd.sum()) == 9 + 40 - 1
 
 
-
-
 def test_what_is_wrong_is_said():
     multiply = torch.ops.itm_fast.tile_product
     with pytest.raises(ValueError, match=r"got \[2, 3\] and \[2, 4\]"):
