@@ -36,9 +36,9 @@ py::dict build_info() {
   info["cpu_isa"] = itm::isa_name(itm::isa_choice().isa);
   info["cpu_isa_reason"] = itm::isa_choice().reason;
   const auto f32 = itm::gemm_choice(itm::ScalarType::Float), bf16 = itm::gemm_choice(itm::ScalarType::BFloat16);
-  info["gemm_float32"] = f32.brgemm ? "brgemm" : "blas";
+  info["gemm_float32"] = f32.name;
   info["gemm_float32_reason"] = f32.reason;
-  info["gemm_bfloat16"] = bf16.brgemm ? "brgemm" : "widened to float32";
+  info["gemm_bfloat16"] = bf16.name;
   info["gemm_bfloat16_reason"] = bf16.reason;
   return info;
 }

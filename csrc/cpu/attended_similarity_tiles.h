@@ -30,10 +30,9 @@ struct AttendedOperands {
   const int64_t n_words;  // with the blocks' padding
   Buffer<T> word_panels, weight_panels, weight_transposed;
 
-  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax, bool brgemm,
+  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax,
                    bool backward)
-      : gemm{brgemm},
-        images(images),
+      : images(images),
         captions(captions),
         dim(images.dim),
         n_regions(images.max),
@@ -41,7 +40,7 @@ struct AttendedOperands {
         padded_width(round_up(width, kColumnMultiple)),
         lambda_softmax(lambda_softmax),
         regions(images, 0, images.n_groups, dim, true, gemm),
-        words(captions, 0, captions.n_groups, kAttendedColumns, dim, false),
+        words(captions, 0, captions.n_groups, kAttendedColumns, dim, false, gemm.panel()),
         n_words(total_padded(words.blocks)),
         word_panels(n_words * dim),
         weight_panels(backward ? padded_width * dim : 0),
@@ -71,6 +70,7 @@ struct AttendedTile {
   const AttendedOperands<T>& all;
   int64_t image = -1;
   Buffer<T> regions;  // of the image, as panels
+  LeftOperand<T, T> left;
   Buffer<T> sims, scratch, weights, contexts, vectors;
   Tile<T> tile{};
   Attended<T> attended{};
@@ -78,6 +78,7 @@ struct AttendedTile {
   explicit AttendedTile(const AttendedOperands<T>& all)
       : all(all),
         regions(all.n_regions * all.dim),
+        left(all.gemm, all.n_regions, all.dim),
         sims(all.n_regions * all.words.stride, true),
         scratch(cross_attention_scratch(all.n_regions, all.words.stride, all.words.groups), true),
         weights(all.n_regions * all.words.stride),
@@ -96,6 +97,7 @@ struct AttendedTile {
     image = i;
     tile.gram = all.regions.gram_of(i);
     pack_row_panels<T, T>(all.images, {i, i + 1, all.n_regions, all.n_regions, 0}, all.n_regions, regions.data());
+    left.take(all.regions.data + all.regions.row_of(all.images, i) * all.dim, all.n_regions);
   }
 
   // S of the image and a block of captions.
@@ -105,9 +107,7 @@ struct AttendedTile {
     tile.n_groups = block.end - block.begin;
     tile.columns = all.words.starts[b].data();
     tile.stride = block.padded + kColumnSlack;
-    const Block rows{image, image + 1, all.n_regions, all.n_regions, all.regions.row_of(all.images, image)};
-    similarity_tile<T, T>(all.gemm, all.dim, all.regions.data, rows, all.words.panels.data(), block, sims.data(),
-                          tile.stride);
+    left.multiply(all.words.panels.data(), block, sims.data(), tile.stride);
   }
 
   // The unit contexts' numbers from `first` on, [padded words, columns].

@@ -92,12 +92,12 @@ void pack_rows(const Batch& batch, const Block& block, int64_t k, Op* out) {
   std::memset(static_cast<void*>(row), 0, sizeof(Op) * (block.padded - block.vectors) * k);
 }
 
-// The same rows cut into panels of kPanelColumns numbers, [total, columns] each: the right operand of a sum over
-// vectors.
+// The same rows cut into panels of `panel` numbers, [total, panel] each, the last one narrower: the right operand of a
+// sum over vectors.
 template <class Op, class In>
-void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* out) {
-  for (int64_t first = 0; first < batch.dim; first += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, batch.dim - first);
+void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* out, int64_t panel = kPanelColumns) {
+  for (int64_t first = 0; first < batch.dim; first += panel) {
+    const int64_t columns = std::min(panel, batch.dim - first);
     Op* row = out + first * total + block.start * columns;
     for (int64_t g = block.begin; g < block.end; g++)
       for (int64_t i = 0; i < batch.count(g); i++, row += columns) {
@@ -140,34 +140,43 @@ void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, i
   }
 }
 
-// Transposed panels of kPanelColumns vectors, [k, columns] each (bfloat16: [k / 2, columns, 2]); a block's last panel
-// is narrower. norm[v] receives |vector| when given.
+// Transposed panels of `panel` vectors, at most kPanelColumns, [k, panel] each (bfloat16: [k / 2, panel, 2]); a block's
+// last one is narrower. norm[v] receives |vector| when given.
 template <class Op, class In, class T>
-void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm) {
+void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm, int64_t panel = kPanelColumns) {
   std::vector<const In*> from;
   from.reserve(block.padded);
   for (int64_t g = block.begin; g < block.end; g++)
     for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
   constexpr int64_t pair = std::is_same_v<Op, BFloat16> ? 2 : 1;
-  for (int64_t first = 0; first < block.padded; first += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, block.padded - first);
+  for (int64_t first = 0; first < block.padded; first += panel) {
+    const int64_t columns = std::min(panel, block.padded - first);
     const int64_t valid = std::min(columns, block.vectors - first);
-    Op* panel = out + (block.start + first) * k;
-    if (valid < columns || batch.dim < k) std::memset(static_cast<void*>(panel), 0, sizeof(Op) * columns * k);
+    Op* to = out + (block.start + first) * k;
+    if (valid < columns || batch.dim < k) std::memset(static_cast<void*>(to), 0, sizeof(Op) * columns * k);
     if constexpr (std::is_same_v<Op, In>) {
       // Numbers (bfloat16: pairs of them) are moved as they are.
       using Unit = std::conditional_t<pair == 2, uint32_t, Op>;
       const int64_t units = batch.dim / pair;
       transpose(reinterpret_cast<const char* const*>(from.data() + first), valid, units, columns,
-                reinterpret_cast<Unit*>(panel));
+                reinterpret_cast<Unit*>(to));
       for (int64_t d = units * pair; d < batch.dim; d++)
-        for (int64_t c = 0; c < valid; c++) panel[(d / pair * columns + c) * pair] = from[first + c][d];
+        for (int64_t c = 0; c < valid; c++) to[(d / pair * columns + c) * pair] = from[first + c][d];
     } else {
-      constexpr int64_t run = 32;  // of one vector at a time: what is read and what is written stays in the first cache
-      for (int64_t d0 = 0; d0 < batch.dim; d0 += run)
-        for (int64_t c = 0; c < valid; c++)
-          for (int64_t d = d0; d < std::min(batch.dim, d0 + run); d++)
-            panel[(d / pair * columns + c) * pair + d % pair] = number_as<Op>(from[first + c][d]);
+      static_assert(pair == 1);
+      // Converted a run at a time, then moved as they are.
+      constexpr int64_t run = 64;
+      Op converted[kPanelColumns * run];
+      const char* vectors[kPanelColumns];
+      for (int64_t c = 0; c < valid; c++) vectors[c] = reinterpret_cast<const char*>(converted + c * run);
+      for (int64_t d0 = 0; d0 < batch.dim; d0 += run) {
+        const int64_t n = std::min(run, batch.dim - d0);
+        for (int64_t c = 0; c < valid; c++) {
+          const In* numbers = from[first + c] + d0;
+          for (int64_t d = 0; d < n; d++) converted[c * run + d] = number_as<Op>(numbers[d]);
+        }
+        transpose(vectors, valid, n, columns, to + d0 * columns);
+      }
     }
     if (norm == nullptr) continue;
     for (int64_t c = 0; c < valid; c++) {

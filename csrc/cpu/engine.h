@@ -76,7 +76,7 @@ struct Columns {
   Buffer<T> norm;
   int64_t stride = 0, groups = 0;  // the largest of any block
 
-  Columns(const Batch& query, int64_t begin, int64_t end, int64_t limit, int64_t k, bool norms)
+  Columns(const Batch& query, int64_t begin, int64_t end, int64_t limit, int64_t k, bool norms, int64_t panel)
       : k(k),
         blocks(cut_blocks(query, begin, end, limit, kColumnMultiple)),
         starts(blocks.size()),
@@ -89,7 +89,7 @@ struct Columns {
       groups = std::max(groups, blocks[b].end - blocks[b].begin);
     }
     parallel_items(blocks.size(), total_padded(blocks) * k * kMoveWork, [&](int64_t b) {
-      pack_panels<Op, In, T>(query, blocks[b], k, panels.data(), norms ? norm.data() : static_cast<T*>(nullptr));
+      pack_panels<Op, In, T>(query, blocks[b], k, panels.data(), norms ? norm.data() : static_cast<T*>(nullptr), panel);
     });
   }
 };
@@ -141,15 +141,12 @@ struct Rows {
       Buffer<T> product(largest_group * widest);
       for (int64_t i = next(); i >= 0; i = next()) {
         const int64_t g = begin + i, n = context.count(g), padded = round_up(n, kColumnMultiple);
-        pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr);
+        pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr, gemm.panel());
         const Op* rows = data + row_of(context, g) * k;
-        for (int64_t first = 0; first < padded; first += kPanelColumns) {
-          const int64_t columns = std::min(kPanelColumns, padded - first);
-          gemm(n, columns, k, rows, k, panels + first * k, columns, product + first, padded);
-        }
+        gemm.of_panels(n, padded, k, rows, k, panels.data(), product.data(), padded);
         for (int64_t r = 0; r < n; r++) std::copy_n(product + r * padded, n, gram_of(g) + r * gram_stride(context, g));
       }
-      gemm_release(gemm.brgemm, std::is_same_v<Op, BFloat16>);
+      gemm.release();
     });
   }
 
@@ -161,34 +158,49 @@ struct Rows {
   }
 };
 
-// S of one row block against one column block, [rows.padded, stride].
+// The left operand of a worker's tiles: rows that stay the same for a while are packed once.
 template <class Op, class T>
-void similarity_tile(Gemm<Op, T> gemm, int64_t k, const Op* rows, const Block& row, const Op* panels,
-                     const Block& column, T* sims, int64_t stride) {
-  for (int64_t first = 0; first < column.padded; first += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, column.padded - first);
-    gemm(row.padded, columns, k, rows + row.start * k, k, panels + (column.start + first) * k, columns, sims + first,
-         stride);
+class LeftOperand {
+ public:
+  LeftOperand(Gemm<Op, T> gemm, int64_t most_rows, int64_t k)
+      : gemm(gemm), k(k), room(gemm.packs_left() ? most_rows * k : 0) {}
+
+  void take(const Op* rows, int64_t n) {
+    if (rows == taken) return;
+    taken = rows, n_rows = n;
+    left = gemm.left(n, k, rows, room.data());
   }
-}
+  // S of these rows against one column block, [rows, stride].
+  void multiply(const Op* panels, const Block& column, T* sims, int64_t stride) const {
+    gemm.of_left(n_rows, column.padded, k, left, panels + column.start * k, sims, stride);
+  }
+
+ private:
+  const Gemm<Op, T> gemm;
+  const int64_t k;
+  Buffer<Op> room;
+  const Op *taken = nullptr, *left = nullptr;
+  int64_t n_rows = 0;
+};
 
 // scores[c * context_stride + q * query_stride] for every context group c and query group q.
 template <class In, class Op, class T>
-void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm, T* scores,
+void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, T* scores,
                    int64_t context_stride, int64_t query_stride) {
-  const Gemm<Op, T> gemm{brgemm};
+  const Gemm<Op, T> gemm;
   const int64_t k = round_up(context.dim, std::is_same_v<Op, BFloat16> ? 2 : 1);
   const int64_t operand_limit = std::max<int64_t>(kOperandBytes / (k * sizeof(Op)), 1);
   const int64_t columns_per_block = column_limit(context);
   for (int64_t q0 = 0, q1; q0 < query.n_groups; q0 = q1) {
     q1 = take_groups(query, q0, operand_limit);
-    const Columns<In, Op, T> columns(query, q0, q1, columns_per_block, k, similarity.needs_gram);
+    const Columns<In, Op, T> columns(query, q0, q1, columns_per_block, k, similarity.needs_gram, gemm.panel());
     for (int64_t c0 = 0, c1; c0 < context.n_groups; c0 = c1) {
       c1 = take_groups(context, c0, operand_limit);
       const Rows<In, Op, T> rows(context, c0, c1, k, similarity.needs_gram, gemm);
       const int64_t n_columns = columns.blocks.size();
       const double n_sims = double(total_padded(rows.blocks)) * total_padded(columns.blocks);
       parallel_workers(rows.blocks.size() * n_columns, n_sims * (k + kWeighWork), [&](auto next) {
+        LeftOperand<Op, T> left(gemm, rows.largest_block, k);
         Buffer<T> sims(rows.largest_block * columns.stride, true);
         Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
         for (int64_t item = next(); item >= 0; item = next()) {
@@ -203,7 +215,8 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
           tile.query_norm = similarity.needs_gram ? columns.norm + column.start : nullptr;
           tile.score_stride = query_stride;
           tile.scratch = scratch.data();
-          similarity_tile<Op, T>(gemm, k, rows.data, row, columns.panels.data(), column, sims.data(), tile.stride);
+          left.take(rows.data + row.start * k, row.padded);
+          left.multiply(columns.panels.data(), column, sims.data(), tile.stride);
           const T* group_sims = sims.data();
           for (int64_t c = row.begin; c < row.end; c++) {
             tile.n_context = context.count(c);
@@ -215,7 +228,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
             group_sims += tile.n_context * tile.stride;
           }
         }
-        gemm_release(brgemm, std::is_same_v<Op, BFloat16>);
+        gemm.release();
       });
     }
   }

@@ -20,7 +20,6 @@ template <class In, class T>
 struct GradTiles {
   const Batch& context;
   const Similarity<T>& similarity;
-  Gemm<T, T> gemm;
   const Rows<In, T, T>& rows;
   const Columns<In, T, T>& columns;
   const T* grad_scores;
@@ -30,8 +29,9 @@ struct GradTiles {
       *kappa;  // [rows, n_columns], [n_columns, rows], as rows.gram, [blocks, n_columns]
   int64_t n_rows, n_columns;
 
-  void compute(int64_t row_block, Buffer<T>& sims, Buffer<T>& grad, Buffer<T>& scratch) const {
+  void compute(int64_t row_block, LeftOperand<T, T>& left, Buffer<T>& sims, Buffer<T>& grad, Buffer<T>& scratch) const {
     const Block& row = rows.blocks[row_block];
+    left.take(rows.data + row.start * rows.k, row.padded);
     for (size_t b = 0; b < columns.blocks.size(); b++) {
       const Block& column = columns.blocks[b];
       Tile<T> tile{};
@@ -46,7 +46,7 @@ struct GradTiles {
         tile.query_norm = columns.norm + column.start;
         tile.grad_query = kappa + row_block * n_columns + column.start;
       }
-      similarity_tile<T, T>(gemm, rows.k, rows.data, row, columns.panels.data(), column, sims.data(), tile.stride);
+      left.multiply(columns.panels.data(), column, sims.data(), tile.stride);
       const T* group_sims = sims.data();
       int64_t first_row = row.start;
       for (int64_t c = row.begin; c < row.end; c++) {
@@ -82,30 +82,20 @@ struct GradTiles {
   }
 };
 
-// out [m, dim] (+)= left [m, inner] . panels, cut as pack_row_panels cuts them.
-template <class T>
-void times_row_panels(Gemm<T, T> gemm, int64_t m, int64_t inner, int64_t dim, const T* left, const T* panels, T* out,
-                      bool accumulate) {
-  for (int64_t first = 0; first < dim; first += kPanelColumns) {
-    const int64_t columns = std::min(kPanelColumns, dim - first);
-    gemm(m, columns, inner, left, inner, panels + first * inner, columns, out + first, dim, accumulate);
-  }
-}
-
 // Null outputs are not computed; grad_parameter is addressed as grad_scores is. A vector that is all zero gets gradient
 // 0 from a similarity with norms (the originals: NaN).
 template <class In, class T>
-void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, bool brgemm,
-                    const T* grad_scores, int64_t context_stride, int64_t query_stride, In* grad_context,
-                    In* grad_query, T* grad_parameter) {
-  const Gemm<T, T> gemm{brgemm};
+void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, const T* grad_scores,
+                    int64_t context_stride, int64_t query_stride, In* grad_context, In* grad_query, T* grad_parameter) {
+  const Gemm<T, T> gemm;
   const int64_t dim = context.dim;
-  const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram);
+  const Columns<In, T, T> columns(query, 0, query.n_groups, column_limit(context), dim, similarity.needs_gram,
+                                  gemm.panel());
   const int64_t n_columns = total_padded(columns.blocks), n_column_blocks = columns.blocks.size();
   Buffer<T> query_panels(grad_context != nullptr ? n_columns * dim : 0);
   if (grad_context != nullptr)
     parallel_items(n_column_blocks, double(n_columns) * dim * kMoveWork, [&](int64_t b) {
-      pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data());
+      pack_row_panels<T, In>(query, columns.blocks[b], n_columns, query_panels.data(), gemm.panel());
     });
   Buffer<T> query_sum(grad_query != nullptr ? n_columns * dim : 0), kappa_sum(n_columns, true);
 
@@ -117,26 +107,16 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
     const Buffer<T> grad_sims(n_rows * n_columns, true), grad_sims_transposed(n_rows * n_columns, true);
     const Buffer<T> grad_gram(rows.gram_offset.back(), true);
     const Buffer<T> kappa(similarity.needs_gram ? n_row_blocks * n_columns : 0, true);
-    const GradTiles<In, T> tiles{context,
-                                 similarity,
-                                 gemm,
-                                 rows,
-                                 columns,
-                                 grad_scores,
-                                 grad_parameter,
-                                 context_stride,
-                                 query_stride,
-                                 grad_sims.data(),
-                                 grad_sims_transposed.data(),
-                                 grad_gram.data(),
-                                 kappa.data(),
-                                 n_rows,
-                                 n_columns};
+    const GradTiles<In, T> tiles{
+        context,          similarity,     rows,         columns,          grad_scores,
+        grad_parameter,   context_stride, query_stride, grad_sims.data(), grad_sims_transposed.data(),
+        grad_gram.data(), kappa.data(),   n_rows,       n_columns};
     const double n_sims = double(n_rows) * n_columns;
     parallel_workers(n_row_blocks, n_sims * (dim + 2 * kWeighWork), [&](auto next) {
+      LeftOperand<T, T> left(gemm, rows.largest_block, dim);
       Buffer<T> sims(rows.largest_block * columns.stride, true), grad(rows.largest_group * columns.stride, true);
       Buffer<T> scratch(similarity.scratch(rows.largest_group, columns.stride, columns.groups), true);
-      for (int64_t b = next(); b >= 0; b = next()) tiles.compute(b, sims, grad, scratch);
+      for (int64_t b = next(); b >= 0; b = next()) tiles.compute(b, left, sims, grad, scratch);
     });
     if (similarity.needs_gram)
       for (int64_t b = 0; b < n_row_blocks; b++)
@@ -147,8 +127,8 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
         Buffer<T> sum(rows.largest_block * dim);
         for (int64_t b = next(); b >= 0; b = next()) {
           const Block& row = rows.blocks[b];
-          times_row_panels<T>(gemm, row.padded, n_columns, dim, grad_sims + row.start * n_columns, query_panels.data(),
-                              sum.data(), false);
+          gemm.of_panels(row.padded, dim, n_columns, grad_sims + row.start * n_columns, n_columns, query_panels.data(),
+                         sum.data(), dim);
           const T* source = rows.data + row.start * dim;
           T* group_sum = sum.data();
           for (int64_t c = row.begin; c < row.end; c++) {
@@ -167,12 +147,12 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
     if (grad_query != nullptr) {
       Buffer<T> context_panels(n_rows * dim);
       parallel_items(n_row_blocks, double(n_rows) * dim * kMoveWork, [&](int64_t b) {
-        pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data());
+        pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data(), gemm.panel());
       });
       parallel_items(n_column_blocks, n_sims * dim, [&](int64_t b) {
         const Block& column = columns.blocks[b];
-        times_row_panels<T>(gemm, column.padded, n_rows, dim, grad_sims_transposed + column.start * n_rows,
-                            context_panels.data(), query_sum + column.start * dim, c0 > 0);
+        gemm.of_panels(column.padded, dim, n_rows, grad_sims_transposed + column.start * n_rows, n_rows,
+                       context_panels.data(), query_sum + column.start * dim, dim, c0 > 0);
       });
     }
   }

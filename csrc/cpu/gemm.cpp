@@ -1,7 +1,5 @@
 #include "gemm.h"
 
-#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <vector>
@@ -28,50 +26,94 @@ bool brgemm_works() {
   return true;
 }
 
-GemmChoice choose(ScalarType operands) {
-  if (operands == ScalarType::Double) return {false, "float64: torch's BLAS, tile by tile"};
-  const char* forced = std::getenv("ITM_FAST_GEMM");
-  const std::string wanted = forced == nullptr ? "" : forced;
-  ITM_CHECK_VALUE(wanted.empty() || wanted == "brgemm" || wanted == "blas",
-                  "ITM_FAST_GEMM must be brgemm or blas, got ", wanted);
-  if (wanted == "blas") return {false, "forced by ITM_FAST_GEMM=blas"};
-  if (!mkldnn_enabled()) return {false, "oneDNN is switched off (torch.backends.mkldnn): torch's BLAS, tile by tile"};
-  static const bool float_works = brgemm_works<float>();
-  static const bool bfloat_works = brgemm_works<BFloat16>();
-  const bool works = operands == ScalarType::BFloat16 ? bfloat_works : float_works;
-  if (!works && !wanted.empty())
-    throw std::runtime_error(message_of("ITM_FAST_GEMM=brgemm: this torch or processor has no such kernel for ",
-                                        operands, "; unset the variable"));
-  return {works, works ? "oneDNN's micro-kernel (brgemm), exported by torch"
-                       : "this torch or processor offers no micro-kernel: torch's BLAS, tile by tile"};
+template <class Op>
+void brgemm_product(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, int64_t ldb,
+                    float* c, int64_t ldc, bool accumulate) {
+  static const auto brgemm = find_brgemm<Op>();
+  for (int64_t first = 0; first < k; first += run)
+    for (int64_t i = 0; i < m; i += kChunkRows)
+      brgemm(std::min(kChunkRows, m - i), n, std::min(run, k - first), lda, ldb, ldc, accumulate || first > 0,
+             a + i * lda + first, b + first * ldb, c + i * ldc, std::is_same_v<Op, BFloat16>);
 }
 
-Tensor matrix(const void* data, int64_t rows, int64_t columns, int64_t stride, ScalarType type) {
-  return torch::stable::from_blob(const_cast<void*>(data), {rows, columns}, {stride, 1},
-                                  torch::stable::Device(torch::headeronly::DeviceType::CPU), type);
+template <class Op>
+void brgemm_of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, float* c,
+                      int64_t ldc, bool accumulate) {
+  for (int64_t first = 0; first < n; first += kPanelColumns) {
+    const int64_t columns = std::min(kPanelColumns, n - first);
+    brgemm_product(m, columns, k, run, a, lda, b + first * k, columns, c + first, ldc, accumulate);
+  }
+}
+
+GemmChoice own(std::string reason) {
+  return {Multiplier::kOwn, std::string("own, ") + isa_name(isa_choice().isa), std::move(reason)};
+}
+
+bool has_pairs() {
+#if ITM_X86
+  return isa_choice().isa == Isa::kAvx512 && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+GemmChoice choose(ScalarType operands) {
+  const char* forced = std::getenv("ITM_FAST_GEMM");
+  const std::string wanted = forced == nullptr ? "" : forced;
+  ITM_CHECK_VALUE(wanted.empty() || wanted == "own" || wanted == "brgemm", "ITM_FAST_GEMM must be own or brgemm, got ",
+                  wanted);
+  if (operands == ScalarType::Double) return own("brgemm has no float64");
+  static const bool numbers_work = brgemm_works<float>(), pairs_work = brgemm_works<BFloat16>();
+  if (wanted == "brgemm" && !numbers_work)
+    throw std::runtime_error("ITM_FAST_GEMM=brgemm: this torch or processor has no such kernel; unset the variable");
+  const bool pairs = operands == ScalarType::BFloat16;
+  std::string why_own;
+  if (wanted == "own")
+    why_own = "forced by ITM_FAST_GEMM=own";
+  else if (wanted.empty() && !mkldnn_enabled())
+    why_own = "oneDNN is switched off (torch.backends.mkldnn)";
+  else if (pairs ? !pairs_work : !numbers_work)
+    why_own = "this torch or processor offers no brgemm";
+  else if (wanted.empty() && isa_choice().isa == Isa::kAvx2)
+    why_own = "as fast as oneDNN's micro-kernel where it was measured, or faster";
+  else if (wanted.empty() && isa_choice().isa == Isa::kBase)
+    why_own = "of the instruction set that was asked for";
+  else
+    return {Multiplier::kBrgemm, "brgemm",
+            wanted.empty() ? "oneDNN's micro-kernel, exported by torch" : "forced by ITM_FAST_GEMM=brgemm"};
+  if (!pairs) return own(why_own);
+  if (has_pairs()) return {Multiplier::kOwn, "own, avx512_bf16", why_own};
+  return {Multiplier::kWidened, "widened to float32", "the processor multiplies no pairs of bfloat16"};
+}
+
+template <class T>
+TileProduct<T, T> own_product() {
+  return ITM_PICK(tile_product<T>)();
 }
 
 template <class Op, class T>
-void product(bool brgemm, int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
-             int64_t ldc, bool accumulate) {
-  if constexpr (!std::is_same_v<Op, double>) {
-    // bfloat16 is only ever multiplied with the micro-kernel: without it, operands are widened to float32.
-    if (brgemm) {
-      static const auto micro_kernel = find_brgemm<Op>();
-      for (int64_t i = 0; i < m; i += kChunkRows)
-        micro_kernel(std::min(kChunkRows, m - i), n, k, lda, ldb, ldc, accumulate, a + i * lda, b, c + i * ldc,
-                     std::is_same_v<Op, BFloat16>);
-      return;
-    }
-  }
-  if constexpr (std::is_same_v<Op, T>) {
-    const ScalarType type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
-    const Tensor left = matrix(a, m, k, lda, type), right = matrix(b, k, n, ldb, type),
-                 out = matrix(c, m, n, ldc, type);
-    // Straight to the CPU's own: the dispatcher would take as long as a small tile.
-    TORCH_ERROR_CODE_CHECK(accumulate ? aoti_torch_cpu_addmm_out(out.get(), out.get(), left.get(), right.get(), 1, 1)
-                                      : aoti_torch_cpu_mm_out(out.get(), left.get(), right.get()));
-  }
+TileProduct<Op, T> chosen() {
+  constexpr ScalarType type = std::is_same_v<Op, double>  ? ScalarType::Double
+                              : std::is_same_v<Op, float> ? ScalarType::Float
+                                                          : ScalarType::BFloat16;
+  const bool brgemm = choose(type).multiplier == Multiplier::kBrgemm;
+  if constexpr (std::is_same_v<Op, double>)
+    return own_product<double>();
+  else if (brgemm)
+    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns};
+  else if constexpr (std::is_same_v<Op, float>)
+    return own_product<float>();
+#if ITM_X86
+  else
+    return avx512bf16::tile_product();
+#else
+  return {};
+#endif
+}
+
+template <class Op>
+int64_t sum_run(int64_t k) {
+  return std::is_same_v<Op, float> ? std::min(kSumRun, std::max<int64_t>(k / 2, 16)) : k;
 }
 
 }  // namespace
@@ -79,26 +121,40 @@ void product(bool brgemm, int64_t m, int64_t n, int64_t k, const Op* a, int64_t 
 GemmChoice gemm_choice(ScalarType operands) { return choose(operands); }
 
 template <class Op, class T>
+Gemm<Op, T>::Gemm() : product(chosen<Op, T>()) {}
+
+template <class Op, class T>
 void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                              int64_t ldc, bool accumulate) const {
-  const int64_t run = std::is_same_v<Op, float> ? std::min(kSumRun, std::max<int64_t>(k / 2, 16)) : k;
-  for (int64_t first = 0; first < k; first += run)
-    product<Op, T>(brgemm, m, n, std::min(run, k - first), a + first, lda, b + first * ldb, ldb, c, ldc,
-                   accumulate || first > 0);
+  product.rows(m, n, k, sum_run<Op>(k), a, lda, b, ldb, c, ldc, accumulate);
 }
 
 template <class Op, class T>
-void Gemm<Op, T>::in_one_run(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
-                             int64_t ldc, bool accumulate) const {
-  product<Op, T>(brgemm, m, n, k, a, lda, b, ldb, c, ldc, accumulate);
+void Gemm<Op, T>::of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
+                            bool accumulate) const {
+  product.panels(m, n, k, sum_run<Op>(k), a, lda, b, c, ldc, accumulate);
 }
 
-template struct Gemm<float, float>;
-template struct Gemm<double, double>;
-template struct Gemm<BFloat16, float>;
-
-void gemm_release(bool brgemm, bool bfloat16) {
-  if (brgemm && bfloat16) brgemm_release();
+template <class Op, class T>
+const Op* Gemm<Op, T>::left(int64_t m, int64_t k, const Op* a, Op* room) const {
+  if (!packs_left()) return a;
+  product.pack_left(m, k, a, k, room);
+  return room;
 }
+
+template <class Op, class T>
+void Gemm<Op, T>::of_left(int64_t m, int64_t n, int64_t k, const Op* left, const Op* b, T* c, int64_t ldc) const {
+  product.packed(m, n, k, sum_run<Op>(k), left, k, b, c, ldc, false);
+}
+
+template <class Op, class T>
+void Gemm<Op, T>::release() const {
+  if constexpr (std::is_same_v<Op, BFloat16>)
+    if (product.rows == brgemm_product<Op>) brgemm_release();
+}
+
+template class Gemm<float, float>;
+template class Gemm<double, double>;
+template class Gemm<BFloat16, float>;
 
 }  // namespace itm

@@ -31,9 +31,8 @@ struct GraphOperands {
   int64_t most_nodes = 0, most_captions = 0, most_edges = 0;
 
   GraphOperands(const Batch& words, int64_t n_images, int64_t steps, int64_t width, const T* whole, const T* local,
-                const GraphParameters<const T>& parameters, bool brgemm, bool backward)
-      : gemm{brgemm},
-        words(words),
+                const GraphParameters<const T>& parameters, bool backward)
+      : words(words),
         n_images(n_images),
         steps(steps),
         width(width),

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "attended_similarity.h"
@@ -14,6 +15,7 @@
 #include "max_similarity.h"
 #include "ranking.h"
 #include "tile.h"
+#include "tile_product.h"
 
 #if ITM_X86
 #if defined(__clang__)

@@ -1,6 +1,8 @@
 // Every kernel, in order of use; each instruction set compiles this list in a namespace of its own.
 // clang-format off
 #include "vec.inl"
+#include "tile_product.inl"
+#include "tile_product_numbers.inl"
 #include "groups.inl"
 #include "gram_form.inl"
 #include "cross_attention.inl"

@@ -44,8 +44,7 @@ std::tuple<Tensor, Tensor> attended_similarity_cpu(const Tensor& regions, const 
   const Tensor whole_bias = as_contiguous(bias);
   by_type(regions.scalar_type(), [&](auto number) {
     using T = decltype(number);
-    const AttendedOperands<T> operands(images, captions, weight, lambda_softmax,
-                                       gemm_choice(regions.scalar_type()).brgemm, false);
+    const AttendedOperands<T> operands(images, captions, weight, lambda_softmax, false);
     attended_similarity_tiles<T>(operands, whole_bias.const_data_ptr<T>(), similarities.mutable_data_ptr<T>(),
                                  lengths.mutable_data_ptr<T>());
   });
@@ -69,7 +68,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> attended_similarity_backward_cpu(
   const Tensor cotangent = as_contiguous(grad), units = as_contiguous(similarities), norms = as_contiguous(lengths);
   by_type(type, [&](auto number) {
     using T = decltype(number);
-    const AttendedOperands<T> operands(images, captions, weight, lambda_softmax, gemm_choice(type).brgemm, true);
+    const AttendedOperands<T> operands(images, captions, weight, lambda_softmax, true);
     attended_similarity_backward_tiles<T>(
         operands, {cotangent.const_data_ptr<T>(), units.const_data_ptr<T>(), norms.const_data_ptr<T>(),
                    of_regions.mutable_data_ptr<T>(), of_words.mutable_data_ptr<T>(), of_weight.mutable_data_ptr<T>(),

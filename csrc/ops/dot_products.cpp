@@ -23,7 +23,7 @@ Tensor dot_products_cpu(const Tensor& images, const Tensor& captions) {
                  images.scalar_type(), " and ", captions.scalar_type());
   const int64_t n = images.size(0), m = captions.size(0), dim = images.size(1);
   const Tensor sims = empty({n, m}, images.scalar_type());
-  if (images.scalar_type() != ScalarType::Float || !gemm_choice(ScalarType::Float).brgemm || n < kFewRows || dim == 0) {
+  if (images.scalar_type() != ScalarType::Float || n < kFewRows || dim == 0) {
     TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(sims.get(), images.get(), transposed(captions).get()));
     return sims;
   }
@@ -33,7 +33,7 @@ Tensor dot_products_cpu(const Tensor& images, const Tensor& captions) {
   const float* rows = left.const_data_ptr<float>();
   const float* columns = right.const_data_ptr<float>();
   const int64_t row_stride = left.stride(0), column_stride = right.stride(0);
-  const Gemm<float, float> gemm{true};
+  const Gemm<float, float> gemm;
   const double work = double(m) * dim * (n + kMoveWork);
   parallel_workers((m + kGroupColumns - 1) / kGroupColumns, work, [&](auto next) {
     const Buffer<float> panels(kGroupColumns * dim);
@@ -53,7 +53,6 @@ Tensor dot_products_cpu(const Tensor& images, const Tensor& captions) {
                panels + (first - begin) * dim, width, out + top * m + first, m);
         }
     }
-    gemm_release(true, false);
   });
   return sims;
 }

@@ -49,7 +49,6 @@ struct Given {
             local.const_data_ptr<T>(),
             {forms.const_data_ptr<T>(), form_biases.const_data_ptr<T>(), weights.const_data_ptr<T>(),
              biases.const_data_ptr<T>()},
-            gemm_choice(whole.scalar_type()).brgemm,
             backward};
   }
 

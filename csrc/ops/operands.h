@@ -51,21 +51,19 @@ Tensor similarity_forward(const Roles& roles, const Make& make, Shape shape) {
   const auto type = roles.context.vectors.scalar_type();
   Tensor scores = empty(shape, score_type(type));
   if (scores.numel() == 0) return scores;
-  auto run = [&](auto in, auto op, auto accumulator, bool brgemm) {
+  auto run = [&](auto in, auto op, auto accumulator) {
     using T = decltype(accumulator);
-    score_forward<decltype(in), decltype(op), T>(roles.context, roles.query, make(T()), brgemm,
-                                                 scores.mutable_data_ptr<T>(), roles.context_stride,
-                                                 roles.query_stride);
+    score_forward<decltype(in), decltype(op), T>(roles.context, roles.query, make(T()), scores.mutable_data_ptr<T>(),
+                                                 roles.context_stride, roles.query_stride);
   };
-  const bool brgemm = gemm_choice(ScalarType::Float).brgemm;
-  if (type == ScalarType::Double) run(double(), double(), double(), false);
-  if (type == ScalarType::Float) run(float(), float(), float(), brgemm);
-  if (type == ScalarType::Half) run(Half(), float(), float(), brgemm);
+  if (type == ScalarType::Double) run(double(), double(), double());
+  if (type == ScalarType::Float) run(float(), float(), float());
+  if (type == ScalarType::Half) run(Half(), float(), float());
   if (type == ScalarType::BFloat16) {
-    if (gemm_choice(ScalarType::BFloat16).brgemm)
-      run(BFloat16(), BFloat16(), float(), true);
+    if (gemm_choice(ScalarType::BFloat16).multiplier == Multiplier::kWidened)
+      run(BFloat16(), float(), float());
     else
-      run(BFloat16(), float(), float(), brgemm);
+      run(BFloat16(), BFloat16(), float());
   }
   return scores;
 }
@@ -91,9 +89,9 @@ std::tuple<Tensor, Tensor> similarity_backward(const Tensor& grad, const Tensor&
     using T = decltype(accumulator);
     In* of_regions = need_regions ? grad_regions.mutable_data_ptr<In>() : nullptr;
     In* of_words = need_words ? grad_words.mutable_data_ptr<In>() : nullptr;
-    score_backward<In, T>(roles.context, roles.query, make(T()), gemm_choice(score_type(type)).brgemm,
-                          cotangent.const_data_ptr<T>(), roles.context_stride, roles.query_stride,
-                          regions_query ? of_words : of_regions, regions_query ? of_regions : of_words,
+    score_backward<In, T>(roles.context, roles.query, make(T()), cotangent.const_data_ptr<T>(), roles.context_stride,
+                          roles.query_stride, regions_query ? of_words : of_regions,
+                          regions_query ? of_regions : of_words,
                           grad_parameter != nullptr ? grad_parameter->mutable_data_ptr<T>() : nullptr);
   };
   if (type == ScalarType::Double) run(double(), double());
