@@ -15,16 +15,17 @@ BENCH ?= $(filter-out bench/_%,$(wildcard bench/*.py))
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
+NVCC := $(firstword $(wildcard $(addsuffix /bin/nvcc,$(CUDA_HOME) /usr/local/cuda)) $(shell command -v nvcc))
 SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name '*.cu' -o -name '*.cuh')
 
 FORMATTED := $(SOURCES) $(wildcard tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast build bench lint format sanitize docs lock clean
+.PHONY: help demo test test-fast build wheel bench lint format sanitize docs lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
-	@echo "Targets: demo test test-fast build bench lint format sanitize docs lock clean"
+	@echo "Targets: demo test test-fast build wheel bench lint format sanitize docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
 # Torch comes first and alone: no other package is to come from its index. There, 2.13.0 is 2.13.0+cpu.
@@ -42,11 +43,21 @@ $(VENV)/.requirements: $(VENV)/.demo requirements/dev.txt
 	@touch $@
 
 # -v because pip would hide the line that says what is built, and the compiler's messages.
-$(VENV)/.built: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
-	@echo "Compiling the operators (on two cores two minutes, four with the CUDA kernels)"
-	@$(BIN)/python -m pip install -v --no-build-isolation --no-deps -e . >build.log 2>&1 || { cat build.log; exit 1; }
+define compile
+	@$(1) $(BIN)/python -m pip install -v --no-build-isolation --no-deps -e . >build.log 2>&1 || { cat build.log; exit 1; }
 	@grep -h '^ *itm-fast [0-9]' build.log || true
+endef
+
+$(VENV)/.built: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
+	@echo "Compiling the operators (on two cores about a minute, three with the CUDA kernels)"
+	$(call compile)
 	@touch $@
+
+# A CPU-only torch gets CUDA kernels where they are tested, and nowhere else.
+$(VENV)/.kernels: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
+	@echo "Compiling the operators and the CUDA kernels (on two cores about three minutes; without nvcc one)"
+	$(call compile,ITM_FAST_CUDA=$(or $(ITM_FAST_CUDA),$(if $(NVCC),1,auto)))
+	@touch $(VENV)/.built $@
 
 build: $(VENV)/.built
 
@@ -57,10 +68,10 @@ demo: build
 # all tests: their bytecode is kept.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(if $(filter-out 0,$(TEST_JOBS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest -n $(TEST_JOBS) --no-loadscope-reorder
 
-test: build $(VENV)/.requirements
+test: $(VENV)/.kernels $(VENV)/.requirements
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-fast: build $(VENV)/.requirements
+test-fast: $(VENV)/.kernels $(VENV)/.requirements
 	$(PYTEST) -m "not emulated and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)
 
 bench: build $(VENV)/.requirements
@@ -77,6 +88,15 @@ format: $(VENV)/.requirements
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(FORMATTED)
+
+# One for this Python, with CPU operators and CUDA kernels, for every torch from 2.11 on; checked as an index checks it.
+wheel: $(VENV)/.demo
+	$(PIP) install -r requirements/wheel.txt
+	rm -rf dist build/lib*
+	ITM_FAST_CUDA=$(or $(ITM_FAST_CUDA),$(if $(NVCC),1,auto)) $(BIN)/python -m pip wheel -q --no-build-isolation --no-deps -w dist .
+	$(BIN)/twine check --strict dist/*.whl
+	$(BIN)/check-wheel-contents dist/*.whl
+	$(BIN)/auditwheel show dist/*.whl
 
 sanitize: $(VENV)/.requirements
 	VENV=$(VENV) scripts/sanitize.sh $(PYTEST_ARGS)
@@ -96,5 +116,5 @@ lock:
 	  > requirements/dev.txt.new && mv requirements/dev.txt.new requirements/dev.txt
 
 clean:
-	rm -rf build dist *.egg-info build.log itm_fast/*.so $(VENV)/.built
+	rm -rf build dist *.egg-info build.log itm_fast/*.so $(VENV)/.built $(VENV)/.kernels
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

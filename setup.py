@@ -19,6 +19,7 @@ import setuptools
 from setuptools import setup
 
 ROOT = Path(__file__).resolve().parent
+FACTS = ROOT / "build" / "facts" / "build_facts.h"  # a file, not flags: a change compiles two files, not all of them
 MIN_SETUPTOOLS = 77  # which knows pyproject.toml's licence; also in its [build-system]
 MIN_TORCH = (2, 11)
 TORCH_LIBRARIES = ["c10", "torch_cpu"]  # libtorch_python isn't part of the stable ABI
@@ -61,6 +62,9 @@ def find_compiler() -> str:
     if command is None:
         stop(f"no C++ compiler found (tried {', '.join(candidates)}). Install g++ >= 10 or clang++ >= 12, or set CXX.")
     os.environ["CXX"] = command
+    if shutil.which("ccache") and not os.environ.get("CCACHE_DISABLE") and "ccache" not in command:
+        os.environ["CXX"] = f"ccache {command}"
+        os.environ["TORCH_DONT_CHECK_COMPILER_ABI"] = "1"  # torch would look for a program of that name
     shown = subprocess.run([*shlex.split(command), "--version"], capture_output=True, text=True, check=False).stdout
     name = "clang++" if "clang" in shown else "g++"
     numbers = re.findall(r"\d+\.\d+(?:\.\d+)?", shown.partition("\n")[0])
@@ -102,7 +106,7 @@ def default_jobs() -> int:
 
 
 def cuda_request() -> str:
-    """Whether the CUDA kernels are wanted: "auto" (where nvcc is found), "1" or "0"."""
+    """Whether the CUDA kernels are wanted: "auto" (for a CUDA build of torch, where nvcc is found), "1" or "0"."""
     request = os.environ.get("ITM_FAST_CUDA") or ("1" if os.environ.get("FORCE_CUDA") == "1" else "auto")
     if request not in ("auto", "0", "1"):
         stop(f"ITM_FAST_CUDA is {request!r}. Use auto, 1 (fail without the CUDA kernels) or 0 (never build them).")
@@ -125,8 +129,11 @@ def find_cuda() -> tuple[Path | None, str]:
 
 def usable_cuda(torch) -> tuple[Path | None, str, str]:
     """Folder and version of a toolkit that can build the kernels for this torch, or None and why not."""
+    of_torch = getattr(getattr(torch, "version", None), "cuda", None)  # None: a CPU-only torch
     if cuda_request() == "0":
         return None, "", "ITM_FAST_CUDA is 0"
+    if cuda_request() == "auto" and of_torch is None:
+        return None, "", f"torch {torch.__version__} is a CPU-only build; ITM_FAST_CUDA=1 builds them all the same"
     home, reason = find_cuda()
     if home is None:
         return None, "", reason
@@ -137,7 +144,6 @@ def usable_cuda(torch) -> tuple[Path | None, str, str]:
     number = f"{release[1]}.{release[2]}"
     if (int(release[1]), int(release[2])) < MIN_NVCC:
         return None, "", f"nvcc {number} in {home} is too old, C++20 needs {'.'.join(map(str, MIN_NVCC))}"
-    of_torch = getattr(getattr(torch, "version", None), "cuda", None)  # None: a CPU-only torch
     if of_torch is not None and of_torch.split(".")[0] != release[1]:
         return None, "", f"nvcc {number} in {home} does not fit torch {torch.__version__} of CUDA {of_torch}"
     return home, number, ""
@@ -174,19 +180,26 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     architectures = cuda_architectures(torch, home)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
-    facts = [f'-DITM_FAST_NVCC="{number}"', f'-DITM_FAST_CUDA_ARCHITECTURES="{architectures}"']
     nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
         [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
-        extra_compile_args={"cxx": [*flags, *facts], "nvcc": nvcc},
+        extra_compile_args={"cxx": flags, "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
-        extra_link_args=["-ldl", "-lrt", "-lpthread"],
+        extra_link_args=["-s", "-ldl", "-lrt", "-lpthread"],
         libraries=[],
     )
-    extension.include_dirs = [str(ROOT / "csrc"), str(home / "include")]
+    extension.include_dirs = [str(ROOT / "csrc"), str(FACTS.parent), str(home / "include")]
     extension.libraries = TORCH_LIBRARIES
     return extension
+
+
+def write_facts(**facts: str) -> None:
+    """What the libraries say of themselves, as string macros; the file stays as it is where nothing has changed."""
+    text = "".join(f'#define ITM_FAST_{name} "{value}"\n' for name, value in facts.items())
+    FACTS.parent.mkdir(parents=True, exist_ok=True)
+    if not FACTS.is_file() or FACTS.read_text(encoding="utf-8") != text:
+        FACTS.write_text(text, encoding="utf-8")
 
 
 def forget_stale_kernels(folder: str) -> None:
@@ -217,12 +230,12 @@ def extensions() -> dict:
     flags += [f"-ffile-prefix-map={ROOT}/="]
     flags += [f"-DTORCH_TARGET_VERSION=0x{MIN_TORCH[0]:02x}{MIN_TORCH[1]:02x}000000000000"]  # of the stable ABI
     flags += [word for path in include_paths() for word in ("-isystem", path)]
-    link_flags: list[str] = []
+    link_flags = ["-s"]  # nobody needs the symbols of what is hidden
     if os.environ.get("ITM_FAST_SANITIZE") == "1":  # see scripts/sanitize.sh
         sanitize = ["-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"]
         # Python's own -fwrapv would make signed overflow legal, and so unreported.
         flags += [*sanitize, "-fno-wrapv", "-fno-omit-frame-pointer", "-O1", "-g"]
-        link_flags += sanitize
+        link_flags = sanitize
 
     cuda = [] if cuda_home is None else [cuda_extension(torch, cuda_home, nvcc_number, flags)]
     architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
@@ -232,16 +245,22 @@ def extensions() -> dict:
     cpu = CppExtension(
         "itm_fast._C",
         sources,
-        define_macros=[
-            ("ITM_FAST_VERSION", f'"{version()}"'),
-            ("ITM_FAST_BUILD_TORCH", f'"{torch.__version__}"'),
-            ("ITM_FAST_NO_CUDA", f'"{no_cuda}"'),
-        ],
         extra_compile_args=flags,
         extra_link_args=[*link_flags, "-ldl"],
     )
-    cpu.include_dirs = [str(ROOT / "csrc")]  # torch's come by -isystem above: warnings are for our own files
+    cpu.include_dirs = [
+        str(ROOT / "csrc"),
+        str(FACTS.parent),
+    ]  # torch's come by -isystem above: warnings are for our own files
     cpu.libraries = TORCH_LIBRARIES
+
+    write_facts(
+        VERSION=version(),
+        BUILD_TORCH=torch.__version__,
+        NO_CUDA=no_cuda,
+        NVCC=nvcc_number,
+        CUDA_ARCHITECTURES=architectures or "",
+    )
 
     class Build(BuildExtension):
         def finalize_options(self) -> None:

@@ -4,13 +4,11 @@
 #include "cpu/isa.h"
 #include "host/bindings.h"
 
-#ifndef ITM_FAST_VERSION
+#if __has_include("build_facts.h")
+#include "build_facts.h"  // written by setup.py
+#else
 #define ITM_FAST_VERSION "unknown"
-#endif
-#ifndef ITM_FAST_NO_CUDA
 #define ITM_FAST_NO_CUDA ""
-#endif
-#ifndef ITM_FAST_BUILD_TORCH
 #define ITM_FAST_BUILD_TORCH "unknown"
 #endif
 

@@ -3,10 +3,10 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#ifndef ITM_FAST_NVCC
+#if __has_include("build_facts.h")
+#include "build_facts.h"  // written by setup.py
+#else
 #define ITM_FAST_NVCC "unknown"
-#endif
-#ifndef ITM_FAST_CUDA_ARCHITECTURES
 #define ITM_FAST_CUDA_ARCHITECTURES "unknown"
 #endif
 

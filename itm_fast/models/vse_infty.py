@@ -41,7 +41,7 @@ class VSEInftyConfig(TextConfig):
     backbone_source: BackboneSource = "detector"
     """Pretrained CNN: of a region "detector", of hashtags ("wsl"), or of ImageNet (ResNet-101 unless it says else)."""
     backbone_path: str = ""
-    """File of its weights; "" takes those of ImageNet from torchvision."""
+    """File of its weights; "" takes torchvision's of ImageNet, downloaded once."""
     input_scale_factor: float = 1.0
     """Side of the images, in units of 256 pixels."""
     embedding_warmup_epochs: int = 2

@@ -28,7 +28,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 def test_runs_and_writes_its_figures(script, tmp_path):
     output = tmp_path / "run.json"
     n_threads = "2" if script == "small_batches" else "1"
-    command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "2", "--threads", n_threads]
+    command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "1", "--threads", n_threads]
     command += ["--json", str(output)]
     result = subprocess.run(
         [*command, "--label", "tiny"], capture_output=True, text=True, check=False, timeout=HANG_SECONDS

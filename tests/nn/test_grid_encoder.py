@@ -2,14 +2,13 @@
 
 import dataclasses
 import os
-import sys
+from urllib.error import URLError
 
 import pytest
 import torch
 from torch.nn import functional
 
 from itm_fast.errors import DataError
-from itm_fast.nn.encoders import grid
 from itm_fast.nn.encoders.grid import BACKBONES, GridEncoder, ResNet, load_backbone
 
 TINY = {"blocks": (1, 2, 1, 1), "width": 4, "group_width": 4}
@@ -98,12 +97,12 @@ def test_beside_torchvision(source):
 @pytest.mark.parametrize("source", BACKBONES)
 def test_torchvision_has_the_names_of_the_weights_and_of_the_tensors(source):
     try:
-        from torchvision.models import get_model, get_weight
+        from torchvision.models import get_model
     except (ImportError, RuntimeError) as error:
         pytest.skip(f"torchvision cannot be imported: {error}")
     backbone = BACKBONES[source]
     networks = {"detector": "resnet101", "wsl": "resnext101_32x8d"}
-    name = networks.get(source) or (get_weight(backbone.weights).name and backbone.weights.split("_Weights")[0].lower())
+    name = networks.get(source) or backbone.weights.partition("-")[0]
     with torch.device("meta"):
         theirs, ours = get_model(name).state_dict(), ResNet(backbone).state_dict()
     shapes = {key: value.shape for key, value in theirs.items() if not key.startswith("fc.")}
@@ -222,29 +221,30 @@ def test_weights_that_are_not_there(tmp_path, monkeypatch):
         load_backbone(ResNet(tiny("wsl")), "wsl", str(tmp_path / "cut.pth"))
     with pytest.raises(ValueError, match=r"'wsl' needs backbone_path, a file of weights \(ig_resnext101_32x8"):
         load_backbone(ResNet(tiny("wsl")), "wsl")
-    monkeypatch.setitem(sys.modules, "torchvision.models", None)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match=r"'imagenet' without backbone_path needs torchvision: pip install 'itm-fast"):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+
+    def no_network(address, *_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    with pytest.raises(
+        FileNotFoundError, match=r"resnet101-63fe2227\.pth could not be had .*no route.*hub/checkpoints"
+    ):
         load_backbone(ResNet(tiny("imagenet")), "imagenet")
 
 
-def test_imagenet_weights_come_from_torchvision_safely(monkeypatch):
-    state, asked = made(tiny("imagenet")).state_dict(), {}
+def test_imagenet_weights_are_downloaded_once_and_checked(monkeypatch, tmp_path):
+    state = made(tiny("imagenet")).state_dict()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    asked = []
 
-    class Weights:
-        def get_state_dict(self, **options):
-            asked.update(options)
-            return {**state, "fc.bias": torch.zeros(1000)}
+    def download(address, file, hash_prefix, progress):
+        asked.append((address, hash_prefix))
+        torch.save({**state, "fc.bias": torch.zeros(1000)}, file)
 
-    class Models:
-        get_weight = staticmethod(lambda name: asked.update(name=name) or Weights())
-
-    monkeypatch.setattr(grid.importlib, "import_module", lambda name: Models)
-    resnet = ResNet(tiny("imagenet"))
-    load_backbone(resnet, "imagenet")
-    assert (asked["name"], asked["weights_only"], asked["check_hash"]) == (
-        "ResNet101_Weights.IMAGENET1K_V1",
-        True,
-        True,
-    )
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for _ in range(2):
+        resnet = ResNet(tiny("imagenet"))
+        load_backbone(resnet, "imagenet")
+    assert asked == [("https://download.pytorch.org/models/resnet101-63fe2227.pth", "63fe2227")]
     assert all(torch.equal(value, resnet.state_dict()[key]) for key, value in state.items())

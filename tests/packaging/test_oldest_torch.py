@@ -62,7 +62,7 @@ def built(torch_folder, tmp_path_factory):
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
     standard = re.search(r'flags = \["(-std=[^"]+)"', setup)[1]
     flags = [standard, "-O0", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", f"-I{ROOT / 'csrc'}"]
-    flags += [f"-DTORCH_TARGET_VERSION={MIN_TORCH}", '-DITM_FAST_VERSION="0"', '-DITM_FAST_NO_CUDA=""']
+    flags += [f"-DTORCH_TARGET_VERSION={MIN_TORCH}"]
     flags += ["-DTORCH_EXTENSION_NAME=_C", "-DTORCH_API_INCLUDE_EXTENSION_H"]
     includes = [torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
     flags += [word for path in [*includes, sysconfig.get_path("include")] for word in ("-isystem", str(path))]

@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import setuptools
@@ -164,6 +165,55 @@ def test_an_nvcc_of_another_major_version_than_torchs(machine: Machine):
 def test_without_a_request_the_cpu_operators_are_built_alone(machine: Machine):
     machine.environment["CUDA_HOME"] = "/nowhere"
     assert "no C++ compiler found" in last_line(machine.build())  # so far it went
+
+
+def test_a_cpu_only_torch_gets_no_cuda_kernels_unasked(
+    setup_py: dict, machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    toolkit(machine, "13.0")
+    monkeypatch.setenv("CUDA_HOME", machine.environment["CUDA_HOME"])
+    for name in ("ITM_FAST_CUDA", "FORCE_CUDA"):
+        monkeypatch.delenv(name, raising=False)
+    usable = setup_py["usable_cuda"]
+    cpu_only = SimpleNamespace(__version__="2.13.0+cpu", version=SimpleNamespace(cuda=None))
+    assert usable(cpu_only) == (
+        None,
+        "",
+        "torch 2.13.0+cpu is a CPU-only build; ITM_FAST_CUDA=1 builds them all the same",
+    )
+    with_cuda = SimpleNamespace(__version__="2.13.0+cu130", version=SimpleNamespace(cuda="13.0"))
+    assert usable(with_cuda) == (machine.folder / "cuda", "13.0", "")
+    monkeypatch.setenv("ITM_FAST_CUDA", "1")
+    assert usable(cpu_only) == (machine.folder / "cuda", "13.0", "")
+
+
+def test_ccache_is_used_where_it_is(setup_py: dict, machine: Machine, monkeypatch: pytest.MonkeyPatch):
+    machine.program("c++", "g++ (GCC) 12.2.0")
+    machine.program("ccache", "g++ (GCC) 12.2.0")  # runs what follows it
+    monkeypatch.setenv("PATH", machine.environment["PATH"])
+    monkeypatch.setenv("CCACHE_DISABLE", "")
+    monkeypatch.setenv("TORCH_DONT_CHECK_COMPILER_ABI", "")
+    for given in ("", "ccache c++"):
+        monkeypatch.setenv("CXX", given)
+        setup_py["find_compiler"]()
+        assert os.environ["CXX"] == "ccache c++"
+    monkeypatch.setenv("CXX", "")
+    monkeypatch.setenv("CCACHE_DISABLE", "1")
+    setup_py["find_compiler"]()
+    assert os.environ["CXX"] == "c++"
+
+
+def test_facts_are_written_where_they_have_changed(setup_py: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write = setup_py["write_facts"]
+    path = tmp_path / "facts" / "build_facts.h"
+    monkeypatch.setitem(write.__globals__, "FACTS", path)
+    write(VERSION="1", NO_CUDA="")
+    assert path.read_text() == '#define ITM_FAST_VERSION "1"\n#define ITM_FAST_NO_CUDA ""\n'
+    os.utime(path, (0, 0))
+    write(VERSION="1", NO_CUDA="")
+    assert path.stat().st_mtime == 0
+    write(VERSION="2", NO_CUDA="")
+    assert path.stat().st_mtime > 0
 
 
 def test_unknown_value_of_the_cuda_switch(machine: Machine):

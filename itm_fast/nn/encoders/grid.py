@@ -6,12 +6,12 @@ torchvision's do not, and tests run where torchvision does not. torchvision give
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from itm_fast.errors import DataError
@@ -22,6 +22,7 @@ from itm_fast.shown import named_options
 
 BackboneSource = Literal["detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"]
 PIXELS_PER_CELL = 32
+_PUBLISHED = "https://download.pytorch.org/models/"
 _EXPANSION = 4  # a block's channels per channel of its middle
 _INDEXED = {"base.0": "conv1", "base.1": "bn1", "base.4": "layer1", "base.5": "layer2", "base.6": "layer3"}
 _INDEXED["top.0"] = "layer4"  # the detector's file numbers its layers
@@ -44,7 +45,7 @@ class Backbone:
     group_width: int = 64
     """Channels of a group in the 3 x 3 convolutions of the first stage."""
     weights: str | None = None
-    """torchvision's name of the weights; None: there are none without a file."""
+    """torchvision's file of the weights, whose name ends in the start of its SHA-256; None: none without a file."""
     source: str = ""
     """Where the file comes from, for the message that asks for it."""
 
@@ -69,15 +70,15 @@ BACKBONES: dict[str, Backbone] = {
         group_width=8,
         source="ig_resnext101_32x8, see https://github.com/facebookresearch/WSL-Images",
     ),
-    "imagenet": Backbone((3, 4, 23, 3), has_caffe_strides=True, weights="ResNet101_Weights.IMAGENET1K_V1"),
-    "imagenet_res50": Backbone((3, 4, 6, 3), has_caffe_strides=True, weights="ResNet50_Weights.IMAGENET1K_V1"),
-    "imagenet_res152": Backbone((3, 8, 36, 3), has_caffe_strides=True, weights="ResNet152_Weights.IMAGENET1K_V1"),
+    "imagenet": Backbone((3, 4, 23, 3), has_caffe_strides=True, weights="resnet101-63fe2227.pth"),
+    "imagenet_res50": Backbone((3, 4, 6, 3), has_caffe_strides=True, weights="resnet50-0676ba61.pth"),
+    "imagenet_res152": Backbone((3, 8, 36, 3), has_caffe_strides=True, weights="resnet152-394f9c45.pth"),
     "imagenet_resnext": Backbone(
         (3, 4, 23, 3),
         has_caffe_strides=False,
         groups=32,
         group_width=8,
-        weights="ResNeXt101_32X8D_Weights.IMAGENET1K_V1",
+        weights="resnext101_32x8d-8ba56ff5.pth",
     ),
 }
 
@@ -223,16 +224,15 @@ def load_backbone(resnet: ResNet, backbone_source: BackboneSource, backbone_path
         resnet: The network of `backbone_source`.
         backbone_source: Whose weights.
         backbone_path: File of the weights: of "detector" {"base": ..., "top": ...}, of the others torchvision's names;
-            "" takes those of ImageNet from torchvision, which downloads them once.
+            "" takes torchvision's of ImageNet, which are downloaded once into torch.hub's folder.
 
     Raises:
         ValueError: There are no weights without a file.
-        ImportError: torchvision is needed and is not installed.
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: There is no such file, or torchvision's cannot be had.
         DataError: The file is damaged, asks for more than tensors, or has the weights of another network.
     """
     if not backbone_path:
-        weights = _torchvision_weights(backbone_source)
+        weights = _imagenet_weights(backbone_source)
     elif not Path(backbone_path).is_file():
         raise FileNotFoundError(f"backbone_path {backbone_path}: no such file; expected weights of {backbone_source}")
     else:
@@ -241,25 +241,25 @@ def load_backbone(resnet: ResNet, backbone_source: BackboneSource, backbone_path
         resnet.load_state_dict({key: value for key, value in weights.items() if not key.startswith("fc.")})
     except (RuntimeError, AttributeError) as error:
         raise DataError(
-            f"backbone_path {backbone_path or 'of torchvision'}: not the weights of backbone_source "
+            f"backbone_path {backbone_path or 'of ImageNet'}: not the weights of backbone_source "
             f"{backbone_source!r}: {error}"
         ) from error
 
 
-def _torchvision_weights(source: str) -> Mapping[str, Tensor]:
+def _imagenet_weights(source: str) -> Mapping[str, Tensor]:
     backbone = BACKBONES[source]
     if backbone.weights is None:
         raise ValueError(f"backbone_source {source!r} needs backbone_path, a file of weights ({backbone.source})")
+    address = _PUBLISHED + backbone.weights
     try:
-        models = importlib.import_module("torchvision.models")
-    except (ImportError, RuntimeError) as error:  # built for another torch, it raises RuntimeError
-        raise ImportError(
-            f"backbone_source {source!r} without backbone_path needs torchvision: pip install 'itm-fast[images]' "
-            f"({error})"
+        found: Mapping[str, Tensor] = torch.hub.load_state_dict_from_url(
+            address, map_location="cpu", progress=False, check_hash=True, weights_only=True
+        )
+    except (OSError, RuntimeError) as error:  # no network; a file of another hash
+        raise FileNotFoundError(
+            f"backbone_source {source!r} without backbone_path: {address} could not be had ({error}); put the file into "
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or give it as backbone_path"
         ) from error
-    found: Mapping[str, Tensor] = models.get_weight(backbone.weights).get_state_dict(
-        progress=False, check_hash=True, weights_only=True, map_location="cpu"
-    )
     return found
 
 
