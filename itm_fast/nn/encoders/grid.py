@@ -257,8 +257,8 @@ def _imagenet_weights(source: str) -> Mapping[str, Tensor]:
         )
     except (OSError, RuntimeError) as error:  # no network; a file of another hash
         raise FileNotFoundError(
-            f"backbone_source {source!r} without backbone_path: {address} could not be had ({error}); put the file into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or give it as backbone_path"
+            f"backbone_source {source!r} without backbone_path: {address} could not be had ({error}); put the file "
+            f"into {Path(torch.hub.get_dir()) / 'checkpoints'}, or give it as backbone_path"
         ) from error
     return found
 
