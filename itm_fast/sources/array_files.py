@@ -208,8 +208,8 @@ def _text(path: Path) -> npt.NDArray[np.generic]:
     if not n_rows:
         raise DataError(f"{path}: holds no numbers, expected a row of them a line, as np.savetxt writes it")
     # A number that is cut short may still be one; where np.savetxt wrote the file, its width tells.
-    if not line.endswith(b"\n") and _SAVED.fullmatch(line.split()[0]) and not _SAVED.fullmatch(line.split()[-1]):
-        raise DataError(f"{path}:{number}: cut short, in its last number {line.split()[-1].decode('ascii', 'replace')}")
+    if cells and not line.endswith(b"\n") and _SAVED.fullmatch(cells[0]) and not _SAVED.fullmatch(cells[-1]):
+        raise DataError(f"{path}:{number}: cut short, in its last number {cells[-1].decode('ascii', 'replace')}")
     array = np.frombuffer(numbers).reshape(n_rows, width)
     return array if width > 1 else (array[:, 0].astype(np.int64) if whole else array[:, 0])
 

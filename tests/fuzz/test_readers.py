@@ -147,6 +147,12 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
+def webp_named(content, width, height):
+    """A lossy WebP file that names another size."""
+    assert content[12:16] == b"VP8 "
+    return content[:26] + struct.pack("<HH", width, height) + content[30:]
+
+
 NUMBERS = bytes(96)
 TOO_MANY = "{'descr': '<f4', 'fortran_order': False, 'shape': (9223372036854775808, 3, 4)}"
 TRUE_SIZE = "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2, True)}"
@@ -209,6 +215,12 @@ FOUND = {
         {"p.png": CASES["image RGB PNG"].files()["p.png"].replace(b"IDAT", b"\x7f\xff\xff\xffzTXt", 1)},
         "no image that can be read",
     ),
+    "a WebP of 46 million pixels in a few bytes": (
+        "image RGB WEBP",
+        {"p.webp": webp_named(CASES["image RGB WEBP"].files()["p.webp"], 15116, 3072)},
+        "15116 x 3072 pixels in",
+    ),
+    "a text of numbers that ends in a blank": ("array of .txt", {"a.txt": b"0 1 2\n3,4,5\n\t"}, None),
     "a picture of two colours and no bytes": ("image RGB PNG", {"p.png": png_of(9000, 9000)}, "too few for a picture"),
 }
 

@@ -37,18 +37,37 @@ def read_image(path: Path) -> Tensor:
     library = pillow()
     try:
         content = path.read_bytes()  # of a file, unlike of bytes, Pillow would take memory for any length it names
+        _check_size(library, *_webp_size(content), len(content))  # libwebp takes a canvas of it when it is opened
         with library.open(io.BytesIO(content), formats=_FORMATS) as image:
-            most = library.MAX_IMAGE_PIXELS
-            n_pixels, n_bytes = image.width * image.height, len(content)
-            if most is not None and n_pixels > most:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {most}")
-            if n_pixels > max(_PLAUSIBLE[0], _PLAUSIBLE[1] * n_bytes):
-                raise ValueError(f"{image.width} x {image.height} pixels in {n_bytes} bytes, too few for a picture")
+            _check_size(library, image.width, image.height, len(content))
             pixels = np.array(_as_rgb(image))
     except Exception as error:  # decoders raise nearly every kind of exception
         reason = str(error).partition(" <_io.BytesIO")[0]
         raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def _check_size(library: ModuleType, width: int, height: int, n_bytes: int) -> None:
+    most, n_pixels = library.MAX_IMAGE_PIXELS, width * height
+    if most is not None and n_pixels > most:
+        raise ValueError(f"{width} x {height} pixels, more than {most}")
+    if n_pixels > max(_PLAUSIBLE[0], _PLAUSIBLE[1] * n_bytes):
+        raise ValueError(f"{width} x {height} pixels in {n_bytes} bytes, too few for a picture")
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """Width and height that a WebP file's first chunk names (RFC 9649); (0, 0): it is none, or names none."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
+        return 0, 0
+    kind, body = content[12:16], content[20:30]
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    return 0, 0
 
 
 def pillow() -> ModuleType:

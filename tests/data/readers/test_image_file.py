@@ -1,11 +1,12 @@
 """Image files of every kind as red, green and blue: the right pixels worked out by hand, the rest refused by name."""
 
+import io
 import warnings
 
 import numpy as np
 import pytest
 
-from itm_fast.data.readers.image_file import read_image
+from itm_fast.data.readers.image_file import _webp_size, read_image
 from itm_fast.errors import DataError
 
 Image = pytest.importorskip("PIL.Image")
@@ -123,3 +124,12 @@ def test_too_large_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
     with pytest.raises(DataError, match=r"a\.png"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"exif": b"Exif\0\0abc"}], ids=["VP8", "VP8L", "VP8X"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (5000, 7)])
+def test_the_size_of_a_webp_is_known_before_it_is_opened(size, options):
+    file = io.BytesIO()
+    Image.new("RGB", size).save(file, "WEBP", **options)
+    assert _webp_size(file.getvalue()) == size
+    assert _webp_size(file.getvalue()[:20]) == _webp_size(b"") == (0, 0)
