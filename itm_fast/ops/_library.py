@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+_DRIVERS = {"12": 525, "13": 580}  # the oldest that runs what an nvcc of this line has compiled
+
 # Why CUDA tensors are refused; None: the kernels are loaded. Set by `load`.
 no_cuda: str | None = "the operators are not loaded"
 
@@ -78,7 +80,9 @@ def build_info() -> dict[str, Any]:
     reason = no_cuda
     if reason is None:
         cuda = importlib.import_module("itm_fast._cuda")
-        reason = f"nvcc {cuda.nvcc}, architectures {cuda.architectures}"
+        driver = _DRIVERS.get(cuda.nvcc.partition(".")[0])
+        needs = f"driver {driver} or newer, " if driver else ""
+        reason = f"nvcc {cuda.nvcc}, {needs}architectures {cuda.architectures}"
     return {
         **info,
         "torch": str(torch.__version__),

@@ -5,7 +5,9 @@ import importlib
 import importlib.machinery
 import re
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulated_operators
 import pytest
@@ -70,6 +72,17 @@ def test_build_info():
     assert isinstance(info["cpu_features"], list)
     assert isinstance(info["cuda_kernels"], bool)
     assert info["cuda_reason"]
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "said"),
+    [("12.8", "nvcc 12.8, driver 525 or newer, arch"), ("13.0", "driver 580 or newer"), ("14.1", "nvcc 14.1, arch")],
+)
+def test_the_driver_that_kernels_need_is_said(nvcc: str, said: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "itm_fast._cuda", SimpleNamespace(nvcc=nvcc, architectures="8.0"))
+    _library.load()
+    monkeypatch.setattr(_library, "no_cuda", None)
+    assert said in _library.build_info()["cuda_reason"]
 
 
 def test_cuda_kernels_load_without_a_device():
