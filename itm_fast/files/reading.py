@@ -10,7 +10,8 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,7 +104,8 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
         file.seek(0)
         _check_header(file, path.stat().st_size, f"{path}")
     try:
-        array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        with _old_headers():
+            array: npt.NDArray[np.generic] = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except _NUMPY_ERRORS as error:
         raise DataError(f"{path}: not a plain .npy array, or cut short (pickles are never read): {error}") from error
     _check_letters(array, f"{path}")
@@ -130,7 +132,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
                     )
                 with archive.open(entry) as file:
                     _check_header(file, entry.file_size, name)
-        with np.load(path, allow_pickle=False) as archived:
+        with _old_headers(), np.load(path, allow_pickle=False) as archived:
             arrays: dict[str, npt.NDArray[np.generic]] = {name: archived[name] for name in archived.files}
     except DataError:
         raise
@@ -139,6 +141,14 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     for name, array in arrays.items():
         _check_letters(array, f"{path}: {name}")
     return arrays
+
+
+@contextmanager
+def _old_headers() -> Iterator[None]:
+    """Without NumPy's advice to save what Python 2 wrote once more; it is read all the same."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading `.npy` or `.npz` file required", UserWarning)
+        yield
 
 
 def _check_letters(array: npt.NDArray[np.generic], name: str) -> None:

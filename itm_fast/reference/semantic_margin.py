@@ -65,8 +65,8 @@ def semantic_margin_loss(
     of_l = margin(phi.diagonal() - (phi[l, own] if t2i_margin == "column" else phi[own, l]))
     if variant == "released":
         # Margins swapped and of the negative's row, both negatives along rows, a clamp whose gradient passes at 0.
-        i2t = (sims[own, m] - positive + of_l[m]).clamp(min=0) * ((m >= 0) & (l[m] >= 0))
-        t2i = (sims[own, l] - positive[l] + of_m[l]).clamp(min=0) * ((l >= 0) & (m[l] >= 0))
+        i2t = _hinge(sims[own, m] - positive + of_l[m]) * ((m >= 0) & (l[m] >= 0))
+        t2i = _hinge(sims[own, l] - positive[l] + of_m[l]) * ((l >= 0) & (m[l] >= 0))
     else:
         if variant == "literal":
             of_m, of_l = of_l, of_m
@@ -75,6 +75,11 @@ def semantic_margin_loss(
         t2i = (of_l + sims[l, own] - positive).relu() * has_l
     loss = (i2t + t2i).sum()
     return loss / n if reduction == "mean" and n > 0 else loss
+
+
+def _hinge(violations: Tensor) -> Tensor:
+    """What ``clamp(min=0)`` was when the code was released: its gradient passes at 0, which ends with torch 2.14."""
+    return torch.where(violations >= 0, violations, 0)
 
 
 def _allowed(n: int, image_ids: Tensor | None, device: torch.device) -> Tensor:

@@ -137,7 +137,7 @@ class _State:
         try:
             rows = {kind: int(found["rows"][kind]) for kind in self.rows}
             then, sizes = dict(found["conditions"]), found["sizes"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # int(Infinity)
             raise DataError(f"{path}: not written by itm-fast embed: {error}; replace it with --restart") from error
         self.is_complete = path.name == CARD
         if not any(rows.values()):  # nothing to lose

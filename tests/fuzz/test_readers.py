@@ -220,6 +220,16 @@ FOUND = {
         {"p.webp": webp_named(CASES["image RGB WEBP"].files()["p.webp"], 15116, 3072)},
         "15116 x 3072 pixels in",
     ),
+    "more rows than there are numbers for": (
+        "progress of embeddings",
+        {"progress.json": b'{"rows": {"images": Infinity, "captions": 3}, "conditions": {"model": "m"}, "sizes": "s"}'},
+        "not written by itm-fast embed",
+    ),
+    "a header of Python 2": (
+        "array of .npy",
+        {"a.npy": npy_of("{'descr': '<f8', 'fortran_order': False, 'shape': (2L, 3L), }", np.arange(6.0).tobytes())},
+        None,
+    ),
     "a text of numbers that ends in a blank": ("array of .txt", {"a.txt": b"0 1 2\n3,4,5\n\t"}, None),
     "a picture of two colours and no bytes": ("image RGB PNG", {"p.png": png_of(9000, 9000)}, "too few for a picture"),
 }
