@@ -4,6 +4,7 @@ Ours and oneDNN's multiply one tile a thread, as the operators do; torch and num
 product. The peak is that of multiply-adds alone, measured by a program that is compiled here (CXX, or c++).
 """
 
+import json
 import math
 import os
 import shlex
@@ -20,7 +21,7 @@ from itm_fast.cli.console import print_table
 
 SHAPES = ((36, 64, 128), (36, 256, 1024), (72, 64, 1024), (144, 256, 128), (144, 512, 256), (144, 256, 1024))
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
-MULTIPLY_ADDS = 60_000_000  # in a timed call
+MULTIPLY_ADDS = 600_000_000  # in a timed call: what is packed and allocated before is not to be seen
 PEAK = Path(__file__).parent / "fma_peak.cpp"
 
 
@@ -69,43 +70,66 @@ def available(dtype):
     return kinds
 
 
-def tile(dtype, shape, n_threads, rounds):
+def tile(dtype, shape, n_threads, rounds, multiply_adds):
     """GFLOP/s of every kind for one shape."""
     m, n, k = shape
     rows, columns = torch.randn(m, k, dtype=torch.float64).to(dtype), torch.randn(n, k, dtype=torch.float64).to(dtype)
     tall = torch.cat([rows] * n_threads)
-    repeats = math.ceil(MULTIPLY_ADDS / (m * n * k))
+    repeats = math.ceil(multiply_adds / (m * n * k))
     calls = {name: multiplied_by(kind, rows, columns, repeats) for kind, name in available(dtype).items()}
     out = torch.empty(len(tall), n, dtype=dtype)
     calls["torch mm"] = repeated(lambda: torch.mm(tall, columns.T, out=out), repeats)
-    if dtype != torch.bfloat16:
-        left, right, product = tall.numpy(), columns.numpy().T, out.numpy()
-        calls["numpy"] = repeated(lambda: left.dot(right, out=product), repeats)
     flops = 2.0 * m * n * k * repeats * n_threads
-    return {name: flops / (ms * 1e6) for name, ms in timed(calls, rounds).items()}
+    ms = timed(calls, rounds)
+    if dtype != torch.bfloat16:  # by itself: its threads go on waiting at full speed where the next call would run
+        left, right, product = tall.numpy(), columns.numpy().T, out.numpy()
+        ms |= timed({"numpy": repeated(lambda: left.dot(right, out=product), repeats)}, rounds)
+    return {name: flops / (one * 1e6) for name, one in ms.items()}
+
+
+def with_threads(args):
+    """The tables of one number of threads."""
+    cases, peak = [], peaks(args.threads)
+    for dtype in DTYPES:
+        rates = {shape: tile(dtype, shape, args.threads, args.rounds, MULTIPLY_ADDS * args.scale) for shape in SHAPES}
+        names = list(dict.fromkeys(name for found in rates.values() for name in found))
+        title = f"{str(dtype).removeprefix('torch.')}, threads: {args.threads}"
+        rows = [
+            [" x ".join(map(str, shape)), *(f"{found[name]:.1f}" for name in names)] for shape, found in rates.items()
+        ]
+        most = f"multiply-adds alone {peak[dtype]:.1f}" if dtype in peak else "no multiply-adds of its own"
+        print_table(["rows x columns x K", *names], rows, f"{title}, GFLOP/s; {most}")
+        shown = {" x ".join(map(str, shape)): found for shape, found in rates.items()}
+        cases.append({"title": title, "gflops": shown, "peak": peak.get(dtype), "milliseconds": {}})
+    print(f"{machine()}; medians; numpy apart from the others, which took turns\n", flush=True)
+    return cases
 
 
 def main(argv=None):
-    args = arguments(argv, __doc__)
+    args = arguments(
+        argv, __doc__, lambda parser: parser.add_argument("--only", action="store_true", help="no 1 thread")
+    )
+    if args.only:
+        return finish(args, with_threads(args))
     cases = []
-    for n_threads in sorted({1, args.threads}):
-        torch.set_num_threads(n_threads)
-        peak = peaks(n_threads)
-        for dtype in DTYPES:
-            rates = {shape: tile(dtype, shape, n_threads, args.rounds) for shape in SHAPES}
-            names = list(dict.fromkeys(name for found in rates.values() for name in found))
-            name = str(dtype).removeprefix("torch.")
-            rows = [
-                [" x ".join(map(str, shape)), *(f"{found[name]:.1f}" for name in names)]
-                for shape, found in rates.items()
+    for n_threads in sorted({1, args.threads}):  # each in a process of its own: numpy's threads are chosen at its start
+        with tempfile.TemporaryDirectory() as folder:
+            output = Path(folder) / "cases.json"
+            given = [
+                "--only",
+                "--threads",
+                str(n_threads),
+                "--rounds",
+                str(args.rounds),
+                "--scale",
+                str(args.scale),
+                "--json",
+                str(output),
             ]
-            most = f"multiply-adds alone {peak[dtype]:.1f}" if dtype in peak else "no multiply-adds of its own"
-            print_table(["rows x columns x K", *names], rows, f"{name}, GFLOP/s, threads: {n_threads}; {most}")
-            shown = {f"{shape}": found for shape, found in rates.items()}
-            cases.append({"title": f"{name}, threads: {n_threads}", "gflops": shown, "peak": peak.get(dtype)})
-            print()
-    print(f"{machine()}; medians, interleaved; numpy's threads are OPENBLAS_NUM_THREADS or OMP_NUM_THREADS")
-    return finish(args, [{**case, "milliseconds": {}} for case in cases])
+            threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(n_threads))
+            subprocess.run([sys.executable, __file__, *given], env={**os.environ, **threads}, check=True)
+            cases += json.loads(output.read_text(encoding="utf-8"))["cases"]
+    return finish(args, cases)
 
 
 if __name__ == "__main__":

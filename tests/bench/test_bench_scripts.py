@@ -44,6 +44,18 @@ def test_runs_and_writes_its_figures(script, tmp_path):
         assert "faster than tiny" in again.stdout
 
 
+def test_tile_products_of_every_kind(tmp_path):
+    output = tmp_path / "run.json"
+    command = [sys.executable, str(BENCH / "gemm.py"), "--only", "--threads", "1", "--scale", "0.02", "--rounds", "1"]
+    command += ["--json", str(output)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert result.returncode == 0, result.stderr
+    cases = json.loads(output.read_text(encoding="utf-8"))["cases"]
+    assert [case["title"].partition(",")[0] for case in cases] == ["float32", "float64", "bfloat16"]
+    assert all(min(found.values()) > 0 for case in cases for found in case["gflops"].values())
+    assert cases[0]["peak"] > 0
+
+
 def test_the_experiment_on_little_data(tmp_path):
     output = tmp_path / "run.json"
     small = {"n-train": 30, "n-test": 6, "dim": 8, "embed-size": 8, "num-epochs": 1, "batch-size": 5, "seeds": 2}
