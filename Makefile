@@ -2,6 +2,7 @@
 #   make demo     a small data set, training, evaluation, a page of results (no data is downloaded)
 #   make test     the tests
 #   make test-fast  some minutes' worth of them: no emulated kernels, learning, benches, browser, nor what is marked slow
+#   make wheel    one file for every torch from 2.11 on, in dist/
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
 # TORCH_INDEX=https://download.pytorch.org/whl/cu130 (where torch comes from: without a GPU its CPU wheels, else PyPI),
 # TEST_JOBS=4 (processes of the tests, one thread each; 0: one process with all threads), PYTEST_ARGS="-k recall".

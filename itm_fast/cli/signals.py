@@ -46,6 +46,8 @@ def signals_unwind() -> Iterator[None]:
     def on_second(number: int, frame: FrameType | None) -> None:
         _handle(handled, signal.SIG_DFL)
 
+    is_armed = False
+
     def on_swallowed(unraisable: sys.UnraisableHookArgs) -> None:
         # Python lets nothing be raised by some of its calls, a weak reference's say, of which an import makes many.
         swallowed = unraisable.exc_value
@@ -59,6 +61,8 @@ def signals_unwind() -> Iterator[None]:
             else:
                 on_first(swallowed.number, frame)
 
+        nonlocal is_armed
+        is_armed = True
         _handle(handled, on_first)
         signal.signal(signal.SIGALRM, on_alarm)
         signal.setitimer(signal.ITIMER_REAL, _AGAIN)
@@ -69,6 +73,8 @@ def signals_unwind() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = say
+        if is_armed:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # the command has ended before it came again
         if any(signal.getsignal(number) is on_first for number in handled):
             _handle(handled, signal.SIG_DFL)
 

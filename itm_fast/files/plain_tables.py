@@ -32,7 +32,7 @@ class PlainTable:
     Attributes:
         columns: (group, name) of each column; group "" stands alone.
         rows: values, as many as there are columns; None where there is no figure.
-        digits: decimals of floats in LaTeX; CSV and JSON hold them whole.
+        digits: decimals of floats in LaTeX, of all columns or one a column; CSV and JSON hold them whole.
 
     Raises:
         ValueError: a row is longer or shorter than the columns.
@@ -45,7 +45,7 @@ class PlainTable:
 
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[Value, ...], ...]
-    digits: int = 1
+    digits: int | tuple[int, ...] = 1
 
     def __post_init__(self) -> None:
         """Check that the rows fit."""
@@ -77,13 +77,13 @@ class PlainTable:
         Args:
             rivals: one a row: the largest figure of each column is bold among rows of the same; () has none bold.
         """
-        cells = [[self._cell(value) for value in row] for row in self.rows]
+        cells = [[self._cell(value, column) for column, value in enumerate(row)] for row in self.rows]
         for rival in dict.fromkeys(rivals):
             mine = [number for number, one in enumerate(rivals) if one == rival]
             for column in range(1, len(self.columns)):
                 values = [self.rows[number][column] for number in mine]
                 figures = [value for value in values if isinstance(value, float) and math.isfinite(value)]
-                best = self._cell(max(figures, default=None))
+                best = self._cell(max(figures, default=None), column)
                 for number in mine:
                     if len(mine) > 1 and figures and cells[number][column] == best:
                         cells[number][column] = f"\\textbf{{{best}}}"
@@ -113,10 +113,11 @@ class PlainTable:
             first = last + 1
         return [_line(cells), " ".join(rules)] if rules else []
 
-    def _cell(self, value: Value) -> str:
+    def _cell(self, value: Value, column: int) -> str:
         if value is None or (isinstance(value, float) and not math.isfinite(value)):
             return _NONE
-        return f"{value:.{self.digits}f}" if isinstance(value, float) else escaped(str(value))
+        digits = self.digits if isinstance(self.digits, int) else self.digits[column]
+        return f"{value:.{digits}f}" if isinstance(value, float) else escaped(str(value))
 
 
 def escaped(text: str) -> str:

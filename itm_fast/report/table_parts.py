@@ -77,7 +77,8 @@ class Table:
                 columns.append((group, f"{name}, detail"))
             for cell, made in zip(cells, values, strict=True):
                 made += [_number(cell.text), cell.detail or None] if detailed else [_number(cell.text)]
-        return PlainTable(tuple(columns), tuple(map(tuple, values)))
+        digits = tuple(max(map(_decimals, column)) for column in zip(*values, strict=True)) if values else 1
+        return PlainTable(tuple(columns), tuple(map(tuple, values)), digits)
 
 
 def _number(text: str) -> Value:
@@ -89,6 +90,11 @@ def _number(text: str) -> Value:
         return float(figure) if "." in figure else int(figure)
     except ValueError:
         return text
+
+
+def _decimals(value: Value) -> int:
+    """How many decimals a cell shows."""
+    return len(str(value).partition(".")[2]) if isinstance(value, float) else 0
 
 
 def with_interval(value: object, values: Floats | None, groups: Integers) -> Cell:

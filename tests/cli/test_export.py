@@ -9,6 +9,7 @@ import pytest
 
 from itm_fast.cli import main as cli
 from itm_fast.cli.completion import all_flags
+from itm_fast.report.table_parts import Cell, Row, Table
 
 COMMANDS = {
     "evaluate": ["--sims", "sims.npy"],
@@ -99,6 +100,13 @@ def test_tables_of_a_page_are_beside_its_figures(folder, capsys):
     assert {row["p"] for row in comparison} == {1.0}
     i2t, t2i = (round(n - n * figures[0][name] / 100) for n, name in ((10, "i2t R@1"), (50, "t2i R@1")))
     assert [row["misses"] for row in misses] == [i2t, i2t, t2i, t2i]
+
+
+def test_latex_keeps_the_decimals_that_a_page_shows():
+    rows = (Row("a", (Cell("+1.5", strong=True), Cell("0.034"))), Row("b", (Cell("−0.2"), Cell("< 0.001"))))
+    plain = Table("Compared", ("run", "difference", "p"), rows).as_plain()
+    assert plain.rows == (("a", 1.5, 0.034), ("b", -0.2, "< 0.001"))
+    assert plain.as_latex().splitlines()[-4:-2] == [r"a & 1.5 & 0.034 \\", r"b & -0.2 & \textless{} 0.001 \\"]
 
 
 def test_runs_of_one_name_are_told_apart(folder, capsys):

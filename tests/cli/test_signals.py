@@ -88,6 +88,22 @@ except Stopped as stop:
     assert run(program) == (0, ["143"])
 
 
+def test_a_signal_that_the_end_overtakes_says_nothing():
+    program = """
+import weakref
+from itm_fast.cli import signals
+signals._AGAIN = 60
+class Kept: pass
+with signals_unwind():
+    kept = Kept()
+    held = weakref.ref(kept, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del kept
+    print(signal.getitimer(signal.ITIMER_REAL)[0] > 0)
+print(signal.getitimer(signal.ITIMER_REAL))
+"""
+    assert run(program) == (0, ["True", "(0.0, 0.0)"])
+
+
 def test_other_exceptions_there_are_still_shown():
     program = """
 import sys, weakref

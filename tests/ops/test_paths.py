@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from patience import HANG_SECONDS
+from tile_products import ask_for_brgemm
 
 from itm_fast import build_info
 
@@ -55,11 +56,6 @@ def available(isa):
     return isa == "base" or isa in " ".join(str(feature).lower() for feature in features)
 
 
-def brgemm_is_here():
-    code = "import itm_fast; itm_fast.build_info()"
-    return subprocess.run([sys.executable, "-c", code], env={**os.environ, "ITM_FAST_GEMM": "brgemm"}).returncode == 0
-
-
 @pytest.mark.parametrize(
     "forced",
     [
@@ -77,13 +73,13 @@ def brgemm_is_here():
     ],
     ids=lambda forced: "-".join(list(forced.values())[:2]),
 )
-def test_the_operator_tests_pass_on_every_path(forced):
+def test_the_operator_tests_pass_on_every_path(forced, monkeypatch):
     if "ITM_FAST_CPU" in forced and forced["ITM_FAST_CPU"] not in build_info()["cpu_isas"]:
         pytest.skip("this binary is for another kind of processor")
     if "ITM_FAST_CPU" in forced and not available(forced["ITM_FAST_CPU"]):
         pytest.skip(f"this processor has no {forced['ITM_FAST_CPU']}")
-    if forced["ITM_FAST_GEMM"] == "brgemm" and not brgemm_is_here():
-        pytest.skip("this torch exports no brgemm, or none for this processor")
+    if forced["ITM_FAST_GEMM"] == "brgemm":
+        ask_for_brgemm(monkeypatch)
     result = subprocess.run(
         [*RUN, *OF_PRODUCTS, *(OF_OTHERS if "ITM_FAST_CPU" in forced else ())],
         env={**os.environ, **forced},

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from tile_products import ask_for_brgemm
 
-from itm_fast import build_info
 from itm_fast.ops import _library
 
 _library.load()
@@ -13,12 +13,10 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 @pytest.fixture(params=["own", "brgemm"])
 def kind(request, monkeypatch):
-    monkeypatch.setenv("ITM_FAST_GEMM", request.param)
     if request.param == "brgemm":
-        try:
-            build_info()
-        except RuntimeError as error:
-            pytest.skip(str(error))
+        ask_for_brgemm(monkeypatch)
+    else:
+        monkeypatch.setenv("ITM_FAST_GEMM", request.param)
     return request.param
 
 
