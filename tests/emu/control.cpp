@@ -32,28 +32,52 @@ EMU_API void emu_free(void* p) {
   free(memory);
 }
 
-static std::vector<uintptr_t> adopted;
+// Takes a stretch out of what is known of host memory; what lies before and after it stays known.
+static void forget(uintptr_t begin, uintptr_t end) {
+  if (begin == end) return;
+  auto& known = machine.buffers;
+  auto at = known.upper_bound(begin);
+  if (at != known.begin() && std::prev(at)->second.end > begin) at = std::prev(at);
+  while (at != known.end() && at->second.begin < end) {
+    emu::Buffer old = std::move(at->second);
+    at = known.erase(at);
+    const auto part = [&old](uintptr_t from, uintptr_t to) {
+      if (from >= to) return;
+      const auto first = old.shadow.begin() + (old.shadow.empty() ? 0 : ptrdiff_t(from - old.begin));
+      const auto last = old.shadow.empty() ? first : first + ptrdiff_t(to - from);
+      machine.buffers[from] = {from, to, 0, {first, last}};
+    };
+    part(old.begin, begin);
+    part(end, old.end);
+  }
+}
+
+// Memory that was handed out just now: nobody has written it, whatever lay there before.
+EMU_API void emu_forget(const void* p, size_t bytes) { forget(uintptr_t(p), uintptr_t(p) + bytes); }
 
 // Host memory as device memory until emu_release; a part of what is already known is nothing new. Around it lies
-// memory of others, the kernels' arguments among them: only stores outside are found.
+// memory of others, the kernels' arguments among them: only stores outside are found. Of tensors that were freed
+// meanwhile it may hold any parts: no two records overlap, or one byte would have two answers.
 EMU_API void emu_adopt(const void* p, size_t bytes, int written) {
   if (bytes == 0) return;
   const auto begin = uintptr_t(p), end = begin + bytes;
   emu::Buffer* known = emu::buffer_of(p);
-  if (known == nullptr || known->begin > begin || known->end < end) {
-    for (auto inside = machine.buffers.lower_bound(begin); inside != machine.buffers.end() && inside->first < end;)
-      inside = machine.buffers.erase(inside);
-    const size_t watched = machine.options.check_races ? bytes : 0;
-    known = &(machine.buffers[begin] = {begin, end, 0, std::vector<emu::Shadow>(watched)});
-    adopted.push_back(begin);
+  if (known == nullptr || known->end < end) {
+    std::vector<emu::Shadow> shadow(machine.options.check_races ? bytes : 0);
+    for (auto at = machine.buffers.begin(); at != machine.buffers.end() && !shadow.empty(); ++at) {
+      const emu::Buffer& old = at->second;
+      for (uintptr_t byte = std::max(begin, old.begin); byte < std::min(end, old.end) && !old.shadow.empty(); byte++)
+        shadow[byte - begin] = old.shadow[byte - old.begin];
+    }
+    forget(begin, end);
+    known = &(machine.buffers[begin] = {begin, end, 0, std::move(shadow)});
   }
   for (size_t i = begin - known->begin; written != 0 && i < std::min(end - known->begin, known->shadow.size()); i++)
     known->shadow[i].initialised = true;
 }
 
 EMU_API void emu_release() {
-  for (const uintptr_t begin : adopted) machine.buffers.erase(begin);
-  adopted.clear();
+  std::erase_if(machine.buffers, [](const auto& entry) { return entry.second.red_zone == 0; });
 }
 
 EMU_API void emu_copy_in(void* to, const void* from, size_t bytes) {

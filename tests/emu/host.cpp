@@ -5,6 +5,7 @@
 
 extern "C" {
 void emu_adopt(const void* begin, size_t bytes, int written);
+void emu_forget(const void* begin, size_t bytes);
 void emu_release();
 const char* emu_take_error();
 }
@@ -13,7 +14,9 @@ namespace itm::cuda {
 
 Tensor empty(const Tensor& like, const std::vector<int64_t>& shape, ScalarType type) {
   Tensor tensor = torch::stable::new_empty(like, {shape.data(), shape.size()}, type);
-  std::memset(tensor.data_ptr(), 0xff, size_t(tensor.numel()) * tensor.element_size());
+  const size_t bytes = size_t(tensor.numel()) * tensor.element_size();
+  std::memset(tensor.data_ptr(), 0xff, bytes);
+  emu_forget(tensor.data_ptr(), bytes);
   return tensor;
 }
 

@@ -188,6 +188,36 @@ def test_launches_that_no_device_takes(plain, threads, shared):
         plain.run("little_shared", plain.empty(1))
 
 
+def test_memory_that_is_used_again_has_one_record(watched):
+    """An operator's tensors take the memory of freed ones, whose records are still there."""
+    library = watched._library
+    library.emu_adopt.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    library.emu_forget.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    memory, out = np.ones(4096, np.float32), watched.empty((32, 32))
+    address = memory.ctypes.data
+
+    def transpose(first):
+        library.emu_take_error()
+        library.transpose(ctypes.c_void_p(address + 4 * first), ctypes.c_void_p(out.pointer), 32, 1)
+        return library.emu_take_error().decode()
+
+    watched.configure(check_races=True)
+    try:
+        library.emu_adopt(address, 4 * 1600, 0)
+        library.emu_adopt(address + 4 * 800, 4 * 1600, 0)  # the rest of the first is not forgotten
+        assert "nobody wrote" in transpose(1000)
+        library.emu_adopt(address + 4 * 400, 4 * 1024, 1)  # in both
+        assert not transpose(400)
+        assert "nobody wrote" in transpose(1200)
+        library.emu_adopt(address, 4 * 4096, 0)  # around all of them: what was written stays so
+        assert not transpose(400)
+        library.emu_forget(address + 4 * 500, 4 * 8)
+        library.emu_adopt(address + 4 * 500, 4 * 8, 0)
+        assert "nobody wrote" in transpose(400)
+    finally:
+        library.emu_release()
+
+
 MUTANTS = [
     (1, run_sum, 1000),
     (2, run_sum, 1000),
