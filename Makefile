@@ -57,7 +57,8 @@ $(VENV)/.built: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
 # A CPU-only torch gets CUDA kernels where they are tested, and nowhere else.
 $(VENV)/.kernels: $(VENV)/.demo setup.py pyproject.toml $(SOURCES)
 	@echo "Compiling the operators and the CUDA kernels (on two cores about three minutes; without nvcc one)"
-	$(call compile,ITM_FAST_CUDA=$(or $(ITM_FAST_CUDA),$(if $(NVCC),1,auto)))
+	$(call compile,ITM_FAST_CUBINS=build/cubins ITM_FAST_CUDA=$(or $(ITM_FAST_CUDA),$(if $(NVCC),1,auto)))
+	@rm -f build/cubins/*.ii build/cubins/*.cudafe* build/cubins/*fatbin* build/cubins/*.ptx
 	@touch $(VENV)/.built $@
 
 build: $(VENV)/.built

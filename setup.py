@@ -181,6 +181,10 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
     nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
+    if os.environ.get("ITM_FAST_CUBINS"):  # the tests read the machine code there, and need not compile it once more
+        kept = Path(os.environ["ITM_FAST_CUBINS"]).resolve()
+        kept.mkdir(parents=True, exist_ok=True)
+        nvcc += ["--keep", "--keep-dir", str(kept)]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
         [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],

@@ -117,13 +117,14 @@ SIMT_DEVICE void store8(float2 x, float* to) { *reinterpret_cast<float2*>(to) = 
 #include "emulator.h"
 #endif
 
-// Barriers have numbers, so that a test can leave out one at a time (-DBUG=n) and see that it is missed.
+// Barriers have numbers, so that a test can leave out one at a time and see that it is missed: BUG is its number, which
+// only the emulator's kernels can be told.
 #ifndef BUG
 #define BUG 0
 #endif
-#define SYNC(n)                                \
-  do {                                         \
-    if constexpr ((n) != BUG) __syncthreads(); \
+#define SYNC(n)                      \
+  do {                               \
+    if ((n) != BUG) __syncthreads(); \
   } while (0)
 
 namespace simt {

@@ -118,7 +118,7 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
   fetch(memory.stages[0], context, query, row_bytes, 0);
   simt::cp_async_commit();
   for (int stage = 0; stage < n_stages; stage++) {
-    simt::cp_async_wait<BUG == 31 ? 1 : 0>();
+    BUG == 31 ? simt::cp_async_wait<1>() : simt::cp_async_wait<0>();
     SYNC(32);  // everyone's copies have arrived, and nobody reads the other buffer
     if (stage + 1 < n_stages)
       fetch(memory.stages[(stage + 1) % 2], context, query, row_bytes, int64_t(stage + 1) * kStageBytes);

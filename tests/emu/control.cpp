@@ -15,6 +15,8 @@ EMU_API void emu_configure(uint64_t seed, int order, int resident_blocks, double
   machine.options = {seed, emu::Order(order), resident_blocks, preemption, check_races != 0, count_traffic != 0};
 }
 
+EMU_API void emu_leave_out(int number) { machine.left_out = number; }
+
 // Device memory with red zones, filled with NaN.
 EMU_API void* emu_allocate(size_t bytes) {
   const size_t whole = (bytes + 2 * emu::kRedZone + 4095) / 4096 * 4096;

@@ -33,21 +33,19 @@ def compiler():
     return command if shutil.which(command[0]) else None
 
 
-def build(*sources, hooks, defines=(), of=None):
-    """Compiles kernel files with the emulator into a shared library, once for each content and set of flags.
+def build(*sources, hooks):
+    """Compiles kernel files with the emulator into a shared library, once for each content.
 
     Args:
         sources: .cu files.
         hooks: whether their loads and stores are watched (races, bounds, traffic).
-        defines: macros, such as "BUG=1".
-        of: the one file they are for; None: for all.
 
     Returns:
         The library's path.
     """
     sources = [Path(source) for source in sources]
     folder = build_folder()
-    compiled = objects(sources, hooks=hooks, defines=defines, of=of, folder=folder)
+    compiled = objects(sources, hooks=hooks, folder=folder)
     key = hashlib.sha256(" ".join(map(str, compiled)).encode()).hexdigest()[:16]
     library = folder / f"{sources[0].stem}-{key}.so"
     with made_once(library) as aside:
@@ -63,7 +61,7 @@ def build_folder():
     return folder
 
 
-def objects(sources, *, hooks, defines=(), of=None, folder):
+def objects(sources, *, hooks, folder):
     """The emulator's object files and those of kernel files, as `build` takes them."""
     # As nvcc: products and sums are contracted. Never -ffast-math: NaN marks what nobody wrote.
     flags = ["-std=c++20", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", f"-I{HERE}", f"-I{CUDA}"]
@@ -71,10 +69,7 @@ def objects(sources, *, hooks, defines=(), of=None, folder):
         flags.append("-mfma")
     headers = [*HERE.glob("*.h"), *kernel_headers()]
     compiled = compile_all(folder, flags, [HERE / f"{part}.cpp" for part in PARTS], headers)
-    hooked = [*flags, *["-fsanitize=thread"] * hooks]
-    mutated = [source for source in sources if of is None or source == Path(of)]
-    compiled += compile_all(folder, [*hooked, *(f"-D{define}" for define in defines)], mutated, headers)
-    return compiled + compile_all(folder, hooked, [source for source in sources if source not in mutated], headers)
+    return compiled + compile_all(folder, [*flags, *["-fsanitize=thread"] * hooks], sources, headers)
 
 
 def kernel_headers():
@@ -152,6 +147,7 @@ class Device:
         self._library.emu_free.argtypes = [ctypes.c_void_p]
         self._library.emu_copy_in.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
         self._library.emu_copy_out.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+        self._library.emu_leave_out.argtypes = [ctypes.c_int]
         self._library.emu_take_error.restype = ctypes.c_char_p
         self._library.emu_take_traffic.restype = ctypes.c_char_p
         self._library.emu_configure.argtypes = [
@@ -178,6 +174,15 @@ class Device:
             traffic: count sectors and bank conflicts; needs hooks.
         """
         self._library.emu_configure(seed, ORDERS[order], resident_blocks, preemption, check_races, traffic)
+
+    @contextlib.contextmanager
+    def without(self, number):
+        """While it lasts, the kernels leave out the barriers SYNC(number), or what else they say of BUG == number."""
+        self._library.emu_leave_out(number)
+        try:
+            yield
+        finally:
+            self._library.emu_leave_out(0)
 
     def array(self, content):
         """A copy of an array in device memory."""

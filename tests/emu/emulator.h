@@ -37,6 +37,9 @@ struct ThreadView {
 };
 extern const ThreadView* current;
 
+int left_out();  // number of the barrier or wait that a test leaves out; 0: none
+#define BUG (::emu::left_out())
+
 void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body, const char* name);
 void* shared_memory(size_t bytes);
 

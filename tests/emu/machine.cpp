@@ -9,6 +9,8 @@ namespace emu {
 Machine machine;
 const ThreadView* current = nullptr;
 
+int left_out() { return machine.left_out; }
+
 uint64_t random_number() {
   uint64_t& x = machine.random_state;
   x ^= x << 13;

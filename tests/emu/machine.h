@@ -123,6 +123,7 @@ constexpr size_t kRedZone = 4096;
 
 struct Machine {
   Options options;
+  int left_out = 0;
   Statistics statistics;
   std::string error;  // of the last failed launch; nothing is launched until it is taken
   std::vector<std::string> races;

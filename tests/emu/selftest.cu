@@ -1,4 +1,4 @@
-// Kernels that show what the emulator runs and what it finds. SYNC(n) is a barrier that -DBUG=n leaves out.
+// Kernels that show what the emulator runs and what it finds. SYNC(n) is a barrier that is left out where BUG is n.
 #include "simt.h"
 
 namespace {
@@ -74,7 +74,7 @@ SIMT_KERNEL(32, 1) product_kernel(const simt::bf16* left, const simt::bf16* righ
   for (int chunk = 0; chunk < chunks; chunk++) {
     if (chunk + 1 < chunks) fetch(chunk + 1);
     simt::cp_async_commit();
-    simt::cp_async_wait<BUG == 3 ? 2 : 1>();
+    BUG == 3 ? simt::cp_async_wait<2>() : simt::cp_async_wait<1>();
     SYNC(1);
     uint32_t a[4], b[2];
     simt::ldmatrix_x4(a, &shared.a[chunk % 2][lane % 16][lane / 16 * 8]);

@@ -229,18 +229,16 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize(("bug", "kernel", "size"), MUTANTS)
-def test_every_barrier_that_is_left_out_is_missed(bug, kernel, size):
-    device = Device(build(SELFTEST, hooks=True, defines=(f"BUG={bug}",)))
+def test_every_barrier_that_is_left_out_is_missed(watched, bug, kernel, size):
     for order in ORDERS:
-        device.configure(order, 3, check_races=True)
-        with pytest.raises(EmulationError, match=r"race|nobody wrote|exit|another block"):
-            kernel(device, size)
+        watched.configure(order, 3, check_races=True)
+        with watched.without(bug), pytest.raises(EmulationError, match=r"race|nobody wrote|exit|another block"):
+            kernel(watched, size)
 
 
-def test_a_wait_that_is_too_lax_is_missed():
-    device = Device(build(SELFTEST, hooks=False, defines=("BUG=3",)))
-    with pytest.raises((AssertionError, EmulationError)):
-        run_product(device, 72)
+def test_a_wait_that_is_too_lax_is_missed(plain):
+    with plain.without(3), pytest.raises((AssertionError, EmulationError)):
+        run_product(plain, 72)
 
 
 def test_traffic_is_counted(watched):

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 import torch
-from emulation import CUDA, ORDERS, Device, EmulationError, build
+from emulation import CUDA, ORDERS, EmulationError
 from golden_files import golden
 from kernels import HERE, NUMBERS, SCHEDULES, devices, raw
 
@@ -151,9 +151,8 @@ def test_scores_are_read_in_whole_lines(watched, max_violation):
 
 
 @pytest.mark.parametrize("bug", range(1, 11))
-def test_every_barrier_is_needed(bug):
-    device = Device(build(*SOURCES, hooks=True, defines=(f"BUG={bug}",)))
+def test_every_barrier_is_needed(watched, bug):
     for order in ORDERS:
-        device.configure(order, 1, check_races=True)
-        with pytest.raises(EmulationError, match=r"race|nobody wrote|another block|two blocks"):
-            run(device, batch(40 if bug < 5 else 300), max_violation=bug < 5)
+        watched.configure(order, 1, check_races=True)
+        with watched.without(bug), pytest.raises(EmulationError, match=r"race|nobody wrote|another block|two blocks"):
+            run(watched, batch(40 if bug < 5 else 300), max_violation=bug < 5)
