@@ -32,7 +32,9 @@ def compared(arrays, prefix, score):
 
 @pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("file", FILES)
-def test_golden_ncs(file):
+def test_golden_ncs(file, backend):
+    if backend == "emulated" and file != FILES[0]:
+        pytest.skip("sixteen times as many scores are ranked by the same kernels: 40 seconds where they are emulated")
     arrays, sims, phi, ks = inputs(file)
     for prefix, variant in (("NCS", "released"), ("NCSorder", "order")):
         compared(

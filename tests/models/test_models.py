@@ -284,7 +284,10 @@ def test_the_originals_tensors(name, part):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    make_data(folder, n_train=400, n_dev=60, n_test=400, max_regions=R, dim=DIM)
+    make_data(folder, n_train=400, n_dev=60, n_test=200, max_regions=R, dim=DIM)
+    for path in folder.glob("*_caps.txt"):  # recurrent nets take as many steps as the longest caption has words
+        captions = path.read_text(encoding="utf-8").splitlines()
+        path.write_text("".join(" ".join(caption.split()[:14]) + "\n" for caption in captions), encoding="utf-8")
     return folder
 
 
@@ -293,7 +296,7 @@ def data(tmp_path_factory):
     ("name", "sam"), [*((name, False) for name in MODELS), ("scan", True), ("vse_infty", True), ("cvse", True)]
 )
 def test_every_model_learns(name, sam, data, tmp_path):
-    """R@1 at least five times chance, which is 0.25 %, on images and captions that it has not seen."""
+    """R@1 at least five times chance, which is 0.5 %, on images and captions that it has not seen."""
     options = {
         "num_epochs": 5,
         "lr_update": 4,
@@ -301,11 +304,11 @@ def test_every_model_learns(name, sam, data, tmp_path):
         "learning_rate": 1e-2,
         **LEARNS.get(name, {}),
     }
-    training = TrainingConfig(batch_size=50, val_step=10**6, trackers=(), **options)
+    training = TrainingConfig(**{"batch_size": 50, "val_step": 10**6, "trackers": (), **options})
     margin = SAMConfig(sam=sam, sam_sampling="random")
     quicker = {"module_name": "SAF"} if name == "sgraf" else {}
     model = config(name, max_violation=True, **quicker)
     settings = RunSettings(name, model, DataConfig(data, tokenizer="split"), training, margin)
     run_training(settings, tmp_path)
     report = evaluate(ModelScorer(load_model(tmp_path / "best"), PrecompDataset(data, "test"), tokenizer="split"))
-    assert min(report["i2t"]["R@1"], report["t2i"]["R@1"]) >= 5 * 0.25
+    assert min(report["i2t"]["R@1"], report["t2i"]["R@1"]) >= 5 * 0.5

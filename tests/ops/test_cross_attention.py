@@ -34,7 +34,11 @@ def golden_cases():
     "similarity", [cross_attention_similarity, reference.cross_attention_similarity], ids=["fused", "by_the_reference"]
 )
 @pytest.mark.parametrize(("name", "dtype"), list(golden_cases()))
-def test_golden_vectors_of_the_original(name, dtype, similarity):
+def test_golden_vectors_of_the_original(name, dtype, similarity, backend):
+    if backend == "emulated" and (similarity is reference.cross_attention_similarity):
+        pytest.skip("plain torch runs no kernels")
+    if backend == "emulated" and (name, dtype) == ("scan_xattn_d1024.npz", torch.float64):
+        pytest.skip("torch multiplies in float64: the kernels see no more of 1024 numbers than of the small set's")
     arrays = golden(name)
     lens = torch.from_numpy(arrays["lens"])
     checked = 0
@@ -127,8 +131,9 @@ def test_ragged_batches(n_images, max_regions, n_captions, max_words, dim, cross
 @pytest.mark.all_backends(without=("emulated-races",))  # slow there
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn):
-    regions, words, word_counts, _ = map(clean, random_batch(20, 36, 30, 25, 512, dtype=dtype))
+def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn, backend):
+    n_images, n_captions = (5, 8) if backend == "emulated" else (20, 30)
+    regions, words, word_counts, _ = map(clean, random_batch(n_images, 36, n_captions, 25, 512, dtype=dtype))
     flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
     batch = (regions, words, word_counts, None)
     got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
@@ -142,9 +147,10 @@ def test_error_is_at_most_twice_that_of_plain_torch(dtype, cross_attn):
 
 @pytest.mark.all_backends(without=("emulated-races",))  # slow there
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
-def test_float16_rounds_only_its_inputs_and_gradients(cross_attn):
+def test_float16_rounds_only_its_inputs_and_gradients(cross_attn, backend):
     # Plain torch gives NaN in float16 (1e-8 is 0 there), so the bound is the rounding of the gradients, 2^-11 each.
-    regions, words, word_counts, _ = map(clean, random_batch(20, 36, 30, 25, 512, dtype=torch.float16))
+    n_images, n_captions = (5, 8) if backend == "emulated" else (20, 30)
+    regions, words, word_counts, _ = map(clean, random_batch(n_images, 36, n_captions, 25, 512, dtype=torch.float16))
     flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
     batch = (regions, words, word_counts, None)
     scores, *gradients = scores_and_gradients(cross_attention_similarity, *batch, **flags)

@@ -24,7 +24,7 @@ def ranks_state(n, slots, dtype):
     return scores, index, torch.full((n,), slots), *counts, torch.zeros(n, slots, dtype=torch.int64)
 
 
-@pytest.mark.all_backends
+@pytest.mark.all_backends(without=("emulated-races",))  # it looks at schemas, whatever is watched meanwhile
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [True, False])
 def test_opcheck(dtype, rows):
