@@ -25,8 +25,9 @@ MIN_TORCH = (2, 11)
 TORCH_LIBRARIES = ["c10", "torch_cpu"]  # libtorch_python isn't part of the stable ABI
 MIN_COMPILER = {"g++": (10, 0), "clang++": (12, 0)}  # C++20, which torch's headers ask for
 MIN_NVCC = (12, 0)  # C++20
-# Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1, and the PTX of the last on what comes after them.
-CUDA_ARCHITECTURES = ("8.0", "8.6", "9.0", "10.0", "12.0")
+# Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1; the PTX of 9.0 on 11.0, that of the last on what comes
+# after them.
+CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
 BYTES_PER_JOB = 2**30  # one compiler takes 0.45 GiB at most (host/bindings.cpp); with room to spare
 
 # `sdist`, `egg_info` and `clean` compile nothing and work without torch. `dist_info` compiles nothing either, but is an
@@ -166,7 +167,7 @@ def cuda_architectures(torch, home: Path) -> str:
         return ";".join(sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in devices(torch)}))
     known = subprocess.run([home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=False)
     ours = [name for name in CUDA_ARCHITECTURES if f"compute_{name.replace('.', '')}" in known.stdout.split()]
-    return ";".join(ours) + "+PTX"
+    return ";".join(f"{name}+PTX" if name in ("9.0", ours[-1]) else name for name in ours)
 
 
 def devices(torch) -> range:

@@ -88,6 +88,7 @@ void finish_gradients(const GradientsArgs& args, Number number, Number vectors, 
   if (number != Number::kFloat) return;
   if (vectors == Number::kFloat && out == Number::kFloat) launch<float, float, float>(args, stream);
   if (vectors == Number::kFloat && out == Number::kF16) launch<float, float, simt::f16>(args, stream);
+  if (vectors == Number::kFloat && out == Number::kBf16) launch<float, float, simt::bf16>(args, stream);
   if (vectors == Number::kBf16 && out == Number::kBf16) launch<float, simt::bf16, simt::bf16>(args, stream);
 }
 

@@ -24,6 +24,14 @@
     (kernel)<<<(grid), (block), simt_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);      \
   } while (0)
 
+// Turing (7.5) has neither these tensor cores nor asynchronous copies: kernels that use them compile there and are not
+// launched (ops/similarity.cpp).
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define SIMT_SINCE_AMPERE(...) __trap()
+#else
+#define SIMT_SINCE_AMPERE(...) asm volatile(__VA_ARGS__)
+#endif
+
 namespace simt {
 
 using bf16 = __nv_bfloat16;
@@ -34,8 +42,8 @@ SIMT_DEVICE bf16 to_bf16(float x) { return __float2bfloat16_rn(x); }
 SIMT_DEVICE f16 to_f16(float x) { return __float2half_rn(x); }
 // A float rounded to the 10 bits of mantissa that a TF32 tensor core reads.
 SIMT_DEVICE uint32_t to_tf32(float x) {
-  uint32_t rounded;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  uint32_t rounded = 0;
+  SIMT_SINCE_AMPERE("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
   return rounded;
 }
 
@@ -49,14 +57,14 @@ SIMT_DEVICE unsigned shared_address(const void* p) { return static_cast<unsigned
 
 // Starts to copy 16 bytes from global to shared memory; `valid` of them are read, the rest becomes zero.
 SIMT_DEVICE void cp_async16(void* to, const void* from, int valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(valid)
-               : "memory");
+  SIMT_SINCE_AMPERE("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                    "r"(valid) : "memory");
 }
-SIMT_DEVICE void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+SIMT_DEVICE void cp_async_commit() { SIMT_SINCE_AMPERE("cp.async.commit_group;" :: : "memory"); }
 // Waits until at most N of this thread's groups are under way.
 template <int N>
 SIMT_DEVICE void cp_async_wait() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+  SIMT_SINCE_AMPERE("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
 // 8 x 8 matrices of 16-bit numbers from shared memory: lane l gives the address of row l % 8 of matrix l / 8.
@@ -89,21 +97,22 @@ SIMT_DEVICE void ldmatrix_x2_trans(uint32_t (&out)[2], const void* row) {
 // d (16 x 8, float32) += a (16 x k, rows) . b (k x 8, columns), spread over the lanes of a warp as PTX describes for
 // mma.m16n8k16 (16-bit types) and mma.m16n8k8 (TF32).
 SIMT_DEVICE void mma_bf16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  SIMT_SINCE_AMPERE(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+"
+                                                                                                                    "f"(d[0]),
+      "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 SIMT_DEVICE void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  SIMT_SINCE_AMPERE(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+f"(
+          d[0]),
+      "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 SIMT_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  SIMT_SINCE_AMPERE(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" : "+f"(
+          d[0]),
+      "+f"(d[1]), "+f"(d[2]), "+f"(d[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
 // 16 or 8 bytes of shared or global memory that the kernel may also write, in one access.

@@ -16,6 +16,7 @@ from itm_fast.ops import _library
 PLAIN_ON_CUDA = ("attended_similarity", "generalised_pooling", "graph_reasoning", "level_attention")
 """Operators without CUDA kernels, which run there as plain torch."""
 
+_NO_TENSOR_CORES = "before compute capability 8.0 tensor cores know neither TF32 nor bfloat16"
 _CPUINFO = Path("/proc/cpuinfo")
 _ARCHITECTURE = re.compile(r"(\d+)\.(\d)([af]?)(\+PTX)?")
 
@@ -101,7 +102,7 @@ def _cuda_device(index: int, cuda_reason: str) -> dict[str, Any]:
         if kernels is None:
             wanted = ".".join(map(str, capability))
             reason += f": none runs here; rebuild with TORCH_CUDA_ARCH_LIST={wanted}: {_library.REBUILD}"
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tf32, ampere = torch.backends.cuda.matmul.allow_tf32, capability >= (8, 0)
     return {
         "device": f"cuda:{index}",
         "name": properties.name,
@@ -109,10 +110,10 @@ def _cuda_device(index: int, cuda_reason: str) -> dict[str, Any]:
         "memory_gb": round(properties.total_memory / 1e9, 1),
         "kernels": kernels,
         "kernels_reason": reason,
-        "gemm_float32": "TF32" if tf32 else "float32",
-        "gemm_float32_reason": f"torch.backends.cuda.matmul.allow_tf32 is {tf32}",
-        "gemm_bfloat16": "bfloat16, sums in float32",
-        "gemm_bfloat16_reason": "",
+        "gemm_float32": "TF32" if tf32 and ampere else "float32",
+        "gemm_float32_reason": f"torch.backends.cuda.matmul.allow_tf32 is {tf32}" if ampere else _NO_TENSOR_CORES,
+        "gemm_bfloat16": "bfloat16, sums in float32" if ampere else "widened to float32",
+        "gemm_bfloat16_reason": "" if ampere else _NO_TENSOR_CORES,
         "plain_torch": list(PLAIN_ON_CUDA),
     }
 

@@ -103,6 +103,14 @@ def test_devices_and_what_runs_on_each(machine, capsys):
     assert "no CUDA device" not in text
 
 
+def test_a_device_without_the_tensor_cores(machine, monkeypatch):
+    turing = SimpleNamespace(name="Tesla T4", major=7, minor=5, total_memory=15_800_000_000)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: turing)
+    device = devices()[1]
+    assert (device["gemm_float32"], device["gemm_bfloat16"]) == ("float32", "widened to float32")
+    assert "before compute capability 8.0" in device["gemm_float32_reason"]
+
+
 def test_devices_without_cuda_kernels(machine, monkeypatch):
     monkeypatch.setattr(_library, "no_cuda", "no nvcc found")
     machine["cuda_reason"] = "no nvcc found"

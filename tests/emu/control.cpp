@@ -17,6 +17,11 @@ EMU_API void emu_configure(uint64_t seed, int order, int resident_blocks, double
 
 EMU_API void emu_leave_out(int number) { machine.left_out = number; }
 
+// Whether the device is Ampere or newer, as ops/similarity.cpp asks.
+static int has_tile_kernels = 1;
+EMU_API void emu_be_ampere(int is) { has_tile_kernels = is; }
+EMU_API int emu_has_tile_kernels() { return has_tile_kernels; }
+
 // Device memory with red zones, filled with NaN.
 EMU_API void* emu_allocate(size_t bytes) {
   const size_t whole = (bytes + 2 * emu::kRedZone + 4095) / 4096 * 4096;

@@ -6,6 +6,7 @@
 extern "C" {
 void emu_adopt(const void* begin, size_t bytes, int written);
 void emu_forget(const void* begin, size_t bytes);
+int emu_has_tile_kernels();
 void emu_release();
 const char* emu_take_error();
 }
@@ -24,6 +25,7 @@ Launch::Launch(const char* op, const Tensor& on) : op_(op), on_(on) {}
 Launch::~Launch() { emu_release(); }
 
 int Launch::shared_limit() const { return 99 * 1024; }  // the least of the architectures
+bool Launch::has_tile_kernels() const { return emu_has_tile_kernels() != 0; }
 int Launch::multiprocessors() const { return 2; }
 
 void Launch::check() const {

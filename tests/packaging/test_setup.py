@@ -260,7 +260,9 @@ def test_architectures(setup_py: dict, machine: Machine, monkeypatch: pytest.Mon
     nvcc.write_text("#!/bin/sh\nprintf 'compute_75\\ncompute_80\\ncompute_86\\ncompute_90\\n'\n")
     choose = setup_py["cuda_architectures"]
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    assert choose(Torch, machine.folder / "cuda") == "8.0;8.6;9.0+PTX"  # what this nvcc knows
+    assert choose(Torch, machine.folder / "cuda") == "7.5;8.0;8.6;9.0+PTX"  # what this nvcc knows
+    nvcc.write_text("#!/bin/sh\nprintf 'compute_%s\\n' 75 80 86 88 90 100 103 110 120 121\n")
+    assert choose(Torch, machine.folder / "cuda") == "7.5;8.0;8.6;9.0+PTX;10.0;12.0+PTX"
     monkeypatch.setattr(Torch.cuda, "capabilities", ((9, 0), (8, 6), (9, 0)))
     assert choose(Torch, machine.folder / "cuda") == "8.6;9.0"  # the visible devices'
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.9+PTX")

@@ -53,6 +53,9 @@ Launch::Launch(const char* op, const Tensor& on)
 Launch::~Launch() = default;
 
 int Launch::shared_limit() const { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, on_.get_device_index()); }
+bool Launch::has_tile_kernels() const {
+  return attribute(cudaDevAttrComputeCapabilityMajor, on_.get_device_index()) >= 8;
+}
 int Launch::multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount, on_.get_device_index()); }
 
 void Launch::check() const {

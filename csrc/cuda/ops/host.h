@@ -36,6 +36,8 @@ class Launch {
   void* stream() const { return stream_; }
   // Shared memory that a block may ask for, in bytes.
   int shared_limit() const;
+  // Whether it has what the kernels of tiles.cu use: tensor cores of bfloat16 and TF32, asynchronous copies.
+  bool has_tile_kernels() const;
   // Multiprocessors of the device: how many blocks make it busy.
   int multiprocessors() const;
   // After the last launch: raises what went wrong, with the operator's name and the shape it was given.

@@ -164,7 +164,9 @@ class Chunks {
  public:
   Chunks(Launch& launch, Roles& roles, const SimilarityOptions& options, bool backward)
       : launch_(launch), context_(roles.context), query_(roles.query), backward_(backward), wide_(context_.wide()) {
-    const ScalarType copy = context_.type() == ScalarType::Half ? ScalarType::Float : context_.type();
+    // Copies of 16 bits where gradients of S in bfloat16 are multiplied with them.
+    const bool widened = context_.type() == ScalarType::Half || !launch.has_tile_kernels();
+    const ScalarType copy = widened ? wide_ : context_.type();
     const int64_t padded_dim = round_up(context_.dim, 8);
     context_.prepare(launch, round_up(context_.max, 4), padded_dim, copy, backward && options.attends != 0, true);
     query_.prepare(launch, round_up(query_.max, 8), padded_dim, copy, options.attends != 0, true);
@@ -296,8 +298,8 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
   if (scores.numel() == 0) return scores;
   Launch launch(op, inputs.regions);
   const bool fits = roles.context.max <= kTileVectors && roles.query.max <= kTileVectors;
-  (fits && roles.context.type() != ScalarType::Double ? score_by_tiles : score_by_chunks)(launch, roles, options,
-                                                                                          scores);
+  const bool by_tiles = fits && roles.context.type() != ScalarType::Double && launch.has_tile_kernels();
+  (by_tiles ? score_by_tiles : score_by_chunks)(launch, roles, options, scores);
   return scores;
 }
 
@@ -325,7 +327,7 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
 
   const bool attends = options.attends != 0;
   Chunks chunks(launch, roles, options, true);
-  const ScalarType grad_type = context.type() == ScalarType::BFloat16 ? ScalarType::BFloat16 : wide;
+  const ScalarType grad_type = context.prepared.scalar_type();
   std::optional<Tensor> query_sum, kappa_sum;
   Tensor queries = chunks.queries();
   ChunkArgs last{};
