@@ -74,10 +74,10 @@ GemmChoice choose(ScalarType operands) {
     why_own = "oneDNN is switched off (torch.backends.mkldnn)";
   else if (pairs ? !pairs_work : !numbers_work)
     why_own = "this torch or processor offers no brgemm";
-  else if (wanted.empty() && isa_choice().isa == Isa::kAvx2)
-    why_own = "level with oneDNN's micro-kernel in the operators, and the same bits whatever the tile";
   else if (wanted.empty() && isa_choice().isa == Isa::kBase)
     why_own = "of the instruction set that was asked for";
+  else if (wanted.empty() && (!pairs || isa_choice().isa == Isa::kAvx2))
+    why_own = "level with oneDNN's micro-kernel in the operators, and the same bits whatever the tile";
   else
     return {Multiplier::kBrgemm, "brgemm",
             wanted.empty() ? "oneDNN's micro-kernel, exported by torch" : "forced by ITM_FAST_GEMM=brgemm"};
