@@ -1,241 +1,228 @@
-"""What gpu_check.sh runs: build, tests, compute-sanitizer and benchmarks on the CUDA device at hand, and their report.
+"""Everything that a GPU has to say about the kernels, in about ten minutes: python gpu_check.py [FOLDER] [--rehearse].
 
-The parts that need no device (running stages, reading results, the report) are functions of their own and are tested.
+The steps are in gpu_steps.py, each a process of its own with a limit of its own. The report (report.json, report.md in
+the folder) is written before and after each of them and every second meanwhile, aside and renamed: whoever kills this
+program keeps what was found. A step whose process dies goes on after what killed it. Needs torch with CUDA, numpy,
+safetensors, ninja and a compiler; pytest, ncu and compute-sanitizer are used where they are installed.
 """
 
+from __future__ import annotations
+
+import argparse
 import datetime
 import json
 import os
-import re
-import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-SANITIZERS = ("memcheck", "racecheck", "synccheck", "initcheck")
-SMALL_TESTS = ("tests/ops/test_triplet.py", "tests/ops/test_max_similarity.py", "tests/ops/test_ranking.py")
-FLUSH_BYTES = 256 << 20  # more than any second-level cache
+STEPS = Path(__file__).with_name("gpu_steps.py")
+MOST_DEATHS = 20  # of a step's process, after which it is given up
+WAIT_SECONDS = 1.0
 
 
-def run(command: list[str], timeout: int = 3600) -> tuple[int, str, float]:
-    """Exit code, both outputs, seconds; 124 where it took too long."""
-    start = time.monotonic()
-    environment = {**os.environ, "ITM_FAST_CUDA": "1", "PYTHONPATH": str(ROOT)}
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        return 124, f"{error.stdout or ''}\nstopped after {timeout} s", time.monotonic() - start
-    return done.returncode, done.stdout + done.stderr, time.monotonic() - start
+@dataclass
+class Step:
+    """One of gpu_steps.py: its name, what it asks, its seconds at most, and what became of it."""
+
+    name: str
+    title: str
+    limit: float
+    state: str = "waiting"  # running, passed, failed, stopped after its time, not run
+    seconds: float = 0.0
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def read_junit(path: Path) -> dict[str, int]:
-    """How many tests passed, failed and were skipped, from pytest's JUnit file."""
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
-    for suite in ElementTree.parse(path).getroot().iter("testsuite"):
-        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
-        skipped = int(suite.get("skipped", 0))
-        counts["failed"] += failed
-        counts["skipped"] += skipped
-        counts["passed"] += int(suite.get("tests", 0)) - failed - skipped
-    return counts
+def steps() -> list[Step]:
+    """In the order of what matters most, should time run out."""
+    return [
+        Step("versions", "What runs here", 60),
+        Step("build", "Build", 300),
+        Step("kernels", "Every kernel by dtype and path, against float64", 150),
+        Step("streams", "Streams, graphs, waits, repeated bits", 60),
+        Step("timings", "Timings: medians of 20 runs by CUDA events, second-level cache emptied before each", 120),
+        Step("profile", "Hardware counters", 90),
+        Step("sanitizers", "Bad accesses and races, by compute-sanitizer", 150),
+        Step("tests", "The operators' tests", 600),
+    ]
 
 
-def sanitizer_errors(output: str) -> int | None:
-    """The number in compute-sanitizer's summary, None where there is none."""
-    found = re.findall(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)", output)
-    return sum(int(errors or hazards) for errors, hazards in found) if found else None
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """What a step has written: of each thing its result, or that it was begun and the process died."""
+    found: dict[str, dict[str, Any]] = {}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in lines:
+        if line.endswith("}"):  # not of a line that was cut short
+            row = json.loads(line)
+            found[row["name"]] = row
+    return [
+        {"name": row["name"], "passed": False, "error": "the process ended while this ran"}
+        if row.get("state") == "begun"
+        else row
+        for row in found.values()
+    ]
 
 
-def build() -> dict[str, Any]:
-    """Builds for the visible architecture."""
-    code, output, seconds = run([sys.executable, "setup.py", "build_ext", "--inplace"])
-    return {"passed": code == 0, "seconds": seconds, "output": "" if code == 0 else output[-4000:]}
+class Check:
+    """A run: its folder, its steps, when it must end."""
 
+    def __init__(self, folder: Path, rehearsal: bool, minutes: float) -> None:
+        self.folder, self.rehearsal = folder, rehearsal
+        self.end = time.monotonic() + 60 * minutes
+        self.steps = steps()
+        self.process: subprocess.Popen[bytes] | None = None
 
-def tests(junit: Path) -> dict[str, Any]:
-    """Every operator's tests on the device, and those that only a device can run."""
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda and not emulated", f"--junitxml={junit}", "tests"]
-    code, output, seconds = run(command)
-    counts = read_junit(junit) if junit.is_file() else {"passed": 0, "failed": 0, "skipped": 0}
-    passed = code == 0 and counts["passed"] > 0
-    return {"passed": passed, "seconds": seconds, **counts_named(counts), "output": "" if passed else output[-4000:]}
+    def run(self, step: Step) -> None:
+        """One step, again from where it was as often as its process dies; stopped at its limit."""
+        start = time.monotonic()
+        limit = min(start + step.limit, self.end)
+        path = self.folder / f"{step.name}.jsonl"
+        path.unlink(missing_ok=True)
+        step.state = "running"
+        code, stopped = 0, False
+        for _ in range(MOST_DEATHS):
+            code = self._process(step, path, start, limit)
+            stopped = time.monotonic() >= limit
+            if code == 0 or stopped:
+                break
+        step.rows, step.seconds = rows_of(path), time.monotonic() - start
+        if stopped:
+            step.state = f"stopped after {step.seconds:.0f} s"
+        elif code != 0 or any(row["passed"] is False for row in step.rows):
+            step.state = "failed"
+        else:
+            step.state = "passed"
+        self.write()
 
-
-def counts_named(counts: dict[str, int]) -> dict[str, int]:
-    """Keys that don't collide with a stage's own."""
-    return {f"tests_{name}": number for name, number in counts.items()}
-
-
-def sanitizer(tool: str) -> dict[str, Any]:
-    """One tool of compute-sanitizer over small tests; skipped where it isn't installed."""
-    if shutil.which("compute-sanitizer") is None:
-        return {"passed": None, "output": "compute-sanitizer is not installed"}
-    command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", sys.executable, "-m", "pytest", "-q"]
-    code, output, seconds = run([*command, "-x", "-k", "cuda and not emulated", *SMALL_TESTS])
-    errors = sanitizer_errors(output)
-    passed = code == 0 and errors == 0
-    return {"passed": passed, "seconds": seconds, "errors": errors, "output": "" if passed else output[-4000:]}
-
-
-def median_ms(work: Callable[[], object], runs: int = 30) -> float:
-    """Median milliseconds of a call by CUDA events, the second-level cache emptied before each run."""
-    import torch
-
-    flush = torch.empty(FLUSH_BYTES, dtype=torch.int8, device="cuda")
-    for _ in range(3):
-        work()
-    times = []
-    for _ in range(runs):
-        flush.zero_()
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        work()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
-
-
-def benchmarks() -> list[dict[str, Any]]:
-    """Fused, plain torch in closed form and the bare GEMM, side by side."""
-    import torch
-
-    import itm_fast
-    from itm_fast import reference
-
-    rows = []
-    for n_images, n_captions, dtype in (
-        (128, 128, torch.float32),
-        (128, 128, torch.bfloat16),
-        (1000, 1000, torch.bfloat16),
-    ):
-        generator = torch.Generator().manual_seed(0)
-        regions = torch.nn.functional.normalize(torch.randn(n_images, 36, 1024, generator=generator), dim=-1)
-        words = torch.nn.functional.normalize(torch.randn(n_captions, 24, 1024, generator=generator), dim=-1)
-        counts = torch.randint(6, 25, (n_captions,), generator=generator).cuda()
-        regions, words = regions.to("cuda", dtype), words.to("cuda", dtype)
-        packed = torch.cat([words[c, :n] for c, n in enumerate(counts.tolist())])
-        flop = 2 * 36 * n_images * len(packed) * 1024
-        leaves = [x.clone().requires_grad_() for x in (regions, words)]
-        work = {
-            "fused": lambda r=regions, w=words, c=counts: itm_fast.cross_attention_similarity(r, w, c),
-            "closed form, plain torch": lambda r=regions, w=words, c=counts: reference.cross_attention_closed_form(
-                r, w, c
-            ),
-            "bare GEMM": lambda r=regions, p=packed: r.flatten(0, 1) @ p.T,
-            "fused, forward and backward": lambda x=leaves, c=counts: (
-                itm_fast.cross_attention_similarity(*x, c).sum().backward()
-            ),
-        }
-        for name, call in work.items():
-            torch.cuda.reset_peak_memory_stats()
-            milliseconds = median_ms(call)
-            rows.append(
-                {
-                    "operator": "cross_attention_similarity t2i",
-                    "shape": f"{n_images} x 36 regions, {n_captions} captions of {len(packed)} words, dim 1024",
-                    "dtype": str(dtype).removeprefix("torch."),
-                    "implementation": name,
-                    "ms": milliseconds,
-                    "TFLOP/s": flop / milliseconds / 1e9,
-                    "peak MB": torch.cuda.max_memory_allocated() / 2**20,
-                }
+    def _process(self, step: Step, path: Path, start: float, limit: float) -> int:
+        command = [sys.executable, str(STEPS), step.name, str(self.folder)]
+        with (self.folder / f"{step.name}.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, *(["--rehearse"] if self.rehearsal else [])],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                cwd=ROOT,
             )
-    return rows
+        while self.process.poll() is None and time.monotonic() < limit:
+            try:
+                self.process.wait(min(WAIT_SECONDS, max(0.01, limit - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                step.rows, step.seconds = rows_of(path), time.monotonic() - start
+                self.write()
+        return self.stop()
+
+    def stop(self) -> int:
+        """Ends the running process with all that it has started; its exit code."""
+        if self.process is None:
+            return 0
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+    def report(self) -> dict[str, Any]:
+        """What is known so far."""
+        return {
+            "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "rehearsal": self.rehearsal,
+            "steps": {
+                step.name: {"state": step.state, "seconds": round(step.seconds, 1), "rows": step.rows}
+                for step in self.steps
+            },
+        }
+
+    def write(self) -> None:
+        """Both reports, aside and renamed."""
+        report = self.report()
+        for name, text in (("report.json", json.dumps(report, indent=1) + "\n"), ("report.md", self.markdown(report))):
+            aside = self.folder / f"{name}.part"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(self.folder / name)
+
+    def markdown(self, report: dict[str, Any]) -> str:
+        """The report for people: the steps, what failed, then every figure."""
+        lines = [f"# itm-fast on a GPU, {report['date']}", ""]
+        if self.rehearsal:
+            lines = [f"# Rehearsal of the GPU check on a CPU, {report['date']}", "", "No kernel ran on a GPU.", ""]
+        lines += ["| step | state | seconds | passed | failed | not run |", "|---|---|---|---|---|---|"]
+        for step in self.steps:
+            n = {passed: sum(row["passed"] is passed for row in step.rows) for passed in (True, False, None)}
+            lines.append(f"| {step.title} | {step.state} | {step.seconds:.0f} | {n[True]} | {n[False]} | {n[None]} |")
+        for step in self.steps:
+            failed = [row for row in step.rows if row["passed"] is False]
+            for row in failed[:40]:
+                said = str(row.get("error", "")).strip()
+                lines += ["", f"## Failed: {step.name}, {row['name']}", "", _facts(row)]
+                lines += ["", "```", said[-3000:], "```"] if said else []
+        for step in self.steps:
+            shown = [row for row in step.rows if row["passed"] is not False and _facts(row)]
+            if shown:
+                lines += ["", f"## {step.title}", "", "| | |", "|---|---|"]
+                lines += [f"| {row['name']} | {_facts(row)} |" for row in shown]
+        return "\n".join(lines) + "\n"
 
 
-def device_facts() -> dict[str, Any]:
-    """The device, its driver, and what was built with what."""
-    import torch
-
-    properties = torch.cuda.get_device_properties(0)
-    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,clocks.max.mem", "--format=csv,noheader"]
-    smi = run(query, 30)[1].strip() if shutil.which("nvidia-smi") else "nvidia-smi is not installed"
-    return {
-        "device": properties.name,
-        "compute capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory GB": round(properties.total_memory / 1e9, 1),
-        "driver, clocks": smi.splitlines()[0] if smi else "",
-        "torch": str(torch.__version__),
-        "devices": torch.cuda.device_count(),
+def _facts(row: dict[str, Any]) -> str:
+    hidden = ("name", "passed", "state", "seconds") if row["passed"] is not None else ("name", "passed", "state")
+    facts = {
+        key: value
+        for key, value in row.items()
+        if key not in hidden and not (key == "error" and row["passed"] is False)
     }
+    shown = {key: f"{value:.3g}" if isinstance(value, float) else str(value) for key, value in facts.items()}
+    return ", ".join(text if key in ("value", "error") else f"{key} {text}" for key, text in shown.items()).replace(
+        "\n", " "
+    )
 
 
-def markdown(report: dict[str, Any]) -> str:
-    """The report for people."""
-    lines = [f"# itm-fast on {report['facts']['device']}, {report['date']}", ""]
-    lines += [f"- {name}: {value}" for name, value in report["facts"].items()]
-    lines += ["", "| stage | result | seconds | |", "|---|---|---|---|"]
-    for name, stage in report["stages"].items():
-        result = {True: "passed", False: "**failed**", None: "not run"}[stage["passed"]]
-        seconds = f"{stage['seconds']:.0f}" if "seconds" in stage else ""
-        counts = {key: n for key, n in stage.items() if key == "errors" or key.startswith("tests_")}
-        numbers = ", ".join(f"{key.replace('_', ' ')} {n}" for key, n in counts.items())
-        lines.append(f"| {name} | {result} | {seconds} | {numbers} |")
-    for name, stage in report["stages"].items():
-        if stage.get("output"):
-            lines += ["", f"## {name}", "", "```", stage["output"].strip(), "```"]
-    if report["benchmarks"]:
-        columns = list(report["benchmarks"][0])
-        lines += ["", "Medians of 30 runs by CUDA events, second-level cache emptied before each.", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        for row in report["benchmarks"]:
-            cells = (f"{row[c]:.3g}" if isinstance(row[c], float) else str(row[c]) for c in columns)
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def write_report(report: dict[str, Any], folder: Path = RESULTS) -> Path:
-    """Writes both files aside and renames them; returns the Markdown one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    device = re.sub(r"[^A-Za-z0-9]+", "-", report["facts"]["device"]).strip("-").lower()
-    stem = folder / f"gpu_report_{device}_{report['date']}"
-    for suffix, content in ((".json", json.dumps(report, indent=1) + "\n"), (".md", markdown(report))):
-        aside = stem.with_suffix(f"{suffix}.part")
-        aside.write_text(content, encoding="utf-8")
-        aside.replace(stem.with_suffix(suffix))
-    return stem.with_suffix(".md")
-
-
-def main() -> int:
-    """Runs all stages; the exit code says whether all passed."""
+def main(arguments: list[str]) -> int:
+    """0: all passed; 1: something did not; 2: there is no device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "build" / "gpu_check", help="of the report")
+    parser.add_argument("--rehearse", action="store_true", help="every step on the CPU, by the tests' emulator")
+    parser.add_argument("--minutes", type=float, default=10.0, help="after which it ends, whatever is left")
+    parser.add_argument("--steps", nargs="+", choices=[step.name for step in steps()], help="only these")
+    args = parser.parse_args(arguments)
     try:
         import torch
     except ImportError as error:
         print(f"gpu_check: cannot import torch ({error}); install a torch with CUDA, or set PYTHON", file=sys.stderr)
         return 2
-    if not torch.cuda.is_available():
-        print(f"gpu_check: torch {torch.__version__} sees no CUDA device here", file=sys.stderr)
+    if not args.rehearse and not torch.cuda.is_available():
+        said = f"gpu_check: torch {torch.__version__} sees no CUDA device here (--rehearse runs every step on the CPU)"
+        print(said, file=sys.stderr)
         return 2
-    sys.path.insert(0, str(ROOT))
-    report: dict[str, Any] = {"date": datetime.date.today().isoformat(), "facts": device_facts(), "stages": {}}
-    stages: dict[str, Callable[[], dict[str, Any]]] = {
-        "build": build,
-        "tests": lambda: tests(ROOT / "build" / "gpu_check.xml"),
-        **{f"compute-sanitizer {tool}": lambda tool=tool: sanitizer(tool) for tool in SANITIZERS},
-    }
-    for name, stage in stages.items():
-        print(f"gpu_check: {name} ...", flush=True)
-        report["stages"][name] = stage()
-        print(f"gpu_check: {name}: {report['stages'][name]['passed']}", flush=True)
-        if name == "build" and not report["stages"][name]["passed"]:
-            break
-    report["benchmarks"] = benchmarks() if report["stages"]["build"]["passed"] else []
-    path = write_report(report)
-    failed = [name for name, stage in report["stages"].items() if stage["passed"] is False]
-    print(f"gpu_check: {'failed: ' + ', '.join(failed) if failed else 'passed'}; report in {path}")
-    return 1 if failed else 0
+    args.folder.mkdir(parents=True, exist_ok=True)
+    check = Check(args.folder.resolve(), args.rehearse, args.minutes)
+
+    def ended(number: int, frame: FrameType | None) -> None:
+        check.stop()
+        check.write()
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, ended)
+    broken = False
+    for step in check.steps:
+        if (args.steps and step.name not in args.steps) or (broken and step.name != "versions"):
+            step.state = "not run" if not broken else "not run: the build failed"
+            check.write()
+            continue
+        print(f"gpu_check: {step.title} ...", flush=True)
+        check.run(step)
+        print(f"gpu_check: {step.title}: {step.state}, {step.seconds:.0f} s", flush=True)
+        broken = broken or (step.name == "build" and step.state != "passed")
+    states = {step.name: step.state for step in check.steps if not step.state.startswith("not run") or broken}
+    wrong = [f"{name} {state}" for name, state in states.items() if state != "passed"]
+    print(f"gpu_check: {'; '.join(wrong) or 'passed'}; report in {check.folder / 'report.md'}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
