@@ -56,7 +56,8 @@ def backend_named(name):
         with cuda():
             yield
     else:
-        with emulated_operators.emulated(watched=name == "emulated-races"):
+        pessimistic = os.environ.get("ITM_FAST_EMULATOR") == "pessimistic"
+        with emulated_operators.emulated(watched=name == "emulated-races", pessimistic=pessimistic):
             yield
 
 

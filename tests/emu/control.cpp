@@ -17,6 +17,9 @@ EMU_API void emu_configure(uint64_t seed, int order, int resident_blocks, double
 
 EMU_API void emu_leave_out(int number) { machine.left_out = number; }
 
+// Tensor cores that truncate and an __expf that is off by 2^-22, as devices' are.
+EMU_API void emu_be_pessimistic(int is) { machine.pessimistic = is != 0; }
+
 // Whether the device is Ampere or newer, as ops/similarity.cpp asks.
 static int has_tile_kernels = 1;
 EMU_API void emu_be_ampere(int is) { has_tile_kernels = is; }

@@ -75,7 +75,7 @@ def library(watched):
 
 
 @contextlib.contextmanager
-def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere=True):
+def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere=True, pessimistic=False):
     """While it lasts, the operators run their CUDA host code and emulated kernels on CPU tensors.
 
     Args:
@@ -84,10 +84,12 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
         seed: of the random orders.
         resident_blocks: blocks whose threads take turns.
         ampere: a device of compute capability 8.0 or more; False: 7.5.
+        pessimistic: tensor cores truncate where others round, and __expf is off by 2^-22.
     """
     namespace, loaded, _ = library(watched)
     loaded.emu_configure(seed, ORDERS[order], resident_blocks, 0.0, int(watched), 0)
     loaded.emu_be_ampere(int(ampere))
+    loaded.emu_be_pessimistic(int(pessimistic))
     with in_place_of_the_cpus({operator: getattr(namespace, operator) for operator in operators()}):
         yield
 

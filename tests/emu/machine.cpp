@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 namespace emu {
 
@@ -10,6 +11,13 @@ Machine machine;
 const ThreadView* current = nullptr;
 
 int left_out() { return machine.left_out; }
+
+float approximated(float exact) {
+  if (!machine.pessimistic) return exact;
+  uint32_t bits;
+  std::memcpy(&bits, &exact, sizeof bits);
+  return exact * (1.0f + (bits % 2 == 0 ? 0x1p-22f : -0x1p-22f));
+}
 
 uint64_t random_number() {
   uint64_t& x = machine.random_state;

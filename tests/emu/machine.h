@@ -124,6 +124,7 @@ constexpr size_t kRedZone = 4096;
 struct Machine {
   Options options;
   int left_out = 0;
+  bool pessimistic = false;
   Statistics statistics;
   std::string error;  // of the last failed launch; nothing is launched until it is taken
   std::vector<std::string> races;

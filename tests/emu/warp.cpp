@@ -1,5 +1,6 @@
 // What a warp's lanes compute together: shuffles, votes, matrix loads, matrix products. Layouts: PTX ISA, mma.m16n8k16,
 // mma.m16n8k8, ldmatrix.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -86,6 +87,21 @@ static float number_of(Number type, uint32_t word, int half) {
   return type == Number::kBf16 ? simt::to_float(simt::bf16{bits}) : simt::to_float(simt::f16{bits});
 }
 
+// A tensor core's sum at its worst: what lies more than 24 bits below the largest summand is cut off, before and after adding.
+static float cut_sum(float sum, const float* a, const float* b, int k) {
+  double largest = std::abs(double(sum));
+  for (int l = 0; l < k; l++) largest = std::max(largest, std::abs(double(a[l]) * b[l]));
+  if (!(largest > 0) || std::isinf(largest)) {  // nothing to cut, or NaN and infinity
+    for (int l = 0; l < k; l++) sum += a[l] * b[l];
+    return sum;
+  }
+  const double step = std::ldexp(1.0, std::ilogb(largest) - 24);
+  double total = std::trunc(sum / step) * step;
+  for (int l = 0; l < k; l++) total += std::trunc(double(a[l]) * b[l] / step) * step;
+  const auto rounded = float(total);
+  return std::abs(double(rounded)) > std::abs(total) ? std::nextafterf(rounded, 0.0f) : rounded;
+}
+
 void combine_matrix_products(void* const* posted, unsigned mask) {
   if (mask != ~0u) fail("mma needs all 32 lanes of the warp");
   machine.statistics.matrix_products++;
@@ -109,9 +125,14 @@ void combine_matrix_products(void* const* posted, unsigned mask) {
       d[group + 8][place * 2 + h] = mine.d[2 + h];
     }
   }
-  for (int i = 0; i < 16; i++)
+  for (int i = 0; i < 16 && !machine.pessimistic; i++)
     for (int l = 0; l < k; l++)
       for (int j = 0; j < 8; j++) d[i][j] += a[i][l] * b[l][j];
+  for (int j = 0; j < 8 && machine.pessimistic; j++) {
+    float column[16];
+    for (int l = 0; l < k; l++) column[l] = b[l][j];
+    for (int i = 0; i < 16; i++) d[i][j] = cut_sum(d[i][j], a[i], column, k);
+  }
   for (int lane = 0; lane < 32; lane++) {
     const auto& mine = posted_by<MatrixProduct>(posted, lane);
     const int group = lane / 4, place = lane % 4;
