@@ -87,7 +87,8 @@ static float number_of(Number type, uint32_t word, int half) {
   return type == Number::kBf16 ? simt::to_float(simt::bf16{bits}) : simt::to_float(simt::f16{bits});
 }
 
-// A tensor core's sum at its worst: what lies more than 24 bits below the largest summand is cut off, before and after adding.
+// A tensor core's sum at its worst: what lies more than 24 bits below the largest summand is cut off, before and after
+// adding.
 static float cut_sum(float sum, const float* a, const float* b, int k) {
   double largest = std::abs(double(sum));
   for (int l = 0; l < k; l++) largest = std::max(largest, std::abs(double(a[l]) * b[l]));
