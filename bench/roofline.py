@@ -1,13 +1,18 @@
-"""What the CUDA kernels will do, counted from their launch configurations, next to what GPUs can do at most.
+"""What the CUDA kernels will do, counted from their launches and their machine code, next to what GPUs can do at most.
 
 Predicted, not measured: nobody has run the kernels on a GPU. The counts of tensor-core instructions and of bytes that
-tiles read are compared with the emulator's own in tests/cuda/test_roofline.py.
+tiles read are compared with the emulator's own in tests/cuda/test_roofline.py. Registers and what the product's loop
+issues are read from the machine code that `make test` keeps. Where only one block fits into a multiprocessor, its
+product and its epilogue come one after the other. Of the epilogue only multiply-adds and exponentials are counted.
 """
 
 import argparse
 import json
+import re
 import sys
+from pathlib import Path
 
+import _machine_code
 import torch
 from _cases import scan_batch
 
@@ -16,6 +21,8 @@ from itm_fast.cli.console import print_table
 # csrc/cuda/similarity.h, tile_product.cuh, csrc/cuda/ops/similarity.cpp
 TILE_VECTORS, TILE_CONTEXTS, TILE_QUERIES = 128, 32, 16
 WARP_SIDE, STAGE_BYTES, MMAS_OF_STEP, STEPS_OF_STAGE = 32, 128, 8, 4
+THREADS_OF_TILE = 512
+LOADED_OF_STEP = 2 * 2 * 512  # bytes that a warp reads from shared memory: two matrices of 16 x 16 of either side
 FLOP_OF_MMA = {"bfloat16": 2 * 16 * 8 * 16, "float32": 2 * 16 * 8 * 8, "tf32": 2 * 16 * 8 * 8}
 PRODUCTS = {"bfloat16": 1, "float32": 3, "tf32": 1}  # float32 is three products of TF32
 BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
@@ -25,11 +32,12 @@ FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, sc
 # 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the later ones too.
 # mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
 DEVICES = {
-    "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41},
-    "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98},
-    "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97},
+    "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41, "arch": "80"},
+    "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98, "arch": "90"},
+    "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97, "arch": "100"},
 }
-EXPS_OF_CLOCK, L2_BYTES_OF_CLOCK = 16, 5120
+SHARED_KB = {"80": 164, "90": 228, "100": 228}  # of a multiprocessor; a block reserves 1 KB beside its own
+EXPS_OF_CLOCK, L2_BYTES_OF_CLOCK, SHARED_BYTES_OF_CLOCK, ISSUES_OF_CLOCK = 16, 5120, 128, 4
 MICROSECONDS_OF_LAUNCH = 4  # assumed, outside CUDA graphs
 
 
@@ -56,9 +64,12 @@ def product_counts(context_tiles, query_tiles, dim, dtype):
     warps = sum(up(n, WARP_SIDE) // WARP_SIDE for n in context_tiles) * sum(
         up(n, WARP_SIDE) // WARP_SIDE for n in query_tiles
     )
+    from_l2 = row_bytes * (len(query_tiles) * sum(context_tiles) + len(context_tiles) * sum(query_tiles))
     return {
         "mma": warps * stages * STEPS_OF_STAGE * MMAS_OF_STEP * PRODUCTS[dtype],
-        "L2 bytes": row_bytes * (len(query_tiles) * sum(context_tiles) + len(context_tiles) * sum(query_tiles)),
+        "warp stages": warps * stages,
+        "L2 bytes": from_l2,
+        "shared bytes": from_l2 + warps * stages * STEPS_OF_STAGE * LOADED_OF_STEP,  # written once, read by each warp
     }
 
 
@@ -72,7 +83,7 @@ def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
     context, query = (region_counts, word_counts) if cross_attn == "t2i" else (word_counts, region_counts)
     context_tiles, query_tiles = plan(context, TILE_CONTEXTS), plan(query, TILE_QUERIES)
     scores = product_counts(context_tiles, query_tiles, dim, dtype)
-    gram = {"mma": 0, "L2 bytes": 0}
+    gram = dict.fromkeys(scores, 0)
     for tile in context_tiles:
         of_tile = product_counts([tile], [tile], dim, dtype)
         gram = {name: gram[name] + of_tile[name] for name in gram}
@@ -87,7 +98,7 @@ def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
         "useful FLOP": 2 * n_weights * dim,
         "FMA FLOP": n_query * sum(gram_flop(n) for n in context) + FLOP_OF_WEIGHT * n_weights,
         "exps": n_weights + n_query * len(context),
-        "L2 bytes": scores["L2 bytes"] + gram["L2 bytes"],
+        **{name: scores[name] + gram[name] for name in ("warp stages", "L2 bytes", "shared bytes")},
         "memory bytes": 2 * n_vectors * dim * BYTES[dtype] + 4 * len(context) * len(query),
     }
 
@@ -115,21 +126,63 @@ def training(region_counts, word_counts, max_words, dim, dtype, cross_attn="t2i"
     }
     loss = {"launches": 1, "torch launches": 2, "host waits": 0}  # and two counters set to 0
     total = {name: forward.get(name, 0) + backward.get(name, 0) + loss.get(name, 0) for name in backward}
-    return {**total, "L2 bytes": forward["L2 bytes"], "mma": forward["mma"]}
+    of_tiles = ("L2 bytes", "mma", "warp stages", "shared bytes")
+    return {**total, **{name: forward[name] for name in of_tiles}}
+
+
+def shared_of_tile():
+    """Bytes of shared memory that a block of the tile kernel has at most, as its source asserts."""
+    source = Path(__file__).resolve().parents[1] / "csrc" / "cuda" / "tiles.cu"
+    return 1024 * int(re.search(r"sizeof\(TileShared\) <= (\d+) \* 1024", source.read_text(encoding="utf-8"))[1])
+
+
+def blocks_of_tile(arch, registers):
+    """How many blocks of the tile kernel are in a multiprocessor at a time."""
+    of_registers = 65536 // (up(registers, 8) * THREADS_OF_TILE)
+    return min(of_registers, SHARED_KB[arch] * 1024 // (shared_of_tile() + 1024), 2048 // THREADS_OF_TILE)
 
 
 def predicted_ms(counts, device, dtype):
-    """Milliseconds that each resource needs at least; the largest of them is a bound."""
+    """Milliseconds that each resource needs at least.
+
+    Returns:
+        By resource; what the tile product's loop issues is missing where no machine code was kept.
+    """
     limits = DEVICES[device]
     tensor = limits["bfloat16" if dtype == "bfloat16" else "tf32"]
+    clocks = limits["sms"] * limits["GHz"] * 1e6  # of all multiprocessors, a millisecond
+    code = _machine_code.tile_product(limits["arch"], dtype, STEPS_OF_STAGE)
+    issued = (
+        {}
+        if code is None
+        else {"issue slots of the product": counts["warp stages"] * code["issued"] / ISSUES_OF_CLOCK / clocks}
+    )
     return {
         "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
+        "shared memory of the product": counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
+        **issued,
         "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
-        "exponentials": counts["exps"] / (limits["sms"] * EXPS_OF_CLOCK * limits["GHz"]) / 1e6,
+        "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
         "L2, by the tiles": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
         "memory": counts["memory bytes"] / limits["memory"] / 1e9,
         "launches": (counts["launches"] + counts["torch launches"]) * MICROSECONDS_OF_LAUNCH / 1e3,
     }
+
+
+OF_EPILOGUE = ("float32 FMAs", "exponentials")
+
+
+def bound(counts, device, dtype):
+    """Milliseconds at least, and what binds: of one block a multiprocessor, the product's and the epilogue's add up."""
+    ms = predicted_ms(counts, device, dtype)
+    arch = DEVICES[device]["arch"]
+    code = _machine_code.tile_product(arch, dtype, STEPS_OF_STAGE)
+    alone = code is not None and blocks_of_tile(arch, code["registers"]) == 1
+    product = max((name for name in ms if name not in OF_EPILOGUE), key=ms.get)
+    epilogue = max(OF_EPILOGUE, key=ms.get)
+    if alone and counts["warp stages"] and product not in ("launches", "memory"):
+        return ms[product] + ms[epilogue], f"{product}, then {epilogue}"
+    return max((ms[name], name) for name in ms)
 
 
 def cases(scale=1.0):
@@ -146,6 +199,25 @@ def cases(scale=1.0):
         yield f"{n_images} x {n_captions} evaluation, t2i", counts, dtype
 
 
+AMOUNTS = {
+    "tensor cores": "tensor FLOP",
+    "shared memory of the product": "shared bytes",
+    "float32 FMAs": "FMA FLOP",
+    "exponentials": "exps",
+    "L2, by the tiles": "L2 bytes",
+    "memory": "memory bytes",
+}
+
+
+def _of_kernel(device, dtype):
+    arch = DEVICES[device]["arch"]
+    code = _machine_code.tile_product(arch, dtype, STEPS_OF_STAGE)
+    if code is None:
+        return "its machine code is not here: make test keeps it"
+    blocks = blocks_of_tile(arch, code["registers"])
+    return f"{code['registers']} registers, {shared_of_tile() // 1024} KB, {blocks} block{'s' * (blocks > 1)}"
+
+
 def main(argv):
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,6 +230,8 @@ def main(argv):
             "dtype": dtype,
             "counts": counts,
             "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
+            "bound": {device: bound(counts, device, dtype) for device in DEVICES},
+            "kernel": {device: _of_kernel(device, dtype) for device in DEVICES},
         }
         for name, counts, dtype in cases(args.scale)
     ]
@@ -167,17 +241,17 @@ def main(argv):
     print("Predicted from counts, not measured: nobody has run these kernels on a GPU. Milliseconds at least.")
     for record in records:
         counts, ms = record["counts"], record["predicted_ms"]
-        amounts = ("tensor FLOP", "FMA FLOP", "exps", "L2 bytes", "memory bytes", None)
         rows = [
             [
                 name,
-                "" if amount is None else f"{counts[amount]:.2e}",
-                *(f"{ms[device][name]:.3g}" for device in DEVICES),
+                f"{counts[AMOUNTS[name]]:.2e}" if name in AMOUNTS else "",
+                *(f"{ms[device][name]:.3g}" if name in ms[device] else "unknown" for device in DEVICES),
             ]
-            for name, amount in zip(ms["H100 SXM"], amounts, strict=True)
+            for name in dict.fromkeys(name for device in DEVICES for name in ms[device])
         ]
-        rows.append(["bound: the largest", "", *(f"{max(ms[device].values()):.3g}" for device in DEVICES)])
         print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+        for device, (milliseconds, binding) in record["bound"].items():
+            print(f"{device}: at least {milliseconds:.3g} ms ({binding}); tile kernel: {record['kernel'][device]}")
         print(
             f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
             f"{counts['useful FLOP']:.2e} FLOP without padding\n"

@@ -1,10 +1,8 @@
 """The counts of bench/roofline.py are those of the kernels: compared with what the emulator counts."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import _machine_code
 import emulated_operators
 import pytest
 import roofline
@@ -13,8 +11,6 @@ from emulation import Device, build, compiler, statistics
 from similarity_kernels import SOURCES, score_by_tiles
 
 import itm_fast
-
-BENCH = Path(roofline.__file__).parent
 
 COUNTS = [3, 17, 36, 36, 1, 50, 20, 9]
 
@@ -34,12 +30,18 @@ def test_tensor_core_instructions_and_bytes_are_the_kernels_own(dtype, name):
     before = device.statistics()["matrix_products"]
     score_by_tiles(device, *regions, *words)
     done = device.statistics()["matrix_products"] - before
-    copies = [row for row in device.traffic() if row["line"].startswith("tile_product") and not row["shared"]]
+    traffic = device.traffic()
+    copies = [row for row in traffic if row["line"].startswith("tile_product") and not row["shared"]]
     want = roofline.scoring([36] * 7, COUNTS, 144, name)
     assert done == want["mma"]
     read = 32 * sum(row["units"] for row in copies if row["bytes"] == 16)
     assert read == pytest.approx(want["L2 bytes"], rel=0.02)  # last sectors of rows
     assert roofline.plan([36] * 7, 32) == [108, 108, 36]
+    loaded = want["warp stages"] * roofline.STEPS_OF_STAGE * roofline.LOADED_OF_STEP
+    assert want["shared bytes"] == want["L2 bytes"] + loaded
+    # A matrix load reads eight rows of 16 bytes for each of its matrices.
+    matrices = sum(row["requests"] for row in traffic if row["shared"] and not row["write"] and row["bytes"] == 16)
+    assert 128 * matrices == loaded
 
 
 @pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
@@ -65,6 +67,30 @@ def test_launches_are_those_of_the_operators():
     assert scoring == roofline.scoring([36] * 4, COUNTS[:4], 24, "bfloat16")["launches"]
 
 
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+def test_the_machine_code_of_the_build_is_read(arch):
+    if _machine_code.disassembler() is None or _machine_code.kept("tiles", arch) is None:
+        pytest.skip("no machine code in build/cubins, or no nvdisasm: make test, with nvcc, keeps it")
+    found = {dtype: _machine_code.tile_product(arch, dtype, 4) for dtype in ("bfloat16", "tf32", "float32")}
+    for dtype, code in found.items():
+        assert 64 < code["registers"] <= 128
+        least = roofline.STEPS_OF_STAGE * roofline.MMAS_OF_STEP * roofline.PRODUCTS[dtype]  # tensor-core instructions
+        assert least < code["issued"] < 20 * least
+        assert roofline.blocks_of_tile(arch, code["registers"]) == 1
+    assert found["bfloat16"]["issued"] < found["tf32"]["issued"] < found["float32"]["issued"]
+
+
+def test_product_and_epilogue_add_up_where_one_block_fits(monkeypatch):
+    counts = roofline.scoring([36] * 500, [12] * 500, 1024, "bfloat16")
+    monkeypatch.setattr(_machine_code, "tile_product", lambda *_: {"registers": 107, "issued": 210})
+    ms = roofline.predicted_ms(counts, "H100 SXM", "bfloat16")
+    alone = roofline.bound(counts, "H100 SXM", "bfloat16")
+    assert alone[0] == pytest.approx(ms["shared memory of the product"] + ms["float32 FMAs"])
+    monkeypatch.setattr(_machine_code, "tile_product", lambda *_: {"registers": 64, "issued": 210})
+    assert roofline.blocks_of_tile("90", 64) == 2
+    assert roofline.bound(counts, "H100 SXM", "bfloat16")[0] == pytest.approx(max(ms.values()))
+
+
 def test_bounds_follow_from_counts():
     counts = roofline.training([36] * 128, [12] * 128, 12, 1024, "bfloat16")
     assert counts["host waits"] == 0
@@ -74,10 +100,11 @@ def test_bounds_follow_from_counts():
     assert times["tensor cores"] == pytest.approx(counts["tensor FLOP"] / 989e12 * 1e3)
 
 
-def test_says_that_nothing_was_measured():
-    command = [sys.executable, str(BENCH / "roofline.py"), "--scale", "0.01"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_says_that_nothing_was_measured(capsys):
+    assert roofline.main(["--scale", "0.01"]) == 0
+    text = capsys.readouterr().out
     assert "not measured: nobody has run these kernels on a GPU" in text
-    record = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    assert roofline.main(["--scale", "0.01", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
     assert record["measured"] is False
     assert len(record["cases"]) == 9
