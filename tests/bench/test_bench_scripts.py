@@ -1,12 +1,21 @@
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from patience import HANG_SECONDS
 
 BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def threads_as_they_were():
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
 
 
 @pytest.mark.parametrize(
@@ -25,23 +34,26 @@ BENCH = Path(__file__).parents[2] / "bench"
         "small_batches",
     ],
 )
-def test_runs_and_writes_its_figures(script, tmp_path):
+def test_runs_and_writes_its_figures(script, tmp_path, capsys, threads_as_they_were):
+    """Here, not as a process of its own, which would import torch once more; `make bench` runs them as scripts."""
+    main = importlib.import_module(script).main
     output = tmp_path / "run.json"
     n_threads = "2" if script == "small_batches" else "1"
-    command = [sys.executable, str(BENCH / f"{script}.py"), "--scale", "0.02", "--rounds", "1", "--threads", n_threads]
-    command += ["--json", str(output)]
-    result = subprocess.run(
-        [*command, "--label", "tiny"], capture_output=True, text=True, check=False, timeout=HANG_SECONDS
-    )
-    assert result.returncode == 0, result.stderr
+    command = ["--scale", "0.02", "--rounds", "1", "--threads", n_threads, "--json", str(output)]
+    assert main([*command, "--label", "tiny"]) == 0
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"
     assert all(min(case["milliseconds"].values()) > 0 for case in record["cases"])
     if script == "retrieval":  # all of them end in the same comparison
-        again = subprocess.run(
-            [*command, "--compare", str(output)], capture_output=True, text=True, check=True, timeout=HANG_SECONDS
-        )
-        assert "faster than tiny" in again.stdout
+        assert main([*command, "--compare", str(output)]) == 0
+        assert "faster than tiny" in capsys.readouterr().out
+
+
+def test_a_bench_is_a_script():
+    command = [sys.executable, str(BENCH / "losses.py"), "--scale", "0.02", "--rounds", "1", "--threads", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_SECONDS)
+    assert result.returncode == 0, result.stderr
+    assert "1 threads" in result.stdout
 
 
 def test_tile_products_of_every_kind(tmp_path):
