@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted
-from itm_fast.reference.patch_word_similarity import patch_word_similarity
+from itm_fast.ops.patch_word_similarity import patch_word_similarity
 from itm_fast.shown import named_options
 
 _HIDDEN_RATIO = 0.2  # of the map that makes the logits
