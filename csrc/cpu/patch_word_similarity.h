@@ -2,11 +2,13 @@
 // to few tokens, against its words. Options and entry points.
 #pragma once
 
-#include "batch.h"
 #include "isa.h"
 #include "tile.h"
 
 namespace itm {
+
+// A row of so many numbers, padded to whole vectors of any instruction set.
+constexpr int64_t whole_vectors(int64_t n) { return (n + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple; }
 
 template <class T>
 struct PatchWordSimilarity {
@@ -16,7 +18,7 @@ struct PatchWordSimilarity {
   const T* logits;   // [n_images, n_patches, padded_aggregated()]
   T* grad_logits;    // as logits, added to; backward only
 
-  int64_t padded_aggregated() const { return round_up(n_aggregated, kColumnMultiple); }
+  int64_t padded_aggregated() const { return whole_vectors(n_aggregated); }
   int64_t n_left_out() const { return n_patches - n_kept; }
   // The class token, the aggregated ones, the one of what is left out.
   int64_t n_tokens() const { return class_token + n_aggregated + 1; }
@@ -26,10 +28,10 @@ struct PatchWordSimilarity {
 template <class T>
 int64_t patch_word_similarity_scratch(const PatchWordSimilarity<T>& options, int64_t n_context, int64_t stride) {
   const int64_t kept = options.n_kept, aggregated = options.padded_aggregated(), tokens = options.n_tokens();
-  const int64_t padded_kept = round_up(kept, kColumnMultiple);
+  const int64_t padded_kept = whole_vectors(kept);
   return kept * (2 * stride + 3 * aggregated + 2 * padded_kept) + aggregated * padded_kept + 2 * tokens * stride +
-         stride * aggregated + 2 * round_up(n_context, kColumnMultiple) + 2 * options.n_patches + 2 * stride +
-         5 * round_up(tokens + aggregated, kColumnMultiple);
+         stride * aggregated + whole_vectors(n_context) + 2 * options.n_patches + 2 * stride +
+         4 * whole_vectors(tokens + aggregated);
 }
 
 // kept [n_kept] and left_out [n_patches - n_kept], both ascending: the patches of the largest scores, of equal ones the

@@ -42,23 +42,21 @@ struct Pair {
         begin(tile.columns[g]),
         n_words(tile.columns[g + 1] - begin),
         words((n_words + kLanes<T> - 1) / kLanes<T> * kLanes<T>),
-        kept_stride((o.n_kept + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple),
-        aggregated((o.n_aggregated + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple),
+        kept_stride(whole_vectors(o.n_kept)),
+        aggregated(o.padded_aggregated()),
         n_context(tile.n_context),
         scores(o.scores + (tile.context * o.n_captions + tile.first_group + g) * o.n_patches),
         logits(o.logits + tile.context * o.n_patches * aggregated) {
     T* next = tile.scratch;
     auto take = [&](int64_t n) { return (next += n) - n; };
-    const int64_t n_tokens = o.class_token + o.n_aggregated + 1;
-    const int64_t padded = (n_context + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple;
-    const int64_t tokens = (n_tokens + aggregated + kColumnMultiple - 1) / kColumnMultiple * kColumnMultiple;
+    const int64_t tokens = whole_vectors(o.n_tokens() + aggregated);
     for (T** of_words : {&sims, &grad_sims}) *of_words = take(o.n_kept * words);
     for (T** of_kept : {&weights, &gram_weights, &grad_weights}) *of_kept = take(o.n_kept * aggregated);
     for (T** square : {&gram, &grad_gram}) *square = take(o.n_kept * kept_stride);
     weights_transposed = take(aggregated * kept_stride);
-    for (T** of_tokens : {&cosines, &grad_cosines}) *of_tokens = take(n_tokens * words);
+    for (T** of_tokens : {&cosines, &grad_cosines}) *of_tokens = take(o.n_tokens() * words);
     grad_transposed = take(words * aggregated);
-    left_weights = take(padded);
+    left_weights = take(whole_vectors(n_context));
     for (T** of_token : {&token_size, &token_scale, &token_dot, &weight_dot}) *of_token = take(tokens);
     for (T** of_word : {&word_scale, &word_dot}) *of_word = take(words);
     kept = reinterpret_cast<int32_t*>(take(o.n_patches));
@@ -66,8 +64,8 @@ struct Pair {
   }
 
   int64_t first_patch() const { return o.class_token; }
-  int64_t n_left_out() const { return o.n_patches - o.n_kept; }
-  int64_t n_tokens() const { return o.class_token + o.n_aggregated + 1; }
+  int64_t n_left_out() const { return o.n_left_out(); }
+  int64_t n_tokens() const { return o.n_tokens(); }
   int64_t extra() const { return n_tokens() - 1; }
   const T* sims_of(int64_t patch) const { return tile.sims + (first_patch() + patch) * tile.stride + begin; }
   T* grad_sims_of(int64_t row) const { return tile.grad_sims + row * tile.stride + begin; }

@@ -47,7 +47,7 @@ struct Operands {
   Operands(const Sizes& sizes, const Tensor& scores, const Tensor& logits, bool need_logits)
       : sizes(sizes),
         scores(as_contiguous(scores)),
-        logits(with_width(as_contiguous(logits), round_up(sizes.n_aggregated, kColumnMultiple))),
+        logits(with_width(as_contiguous(logits), whole_vectors(sizes.n_aggregated))),
         grad_logits(zeros(need_logits ? this->logits.sizes() : Shape({0}), logits.scalar_type())) {}
 
   // As similarity_forward and similarity_backward want it made.

@@ -123,10 +123,10 @@ def _plain(
     of_pair = regions.shape[1] * (logits.shape[2] + 2)
     n_captions = max(1, min(len(words), _BLOCK_NUMBERS // of_pair))
     n_images = max(1, _BLOCK_NUMBERS // (of_pair * n_captions))
-    rows = [regions.new_zeros(0, len(words))]
+    rows = [regions[:0, :1, 0].expand(0, len(words))]  # nothing, but differentiable where there is no image
     for first in range(0, len(regions), n_images):
         images = slice(first, first + n_images)
-        row = [regions[images, 0, :0]]  # nothing, but differentiable where there is no caption
+        row = [regions[images, 0, :0]]  # likewise where there is no caption
         for start in range(0, len(words), n_captions):
             captions = slice(start, start + n_captions)
             block = (regions[images], words[captions], scores[images, captions], logits[images], word_counts[captions])
