@@ -28,6 +28,7 @@ def threads_as_they_were():
         "retrieval",
         "losses",
         "esl",
+        "laps",
         "sgraf",
         "train_model",
         "evaluation",
