@@ -23,10 +23,10 @@ from itm_fast.benchmark.bench import read_medians
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary
-from itm_fast.data.readers.captioned_images import read_captioned_images
 from itm_fast.data.readers.concept_files import read_arrays as read_pickled
 from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
 from itm_fast.data.readers.fine_grained import read_fine_grained
+from itm_fast.data.readers.formats import read_captioned_images
 from itm_fast.data.readers.image_file import read_image
 from itm_fast.data.readers.images import image_names
 from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts

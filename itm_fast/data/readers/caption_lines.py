@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import read_lines
 
@@ -51,6 +52,11 @@ class CaptionLines:
         if self.names is None or (self.form.startswith("an id") and len(set(self.names)) == len(self.names)):
             return None
         return self.names
+
+
+def line_entries(lines: CaptionLines) -> list[Entry]:
+    """The captions beside names, each with its image, in the order of the lines: an image may come again."""
+    return [Entry(name, [text]) for name, text in zip(lines.images or (), lines.captions, strict=True)]
 
 
 def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, mend: str = "") -> CaptionLines:
