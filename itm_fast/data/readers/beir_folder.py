@@ -1,4 +1,4 @@
-"""Folders of queries, a corpus and relevance judgements (qrels): MTEB's, MIEB's and BEIR's, as parquet, JSON lines, TSV.
+"""Folders of queries, a corpus and relevance judgements (qrels): MTEB's, MIEB's, BEIR's; parquet, JSON lines, TSV.
 
 Each query has to be of one image, as a caption is: sets with several, and pages of documents with graded relevance,
 are no captioned images. Sources: beir-cellar/beir; embeddings-benchmark/mteb (image tasks); TREC's qrels.
@@ -135,7 +135,7 @@ def _item(row: dict[str, Any], path: Path, where: str, packed: ParquetImage | No
     named = next((row[name] for name in IMAGE_FILES if isinstance(row.get(name), str) and row[name]), None)
     if key is None or (text is None and named is None and packed is None):
         raise DataError(
-            f"{where}: {', '.join(row):.120}; expected an id ({', '.join(_IDS[:4])}) and a text or an image"
+            f"{where}: {', '.join(map(str, row)):.120}; expected an id ({', '.join(_IDS[:4])}) and a text or an image"
         )
     if row.get("modality") == "text":
         packed = None
@@ -149,7 +149,5 @@ def _files(found: FoundPath, part: str) -> list[Path]:
     """The files of a part: in a folder of its name, or of its name themselves."""
     names = _PARTS[part]
     return [
-        path
-        for path in found.files
-        if path.suffix in _SUFFIXES and (path.parent.name in names or path.stem in names) and path.parent != path
+        path for path in found.files if path.suffix in _SUFFIXES and (path.parent.name in names or path.stem in names)
     ]

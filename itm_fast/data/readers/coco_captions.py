@@ -11,7 +11,10 @@ from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
 
-_EXPECTED = 'expected COCO\'s {"images": [{"id", "file_name"}], "annotations": [{"image_id", "id", "caption"}]} (captions_*.json)'
+_EXPECTED = (
+    "expected captions_*.json of COCO: "
+    '{"images": [{"id", "file_name"}], "annotations": [{"image_id", "id", "caption"}]}'
+)
 
 
 def is_coco(found: FoundPath) -> bool:

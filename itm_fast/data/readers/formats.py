@@ -63,9 +63,7 @@ FORMATS = (
     Format("Hugging Face parquet", is_parquet, read_parquet),
     Format("web-dataset .tar", is_shards, read_shards, comes_once=True),
     Format("table with headings (CSV, TSV)", is_table, read_table),
-    Format(
-        "lines of an image's name and a caption (.token, results.csv, CSV, TSV)", _are_named_lines, _read_named_lines
-    ),
+    Format("lines of a name and a caption (.token, results.csv, CSV, TSV)", _are_named_lines, _read_named_lines),
 )
 
 
@@ -128,8 +126,7 @@ def read_as(
     where = f"{found.path}"
     entries = of_split(form.read(found), split, where)
     items = collected(entries, where, comes_once=form.comes_once, image_list=image_list, drop_blank=drop_blank)
-    notes = (*items.notes, f"{where}: {form.note}") if form.note and image_list is None else items.notes
-    return replace(items, format=form.name, notes=notes)
+    return replace(items, format=form.name)
 
 
 def not_captioned(found: FoundPath) -> DataError:

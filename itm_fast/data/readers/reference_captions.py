@@ -10,7 +10,7 @@ from itm_fast.data.readers.captioned_images import CaptionedImages
 from itm_fast.data.readers.formats import format_of, not_captioned, read_as
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
-from itm_fast.errors import DataError
+from itm_fast.errors import DataError, warn
 from itm_fast.files.plain_text import read_lines
 
 
@@ -108,7 +108,11 @@ def _found(path: str | Path) -> FoundPath:
 
 def _items(found: FoundPath, split: str | None) -> CaptionedImages | None:
     form = format_of(found)
-    return None if form is None else read_as(form, found, split)
+    if form is None:
+        return None
+    if form.note:
+        warn(f"{found.path}: {form.note}")
+    return read_as(form, found, split)
 
 
 def _columns(items: CaptionedImages, where: str) -> list[list[str]]:
