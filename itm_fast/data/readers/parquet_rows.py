@@ -114,7 +114,7 @@ class ParquetImages:
         self._lock = threading.Lock()
         self._file: ParquetFile | None = None
         self._coming: Iterator[list[bytes | None]] = iter(())
-        self._next = -1  # the row at which that goes on
+        self._group, self._next = -1, 0  # of which row group, and the row at which it goes on
         self._kept: list[tuple[int, list[bytes | None]]] = []
 
     def __getstate__(self) -> dict[str, Any]:
@@ -148,8 +148,9 @@ class ParquetImages:
         group = bisect.bisect_right(starts, row) - 1
         if row >= starts[-1]:
             raise DataError(f"{self.path}: row {row}: the file has {starts[-1]} only, and has become shorter")
-        if not starts[group] <= self._next <= row:
-            self._coming, self._next = self._file.images(self.column, group), starts[group]
+        if group != self._group or row < self._next:
+            self._coming = self._file.images(self.column, group)
+            self._group, self._next = group, starts[group]
         for images in self._coming:
             start, self._next = self._next, self._next + len(images)
             self._kept.append((start, images))
