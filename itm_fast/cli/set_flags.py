@@ -102,7 +102,7 @@ class ProtocolFlags:
     keep the first five of each image."""
 
     def protocol_options(self, split: str | None = None) -> dict[str, Any]:
-        """Arguments of ``evaluate`` and ``rerank``, but for ids; the split is of --caption-to-image, if it has several."""
+        """Arguments of ``evaluate`` and ``rerank``, but for ids; the split is that of --caption-to-image."""
         return {
             "ks": self.ks,
             "captions_per_image": self.captions_per_image,

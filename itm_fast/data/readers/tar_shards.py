@@ -74,7 +74,8 @@ class _Sample:
 def is_shards(found: FoundPath) -> bool:
     """Whether a path is a .tar, or a folder of such."""
     where, magic = _MAGIC
-    return bool(found.files_if_folder(".tar")) or found.head[where] == magic or _is_packed(found)
+    is_file = found.head[where] == magic or (found.path.suffix == ".tar" and not found.is_folder)
+    return is_file or bool(found.files_if_folder(".tar")) or _is_packed(found)
 
 
 def read_shards(found: FoundPath) -> list[Entry]:

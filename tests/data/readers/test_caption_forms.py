@@ -202,6 +202,7 @@ BAD_JSON = [
 
 
 @pytest.mark.parametrize(("content", "fragment"), BAD_JSON)
+@pytest.mark.filterwarnings("ignore::itm_fast.errors.DataWarning")
 def test_json_that_does_not_fit(content, fragment, tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps(content))
     with pytest.raises(DataError) as raised:
