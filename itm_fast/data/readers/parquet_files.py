@@ -30,7 +30,8 @@ _IN_SENTENCE = ("raw", "caption", "text")
 
 def is_parquet(found: FoundPath) -> bool:
     """Whether a path is a parquet file, or a folder of such."""
-    return found.head[:4] == _MAGIC or bool(found.files_if_folder(".parquet"))
+    is_file = found.head[:4] == _MAGIC or (found.path.suffix == ".parquet" and not found.is_folder)
+    return is_file or bool(found.files_if_folder(".parquet"))
 
 
 def read_parquet(found: FoundPath) -> list[Entry]:
