@@ -24,7 +24,8 @@ class DataSetFlags:
 
     data: Path | None = None
     """Folder of a data set in SCAN's layout, or the one above its precomp/; a model that reads images finds them by
-    id_mapping.json there or in the folder above, and images/ beside that or above."""
+    id_mapping.json there or in the folder above, and images/ beside that or above, and also takes captioned images of
+    any format that itm-fast inspect knows."""
 
     split: str = "test"
     """Split of --data, and of sets of captioned images that have several."""
