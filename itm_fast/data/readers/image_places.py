@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from itm_fast.data.readers.captioned_images import SUFFIXES, CaptionedImages
+from itm_fast.data.readers.captioned_images import SUFFIXES, CaptionedImages, stem_of
+from itm_fast.data.readers.formats import format_of
+from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import ImageFile
 
 
@@ -46,6 +48,19 @@ def find_images(items: CaptionedImages, folders: Sequence[str | Path]) -> list[I
             f"is {missing[0]}"
         )
     return found
+
+
+def packed_images(path: Path) -> dict[str, ImageFile]:
+    """The images that a set holds itself, of all splits, by their names without suffix; none where it is no such set.
+
+    Raises:
+        FileNotFoundError: there is no such path.
+        DataError: the set is damaged.
+    """
+    found = FoundPath(path)
+    form = format_of(found)
+    entries = [] if form is None else form.read(found)
+    return {stem_of(entry.name): entry.packed for entry in entries if entry.packed is not None}
 
 
 def _place(name: str, subfolder: str, folders: Sequence[str | Path], listings: dict[Path, set[str]]) -> Path | None:
