@@ -22,7 +22,7 @@ class DataConfig:
     """Which data: a folder in SCAN's layout, {data_path}/{data_name}/{split}_ims.npy and {split}_caps.txt.
 
     Models that read images take {split}_caps.txt and {split}_ids.txt from there, and id_mapping.json and images/ or
-    flickr30k-images/ from there or from the folder above.
+    flickr30k-images/ from there or from the folder above; or captioned images of any other format, as data_path.
     """
 
     data_path: Path = Path("data")

@@ -20,7 +20,8 @@ class FileFlags:
     """Files."""
 
     references: Path
-    """Captions of the images: .json, {image: [captions]}; or text, --captions-per-image lines an image."""
+    """Captions of the images: a file or folder of any format that itm-fast inspect knows; or text of captions alone,
+    --captions-per-image lines an image."""
 
     output: Path
     """The .npy file to write; replaced once it is complete."""
@@ -29,7 +30,10 @@ class FileFlags:
     """Lines an image in a text file of references."""
 
     candidates: Path | None = None
-    """Captions to score, a line each; by default the references themselves."""
+    """Captions to score, a line each, or of any format; by default the references themselves."""
+
+    split: str | None = None
+    """Split of REFERENCES and of --candidates; needed where there are several."""
 
     frequencies: Path | None = None
     """Document frequencies written with --save-frequencies; by default counted on the references."""
@@ -77,8 +81,8 @@ def run(args: CiderMatrix) -> int:
     from itm_fast.data.readers.reference_captions import read_references, read_texts
 
     started = time.perf_counter()
-    references = read_references(args.references, args.captions_per_image)
-    candidates = None if args.candidates is None else read_texts(args.candidates)
+    references = read_references(args.references, args.captions_per_image, split=args.split)
+    candidates = None if args.candidates is None else read_texts(args.candidates, split=args.split)
     with progress_bar("read captions") as progress:
         cider = _cider(args, references)
         corpus = cider.encode(references, candidates, progress=progress)

@@ -26,14 +26,18 @@ class FileFlags:
     """Folder to write to: images.npy, captions.npy, caption_to_image.npy, items.json, embeddings.json."""
 
     images_folder: tuple[Path, ...] = ()
-    """Needed: the folder with the image files, such as val2014, or the one above it; or several."""
+    """The folder with the image files, such as val2014, or the one above it; or several. Needed where --captions names
+    its images; parquet and web-dataset .tar hold them."""
 
     captions: Path | None = None
-    """Needed: Karpathy's dataset_coco.json or dataset_flickr30k.json, or .json of {image file: [captions]}, such as
-    MSCOCO-FG's."""
+    """Needed: the images and their captions, a file or folder of any format that itm-fast inspect knows: JSON of
+    Karpathy, COCO, ALBEF or BLIP, parquet, web-dataset .tar, MTEB's folders, .token, CSV."""
 
     split: str = "test"
-    """Split of Karpathy's file."""
+    """Split of --captions, where it has several."""
+
+    drop_blank: bool = False
+    """Leave out captions that are blank, which are an error otherwise."""
 
     image_list: Path | None = None
     """Names of all images in order, .npy or text, where some have no captions: the pools of MSCOCO-FG, Flickr30K-FG."""
@@ -87,9 +91,11 @@ def run(args: Embed) -> int:
     from itm_fast.evaluation import extract_embeddings, load_dual_encoder
 
     started = time.perf_counter()
-    if args.captions is None or not args.images_folder:
-        raise ValueError("expected --images-folder, with the image files, and --captions, such as dataset_coco.json")
-    items = read_captioned_images(args.captions, split=args.split, image_list=args.image_list)
+    if args.captions is None:
+        raise ValueError("expected --captions, such as dataset_coco.json, and --images-folder, with the image files")
+    items = read_captioned_images(
+        args.captions, split=args.split, image_list=args.image_list, drop_blank=args.drop_blank
+    )
     find_images(items, args.images_folder)  # before the model is loaded, which may take long
     encoder = load_dual_encoder(args.model, device=args.device, dtype=args.dtype)
     with _Bars() as bars:

@@ -104,7 +104,7 @@ def run(args: Ensemble) -> int:
         source = saved(ensemble, args.save_results, progress)
         report = evaluate(
             ensemble if args.protocol == "cxc" else source,
-            **args.protocol_options(),
+            **args.protocol_options(args.split),
             ids=args.ids[0] if args.ids and (reads_ids or len(args.ids) == 1) else None,
             progress=progress,
         )

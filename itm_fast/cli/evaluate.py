@@ -51,7 +51,8 @@ class RelevanceFlags:
 
     relevance: Path | None = None
     """φ: .npy of (n_images, n_captions) (or turned, as the NCS repository's), the authors' SPICE .csv; or the captions
-    of the images (.json, or .txt with --captions-per-image lines an image): CIDEr-D is computed. Implies --ncs."""
+    of the images (any format that itm-fast inspect knows, or .txt with --captions-per-image lines an image): CIDEr-D is
+    computed. Implies --ncs."""
 
     cider_tokenizer: Literal["split", "ptb", "characters"] = "split"
     """Of φ that is computed: split: lower-case, then white space; ptb: as pycocoevalcap's; characters: for scripts
@@ -105,12 +106,14 @@ def run(args: Evaluate) -> int:
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
     scorer = normalised(scorer) if args.normalise else scorer
-    options = args.protocol_options()
+    options = args.protocol_options(args.split)
     ids: IdsLike | None = args.ids
     if embedded is not None:
         ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
-    writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded)
+    writer = RunWriter(
+        args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded, args.split
+    )
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
         # Text-text and image-image retrieval compare embeddings, which the file has not.
@@ -190,7 +193,9 @@ def _both(first: str, first_path: Path | None, second: str, second_path: Path | 
 
 def _references(args: Evaluate) -> Path | None:
     """The file of --relevance, if it holds captions and no matrix."""
-    return None if args.relevance is None or args.relevance.suffix in (".npy", ".csv") else args.relevance
+    from itm_fast.data.readers.relevance_matrix import holds_matrix
+
+    return None if args.relevance is None or holds_matrix(args.relevance) else args.relevance
 
 
 def _source(args: Evaluate, scorer: TileScorer) -> dict[str, Any]:
@@ -233,7 +238,7 @@ def _relevance(args: Evaluate, scorer: TileScorer, embedded: EmbeddedSet | None)
     if args.relevance is not None and of_relevance is None:
         return read_relevance(args.relevance, scorer.n_images, scorer.n_captions)
     if of_relevance is not None:
-        references = read_references(of_relevance, args.captions_per_image or 5)
+        references = read_references(of_relevance, args.captions_per_image or 5, split=args.split)
     elif args.ncs and isinstance(scorer, ModelScorer):
         from itm_fast.training.run import corpus_of
 

@@ -39,6 +39,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("itm_fast.cli.demo", "Demo", "make a small data set, train, evaluate, compare with the reference"),
     "make-data": Command("itm_fast.cli.make_data", "MakeData", "make a synthetic data set in SCAN's layout"),
+    "inspect": Command("itm_fast.cli.inspect", "Inspect", "what a file or folder is: images, captions, what is odd"),
     "train": Command("itm_fast.cli.train", "Train", "train a model on a data set in SCAN's layout"),
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),

@@ -36,7 +36,10 @@ class ContentFlags:
     noise: float = 1.0
     """Standard deviation of the features' noise, in units of a region's signal."""
     captions: Path | None = None
-    """A file of your own captions, UTF-8, five lines an image; by default captions are generated too."""
+    """Your own captions, five an image: text of five lines an image, or captioned images of any format that itm-fast
+    inspect knows; by default captions are generated too."""
+    split: str | None = None
+    """Split of --captions; needed where there are several."""
     tokenizer: Literal["split", "nltk"] = "split"
     """Makes the words of vocab.json; train with the same one."""
 
@@ -80,6 +83,7 @@ def run(args: MakeData) -> int:
             seed=args.seed,
             noise=args.noise,
             captions=args.captions,
+            split=args.split,
             tokenizer=args.tokenizer,
             overwrite=args.overwrite,
             progress=progress,

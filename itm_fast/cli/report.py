@@ -35,7 +35,8 @@ class ReportPage(ExportFlags):
     """Queries of each direction to show: the worst failures first, then others at random."""
 
     images_folder: Path | None = None
-    """Folder with the image files that the runs' image names name: thumbnails of the images shown go into the page."""
+    """Folder with the image files that the runs' image names name, or the parquet or web-dataset .tar that holds them:
+    thumbnails of the images shown go into the page."""
 
     link_images: bool = False
     """Link the files of --images-folder, relative to the page, instead of keeping thumbnails in it."""

@@ -105,7 +105,7 @@ def run(args: Rerank) -> int:
             args.k,
             alpha=alpha,
             beta=args.beta,
-            **args.protocol_options(),
+            **args.protocol_options(args.split),
             ids=args.ids,
             normalise=args.normalise,
             progress=progress,

@@ -27,12 +27,12 @@ class RunFlags:
     """Items that --run keeps of every query."""
 
     captions_file: Path | None = None
-    """Of --run: the captions' text in the order of the columns, .txt, one a line, or .json, a list or lists of images;
-    those of --data, or of --relevance, unless given."""
+    """Of --run: the captions' text in the order of the columns, .txt, one a line, .json, a list or lists of images, or
+    captioned images of any format; those of --data, or of --relevance, unless given."""
 
     image_names: Path | None = None
-    """Of --run: the images' names or files in the order of the rows, .txt, one a line, or .json, a list; those of
-    id_mapping.json of --data unless given."""
+    """Of --run: the images' names or files in the order of the rows, .txt, one a line, .json, a list, or captioned
+    images of any format; those of id_mapping.json of --data unless given."""
 
 
 class RunWriter:
@@ -46,6 +46,7 @@ class RunWriter:
         references: Path | None,
         captions_per_image: int,
         embedded: EmbeddedSet | None,
+        split: str | None = None,
     ) -> None:
         """Check the folder and read captions and names.
 
@@ -56,6 +57,7 @@ class RunWriter:
             references: captions that φ comes from, whose order is that of the columns.
             captions_per_image: lines an image, if that is a text file.
             embedded: the folder of embeddings that is evaluated, if it is one.
+            split: of files that have several.
         """
         from itm_fast.data.readers.images import image_names
         from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
@@ -80,15 +82,16 @@ class RunWriter:
         self.keep = RunKeeper(args.depth)
         check_run_folder(args.run)
         if args.captions_file is not None:
-            self._captions = read_texts(args.captions_file)
+            self._captions = read_texts(args.captions_file, split=split)
         elif isinstance(scorer, ModelScorer):
             self._captions = scorer.dataset.captions
         elif embedded is not None:
             self._captions = embedded.texts
         elif references is not None:
-            self._captions = [text for image in read_references(references, captions_per_image) for text in image]
+            lists = read_references(references, captions_per_image, split=split)
+            self._captions = [text for image in lists for text in image]
         if args.image_names is not None:
-            self._image_names = read_names(args.image_names)
+            self._image_names = read_names(args.image_names, split=split)
         elif isinstance(scorer, ModelScorer):
             self._image_names = image_names(scorer.dataset)
         elif embedded is not None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from itm_fast.evaluation import Report
     from itm_fast.files.owners import OwnersLike
 
+_ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
+
 
 @dataclass(frozen=True)
 class DataSetFlags:
@@ -22,10 +24,11 @@ class DataSetFlags:
 
     data: Path | None = None
     """Folder of a data set in SCAN's layout, or the one above its precomp/; a model that reads images finds them by
-    id_mapping.json there or in the folder above, and images/ beside that or above."""
+    id_mapping.json there or in the folder above, and images/ beside that or above, and also takes captioned images of
+    any format that itm-fast inspect knows."""
 
     split: str = "test"
-    """Split of --data."""
+    """Split of --data, and of sets of captioned images that have several."""
 
     tokenizer: WordTokenizer | None = None
     """Tokenizer of the captions of --data; None: the one that the model's folder knows; of a checkpoint, and of a
@@ -95,15 +98,16 @@ class ProtocolFlags:
 
     caption_to_image: Path | None = None
     """Row of each caption's image, (n_captions,) integers, in any format of scores or as text, or .json of
-    {caption: row} or {row: [captions]} (txt2img, img2txt), for a varying number of captions. Of COCO's 25,010 test
-    captions, coco-1k, coco-5k and eccv keep the first five of each image."""
+    {caption: row} or {row: [captions]} (txt2img, img2txt), for a varying number of captions; or the captioned images
+    themselves, in any format that itm-fast inspect knows. Of COCO's 25,010 test captions, coco-1k, coco-5k and eccv
+    keep the first five of each image."""
 
-    def protocol_options(self) -> dict[str, Any]:
-        """Arguments of ``evaluate`` and ``rerank``, but for ids."""
+    def protocol_options(self, split: str | None = None) -> dict[str, Any]:
+        """Arguments of ``evaluate`` and ``rerank``, but for ids; the split is that of --caption-to-image."""
         return {
             "ks": self.ks,
             "captions_per_image": self.captions_per_image,
-            "caption_to_image": optional_owners(self.caption_to_image),
+            "caption_to_image": optional_owners(self.caption_to_image, split),
             "folds": self.folds,
             "protocol": self.protocol,
             "annotations": self.annotations,
@@ -167,13 +171,21 @@ class SearchFlags(ProtocolFlags):
         }
 
 
-def optional_owners(path: Path | None) -> OwnersLike | None:
-    """The image of each caption from a file, if there is one: an array (n,), text, or JSON of any form of owners."""
+def optional_owners(path: Path | None, split: str | None = None) -> OwnersLike | None:
+    """The image of each caption, if there is a file: an array (n,), text, JSON of owners, or captioned images."""
+    from itm_fast.data.readers.formats import format_of, read_as
+    from itm_fast.data.readers.found_path import FoundPath
     from itm_fast.files.owners import stored_owners
     from itm_fast.sources.array_files import open_array
 
     if path is None:
         return None
+    if path.suffix in _ARRAYS:
+        return open_array(path, 1)
+    found = FoundPath(path)
+    form = format_of(found)
+    if form is not None:
+        return read_as(form, found, split).caption_to_image
     return stored_owners(path) if path.suffix in (".json", ".txt") else open_array(path, 1)
 
 

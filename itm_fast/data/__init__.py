@@ -4,8 +4,11 @@ from itm_fast.data.augment import SizeAugment
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Batch, Collator
 from itm_fast.data.made.synthetic import MadeData, estimate_bytes, make_data
-from itm_fast.data.readers.captioned_images import CaptionedImages, find_images, read_captioned_images
-from itm_fast.data.readers.images import ImageDataset, open_split
+from itm_fast.data.readers.captioned_images import CaptionedImages
+from itm_fast.data.readers.formats import read_captioned_images
+from itm_fast.data.readers.image_places import find_images
+from itm_fast.data.readers.image_sets import CaptionedImageDataset, open_split
+from itm_fast.data.readers.images import ImageDataset
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, CaptionWithImage, PrecompDataset
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
@@ -21,6 +24,7 @@ __all__ = [
     "CaptionTokens",
     "CaptionVocabulary",
     "CaptionWithImage",
+    "CaptionedImageDataset",
     "CaptionedImages",
     "CaptionedSplit",
     "Collator",

@@ -46,7 +46,8 @@ class PageOptions:
     Attributes:
         title: of the page; the names of the runs unless given.
         examples: how many queries of each direction.
-        images_folder: where the files are that the runs' image names name; None shows no images.
+        images_folder: where the files are that the runs' image names name, or the set that holds them (parquet, .tar);
+            None shows no images.
         link_images: link the files, relative to the page, and keep no thumbnails in it.
         image_bytes: how much of the page thumbnails may be.
         boxes: .npy of (n_images, n_regions, 4): left, top, right, bottom of each region in pixels of the files, to draw

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from itm_fast.data.readers.captioned_images import stem_of
+from itm_fast.data.readers.image_file import ImageFile, read_image
+from itm_fast.data.readers.image_places import packed_images
 from itm_fast.errors import DataError
 
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp")
@@ -40,7 +43,7 @@ class Pictures:
     """Thumbnails of the images that a page shows.
 
     Args:
-        folder: with the image files.
+        folder: with the image files; or a set that holds its images, as parquet and web-dataset .tar.
         names: of all images: file names, with or without a suffix, or paths inside ``folder``.
         budget: bytes of thumbnails at most; images beyond it are not shown.
         height: of a thumbnail, in pixels.
@@ -48,14 +51,19 @@ class Pictures:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        DataError: a file that is no set with images.
+        ValueError: images of a set are to be linked.
     """
 
     def __init__(
         self, folder: str | os.PathLike[str], names: Sequence[str], *, budget: int, height: int, link_from: Path | None
     ) -> None:
         self._folder = Path(folder).resolve()
-        if not self._folder.is_dir():
+        if not self._folder.exists():
             raise FileNotFoundError(f"{folder}: no such folder of images")
+        self._packed = _packed(self._folder)
+        if self._packed and link_from is not None:
+            raise ValueError(f"{folder} holds its images itself: they can not be linked, only kept in the page")
         self._names, self._left, self._height, self._link_from = names, budget, height, link_from
         self._pictures: dict[int, Picture | None] = {}
         self.not_found: list[str] = []
@@ -79,7 +87,7 @@ class Pictures:
         return [picture for picture in self._pictures.values() if picture is not None]
 
     def _made(self, image: int) -> Picture | None:
-        path = self._find(self._names[image])
+        path = self._packed.get(stem_of(self._names[image])) or self._find(self._names[image])
         if path is None:
             self.not_found.append(self._names[image])
             return None
@@ -91,7 +99,7 @@ class Pictures:
         except DataError:
             self.not_found.append(self._names[image])
             return None
-        if self._link_from is not None:
+        if self._link_from is not None and isinstance(path, Path):
             link = quote(Path(os.path.relpath(path, self._link_from)).as_posix())
             return Picture(image, width, height, scale, link, True)
         source = "data:image/jpeg;base64," + base64.b64encode(content).decode("ascii")
@@ -116,15 +124,23 @@ class Pictures:
         return None
 
 
-def _thumbnail(path: Path, height: int) -> tuple[bytes, int, int, float]:
+def _packed(folder: Path) -> dict[str, ImageFile]:
+    """The images of a set; of a folder of files none."""
+    if folder.is_dir() and not any(folder.rglob("*.tar")) and not any(folder.rglob("*.parquet")):
+        return {}
+    packed = packed_images(folder)
+    if not packed and not folder.is_dir():
+        raise DataError(f"{folder}: no folder of images, and no set that holds some (parquet, web-dataset .tar)")
+    return packed
+
+
+def _thumbnail(path: ImageFile, height: int) -> tuple[bytes, int, int, float]:
     """A JPEG, its width and height, and its scale.
 
     Raises:
         DataError: no image that can be read.
         ImportError: Pillow is not installed.
     """
-    from itm_fast.data.readers.image_file import read_image
-
     pixels = read_image(path)
     from PIL import Image
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.image_file import read_image
+from itm_fast.data.readers.image_file import ImageFile, read_image
 from itm_fast.errors import DataError
 from itm_fast.pretrained import pretrained_folder, read_config, text_library
 
@@ -67,8 +67,8 @@ class DualEncoder:
             raise ValueError(f"{self.name}: its tokenizer gives token {largest}, but the model knows {n_known} only")
         return [len(ids) for ids in tokens]
 
-    def prepare_images(self, paths: Sequence[Path]) -> Inputs:
-        """Image files as the model takes them; may run in another thread.
+    def prepare_images(self, paths: Sequence[ImageFile]) -> Inputs:
+        """Image files, or parts of files, as the model takes them; may run in another thread.
 
         Raises:
             DataError: a file is missing, no image or broken; with its name.

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from itm_fast.data.readers.captioned_images import CaptionedImages, find_images
+from itm_fast.data.readers.captioned_images import CaptionedImages
+from itm_fast.data.readers.image_file import ImageFile, stored_size
+from itm_fast.data.readers.image_places import find_images
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
@@ -53,7 +55,7 @@ def extract_embeddings(
     Args:
         encoder: the model.
         items: images and captions.
-        images_folders: where the image files are.
+        images_folders: where the image files are; none where ``items`` holds its images itself, as parquet and tar do.
         folder: to write to; made if it is not there.
         batch_size: images encoded at a time.
         caption_batch_size: captions encoded at a time, those of similar length together.
@@ -88,7 +90,7 @@ def extract_embeddings(
         "device": encoder.device.type,
         "libraries": _libraries(encoder),
     }
-    state = _State(folder, conditions, np.array([path.stat().st_size for path in paths], dtype=np.int64), restart)
+    state = _State(folder, conditions, np.array([stored_size(path) for path in paths], dtype=np.int64), restart)
     if state.is_complete:
         (folder / PROGRESS).unlink(missing_ok=True)
         return read_embeddings(folder)
@@ -107,7 +109,7 @@ def extract_embeddings(
     encoded = ((batch, encoder.encode_images(inputs)) for batch, inputs in prepared)
     images.fill(encoded, [str(path) for path in paths], progress)
     n_cut = int((counts > encoder.context_length).sum())
-    state.finish(encoder.name, items, paths, _cut_note(n_cut, len(order), encoder.context_length))
+    state.finish(encoder.name, items, paths, [*items.notes, *_cut_note(n_cut, len(order), encoder.context_length)])
     return read_embeddings(folder)
 
 
@@ -159,15 +161,16 @@ class _State:
         self.rows[kind] = rows
         _write_json(self.folder / PROGRESS, self._content())
 
-    def finish(self, model: str, items: CaptionedImages, paths: list[Path], notes: list[str]) -> None:
+    def finish(self, model: str, items: CaptionedImages, paths: list[ImageFile], notes: list[str]) -> None:
         """Write what lies beside the arrays, the card last."""
         with written_aside(self.folder / OWNERS) as aside, aside.open("wb") as file:
             np.save(file, items.caption_to_image)
+        named = zip(paths, items.image_names, strict=True)
         content = {
             "image_ids": items.image_ids,
             "caption_ids": items.caption_ids,
-            "image_names": [path.name for path in paths],
-            "image_paths": [str(path.absolute()) for path in paths],
+            "image_names": [path.name if isinstance(path, Path) else name for path, name in named],
+            "image_paths": [str(path.absolute() if isinstance(path, Path) else path) for path in paths],
             "captions": items.captions,
         }
         _write_json(self.folder / ITEMS, content)

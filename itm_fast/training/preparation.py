@@ -13,7 +13,7 @@ from itm_fast.config import DataConfig
 from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Collator
 from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
-from itm_fast.data.readers.images import open_split
+from itm_fast.data.readers.image_sets import open_split
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary, tokenizer_note
 from itm_fast.data.text.tokenizers import resolve_tokenizer

@@ -192,8 +192,8 @@ INPUTS = "--images-folder val2014 --captions dataset.json"
 @pytest.mark.parametrize(
     ("command", "fragment"),
     [
-        ("embed clip out2", "expected --images-folder"),
-        ("embed clip out2 --images-folder val2014", "and --captions, such as dataset_coco.json"),
+        ("embed clip out2", "expected --captions, such as dataset_coco.json, and --images-folder"),
+        ("embed clip out2 --captions dataset.json", "names its images and holds none: expected --images-folder too"),
         (f"embed nobody/clip out2 {INPUTS}", "Nothing is download"),
         ("embed clip out2 --images-folder clip --captions dataset.json", "6 of 6 images are not in clip"),
         ("embed clip out2 --images-folder val2014 --captions none.json", "none.json: no such file"),

@@ -129,7 +129,7 @@ def test_a_model_with_cross_attention(folder, capsys):
         (["--run", "sims.npy"], "sims.npy: is a file"),
         (["--run", "."], ".: holds files, but no run"),
         (["--run", "one", "--depth", "0"], "depth is 0"),
-        (["--run", "one", "--captions-file", "none.txt"], "none.txt: no such file; expected a text file"),
+        (["--run", "one", "--captions-file", "none.txt"], "none.txt: no such file; expected captions or names"),
         (["--run", "one", "--captions-file", "names.txt"], "names.txt: holds names of files, such as"),
         (["--run", "one", "--image-names", "test_caps.txt"], "20 image names, but the similarities are of 4"),
         (["--run", "one", "--captions-file", "bad.json"], "bad.json: image 0 has 1"),

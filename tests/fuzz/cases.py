@@ -1,9 +1,11 @@
 """Every reader of files with a small file that it reads rightly: a table of name, files, call and what comes out."""
 
 import gzip
+import importlib.util
 import io
 import json
 import pickle
+import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -23,12 +25,15 @@ from itm_fast.benchmark.bench import read_medians
 from itm_fast.benchmark.settings import BenchSettings
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.data import ImageDataset, PrecompDataset, Vocabulary
-from itm_fast.data.readers.captioned_images import read_captioned_images
 from itm_fast.data.readers.concept_files import read_arrays as read_pickled
 from itm_fast.data.readers.concept_files import read_concepts, read_word_vectors
+from itm_fast.data.readers.description import describe
 from itm_fast.data.readers.fine_grained import read_fine_grained
+from itm_fast.data.readers.formats import format_of, read_captioned_images
+from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import read_image
 from itm_fast.data.readers.images import image_names
+from itm_fast.data.readers.qrels import read_qrels
 from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
 from itm_fast.data.readers.relevance_matrix import read_relevance
 from itm_fast.data.text.caption_vocabulary import load_vocabulary
@@ -502,4 +507,76 @@ MODELS = {
     "earlier bench": of_file("b.json", js(_BENCHED), lambda path: read_medians(path, _BENCH), {"fused": 0.5}),
 }
 
-CASES: dict[str, Case] = {**TEXT, **IDS, **ARRAYS, **VOCABULARIES, **IMAGES, **MODELS}
+# Captioned images
+
+
+def _read_set(path: Path) -> Any:
+    """A set with all its images, read as `inspect` does and as `embed`."""
+    found = FoundPath(path)
+    form = format_of(found)
+    if form is not None:
+        describe(found, form)
+    items = read_captioned_images(path)
+    for file in items.packed or ():
+        file.read_bytes()
+    return items
+
+
+def _set(name: str, content: Callable[[], bytes]) -> Case:
+    return Case(lambda: {name: content()}, at(name, _read_set), lambda r: len(r.captions) == 4)
+
+
+_COCO = {
+    "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
+    "annotations": [{"id": n, "image_id": 1 + n // 2, "caption": f"a dog {n}"} for n in range(4)],
+}
+_TABLE = b"image,caption,split,language\n" + b"".join(b"%d.jpg,a dog %d,test,en\n" % (n // 2, n) for n in range(4))
+_BEIR = {
+    "corpus.jsonl": b'{"_id": "d0", "image": "a.jpg"}\n{"_id": "d1", "image": "b.jpg"}',
+    "queries.jsonl": b"\n".join(js({"_id": f"q{n}", "text": f"a dog {n}"}) for n in range(4)),
+    "qrels.tsv": b"query-id\tcorpus-id\tscore\n" + b"".join(b"q%d\td%d\t1\n" % (n, n // 2) for n in range(4)),
+}
+
+
+def _tar(form: int) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=form) as archive:
+        for name, content in (
+            ("a.jpg", b"\xff\xd8x"),
+            ("a.txt", b"x\ny"),
+            ("b.jpg", b"y"),
+            ("b.json", js({"caption": ["z", "w"]})),
+        ):
+            entry = tarfile.TarInfo("long/" * (30 * (form != tarfile.USTAR_FORMAT)) + name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return file.getvalue()
+
+
+def _parquet(**options: Any) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"image": {"bytes": b"\xff\xd8" * 9, "path": f"{n}.jpg"}, "caption": ["x", f"y{n}"]} for n in range(2)]
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file, **options)
+    return file.getvalue()
+
+
+SETS = {
+    "set of COCO": _set("a.json", lambda: js(_COCO)),
+    "set of RSICD": of_file(
+        "a.json", js({**_KARPATHY, "dataset": "rsicd"}), _read_set, lambda r: r.format.startswith("RSICD")
+    ),
+    "set of a table": _set("a.csv", lambda: _TABLE),
+    "set of tar": _set("a.tar", lambda: _tar(tarfile.USTAR_FORMAT)),
+    "set of tar with long names": _set("a.tar", lambda: _tar(tarfile.PAX_FORMAT)),
+    "set of tar of GNU": _set("a.tar", lambda: _tar(tarfile.GNU_FORMAT)),
+    "set of BEIR": Case(lambda: dict(_BEIR), _read_set, lambda r: len(r.captions) == 4),
+    "qrels": of_file("a.txt", b"1 0 a 2\n1 0 b 0\n", read_qrels, lambda r: len(r) == 2),
+}
+if importlib.util.find_spec("pyarrow") is not None:
+    SETS["set of parquet"] = _set("a.parquet", _parquet)
+    SETS["set of parquet, unpacked"] = _set("a.parquet", lambda: _parquet(compression="none", use_dictionary=False))
+
+CASES: dict[str, Case] = {**SETS, **TEXT, **IDS, **ARRAYS, **VOCABULARIES, **IMAGES, **MODELS}

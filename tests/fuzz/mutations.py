@@ -68,6 +68,10 @@ _DTYPES += (
     None,
 )
 
+_TAR_SIZES = (b"0" * 11 + b"\0", b"7" * 11 + b"\0", b"\x80" + bytes(3) + b"\xff" * 8, b"\xff" * 12, b"-1".ljust(12))
+_TAR_KINDS = (b"0", b"1", b"2", b"5", b"L", b"K", b"x", b"g", b"S", b"X", b"\0", b"9")
+_TAR_NAMES = (b"../x.jpg", b"/a.jpg", b"\xff.txt", b"b.txt", b"", b".", b"a.")
+
 
 def mutated(content: bytes, name: str, random) -> bytes:
     """A file's content with one to three changes, of its format or of its bytes."""
@@ -204,6 +208,35 @@ def changed_zip(content, random):
     return packed
 
 
+def changed_tar(content, random):
+    """Names, sizes and kinds in a header, its check sum right again; blocks gone or doubled; an end before the end."""
+    if content[:2] == b"PK":  # .pth.tar
+        return changed_zip(content, random)
+    blocks = [content[start : start + 512] for start in range(0, len(content), 512)]
+    headers = [place for place, block in enumerate(blocks) if block[257:262] == b"ustar"]
+    if not headers:
+        raise ValueError("no headers")
+    place, kind = random.choice(headers), random.randrange(6)
+    if kind == 0:
+        del blocks[place]
+    elif kind == 1:
+        blocks.insert(place, blocks[random.choice(headers)])
+    elif kind == 2:
+        blocks.insert(place, bytes(512))
+    else:
+        header = bytearray(blocks[place])
+        if kind == 3:
+            header[124:136] = random.choice(_TAR_SIZES)
+        elif kind == 4:
+            header[156:157] = random.choice(_TAR_KINDS)
+        else:
+            header[0:100] = random.choice(_TAR_NAMES).ljust(100, b"\0")
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        blocks[place] = bytes(header)
+    return b"".join(blocks)
+
+
 def changed_pickle(content, random):
     """Opcodes gone, doubled, swapped, put in."""
     starts = [position for _, _, position in pickletools.genops(content)]
@@ -266,7 +299,7 @@ _OF_FORMAT = {
     ".npz": changed_zip,
     ".pt": changed_zip,
     ".pth": changed_zip,
-    ".tar": changed_zip,
+    ".tar": changed_tar,
     ".pkl": changed_pickle,
     ".safetensors": changed_safetensors,
     ".png": changed_png,

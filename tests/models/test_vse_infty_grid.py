@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 
+import captioned_sets
 import numpy as np
 import pytest
 import torch
@@ -347,6 +348,24 @@ def test_a_broken_image_ends_the_training_with_its_name(folder, backbone, tmp_pa
     (copy / "images" / "5.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match=r"5\.png: no image that can be read"):
         run_training(settings(copy, backbone, num_epochs=1), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_shards_train_as_the_folder_does(folder, backbone, tmp_path):
+    """The same images and captions in .tar, those of dev under the name that others give it: the same model."""
+    (tmp_path / "shards").mkdir()
+    for split, name in (("train", "train"), ("dev", "val"), ("test", "test")):
+        split = ImageDataset(folder, split, 64, dev_captions=None)
+        members = []
+        for file, texts in zip(split.paths, split.captions_by_image(), strict=True):
+            members += [(file.name, file.read_bytes()), (f"{file.stem}.txt", "\n".join(texts).encode())]
+        captioned_sets.write_tar(tmp_path / "shards" / f"{name}-0000.tar", members)
+    models = []
+    for place, data in enumerate((folder, tmp_path / "shards")):
+        run_training(settings(data, backbone, num_epochs=1), tmp_path / f"run{place}")
+        models.append(load_model(tmp_path / f"run{place}" / "best"))
+    right = models[0].state_dict()
+    assert all(torch.equal(value, right[key]) for key, value in models[1].state_dict().items())
 
 
 def test_the_command_line_trains_and_evaluates(folder, backbone, tmp_path, capsys):

@@ -4,6 +4,7 @@ import base64
 import io
 from dataclasses import replace
 
+import captioned_sets
 import numpy as np
 import pytest
 from page_dom import parse
@@ -47,6 +48,21 @@ def test_thumbnails_are_in_the_page_once_each(run, folder):
     image = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/jpeg;base64,"))))
     assert image.size == (320, 160)  # not larger than the file
     assert np.abs(np.array(image)[80, 160].astype(int) - [56, 90, 90]).max() < 6
+
+
+def test_thumbnails_of_shards_are_those_of_the_files(run, folder, tmp_path):
+    members = [(path.name, path.read_bytes()) for path in sorted(folder.iterdir())]
+    captioned_sets.write_tar(tmp_path / "test-0000.tar", members)
+    names = run.image_names
+    for place in (tmp_path, tmp_path / "test-0000.tar"):
+        found, right = (pictures(one, names) for one in (place, folder))
+        assert [found.add(number) for number in range(N_IMAGES)] == [right.add(number) for number in range(N_IMAGES)]
+        assert len(found.made()) == N_IMAGES
+    with pytest.raises(ValueError, match=r"test-0000\.tar holds its images itself: they can not be linked"):
+        pictures(tmp_path / "test-0000.tar", names, link_from=tmp_path)
+    (tmp_path / "notes.json").write_text('{"a.jpg": ["a dog"]}')
+    with pytest.raises(DataError, match=r"notes\.json: no folder of images, and no set that holds some"):
+        pictures(tmp_path / "notes.json", names)
 
 
 def test_every_picture_says_what_it_is(run, folder):

@@ -158,6 +158,7 @@ def make_data(
     seed: int = 0,
     noise: float = 1.0,
     captions: str | Path | Sequence[str] | None = None,
+    split: str | None = None,
     tokenizer: Tokenizer = "split",
     overwrite: bool = False,
     chunk_images: int = 64,
@@ -178,8 +179,10 @@ def make_data(
         dim: Width of a region's feature.
         seed: Not negative; fixes everything.
         noise: Standard deviation of the noise, in units of a region's signal (both per dimension).
-        captions: Captions of your own, five consecutive lines an image, as a file's path or a sequence of lines;
-            the features are then made from their content words. None makes captions too.
+        captions: Captions of your own, five an image: captioned images of any format, a text of five consecutive lines
+            an image, or a sequence of such lines; the features are then made from their content words. None makes
+            captions too.
+        split: Of captioned images that have several.
         tokenizer: Makes vocab.json's words of the train and dev captions, and is kept there where it has a name.
         overwrite: Allow a folder that holds something; this function's files in it are replaced, others stay.
         chunk_images: Images in memory at a time.
@@ -205,7 +208,7 @@ def make_data(
     ready = resolve_tokenizer(tokenizer)
     draw: Draw = _scene_image
     if captions is not None:
-        lines = _given_captions(captions)
+        lines = _given_captions(captions, split)
         counts = _shares(counts, len(lines) // CAPTIONS_PER_IMAGE)
         draw = partial(_given_image, lines, (0, counts[0], counts[0] + counts[1]))
     total, done = sum(counts), 0
@@ -213,8 +216,8 @@ def make_data(
     report = progress or (lambda done, total: None)
     report(0, total)
     features = _Features(max_regions, dim, noise, seed)
-    for split in range(len(SPLITS)):
-        for written in _write_split(folder, split, counts, draw, features, chunk_images):
+    for place in range(len(SPLITS)):
+        for written in _write_split(folder, place, counts, draw, features, chunk_images):
             done += written
             report(done, total)
     # Generated words are few and all meant; rare words of people's captions are mostly misspelt.
@@ -236,11 +239,11 @@ def _check_integers(least: int, **values: int) -> None:
             raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
 
 
-def _given_captions(captions: str | Path | Sequence[str]) -> list[str]:
+def _given_captions(captions: str | Path | Sequence[str], split: str | None) -> list[str]:
     if isinstance(captions, (str, Path)):
-        if not Path(captions).is_file():
+        if not Path(captions).exists():
             raise FileNotFoundError(f"{captions}: no such captions file; expected UTF-8, five lines an image")
-        images = read_references(captions)
+        images = read_references(captions, split=split)
         odd = next((place for place, texts in enumerate(images) if len(texts) != CAPTIONS_PER_IMAGE), None)
         if odd is not None:
             raise DataError(f"{captions}: image {odd} has {len(images[odd])} captions; expected five an image")

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import read_lines
 
@@ -53,6 +54,11 @@ class CaptionLines:
         return self.names
 
 
+def line_entries(lines: CaptionLines) -> list[Entry]:
+    """The captions beside names, each with its image, in the order of the lines: an image may come again."""
+    return [Entry(name, [text]) for name, text in zip(lines.images or (), lines.captions, strict=True)]
+
+
 def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, mend: str = "") -> CaptionLines:
     """Read a text file of captions, alone or beside the names of their images.
 
@@ -90,7 +96,13 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
         )
     found = [match for match in matches if match is not None]
     names = [match["name"].strip() for match in found]
-    captions = _captions([(match["rest"] or "").strip() for match in found])
+    captions, are_numbered = _captions([(match["rest"] or "").strip() for match in found])
+    columns = _columns(lines[0]) if first else []
+    if len(columns) > 3 - (not are_numbered):
+        raise DataError(
+            f"{path}:1: {len(columns)} columns, {', '.join(columns):.120}; expected an image and a caption, or a table "
+            "with these two among its headings"
+        )
     if not any(captions):
         raise DataError(f"{path}: holds names of files, such as {names[0]!r:.40}, and no captions")
     for number, caption in enumerate(captions, start=first + 1):
@@ -126,17 +138,24 @@ def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend:
     return found.captions
 
 
-def _captions(rests: list[str]) -> list[str]:
+def _captions(rests: list[str]) -> tuple[list[str], bool]:
+    """The captions, and whether numbers of theirs were left out."""
     numbered = [_NUMBER.fullmatch(rest) for rest in rests]
-    if all(numbered):
+    are_numbered = all(numbered)
+    if are_numbered:
         rests = [match[1].strip() for match in numbered if match is not None]
     quoted = all(len(rest) > 1 and rest[0] == rest[-1] == '"' for rest in rests if '"' in rest[:1])
-    return [rest[1:-1].replace('""', '"').strip() if quoted and rest[:1] == '"' else rest for rest in rests]
+    found = [rest[1:-1].replace('""', '"').strip() if quoted and rest[:1] == '"' else rest for rest in rests]
+    return found, are_numbered
 
 
 def _is_heading(line: str) -> bool:
-    columns = [column.strip(' "') for column in re.split(r"[\t|,]", line)]
+    columns = _columns(line)
     return len(columns) > 1 and any(_HEADINGS.search(column) for column in columns)
+
+
+def _columns(line: str) -> list[str]:
+    return [column.strip(' "') for column in re.split(r"[\t|,]", line)]
 
 
 def _check_json(path: Path, lines: list[str]) -> None:

@@ -1,29 +1,22 @@
-"""Test sets as their owners publish them: JSON of Karpathy, of ALBEF and others, .token; and the image files."""
+"""Images and their captions, in whatever format they came: what every reader makes and every command takes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from itm_fast.choices import in_order, perhaps
-from itm_fast.data.readers.caption_entries import caption_entries, read_caption_json
-from itm_fast.data.readers.caption_lines import read_caption_lines
+from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.errors import DataError
 from itm_fast.files.ids import IMAGE_SUFFIXES
 from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import read_array
 
-_SUFFIXES = ("", *IMAGE_SUFFIXES)
-_EXPECTED = (
-    'expected Karpathy\'s {"images": [{"filename", "split", "sentences": [{"raw", "sentid"}]}]} (dataset_coco.json, '
-    'dataset_flickr30k.json), {image file: [captions]}, ALBEF\'s [{"image": file, "caption": one or a list}], '
-    "or lines of a file's name and a caption as of Flickr30K's .token file"
-)
+SUFFIXES = ("", *IMAGE_SUFFIXES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +30,10 @@ class CaptionedImages:
         image_ids: (n_images,) COCO's ids where the file has them, else the names.
         caption_ids: (n_captions,) sentids where the file has them, else "name#number".
         subfolders: (n_images,) where below the folder of images the file says they are, or "".
+        format: name of the format that they were read from.
+        languages: (n_captions,) as the file says them; None where it says none.
+        packed: (n_images,) the images, where the file or folder holds them itself; read when asked for.
+        notes: what was left out, or is not said by the file.
     """
 
     image_names: list[str]
@@ -45,208 +42,205 @@ class CaptionedImages:
     image_ids: list[int | str]
     caption_ids: list[int | str]
     subfolders: list[str]
+    format: str = ""
+    languages: list[str] | None = None
+    packed: list[ImageFile] | None = None
+    notes: tuple[str, ...] = ()
+
+    def captions_by_image(self) -> list[list[str]]:
+        """The captions of each image, in order: (n_images,) lists, some perhaps empty."""
+        found: list[list[str]] = [[] for _ in self.image_names]
+        for text, image in zip(self.captions, self.caption_to_image.tolist(), strict=True):
+            found[image].append(text)
+        return found
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One image of a file."""
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """An image with some of its captions, as a reader finds them; an image may come again.
+
+    Attributes:
+        name: of the image.
+        captions: all of it, or one.
+        image_id: its own, where the file has one.
+        caption_ids: theirs, likewise.
+        subfolder: where the image is, below the folder of images.
+        split: None where the file says none.
+        language: of the captions, likewise.
+        packed: the image, where the file holds it.
+    """
 
     name: str
-    image_id: int | str
-    subfolder: str
     captions: list[str]
-    caption_ids: list[int | str]
+    image_id: int | str | None = None
+    caption_ids: list[int | str] | None = None
+    subfolder: str = ""
+    split: str | None = None
+    language: str | None = None
+    packed: ImageFile | None = None
 
 
-def read_captioned_images(
-    path: str | Path, *, split: str = "test", image_list: str | Path | None = None
+def of_split(entries: list[Entry], split: str | None, where: str) -> list[Entry]:
+    """The entries of a split.
+
+    Args:
+        entries: of all splits.
+        split: its name; None: there must be no choice. Entries without a split are of any.
+        where: the file, for errors.
+
+    Raises:
+        DataError: there is no such split, or several and none was named.
+    """
+    splits = list(dict.fromkeys(entry.split for entry in entries if entry.split is not None))
+    if not splits:
+        return entries
+    if split is None:
+        if len(splits) > 1:
+            raise DataError(f"{where}: holds the splits {', '.join(in_order(splits))}; name one (split=, --split)")
+        return entries
+    if split not in splits:
+        near = perhaps(split, splits)
+        raise DataError(f"{where}: has no images of split {split!r}{near}; splits: {', '.join(in_order(splits))}")
+    return [entry for entry in entries if entry.split in (split, None)]
+
+
+def collected(
+    entries: list[Entry],
+    where: str,
+    *,
+    comes_once: bool,
+    image_list: str | Path | None = None,
+    drop_blank: bool = False,
 ) -> CaptionedImages:
-    """Read the images and captions of a test set.
+    """One set of the entries of a split: captions in their order, images in that of the list, or as they come.
 
     Args:
-        path: Karpathy's dataset_coco.json or dataset_flickr30k.json, of which all captions of the split are taken in
-            order; {image file: [captions]}, names perhaps without suffix, as of MSCOCO-FG and Flickr30K-FG; a list of
-            {"image": file, "caption": one or a list} as of ALBEF and BLIP, an image once or again; or text with a
-            file's name before each caption, as Flickr30K's results_20130124.token.
-        split: of Karpathy's file: "test", "val", "train", "restval". The other formats have none.
-        image_list: .npy of names, or text, one a line: the images and their order, also such without captions. None:
-            those of ``path`` in its order.
+        entries: of one split.
+        where: the file, for errors.
+        comes_once: whether an image that comes again is an error.
+        image_list: .npy of names, or text, one a line: the images and their order, also such without captions.
+        drop_blank: leave out blank captions, which are an error otherwise.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DataError: the file holds something else, an image twice, or one that the list lacks.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "captions.json"
-        ...     _ = path.write_text('{"1.jpg": ["a dog", "a brown dog"], "2.jpg": ["a cat"]}')
-        ...     items = read_captioned_images(path)
-        >>> items.captions, items.caption_to_image.tolist(), items.caption_ids
-        (['a dog', 'a brown dog', 'a cat'], [0, 0, 1], ['1.jpg#0', '1.jpg#1', '2.jpg#0'])
+        FileNotFoundError: there is no such list.
+        DataError: a name leads out of the folder of images; an image is there twice, has two ids, or is not in the
+            list; a caption is blank.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {_EXPECTED}")
-    entries = _of_lines(path) if path.suffix not in (".json", ".jsonl") else _of_json(path, split)
     if not entries:
-        raise DataError(f"{path}: holds no images; {_EXPECTED}")
+        raise DataError(f"{where}: holds no images")
     for entry in entries:
-        _check_name(path, entry.name, entry.subfolder)
-    return _collected(entries, _names(path, list(dict.fromkeys(entry.name for entry in entries)), image_list))
+        _check_name(where, entry.name, entry.subfolder)
+    by_stem = _merged(entries, where, comes_once)
+    names = [entry.name for entry in by_stem.values()]
+    if image_list is not None:
+        names = _listed(where, names, Path(image_list))
+    described = [by_stem.get(stem_of(name)) for name in names]
+    kept, notes = _without_blank(entries, where, drop_blank)
+    places = {stem_of(name): place for place, name in enumerate(names)}
+    counts: dict[str, int] = {}
+    caption_ids: list[int | str] = []
+    for entry, number in kept:
+        counts[entry.name] = counts.get(entry.name, -1) + 1
+        caption_ids.append(f"{entry.name}#{counts[entry.name]}" if not entry.caption_ids else entry.caption_ids[number])
+    speaks = any(entry.language is not None for entry in entries)
+    return CaptionedImages(
+        names,
+        [entry.captions[number] for entry, number in kept],
+        np.array([places[stem_of(entry.name)] for entry, _ in kept], dtype=np.int64),
+        [_id_of(entry, name) for name, entry in zip(names, described, strict=True)],
+        caption_ids,
+        ["" if entry is None else entry.subfolder for entry in described],
+        languages=[entry.language or "" for entry, _ in kept] if speaks else None,
+        packed=_packed(described, names, where),
+        notes=notes,
+    )
 
 
-def find_images(items: CaptionedImages, folders: Sequence[str | Path]) -> list[Path]:
-    """The file of every image.
+def stem_of(name: str) -> str:
+    """The name without a suffix of images, which one file may give and the other not."""
+    suffix = PurePosixPath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
-    Args:
-        items: the images; a name without suffix also finds .jpg, .jpeg, .png, .webp.
-        folders: where the files are, themselves or in the subfolder that Karpathy's file names; the first that has one.
 
-    Returns:
-        (n_images,) paths, found to be there.
+def _id_of(entry: Entry | None, name: str) -> int | str:
+    if entry is None:
+        return name
+    return entry.name if entry.image_id is None else entry.image_id
 
-    Raises:
-        FileNotFoundError: a folder or an image is missing; says how many, and names the first.
-    """
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder of images")
-    listings: dict[Path, set[str]] = {}  # one listing a folder: asking for each of 100,000 files takes minutes
-    found, missing = [], []
-    for name, subfolder in zip(items.image_names, items.subfolders, strict=True):
-        place = _place(name, subfolder, folders, listings)
-        if place is None:
-            missing.append(name)
-        else:
-            found.append(place)
-    if missing:
-        raise FileNotFoundError(
-            f"{len(missing)} of {len(items.image_names)} images are not in {', '.join(map(str, folders))}: the first "
-            f"is {missing[0]}"
-        )
+
+def _merged(entries: list[Entry], where: str, comes_once: bool) -> dict[str, Entry]:
+    """The first entry of every image."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        first = found.setdefault(stem_of(entry.name), entry)
+        if first is entry:
+            continue
+        if comes_once or first.name != entry.name:
+            raise DataError(f"{where}: image {entry.name} is there twice, expected distinct ones")
+        if first.image_id != entry.image_id:
+            raise DataError(
+                f"{where}: image {entry.name} has two ids, {first.image_id} and {entry.image_id}; expected one"
+            )
     return found
 
 
-def _place(name: str, subfolder: str, folders: Sequence[str | Path], listings: dict[Path, set[str]]) -> Path | None:
-    for folder in folders:
-        for parent in dict.fromkeys((Path(folder), Path(folder) / subfolder)):
-            for suffix in _SUFFIXES:
-                path = parent / f"{name}{suffix}"
-                if path.parent not in listings:
-                    inside = path.parent.iterdir() if path.parent.is_dir() else ()
-                    listings[path.parent] = {file.name for file in inside}
-                if path.name in listings[path.parent]:
-                    return path
-    return None
+def _without_blank(
+    entries: list[Entry], where: str, drop_blank: bool
+) -> tuple[list[tuple[Entry, int]], tuple[str, ...]]:
+    """Every caption that is none of blanks, by entry and number; a note about the others."""
+    kept: list[tuple[Entry, int]] = []
+    blank: list[tuple[Entry, int]] = []
+    for entry in entries:
+        for number, text in enumerate(entry.captions):
+            (kept if text.strip() else blank).append((entry, number))
+    if not blank:
+        return kept, ()
+    first = blank[0][0].name
+    many = "a caption that is blank" if len(blank) == 1 else f"the first of {len(blank)} captions that are blank"
+    if not drop_blank:
+        raise DataError(f"{where}: image {first} has {many}; --drop-blank (drop_blank=True) leaves such out")
+    return kept, (f"{where}: {len(blank)} blank captions left out, the first of image {first}",)
 
 
-def _of_json(path: Path, split: str) -> list[_Entry]:
-    content = read_caption_json(path)
-    if isinstance(content, dict) and isinstance(content.get("images"), list):
-        return _karpathy(path, content["images"], split)
-    if isinstance(content, dict):
-        return [_of_name(path, name, captions) for name, captions in content.items()]
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        return _of_pairs(caption_entries(content, path, split))
-    raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+def _packed(described: Sequence[Entry | None], names: list[str], where: str) -> list[ImageFile] | None:
+    files = [None if entry is None else entry.packed for entry in described]
+    if all(file is None for file in files):
+        return None
+    missing = next((name for name, file in zip(names, files, strict=True) if file is None), None)
+    if missing is not None:
+        raise DataError(f"{where}: holds no image {missing}, though others")
+    return [file for file in files if file is not None]
 
 
-def _of_lines(path: Path) -> list[_Entry]:
-    found = read_caption_lines(path)
-    if found.images is None:
-        raise DataError(f"{path}: captions without the names of their images; {_EXPECTED}")
-    return _of_pairs(list(zip(found.images, found.captions, strict=True)))
-
-
-def _of_pairs(pairs: list[tuple[str, str]]) -> list[_Entry]:
-    """An entry a caption, in the order of the file: an image may come again."""
-    counts: dict[str, int] = {}
-    entries = []
-    for name, text in pairs:
-        counts[name] = counts.get(name, -1) + 1
-        entries.append(_Entry(name, name, "", [text], [f"{name}#{counts[name]}"]))
-    return entries
-
-
-def _karpathy(path: Path, images: list[Any], split: str) -> list[_Entry]:
-    entries, splits = [], set()
-    seen: set[str] = set()
-    for place, image in enumerate(images):
-        if not isinstance(image, dict) or not {"filename", "split", "sentences"} <= set(image):
-            is_coco = isinstance(image, dict) and "file_name" in image
-            hint = "; COCO's own captions_*.json has no split and no order" if is_coco else ""
-            raise DataError(f"{path}: images[{place}] has no filename, split or sentences{hint}; {_EXPECTED}")
-        splits.add(str(image["split"]))
-        if image["split"] != split:
-            continue
-        sentences = image["sentences"]
-        if not isinstance(sentences, list) or not all(
-            isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) for sentence in sentences
-        ):
-            raise DataError(f'{path}: images[{place}]: expected sentences [{{"raw": caption, "sentid": id}}, ...]')
-        name = image["filename"]
-        if str(name) in seen:
-            raise DataError(f"{path}: image {name} is there twice, expected distinct ones")
-        seen.add(str(name))
-        ids = [_id(sentence.get("sentid"), f"{name}#{n}") for n, sentence in enumerate(sentences)]
-        captions = [sentence["raw"] for sentence in sentences]
-        entries.append(_Entry(name, _id(image.get("cocoid"), name), image.get("filepath", ""), captions, ids))
-    if not entries:
-        near = perhaps(split, splits)
-        raise DataError(f"{path}: has no images of split {split!r}{near}; splits: {', '.join(in_order(splits))}")
-    return entries
-
-
-def _id(given: object, otherwise: str) -> int | str:
-    return given if isinstance(given, (int, str)) and not isinstance(given, bool) else otherwise
-
-
-def _of_name(path: Path, name: str, captions: object) -> _Entry:
-    if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
-        raise DataError(f"{path}: image {name!r:.60} has {captions!r:.60}, expected a list of captions; {_EXPECTED}")
-    return _Entry(name, name, "", captions, [f"{name}#{n}" for n in range(len(captions))])
-
-
-def _check_name(path: Path, name: object, subfolder: object) -> None:
+def _check_name(where: str, name: object, subfolder: object) -> None:
     for part, what in ((name, "a file"), (subfolder, "a folder")):
         if not isinstance(part, str) or (what == "a file" and not part):
-            raise DataError(f"{path}: {part!r:.60}; expected the name of {what} of images")
+            raise DataError(f"{where}: {part!r:.60}; expected the name of {what} of images")
         if PurePosixPath(part).is_absolute() or ".." in PurePosixPath(part).parts:
-            raise DataError(f"{path}: {part!r:.60}; expected {what} below the folder of images")
+            raise DataError(f"{where}: {part!r:.60}; expected {what} below the folder of images")
 
 
-def _names(path: Path, named: list[str], image_list: str | Path | None) -> list[str]:
+def _listed(where: str, named: list[str], source: Path) -> list[str]:
     """The names of all images in order, of which ``named`` have captions."""
-    _distinct(path, named)
-    if image_list is None:
-        return named
-    source = Path(image_list)
     if not source.is_file():
         raise FileNotFoundError(f"{source}: no such file; expected names of images, .npy or text")
     names = _read_npy(source) if source.suffix == ".npy" else read_lines(source, "image name")
     _distinct(source, names)
-    stems = set(map(_stem, names))
-    missing = next((name for name in named if _stem(name) not in stems), None)
+    stems = set(map(stem_of, names))
+    missing = next((name for name in named if stem_of(name) not in stems), None)
     if missing is not None:
-        raise DataError(f"{source}: has no image {missing}, which {path} has captions of")
+        raise DataError(f"{source}: has no image {missing}, which {where} has captions of")
     for name in names:
-        _check_name(source, name, "")
+        _check_name(f"{source}", name, "")
     return names
 
 
 def _distinct(path: Path, names: Iterable[str]) -> None:
     seen: set[str] = set()
     for name in names:
-        if _stem(name) in seen:
+        if stem_of(name) in seen:
             raise DataError(f"{path}: image {name} is there twice, expected distinct ones")
-        seen.add(_stem(name))
-
-
-def _stem(name: str) -> str:
-    """The name without a suffix of images, which one file may give and the other not."""
-    suffix = PurePosixPath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in _SUFFIXES else name
+        seen.add(stem_of(name))
 
 
 def _read_npy(path: Path) -> list[str]:
@@ -255,19 +249,3 @@ def _read_npy(path: Path) -> list[str]:
         raise DataError(f"{path}: {array.dtype} of shape {array.shape}; expected a .npy array of file names (n,)")
     names: list[str] = array.tolist()
     return names
-
-
-def _collected(entries: list[_Entry], names: list[str]) -> CaptionedImages:
-    """Captions in the order of the entries, images in that of the names."""
-    places = {_stem(name): place for place, name in enumerate(names)}
-    by_stem = {_stem(entry.name): entry for entry in entries}
-    described = [by_stem.get(_stem(name)) for name in names]
-    owners = [places[_stem(entry.name)] for entry in entries for _ in entry.captions]
-    return CaptionedImages(
-        names,
-        [caption for entry in entries for caption in entry.captions],
-        np.array(owners, dtype=np.int64),
-        [name if entry is None else entry.image_id for name, entry in zip(names, described, strict=True)],
-        [key for entry in entries for key in entry.caption_ids],
-        ["" if entry is None else entry.subfolder for entry in described],
-    )

@@ -21,6 +21,8 @@ def data_set_folder(named: Path, flags: str = "--data {path}") -> Path:
     Raises:
         FileNotFoundError: It holds no data set, but folders near it do; the message says which.
     """
+    if named.is_file():  # captioned images of another format
+        return named
     places = [named, named / _BELOW] if named.is_dir() else [named, named.parent / _BELOW]
     for place in places:
         if holds_data_set(place):

@@ -6,7 +6,7 @@ import importlib
 import io
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,14 +20,41 @@ _PLAUSIBLE = 2**22, 1000  # pixels, or times its bytes, that an image may have: 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 
-def read_image(path: Path) -> Tensor:
+class ImageFile(Protocol):
+    """An image as it is stored: a file, which is its path, or a part of a larger one; its str() is what errors say."""
+
+    @property
+    def name(self) -> str:
+        """Its own name, without what it lies in."""
+        ...
+
+    def read_bytes(self) -> bytes:
+        """All of it; DataError if it is damaged."""
+        ...
+
+
+class PackedImage(ImageFile, Protocol):
+    """A part of a larger file."""
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that are another number, most likely, where it is another image."""
+        ...
+
+
+def stored_size(file: ImageFile) -> int:
+    """Bytes of an image as it is stored; of a row of parquet those of the whole file."""
+    return file.stat().st_size if isinstance(file, Path) else int(getattr(file, "stored_size"))  # noqa: B009
+
+
+def read_image(path: ImageFile) -> Tensor:
     """An image file as red, green and blue: uint8 (3, height, width); of several frames or pages the first.
 
     Grey, palettes and CMYK are converted, and transparency is dropped, as everywhere in the field. 16 bits are scaled
     to 8 and not cut off at 255; numbers with a point are taken from 0 … 1, or from 0 … 255 where they are larger.
 
     Args:
-        path: JPEG, PNG, WebP, BMP, GIF or TIFF. Its EXIF orientation is not applied.
+        path: JPEG, PNG, WebP, BMP, GIF or TIFF, a file or a part of one. Its EXIF orientation is not applied.
 
     Raises:
         DataError: the file is missing, no image, broken or too large, or its numbers have no known range; with its

@@ -8,15 +8,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.image_file import pillow, read_image
-from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit, PrecompDataset
+from itm_fast.data.readers.image_file import ImageFile, pillow, read_image
+from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.errors import DataError
 from itm_fast.files.ids import integer_id
 from itm_fast.files.reading import read_json
 from itm_fast.indices import IndexLike, as_indices
 
 _MAPPING = "id_mapping.json"
-_IMAGE_FOLDERS = ("images", "flickr30k-images")
+IMAGE_FOLDERS = ("images", "flickr30k-images")
 _SMALLEST_CROP = 0.6  # of an image's sides
 _LAYOUT = (
     "images are read from {split}_caps.txt, five lines an image, {split}_ids.txt, one integer a line, and, in the same "
@@ -36,8 +36,9 @@ class ImageDataset(CaptionedSplit):
         drop_blank: Leave out captions that are blank lines; otherwise they are an error.
 
     Attributes:
-        paths: The files of the distinct images, (n_images,).
+        paths: The files of the distinct images, or what holds them, (n_images,).
         ids: int64 (n_images,), the ids of the distinct images.
+        names: Their names, where the set gives them instead of id_mapping.json.
 
     Raises:
         FileNotFoundError: A file is missing; the message names it.
@@ -48,7 +49,8 @@ class ImageDataset(CaptionedSplit):
     Source: woodfrog/vse_infty, lib/datasets/image_caption.py, RawImageDataset.
     """
 
-    paths: list[Path]
+    paths: list[ImageFile]
+    names: list[str] | None = None
     _hint: ClassVar[str] = _LAYOUT
 
     def __init__(
@@ -65,9 +67,13 @@ class ImageDataset(CaptionedSplit):
             raise ValueError(f"image_size is {image_size}; expected at least 1 pixel")
         pillow()
         self.image_size = image_size
-        _, ids_path = (self._existing(f"{split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
+        self._open()
+
+    def _open(self) -> None:
+        """Read what there is but for the images."""
+        _, ids_path = (self._existing(f"{self.split}_{suffix}") for suffix in ("caps.txt", "ids.txt"))
         self._read_captions(None, ids_path)
-        self.paths = _paths(self.folder, [] if self.ids is None else self.ids.tolist(), ids_path)
+        self.paths = [*_paths(self.folder, [] if self.ids is None else self.ids.tolist(), ids_path)]
 
     @property
     def max_regions(self) -> int:
@@ -110,24 +116,6 @@ class ImageDataset(CaptionedSplit):
         return pixels
 
 
-def open_split(folder: str | Path, split: str, image_size: int | None, *, drop_blank: bool = False) -> CaptionedSplit:
-    """A split as a model wants it.
-
-    Args:
-        folder: The folder with the files of all splits.
-        split: Name of the split.
-        image_size: Side in pixels of the images that the model reads; None: it takes precomputed features.
-        drop_blank: Leave out captions that are blank lines.
-
-    Raises:
-        FileNotFoundError: A file is missing.
-        DataError: A file does not hold what the layout asks for.
-    """
-    if image_size is None:
-        return PrecompDataset(folder, split, drop_blank=drop_blank)
-    return ImageDataset(folder, split, image_size, drop_blank=drop_blank)
-
-
 def image_names(split: CaptionedSplit) -> list[str] | None:
     """The file of every image of a split, below the folder of images, as id_mapping.json gives it.
 
@@ -140,6 +128,8 @@ def image_names(split: CaptionedSplit) -> list[str] | None:
     Raises:
         DataError: id_mapping.json is damaged, or lacks an image.
     """
+    if isinstance(split, ImageDataset) and split.names is not None:
+        return split.names
     root = _mapping_folder(split.folder)
     if root is None or split.ids is None:
         return None
@@ -188,11 +178,11 @@ def _paths(folder: Path, ids: list[int], ids_path: Path) -> list[Path]:
 def _image_folder(root: Path) -> Path:
     """Where the files are: beside id_mapping.json, or one level above it."""
     for place in (root, root.absolute().parent):
-        for name in _IMAGE_FOLDERS:
+        for name in IMAGE_FOLDERS:
             if (place / name).is_dir():
                 return place / name
     raise FileNotFoundError(
-        f"{root}: no folder {' or '.join(_IMAGE_FOLDERS)} beside {_MAPPING} or one level above it. {_LAYOUT}"
+        f"{root}: no folder {' or '.join(IMAGE_FOLDERS)} beside {_MAPPING} or one level above it. {_LAYOUT}"
     )
 
 

@@ -1,27 +1,29 @@
-"""Captions of images from a text or JSON file, for document frequencies and references."""
+"""Captions of images for document frequencies and references: a set of any format, or captions alone in an order."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from itm_fast.data.readers.caption_entries import EXPECTED, by_image, caption_entries, read_caption_json
-from itm_fast.data.readers.caption_lines import read_caption_lines
+from itm_fast.data.readers.caption_entries import EXPECTED
+from itm_fast.data.readers.captioned_images import CaptionedImages
+from itm_fast.data.readers.formats import format_of, not_captioned, read_as
+from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
-from itm_fast.errors import DataError
+from itm_fast.errors import DataError, warn
 from itm_fast.files.plain_text import read_lines
 
-_JSON = (".json", ".jsonl")
 
-
-def read_references(path: str | Path, captions_per_image: int = CAPTIONS_PER_IMAGE) -> list[list[str]]:
+def read_references(
+    path: str | Path, captions_per_image: int = CAPTIONS_PER_IMAGE, *, split: str | None = None
+) -> list[list[str]]:
     """Read the captions of every image.
 
     Args:
-        path: .json: {image: [captions]}, [[captions], ...], or the list of objects of ALBEF and BLIP, in order; else
-            text: captions_per_image lines an image, as SCAN's {split}_caps.txt, or the name of its image before each
-            caption, as Flickr30K's .token file, and then any number an image.
+        path: captioned images of any format (`formats`); .json of [[captions], ...], in order; or text of captions
+            alone, captions_per_image lines an image, as SCAN's {split}_caps.txt.
         captions_per_image: lines an image of a text file without names.
+        split: of a set that has splits; None: it must have one only.
 
     Returns:
         The captions of every image.
@@ -31,28 +33,26 @@ def read_references(path: str | Path, captions_per_image: int = CAPTIONS_PER_IMA
         DataError: the file does not hold that; with file and line, or image.
         ValueError: captions_per_image below 1.
     """
-    path = Path(path)
     if captions_per_image < 1:
         raise ValueError(f"captions_per_image is {captions_per_image}, expected at least 1")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected captions, a text file or JSON")
-    if path.suffix in _JSON:
-        return _of_images(read_caption_json(path), path)
-    found = read_caption_lines(path)
-    if found.images is not None:
-        return by_image(list(zip(found.images, found.captions, strict=True)), f"{path}")
-    lines = found.captions
+    found = _found(path)
+    items = _items(found, split)
+    if items is not None:
+        return _columns(items, f"{found.path}")
+    if found.lines is None:
+        return _lists(found)
+    lines = found.lines.captions
     if len(lines) % captions_per_image:
-        raise DataError(f"{path}: {len(lines)} lines, no multiple of {captions_per_image} captions an image")
+        raise DataError(f"{found.path}: {len(lines)} lines, no multiple of {captions_per_image} captions an image")
     return [lines[i : i + captions_per_image] for i in range(0, len(lines), captions_per_image)]
 
 
-def read_texts(path: str | Path) -> list[str]:
+def read_texts(path: str | Path, *, split: str | None = None) -> list[str]:
     """Read captions, in order.
 
     Args:
-        path: .json: a list of strings, or what `read_references` reads, one after the other; else text, one a line,
-            perhaps beside the name of its image.
+        path: what `read_references` reads, one after the other; .json of a list of strings; or text, one a line.
+        split: as of `read_references`.
 
     Returns:
         The captions.
@@ -61,24 +61,21 @@ def read_texts(path: str | Path) -> list[str]:
         FileNotFoundError: there is no such file.
         DataError: the file does not hold that.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a text file, one caption a line, or JSON")
-    if path.suffix not in _JSON:
-        return read_caption_lines(path).captions
-    content = read_caption_json(path)
-    if _is_list_of(content, str):
-        return list(content)
-    if _is_list_of(content, dict):
-        return [text for _, text in caption_entries(content, path)]
-    return [text for texts in _of_images(content, path) for text in texts]
+    found = _found(path)
+    if _is_list_of_text(found.json):
+        return list(found.json)
+    items = _items(found, split)
+    if items is not None:
+        return items.captions
+    return found.lines.captions if found.lines is not None else [text for texts in _lists(found) for text in texts]
 
 
-def read_names(path: str | Path) -> list[str]:
+def read_names(path: str | Path, *, split: str | None = None) -> list[str]:
     """Read the names of images, in order.
 
     Args:
-        path: .json: a list of strings, or the images of what `read_references` reads with names; else text, one a line.
+        path: captioned images of any format; .json of a list of strings; else text, one name a line.
+        split: as of `read_references`.
 
     Returns:
         The names.
@@ -87,50 +84,66 @@ def read_names(path: str | Path) -> list[str]:
         FileNotFoundError: there is no such file.
         DataError: the file does not hold that.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a text file, one image name a line, or JSON")
-    if path.suffix not in _JSON:
-        return read_lines(path, "image name")
-    content = read_caption_json(path)
-    if _is_list_of(content, str):
-        return list(content)
-    if _is_list_of(content, dict):
-        return list(dict.fromkeys(name for name, _ in caption_entries(content, path)))
-    if isinstance(content, dict):
-        _of_images(content, path)
-        return list(content)
-    raise DataError(f"{path}: expected the names of images: a list of strings, or {{image: [captions]}}")
+    found = _found(path)
+    if _is_list_of_text(found.json):
+        return list(found.json)
+    try:
+        items = _items(found, split)
+    except DataError:
+        if found.json is not None or found.is_folder:
+            raise
+        items = None  # names alone are no captions
+    if items is not None:
+        return items.image_names
+    if found.json is not None or found.is_folder:
+        raise DataError(f"{found.path}: expected the names of images: a list of strings, or captioned images")
+    return read_lines(found.path, "image name")
 
 
-def _is_list_of(content: object, kind: type) -> bool:
-    return isinstance(content, list) and bool(content) and all(isinstance(item, kind) for item in content)
+def _found(path: str | Path) -> FoundPath:
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file; expected captions or names: text, JSON, or a set of images")
+    return FoundPath(path)
 
 
-def _of_images(content: Any, path: Path) -> list[list[str]]:
-    if isinstance(content, list) and content and isinstance(content[0], dict):
-        return by_image(caption_entries(content, path), f"{path}")
-    if isinstance(content, dict):
-        _check_whole_set(content, path)
-        named = [*content.items()]
-    elif isinstance(content, list):
-        named = [*enumerate(content)]
-    else:
-        raise DataError(f"{path}: holds a {type(content).__name__}, expected {EXPECTED}")
-    references = []
-    for image, captions in named:
+def _items(found: FoundPath, split: str | None) -> CaptionedImages | None:
+    form = format_of(found)
+    if form is None:
+        return None
+    if form.note:
+        warn(f"{found.path}: {form.note}")
+    return read_as(form, found, split)
+
+
+def _columns(items: CaptionedImages, where: str) -> list[list[str]]:
+    """The captions of every image that has some, images as they come; in the order of the columns, or refused."""
+    if not items.captions:
+        raise DataError(f"{where}: holds images without captions")
+    seen, last = set(), -1
+    for place, image in enumerate(items.caption_to_image.tolist()):
+        if image != last and image in seen:
+            raise DataError(
+                f"{where}: caption {place} is of image {items.image_names[image]}, whose other captions come before "
+                f"those of {items.image_names[last]}; the captions of an image must follow each other, as columns do: "
+                "sort them by image"
+            )
+        seen.add(image)
+        last = image
+    return items.captions_by_image()
+
+
+def _is_list_of_text(content: object) -> bool:
+    return isinstance(content, list) and bool(content) and all(isinstance(item, str) for item in content)
+
+
+def _lists(found: FoundPath) -> list[list[str]]:
+    """[[captions], ...]."""
+    content: Any = found.json
+    if not isinstance(content, list):
+        raise not_captioned(found)
+    for image, captions in enumerate(content):
         if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
-            raise DataError(f"{path}: image {image!r:.60} has {captions!r:.60}, expected a list of captions")
-        references.append(captions)
-    if not references:
-        raise DataError(f"{path}: holds no images")
-    return references
-
-
-def _check_whole_set(content: dict[str, Any], path: Path) -> None:
-    """Refuse by their names files with more than the captions of a split."""
-    if isinstance(content.get("images"), list):
-        kind = (
-            "COCO's annotations, without split and order" if "annotations" in content else "Karpathy's, of all splits"
-        )
-        raise DataError(f"{path}: a data set's JSON ({kind}); expected the captions of one split: {EXPECTED}")
+            raise DataError(f"{found.path}: image {image} has {captions!r:.60}, expected a list of captions")
+    if not content:
+        raise DataError(f"{found.path}: holds no images; expected {EXPECTED}")
+    return content

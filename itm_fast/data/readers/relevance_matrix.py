@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from itm_fast.data.readers.formats import format_of
+from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import stream_lines
 from itm_fast.files.reading import read_array
 
+_FIRST_LINE = 2**16  # bytes
+_NUMBER = re.compile(rb"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|inf|-inf", re.IGNORECASE)
 _ROWS = 500  # of a CSV file parsed at a time
 
 
@@ -45,6 +50,16 @@ def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDAr
         )
     phi: npt.NDArray[np.generic] = matrix if matrix.shape == (n_images, n_captions) else matrix.T
     return phi
+
+
+def holds_matrix(path: Path) -> bool:
+    """Whether a file is a matrix, and no captioned images: .npy, or .csv whose first line is numbers or no headings."""
+    if path.suffix != ".csv" or not path.is_file():
+        return path.suffix in (".npy", ".csv")
+    with path.open("rb") as file:
+        cells = file.readline(_FIRST_LINE).removeprefix(b"\xef\xbb\xbf").strip().split(b",")
+    are_numbers = all(_NUMBER.fullmatch(cell.strip()) for cell in cells[:-1] or cells)  # the last may be cut
+    return are_numbers or format_of(FoundPath(path)) is None
 
 
 def _read_csv(path: Path, n_images: int, n_captions: int) -> npt.NDArray[np.generic]:

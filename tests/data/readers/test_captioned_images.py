@@ -103,17 +103,17 @@ NO_TEXT = {"images": [{"filename": "a.jpg", "split": "test", "sentences": [{"tok
     [
         ("[", "not JSON"),
         ("[]", "holds a list"),
-        ("{}", "holds no images"),
+        ("{}", "holds a dict"),
         ({"a": []}, "image 'a' has [], expected a list of captions"),
         ({"a": "text"}, "expected a list of captions"),
         ({"a": ["x"], "a.jpg": ["y"]}, "image a.jpg is there twice"),
         ({"../a.jpg": ["x"]}, "'../a.jpg'; expected a file below the folder of images"),
         ({"/a.jpg": ["x"]}, "expected a file below"),
         ({"": ["x"]}, "expected the name of a file"),
-        (COCO, "COCO's own captions_*.json has no split"),
+        ({**COCO, "images": []}, "annotations[0]: is of image 1, which is not among the images"),
         ({"images": [3]}, "images[0] has no filename, split or sentences"),
         (NO_TEXT, 'images[0]: expected sentences [{"raw"'),
-        ({"images": [{**NO_TEXT["images"][0], "split": "val"}]}, "no images of split 'test'; splits: val"),
+        ({"images": [{**NO_TEXT["images"][0], "sentences": [], "split": "val"}]}, "of split 'test'; splits: val"),
         ({"images": [{**NO_TEXT["images"][0], "sentences": [], "filename": 3}]}, "3; expected the name of a file"),
     ],
 )
@@ -144,7 +144,7 @@ def test_lists_of_something_else(name, array, fragment, tmp_path):
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no\.json: no such file; expected Karpathy's"):
+    with pytest.raises(FileNotFoundError, match=r"no\.json: no such file or folder"):
         read_captioned_images(tmp_path / "no.json")
     with pytest.raises(FileNotFoundError, match=r"no\.npy: no such file"):
         read_captioned_images(written(tmp_path, {"a": ["x"]}), image_list=tmp_path / "no.npy")

@@ -1,0 +1,199 @@
+"""Rows and images of a .parquet file, a few at a time, by pyarrow."""
+
+from __future__ import annotations
+
+import bisect
+import importlib
+import itertools
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from itm_fast.errors import DataError
+
+_ROWS, _IMAGES = 1024, 16  # that are decoded at a time, without and with images
+_KEPT = 64 * 2**20  # bytes of images that were decoded with others: threads ask for rows near each other
+_BUFFER = 2**20  # bytes of a column read at a time; without it, all of a row group's
+_FOOTER = 64 * 2**20, 2**20  # bytes of a string, and items of a list, in a footer
+_IN_STRUCT, _PATH = "bytes", "path"  # how the library datasets keeps an image
+
+
+class ParquetFile:
+    """A .parquet file, opened.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        path: the same.
+        columns: the types of its columns, as pyarrow has them, by name.
+        n_rows: how many rows it has.
+
+    Raises:
+        DataError: it is none, damaged or cut short.
+        ImportError: pyarrow is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._arrow = _library("pyarrow")
+        self._file = _library("pyarrow.parquet")
+        self._opened = self._guarded(self._open)
+        self.columns: dict[str, Any] = {field.name: field.type for field in self._opened.schema_arrow}
+        groups = [self._opened.metadata.row_group(n).num_rows for n in range(self._opened.metadata.num_row_groups)]
+        self.starts = [0, *itertools.accumulate(groups)]
+        self.n_rows = self.starts[-1]
+
+    def _open(self) -> Any:
+        size, items = _FOOTER
+        limits = {"thrift_string_size_limit": size, "thrift_container_size_limit": items}
+        return self._file.ParquetFile(self.path, buffer_size=_BUFFER, pre_buffer=False, **limits)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The rows in order, of some columns; of a column of images name what of it: "image.path"."""
+        if not columns:
+            yield from ({} for _ in range(self.n_rows))
+            return
+        batches = self._guarded(lambda: self._opened.iter_batches(_ROWS, columns=list(columns)))
+        while (batch := self._guarded(lambda: next(batches, None))) is not None:
+            yield from self._guarded(batch.to_pylist)
+
+    def images(self, column: str, group: int) -> Iterator[list[bytes | None]]:
+        """The images of a row group in order, a few at a time."""
+        is_struct = self._arrow.types.is_struct(self.columns[column])
+        part = f"{column}.{_IN_STRUCT}" if is_struct else column
+        batches = self._guarded(lambda: self._opened.iter_batches(_IMAGES, row_groups=[group], columns=[part]))
+        while (batch := self._guarded(lambda: next(batches, None))) is not None:
+            values = batch.column(0).field(_IN_STRUCT) if is_struct else batch.column(0)
+            yield self._guarded(values.to_pylist)
+
+    def image_column(self) -> str | None:
+        """The first column that holds images: a struct with bytes, or bytes alone; None if there is none."""
+        return next((name for name, kind in self.columns.items() if self._is_image(kind)), None)
+
+    def path_of(self, column: str) -> str | None:
+        """What names the file that an image of a column was, to be read as a column."""
+        kind = self.columns[column]
+        has_path = self._arrow.types.is_struct(kind) and kind.get_field_index(_PATH) >= 0
+        return f"{column}.{_PATH}" if has_path else None
+
+    def _is_image(self, kind: Any) -> bool:
+        types = self._arrow.types
+        if types.is_struct(kind):
+            place = kind.get_field_index(_IN_STRUCT)
+            return place >= 0 and self._is_image(kind.field(place).type)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    def _guarded(self, call: Any) -> Any:
+        try:
+            return call()
+        except Exception as error:  # damaged files raise many kinds
+            reason = str(error).partition("\n")[0] or type(error).__name__
+            raise DataError(f"{self.path}: no parquet, damaged or cut short: {reason:.200}") from error
+
+
+class ParquetImages:
+    """The images of one column of a file, each by its row; for several threads, and for other processes.
+
+    What was decoded last is kept, up to so many bytes: in order they are decoded once, in any order a row group again
+    and again, as far as the row.
+
+    Args:
+        path: the file.
+        column: with the images.
+    """
+
+    def __init__(self, path: Path, column: str) -> None:
+        self.path, self.column = path, column
+        self.stored_size = path.stat().st_size
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._file: ParquetFile | None = None
+        self._coming: Iterator[list[bytes | None]] = iter(())
+        self._group, self._next = -1, 0  # of which row group, and the row at which it goes on
+        self._kept: list[tuple[int, list[bytes | None]]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The file's name and the column: what is open stays here."""
+        return {"path": self.path, "column": self.column, "stored_size": self.stored_size}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open it again when it is asked for."""
+        self.__dict__.update(state)
+        self._reset()
+
+    def read(self, row: int) -> bytes:
+        """The image of a row.
+
+        Raises:
+            DataError: the file is damaged, or the row has none.
+        """
+        with self._lock:
+            image = self._found(row)
+        if image is None:
+            raise DataError(f"{self.path}: row {row}: no image in column {self.column}")
+        return image
+
+    def _found(self, row: int) -> bytes | None:
+        for start, images in self._kept:
+            if start <= row < start + len(images):
+                return images[row - start]
+        if self._file is None:
+            self._file = ParquetFile(self.path)
+        starts = self._file.starts
+        group = bisect.bisect_right(starts, row) - 1
+        if row >= starts[-1]:
+            raise DataError(f"{self.path}: row {row}: the file has {starts[-1]} only, and has become shorter")
+        if group != self._group or row < self._next:
+            self._coming = self._file.images(self.column, group)
+            self._group, self._next = group, starts[group]
+        for images in self._coming:
+            start, self._next = self._next, self._next + len(images)
+            self._kept.append((start, images))
+            while len(self._kept) > 1 and sum(len(image or b"") for _, part in self._kept for image in part) > _KEPT:
+                del self._kept[0]
+            if row < self._next:
+                return images[row - start]
+        raise DataError(f"{self.path}: row {row}: damaged: fewer rows than its row group names")
+
+
+@dataclass(frozen=True)
+class ParquetImage:
+    """The image of a row.
+
+    Attributes:
+        images: of its file.
+        row: from 0.
+    """
+
+    images: ParquetImages
+    row: int
+
+    @property
+    def name(self) -> str:
+        """The file and the row."""
+        return f"{self.images.path.name}:{self.row}"
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes of the whole file."""
+        return self.images.stored_size
+
+    def read_bytes(self) -> bytes:
+        """The image as it was stored; DataError where there is none."""
+        return self.images.read(self.row)
+
+    def __str__(self) -> str:
+        """The file, the row and the column, as errors say them."""
+        return f"{self.images.path}: row {self.row}: {self.images.column}"
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError("reading parquet needs pyarrow: pip install 'itm-fast[parquet]'") from error

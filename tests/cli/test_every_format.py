@@ -1,0 +1,93 @@
+"""The same ten images in every format give the same figures, to the last bit: embed, evaluate, φ, runs, made data."""
+
+import json
+
+import captioned_sets
+import numpy as np
+import pytest
+from captioned_sets import CAPTIONS, EVERY, IN_PARQUET, NAMES
+
+pytest.importorskip("transformers", reason="CLIP-like models need transformers, of the extra [text]")
+import tiny_clip
+
+from itm_fast.cli import main as cli
+from itm_fast.evaluation import load_run
+
+every_format = pytest.mark.parametrize("write", EVERY, ids=lambda write: write.__name__)
+pytestmark = pytest.mark.filterwarnings("ignore::itm_fast.errors.DataWarning")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """clip/, images/, right/: embedded from {image: [captions]}; sims.npy; what evaluate says of both."""
+    place = tmp_path_factory.mktemp("formats")
+    (place / "clip").mkdir()
+    tiny_clip.write_clip(place / "clip")
+    captioned_sets.write_images(place / "images")
+    captions = captioned_sets.caption_lists(place)
+    np.save(place / "sims.npy", np.random.default_rng(3).standard_normal((10, 50)).astype(np.float32))
+    assert embed(place, captions, "right") == 0
+    return place
+
+
+def embed(place, path, output):
+    folders = ["--images-folder", str(place), str(place / "images")]
+    flags = ["--captions", str(path), "--batch-size", "4", "--caption-batch-size", "7", "--workers", "2"]
+    return cli.main(["embed", str(place / "clip"), *folders, *flags, str(place / output)])
+
+
+def report(capsys, *argv):
+    capsys.readouterr()
+    assert cli.main(["evaluate", *map(str, argv), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    del found["conditions"]["seconds"]
+    return found
+
+
+@pytest.fixture
+def path(write, tmp_path):
+    if write in IN_PARQUET:
+        pytest.importorskip("pyarrow", reason="parquet needs pyarrow, of the extra [parquet]")
+    return write(tmp_path)
+
+
+@every_format
+def test_the_same_report_from_embeddings(write, path, place, capsys):
+    assert embed(place, path, write.__name__) == 0
+    for name in ("images", "captions", "caption_to_image"):
+        assert (place / write.__name__ / f"{name}.npy").read_bytes() == (place / "right" / f"{name}.npy").read_bytes()
+    found, right = (report(capsys, "--embeddings", place / folder, "--ncs") for folder in (write.__name__, "right"))
+    assert found == right
+
+
+@every_format
+def test_the_same_report_from_scores(write, path, place, capsys):
+    """Owners, φ, captions and names, each from the set."""
+    of_set = ("--caption-to-image", "--relevance", "--captions-file", "--image-names")
+    flags = [argument for flag in of_set for argument in (flag, path)]
+    found = report(capsys, "--sims", place / "sims.npy", *flags, "--run", path.parent / "run")
+    (path.parent / "lists.json").write_text(json.dumps(CAPTIONS))
+    assert found == report(capsys, "--sims", place / "sims.npy", "--relevance", path.parent / "lists.json")
+    run = load_run(path.parent / "run")
+    assert [*run.captions] == [text for five in CAPTIONS for text in five]
+    assert [name.removeprefix("images/") for name in run.image_names] == NAMES
+
+
+@every_format
+def test_the_same_phi_and_made_data(write, path, tmp_path):
+    split = ["--split", "test"] if write.__name__ in ("karpathy", "table", "tsv") else []
+    (tmp_path / "right.json").write_text(json.dumps(CAPTIONS))
+    assert cli.main(["cider", str(path), str(tmp_path / "phi.npy"), *split]) == 0
+    assert cli.main(["cider", str(tmp_path / "right.json"), str(tmp_path / "right.npy")]) == 0
+    assert (tmp_path / "phi.npy").read_bytes() == (tmp_path / "right.npy").read_bytes()
+    sizes = ["--n-train", "6", "--n-dev", "2", "--n-test", "2", "--max-regions", "2", "--dim", "4"]
+    assert cli.main(["make-data", str(tmp_path / "made"), "--captions", str(path), *split, *sizes]) == 0
+    made = (tmp_path / "made/train_caps.txt").read_text().splitlines()
+    assert made == [text for five in CAPTIONS[:6] for text in five]
+
+
+def test_splits_that_are_not_named(tmp_path, capsys):
+    path = captioned_sets.karpathy(tmp_path)
+    assert cli.main(["cider", str(path), str(tmp_path / "phi.npy")]) == 2
+    assert "holds the splits test, train; name one (split=, --split)" in capsys.readouterr().err
+    assert cli.main(["evaluate", "--sims", "none.npy", "--caption-to-image", str(path), "--split", "val"]) == 2
