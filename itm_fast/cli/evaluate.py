@@ -12,6 +12,7 @@ from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
 from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
 from itm_fast.cli.source_flags import open_model
+from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet
@@ -81,6 +82,7 @@ class Evaluate(
     NormaliseFlags,
     EmbeddedFlags,
     ModelFlags,
+    TrecFlags,
     DataSetFlags,
     RelevanceFlags,
     ProtocolFlags,
@@ -92,7 +94,7 @@ class Evaluate(
     """Evaluate image-text retrieval in both directions.
 
     Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
-    with --data.
+    with --data. A run of trec_eval's format, --trec-run with --qrels, has one direction and figures of its own.
     """
 
 
@@ -102,6 +104,9 @@ def run(args: Evaluate) -> int:
     from itm_fast.evaluation.caveats import normalised, source_notes
 
     args.check_output()
+    if args.trec_run is not None or args.qrels is not None:
+        evaluate_trec_run(args, args.ks, args)
+        return 0
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
     scorer = normalised(scorer) if args.normalise else scorer
@@ -123,6 +128,7 @@ def run(args: Evaluate) -> int:
             ids=ids,
             self_score=args.self_score,
             query_column=args.query_column,
+            ties=args.ties,
             progress=progress,
             keep=writer.keep,
         )

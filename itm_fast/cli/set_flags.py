@@ -82,7 +82,8 @@ class ProtocolFlags:
     positives (any ids and positives)."""
 
     annotations: Path | None = None
-    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file."""
+    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file,
+    or qrels of trec_eval's format beside --ids."""
 
     folds: int | None = None
     """Folds in file order whose mean is quoted; protocols set this themselves."""
