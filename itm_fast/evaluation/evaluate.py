@@ -25,7 +25,7 @@ from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
-from itm_fast.metrics.judged_ranks import Ties
+from itm_fast.metrics.graded_ranks import Ties
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers

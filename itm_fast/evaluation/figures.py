@@ -10,7 +10,7 @@ from torch import Tensor
 
 from itm_fast.choices import Query
 from itm_fast.metrics.counting import ALL_CANDIDATES, RankCounter, Ranks
-from itm_fast.metrics.judged_ranks import counted_places, of_places
+from itm_fast.metrics.graded_ranks import counted_places, of_places
 from itm_fast.metrics.judgements import Judgements
 from itm_fast.metrics.precision import average_precision, hits_at, precision_at_r
 from itm_fast.metrics.query_positives import QueryPositives

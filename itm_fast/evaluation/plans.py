@@ -30,7 +30,7 @@ from itm_fast.evaluation.protocols.eccv_caption import (
 from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, graded_lists, read_relevant_pairs
 from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
 from itm_fast.files.owners import OwnersLike
-from itm_fast.metrics.judged_ranks import SingleScores, Ties, trec_order
+from itm_fast.metrics.graded_ranks import SingleScores, Ties, trec_order
 from itm_fast.metrics.judgements import Judgements, judgements_by_id
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id

@@ -1,7 +1,7 @@
 """Metrics of image-text retrieval, from similarities, embeddings or tile scorers."""
 
 from itm_fast.metrics.counting import Ranks
-from itm_fast.metrics.judged_ranks import JudgedRanks, judged_ranks
+from itm_fast.metrics.graded_ranks import JudgedRanks, judged_ranks
 from itm_fast.metrics.judged_runs import judged_run
 from itm_fast.metrics.judgements import Judgements, judgements_by_id
 from itm_fast.metrics.ncs import ncs_at_k, nsum

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from itm_fast.files.trec import Qrels, TrecRun
-from itm_fast.metrics.judged_ranks import JudgedRanks, Ties, of_places, trec_order
+from itm_fast.metrics.graded_ranks import JudgedRanks, Ties, of_places, trec_order
 from itm_fast.metrics.judgements import judgements_by_id
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.similarities.scorers import IntArray
