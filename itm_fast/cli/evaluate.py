@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.cli.console import progress_bar
+from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
@@ -102,6 +103,7 @@ def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
     from itm_fast.evaluation.caveats import normalised, source_notes
+    from itm_fast.files.ids import Ids
 
     args.check_output()
     if args.trec_run is not None or args.qrels is not None:
@@ -115,7 +117,8 @@ def run(args: Evaluate) -> int:
     if embedded is not None:
         ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
-    writer = RunWriter(args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded)
+    about, per_image = _source(args, scorer), args.captions_per_image or 5
+    writer = RunWriter(args, scorer, about, _references(args), per_image, embedded, args.n_listed)
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
         # Text-text and image-image retrieval compare embeddings, which the file has not.
@@ -138,7 +141,9 @@ def run(args: Evaluate) -> int:
         report["conditions"]["model"] = embedded.model
         report["conditions"]["notes"] += embedded.notes
     writer.write(report)
-    args.show(report)
+    given = Ids(embedded.image_names, embedded.ids.captions) if embedded is not None else args.ids
+    exchanged = Exchanged.of(writer.keep, scorer, given, embedded.model if embedded is not None else about["path"])
+    args.show(report, exchanged)
     return 0
 
 

@@ -46,6 +46,7 @@ class RunWriter:
         references: Path | None,
         captions_per_image: int,
         embedded: EmbeddedSet | None,
+        n_listed: int = 0,
     ) -> None:
         """Check the folder and read captions and names.
 
@@ -56,6 +57,7 @@ class RunWriter:
             references: captions that φ comes from, whose order is that of the columns.
             captions_per_image: lines an image, if that is a text file.
             embedded: the folder of embeddings that is evaluated, if it is one.
+            n_listed: items of every query that --export wants.
         """
         from itm_fast.data.readers.images import image_names
         from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
@@ -67,7 +69,7 @@ class RunWriter:
         self._name = args.name
         self._captions: Sequence[str] | None = None
         self._image_names: Sequence[str] | None = None
-        self.keep: RunKeeper | None = None
+        self.keep: RunKeeper | None = RunKeeper(1, n_listed) if n_listed else None
         if args.run is None:
             for flag, given in (
                 ("--name", args.name),
@@ -77,7 +79,7 @@ class RunWriter:
                 if given is not None:
                     raise ValueError(f"{flag} goes with --run, the folder to write")
             return
-        self.keep = RunKeeper(args.depth)
+        self.keep = RunKeeper(args.depth, n_listed)
         check_run_folder(args.run)
         if args.captions_file is not None:
             self._captions = read_texts(args.captions_file)

@@ -68,9 +68,14 @@ def evaluate_trec_run(args: TrecFlags, ks: tuple[int, ...], output: OutputFlags)
     if output.json:
         print_json(result)
         return
-    shown = (str(cell) if isinstance(cell, int) or cell is None else f"{cell:.1f}" for cell in cells)
-    print_table(["", *columns], [[run.name, *shown]])
+    shown = [[f"k = {k}", *(_shown(figures[f"{name}@{k}"]) for name in _NAMES)] for k in found.ks]
+    print_table([run.name, *(f"{name}@k" for name in _NAMES)], shown)
+    print(f"MAP {_shown(figures['MAP'])}  MRR {_shown(figures['MRR'])}  {figures['n_queries']} queries")
     print("R@k: % of queries with a relevant item among the first k (trec_eval: success).  R_all@k: % of the relevant")
     print("items among the first k (recall).  nDCG@k: ndcg_cut.  MAP: map.  MRR: recip_rank.")
     for note in notes:
         print(f"note: {note}")
+
+
+def _shown(figure: float | None) -> str:
+    return "-" if figure is None else f"{figure:.1f}"

@@ -207,7 +207,7 @@ def _of_owners(
             "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
             "put sims and relevance in the order of the protocol first"
         )
-    depth = 0 if keep is None else keep.depth
+    depth, n_listed = (0, 0) if keep is None else (keep.depth, keep.n_listed)
     n_curve = max(depth, *ks) if depth else 0
     semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m, n_curve)
     n_sims = tile_sims(chunk_bytes)
@@ -215,7 +215,7 @@ def _of_owners(
     both = stream_ranks(
         plan.scorer,
         positives,
-        k=depth if semantics is None else semantics.n_retrieved,
+        k=max(n_listed, depth if semantics is None else semantics.n_retrieved),
         folds=plan.folds,
         also=also,
         chunk_bytes=chunk_bytes,
@@ -262,11 +262,18 @@ def _of_sets(
     tiles = Tiles(plan.scorer, stages.next(stages.n_pairs))
     counted = SetRanks(plan.scorer, n_sims, *positives)
     also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
-    keepers = () if keep is None else top_keepers(plan.scorer, keep.depth, tiles.dtype())
+    keepers = () if keep is None else top_keepers(plan.scorer, max(keep.depth, keep.n_listed), tiles.dtype())
     tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also, *keepers], ())
     image, caption = counted.both()
     if keep is not None and keepers:
-        keep.take(positives, (image, caption), both_top(keepers), annotated=plan.annotated, order=plan.order)
+        keep.take(
+            positives,
+            (image, caption),
+            both_top(keepers),
+            annotated=plan.annotated,
+            order=plan.order,
+            judged=plan.judged,
+        )
     figures = section(image, caption, ks)
     for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
         if plan.judged is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -121,6 +121,49 @@ def read_qrels(path: str | Path) -> Qrels:
     if not qrels:
         raise DataError(f"{path}: a heading and no judgements: {_QRELS}")
     return qrels
+
+
+def trec_run_lines(
+    queries: Sequence[object],
+    items: Sequence[object],
+    indices: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.floating],
+    name: str,
+) -> Iterator[str]:
+    """The lines of a run, best item first; ranks begin at 1.
+
+    Args:
+        queries: (n_queries,) ids.
+        items: (n_items,) ids.
+        indices: (n_queries, k) items of every query, -1 where there is none.
+        scores: (n_queries, k) float32 or float64, written so that they are read back to the last bit.
+        name: of the run.
+    """
+    of_items = [trec_id(key) for key in items]
+    tag = trec_id(name)
+    for query, listed, of_query in zip(queries, indices.tolist(), scores, strict=True):
+        start = f"{trec_id(query)} Q0"
+        pairs = ((item, score) for item, score in zip(listed, of_query, strict=True) if item >= 0)
+        for rank, (item, score) in enumerate(pairs, start=1):
+            yield f"{start} {of_items[item]} {rank} {score!s} {tag}\n"  # a NumPy scalar as its shortest exact text
+
+
+def qrels_lines(
+    queries: Sequence[object],
+    items: Sequence[object],
+    pairs: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    grades: npt.NDArray[np.float64],
+) -> Iterator[str]:
+    """The lines of qrels.
+
+    Args:
+        queries: (n_queries,) ids.
+        items: (n_items,) ids.
+        pairs: (n,) queries and (n,) items, by number.
+        grades: (n,) of each, whole numbers.
+    """
+    for query, item, grade in zip(*(side.tolist() for side in pairs), grades.tolist(), strict=True):
+        yield f"{trec_id(queries[query])} 0 {trec_id(items[item])} {grade:.0f}\n"
 
 
 def trec_id(key: object) -> str:

@@ -139,7 +139,7 @@ def of_places(places: IntArray, items: IntArray, judged: Judgements, ks: Sequenc
     """
     queries = judged.positives.queries
     places, items, best = places[queries], items[queries], judged.best_grades[queries]
-    grades = judged.grades_of(_spread(items, queries, judged.positives.n_queries))[queries]
+    grades = judged.grades_of(items, queries)
     found = places >= 0
     n_relevant = judged.positives.n_relevant[queries]
     gains = np.where(found, grades / np.log2(places + 2.0, where=found, out=np.ones(places.shape)), 0.0)
@@ -162,12 +162,6 @@ def of_places(places: IntArray, items: IntArray, judged: Judgements, ks: Sequenc
         precision.sum(1) / n_relevant,
         np.where(found.any(1), 1.0 / (first + 1.0), 0.0),
     )
-
-
-def _spread(items: IntArray, queries: IntArray, n_queries: int) -> IntArray:
-    spread = np.full((n_queries, items.shape[1]), -1, np.int64)
-    spread[queries] = items
-    return spread
 
 
 def _sizes(scorer: TileScorer, query: Query) -> tuple[int, int]:

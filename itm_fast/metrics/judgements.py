@@ -29,18 +29,20 @@ class Judgements:
     grades: FloatArray
     best_grades: FloatArray
 
-    def grades_of(self, items: IntArray) -> FloatArray:
-        """Grades of items of every query, (n_queries, slots) float64.
+    def grades_of(self, items: IntArray, queries: IntArray) -> FloatArray:
+        """Grades of items of some queries, (n, slots) float64; 0 of what is not relevant.
 
         Args:
-            items: (n_queries, slots) int64, positives of each query in any order, -1 where there is none: grade 0.
+            items: (n, slots) int64, items of each query in any order, -1 where there is none.
+            queries: (n,) int64, these queries.
         """
         n = max(1, self.positives.n_items)
         keys = self.positives.owners() * n + self.positives.items  # ascending
-        wanted = np.arange(len(items))[:, None] * n + items
-        places = np.searchsorted(keys, wanted).clip(max=max(0, len(keys) - 1))
-        found = self.grades[places] if len(keys) else np.zeros(items.shape)
-        return np.where(items >= 0, found, 0.0)
+        wanted = queries[:, None] * n + items
+        if not len(keys):
+            return np.zeros(items.shape)
+        places = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where((items >= 0) & (keys[places] == wanted), self.grades[places], 0.0)
 
 
 def as_judgements(relevant: Judgements | QueryPositives | Sequence[object], n_queries: int, n_items: int) -> Judgements:
