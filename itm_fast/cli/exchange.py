@@ -114,7 +114,8 @@ class ExchangeFlags(ExportFlags):
             parts = _trec(exchanged)
         if kind == str(export):
             whole = (line for name, lines in parts.items() if not name.endswith("qrels") for line in lines)
-            sys.stdout.writelines({"mteb": _as_list(whole), "trec": whole}.get(kind, [*whole, "\n"]))
+            sys.stdout.writelines(_as_list(whole) if kind == "mteb" else whole)
+            print(end="\n" if kind == "clip-benchmark" else "")
             return True
         stem = export.name.removesuffix(EXCHANGE[kind])
         for name, lines in parts.items():

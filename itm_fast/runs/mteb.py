@@ -12,7 +12,7 @@ from itm_fast.metrics.judgements import FloatArray
 from itm_fast.runs.retrieved_lists import RetrievedLists
 
 KS = (1, 3, 5, 10, 20, 100, 1000)
-_FORMATS = "2.26"  # the version of mteb whose fields these are
+_FORMATS = "2.26.24"  # the version of mteb whose fields these are
 _TASKS = {
     "coco-5k": ("MSCOCOI2TRetrieval", "MSCOCOT2IRetrieval"),
     "flickr30k-1k": ("Flickr30kI2TRetrieval", "Flickr30kT2IRetrieval"),
@@ -120,6 +120,8 @@ def _of_some(lists: RetrievedLists, query: Query, some: np.ndarray[Any, Any]) ->
 
 def _nauc(confidence: FloatArray, scores: FloatArray) -> float:
     """How much the mean score gains when the least sure queries are not answered: 0 nothing, 1 as an oracle would."""
+    if scores.min() == scores.max():  # 0 / 0, of which MTEB's rounding may make any number
+        return float("nan")
     curve, oracle = _curve(confidence, scores), _curve(scores, scores)
     area, best = (float(((of[1:] + of[:-1]) / 2) @ np.diff(_RATES)) for of in (curve, oracle))
     flat = float(oracle[0] * (_RATES[-1] - _RATES[0]))
