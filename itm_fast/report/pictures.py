@@ -87,7 +87,7 @@ class Pictures:
             self.beyond_budget += 1
             return None
         try:
-            content, width, height, scale = _thumbnail(path, self._height)
+            content, width, height, scale = thumbnail(path, self._height)
         except DataError:
             self.not_found.append(self._names[image])
             return None
@@ -116,7 +116,7 @@ class Pictures:
         return None
 
 
-def _thumbnail(path: Path, height: int) -> tuple[bytes, int, int, float]:
+def thumbnail(path: Path, height: int) -> tuple[bytes, int, int, float]:
     """A JPEG, its width and height, and its scale.
 
     Raises:
