@@ -11,6 +11,7 @@ from torch import Tensor
 
 from itm_fast.files.reading import read_json
 from itm_fast.metrics.list_ranks import in_order
+from itm_fast.metrics.retrieval import topk
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.ops.ranking import NO_ITEM
 from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors
@@ -39,19 +40,24 @@ def search_vectors(
         >>> search_vectors(torch.eye(3), torch.tensor([[0.1, 0.5, 0.2]]), 2).indices
         tensor([[1, 2]])
     """
-    # The gallery stands as rows: tiles are tall and narrow, so that a block of it is bounded too.
-    return best_rows(DotProductScorer(gallery, queries), k, chunk_bytes=chunk_bytes, progress=progress)
+    _check_k(k)
+    scorer = DotProductScorer(queries, gallery)
+    return topk(scorer, k=max(1, min(k, scorer.n_captions)), chunk_bytes=chunk_bytes, progress=progress)
 
 
 @torch.no_grad()
 def best_rows(scorer: TileScorer, k: int, *, chunk_bytes: int = CHUNK_BYTES, progress: Progress | None = None) -> TopK:
     """The k best rows (images) of a scorer for each of its columns; arguments as of ``search_vectors``."""
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise ValueError(f"k is {k!r}, expected an integer of at least 1")
+    _check_k(k)
     tiles = Tiles(scorer, progress)
     keeper = TopKeeper("caption", scorer.n_captions, min(k, scorer.n_images), tiles.dtype())
     tiles.collect(everything(scorer), tile_sims(chunk_bytes), (keeper,), ())
     return keeper.topk()
+
+
+def _check_k(k: int) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k is {k!r}, expected an integer of at least 1")
 
 
 def reranked(top: TopK, fine: ModelScorer, k: int, progress: Progress | None = None) -> TopK:
