@@ -75,7 +75,7 @@ class ExchangeFlags(ExportFlags):
     ensemble's members) are written beside it, as FILE.members.csv. Without a file, csv, json, latex, mteb,
     clip-benchmark or trec: print it instead."""
 
-    export_depth: int = 1000
+    trec_depth: int = 1000
     """Items of every query that --export FILE.trec has."""
 
     @property
@@ -87,9 +87,9 @@ class ExchangeFlags(ExportFlags):
     def n_listed(self) -> int:
         """Items of every query that --export needs."""
         kind = None if self.export is None else export_format(self.export)
-        if kind == "trec" and self.export_depth < 1:
-            raise ValueError(f"--export-depth is {self.export_depth}, expected at least 1")
-        return {"mteb": _MTEB_DEPTH, "trec": self.export_depth}.get(str(kind), 0)
+        if kind == "trec" and self.trec_depth < 1:
+            raise ValueError(f"--trec-depth is {self.trec_depth}, expected at least 1")
+        return {"mteb": _MTEB_DEPTH, "trec": self.trec_depth}.get(str(kind), 0)
 
     def exchange(self, report: Report, exchanged: Exchanged) -> bool:
         """Write or print the figures as another tool has them.

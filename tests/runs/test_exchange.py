@@ -92,7 +92,7 @@ def test_files_of_the_command(tmp_path, capsys, monkeypatch):
     printed = json.loads(run(capsys, *base, "--export", "clip-benchmark"))
     assert printed == json.loads((tmp_path / "mine.clip-benchmark.json").read_text())
     assert len(json.loads(run(capsys, *base, "--export", "mteb"))) == 2
-    run(capsys, *base, "--export", "cut.trec", "--export-depth", "2")
+    run(capsys, *base, "--export", "cut.trec", "--trec-depth", "2")
     assert len((tmp_path / "cut.i2t.trec").read_text().splitlines()) == 80
 
 
@@ -101,9 +101,9 @@ def test_reranked_and_mixed(tmp_path, capsys, monkeypatch):
     same = ["--captions-per-image", "3", "--export", "some.trec"]
     run(capsys, "rerank", "--coarse", SIMS, "--fine", SIMS, "--k", "10", *same)
     reranked = (tmp_path / "some.i2t.trec").read_text().splitlines()
-    run(capsys, "evaluate", "--sims", SIMS, *same, "--export-depth", "10")
+    run(capsys, "evaluate", "--sims", SIMS, *same, "--trec-depth", "10")
     plain = (tmp_path / "some.i2t.trec").read_text().splitlines()
-    run(capsys, "ensemble", SIMS, SIMS, *same, "--export-depth", "10")
+    run(capsys, "ensemble", SIMS, SIMS, *same, "--trec-depth", "10")
     mixed = (tmp_path / "some.i2t.trec").read_text().splitlines()
     ranked = [[line.split()[:4] for line in lines] for lines in (reranked, plain, mixed)]
     assert ranked[0] == ranked[1] == ranked[2]
@@ -114,7 +114,7 @@ def test_reranked_and_mixed(tmp_path, capsys, monkeypatch):
     [
         (["--export", "trac"], "perhaps"),
         (["--export", "mteb", "--json"], "both print"),
-        (["--export", "a.trec", "--export-depth", "0"], "expected at least 1"),
+        (["--export", "a.trec", "--trec-depth", "0"], "expected at least 1"),
         (["--export", "nowhere/a.trec"], "no such folder"),
     ],
 )
