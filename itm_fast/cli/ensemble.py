@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import progress_bar
+from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
@@ -68,7 +69,7 @@ class Ensemble(MeanFlags, DataSetFlags, WeightFlags, SaveFlags, OutputFlags):
 
 def run(args: Ensemble) -> int:
     """Evaluate the ensemble, print the report, and return the exit code."""
-    from itm_fast.evaluation import EnsembleScorer, evaluate, search_weights
+    from itm_fast.evaluation import EnsembleScorer, RunKeeper, evaluate, search_weights
     from itm_fast.evaluation.caveats import source_notes
 
     args.check_output()
@@ -101,19 +102,21 @@ def run(args: Ensemble) -> int:
             found = search_weights(on_dev, step=args.step, **args.dev_options(), progress=progress)
             ensemble = ensemble.with_weights(found.weights)
         reads_ids = args.protocol not in (None, "flickr30k-1k", "coco-1k", "coco-5k")
+        keep = RunKeeper(1, args.n_listed) if args.n_listed else None
         source = saved(ensemble, args.save_results, progress)
         report = evaluate(
             ensemble if args.protocol == "cxc" else source,
             **args.protocol_options(args.split),
             ids=args.ids[0] if args.ids and (reads_ids or len(args.ids) == 1) else None,
             progress=progress,
+            keep=keep,
         )
     if source is not ensemble:
         report["conditions"]["notes"] += [*ensemble.notes, *source_notes(ensemble)]
     report = ensemble.annotated(report)
     if found is not None:
         report = searched(report, dataclasses.asdict(found), _in_words(found))
-    args.show(report)
+    args.show(report, Exchanged.of(keep, ensemble, args.ids[0] if args.ids else None, "ensemble"))
     return 0
 
 

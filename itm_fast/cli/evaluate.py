@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.cli.console import progress_bar
+from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
 from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
 from itm_fast.cli.source_flags import open_model
+from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run
 
 if TYPE_CHECKING:
     from itm_fast.evaluation import EmbeddedSet
@@ -82,6 +84,7 @@ class Evaluate(
     NormaliseFlags,
     EmbeddedFlags,
     ModelFlags,
+    TrecFlags,
     DataSetFlags,
     RelevanceFlags,
     ProtocolFlags,
@@ -93,7 +96,7 @@ class Evaluate(
     """Evaluate image-text retrieval in both directions.
 
     Similarities come from --sims, from --images with --captions, from --embeddings, or from --model or --checkpoint
-    with --data.
+    with --data. A run of trec_eval's format, --trec-run with --qrels, has one direction and figures of its own.
     """
 
 
@@ -101,8 +104,12 @@ def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
     from itm_fast.evaluation.caveats import normalised, source_notes
+    from itm_fast.files.ids import Ids
 
     args.check_output()
+    if args.trec_run is not None or args.qrels is not None:
+        evaluate_trec_run(args, args.ks, args)
+        return 0
     embedded = _embedded(args)
     scorer = _scorer(args, embedded)
     scorer = normalised(scorer) if args.normalise else scorer
@@ -111,8 +118,9 @@ def run(args: Evaluate) -> int:
     if embedded is not None:
         ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
+    about, per_image = _source(args, scorer), args.captions_per_image or 5
     writer = RunWriter(
-        args, scorer, _source(args, scorer), _references(args), args.captions_per_image or 5, embedded, args.split
+        args, scorer, about, _references(args), per_image, embedded, args.split, n_listed=args.n_listed
     )
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
@@ -126,6 +134,7 @@ def run(args: Evaluate) -> int:
             ids=ids,
             self_score=args.self_score,
             query_column=args.query_column,
+            ties=args.ties,
             progress=progress,
             keep=writer.keep,
         )
@@ -135,7 +144,9 @@ def run(args: Evaluate) -> int:
         report["conditions"]["model"] = embedded.model
         report["conditions"]["notes"] += embedded.notes
     writer.write(report)
-    args.show(report)
+    given = Ids(embedded.image_names, embedded.ids.captions) if embedded is not None else args.ids
+    exchanged = Exchanged.of(writer.keep, scorer, given, embedded.model if embedded is not None else about["path"])
+    args.show(report, exchanged)
     return 0
 
 

@@ -12,6 +12,9 @@ from itm_fast.choices import in_order, perhaps
 if TYPE_CHECKING:
     from itm_fast.files.plain_tables import PlainTable
 
+EXCHANGE = {"mteb": ".mteb.json", "clip-benchmark": ".clip-benchmark.json", "trec": ".trec"}
+"""Formats of other tools, of evaluation figures only."""
+
 _SUFFIXES = {"csv": ".csv", "json": ".json", "latex": ".tex"}
 
 
@@ -24,11 +27,12 @@ class ExportFlags:
     tables (an ensemble's members, those of a page) are written beside it, as FILE.members.csv. Without a file, csv,
     json or latex: print the table in that format instead."""
 
-    def check_export(self, *, json: bool) -> None:
+    def check_export(self, *, json: bool, exchange: bool = False) -> None:
         """Look at the flag before minutes of work.
 
         Args:
             json: whether --json is there as well.
+            exchange: whether what is written are evaluation figures, which other tools have formats for.
 
         Raises:
             ValueError: a name that says no format, or two formats to print.
@@ -36,10 +40,11 @@ class ExportFlags:
         """
         if self.export is None:
             return
-        if _format(self.export) is None:
+        known = _SUFFIXES | (EXCHANGE if exchange else {})
+        if export_format(self.export) not in known:
             raise ValueError(
-                f"--export is {self.export}{perhaps(self.export, _SUFFIXES)}; expected a file called .csv, .json or "
-                f".tex, or one of {', '.join(in_order(_SUFFIXES))}, which is printed"
+                f"--export is {self.export}{perhaps(self.export, known)}; expected a file called "
+                f"{', '.join(known.values())}, or one of {', '.join(in_order(known))}, which is printed"
             )
         if json and not self.export.suffix:
             raise ValueError(f"--json and --export {self.export} both print: give --export a file")
@@ -64,7 +69,7 @@ class ExportFlags:
         """
         if self.export is None:
             return False
-        kind = _format(self.export)
+        kind = export_format(self.export)
         text = latex() if kind == "latex" and latex is not None else _as_text(table(), kind)
         if not self.export.suffix:
             print(text, end="")
@@ -86,8 +91,9 @@ def _write(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
-def _format(export: Path) -> str | None:
+def export_format(export: Path) -> str | None:
     """The format of --export: by the name of a file, or the format itself."""
-    if str(export) in _SUFFIXES:
+    known = EXCHANGE | _SUFFIXES
+    if str(export) in known:
         return str(export)
-    return next((kind for kind, suffix in _SUFFIXES.items() if export.suffix == suffix), None)
+    return next((kind for kind, suffix in known.items() if export.name.endswith(suffix)), None)

@@ -45,6 +45,8 @@ COMMANDS = {
     "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),
     "ensemble": Command("itm_fast.cli.ensemble", "Ensemble", "the mean of the similarities of several models"),
     "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
+    "search": Command("itm_fast.cli.search", "Search", "images for a text, captions for an image: exact, re-ranked"),
+    "index": Command("itm_fast.cli.index", "Index", "embeddings as indices of faiss, and their recall against exact"),
     "report": Command("itm_fast.cli.report", "ReportPage", "an HTML page of runs: tables, curves, examples, attention"),
     "cider": Command("itm_fast.cli.cider", "CiderMatrix", "relevance φ (CIDEr) of every image and caption, to a file"),
     "correlate": Command("itm_fast.cli.correlate", "Correlate", "relevance against human judgement: Pearson's r"),

@@ -75,7 +75,7 @@ def run(args: ReportPage) -> int:
     runs = [load_run(folder) for folder in args.runs]
     write_page(runs, args.output, options)
     if args.open:
-        _open(args.output)
+        open_page(args.output)
     reports = _by_name(runs)
     if args.exported(
         lambda: figure_table(reports),
@@ -91,7 +91,7 @@ def run(args: ReportPage) -> int:
     return 0
 
 
-def _open(page: Path) -> None:
+def open_page(page: Path) -> None:
     """Open the page in the browser, or say where it is: a machine without one has it all the same."""
     import webbrowser
 

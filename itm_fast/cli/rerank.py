@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
+from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
 
@@ -69,7 +70,7 @@ class Rerank(StageFlags, NormaliseFlags, DataSetFlags, AlphaFlags, OutputFlags):
 
 def run(args: Rerank) -> int:
     """Re-rank, print the report, and return the exit code."""
-    from itm_fast.evaluation import rerank, search_alpha
+    from itm_fast.evaluation import RunKeeper, rerank, search_alpha
 
     args.check_output()
     for flag, source in (("--coarse", args.coarse), ("--fine", args.fine)):
@@ -84,6 +85,7 @@ def run(args: Rerank) -> int:
         raise ValueError("--alpha and a search for it exclude each other")
     if args.alphas and not search:
         raise ValueError("--alphas goes with --search-alpha-on")
+    keep = RunKeeper(1, args.n_listed) if args.n_listed else None
     with progress_bar("rerank") as progress:
         of_coarse, of_fine = (open_source(source, options) for source in (coarse, fine))
         if search:
@@ -109,10 +111,11 @@ def run(args: Rerank) -> int:
             ids=args.ids,
             normalise=args.normalise,
             progress=progress,
+            keep=keep,
         )
     if found is not None:
         report = searched(report, dataclasses.asdict(found), _in_words(found))
-    args.show(report)
+    args.show(report, Exchanged.of(keep, of_coarse, args.ids, f"{coarse}+{fine}"))
     return 0
 
 

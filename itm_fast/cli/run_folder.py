@@ -47,6 +47,7 @@ class RunWriter:
         captions_per_image: int,
         embedded: EmbeddedSet | None,
         split: str | None = None,
+        n_listed: int = 0,
     ) -> None:
         """Check the folder and read captions and names.
 
@@ -58,6 +59,7 @@ class RunWriter:
             captions_per_image: lines an image, if that is a text file.
             embedded: the folder of embeddings that is evaluated, if it is one.
             split: of files that have several.
+            n_listed: items of every query that --export wants.
         """
         from itm_fast.data.readers.images import image_names
         from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
@@ -69,7 +71,7 @@ class RunWriter:
         self._name = args.name
         self._captions: Sequence[str] | None = None
         self._image_names: Sequence[str] | None = None
-        self.keep: RunKeeper | None = None
+        self.keep: RunKeeper | None = RunKeeper(1, n_listed) if n_listed else None
         if args.run is None:
             for flag, given in (
                 ("--name", args.name),
@@ -79,7 +81,7 @@ class RunWriter:
                 if given is not None:
                     raise ValueError(f"{flag} goes with --run, the folder to write")
             return
-        self.keep = RunKeeper(args.depth)
+        self.keep = RunKeeper(args.depth, n_listed)
         check_run_folder(args.run)
         if args.captions_file is not None:
             self._captions = read_texts(args.captions_file, split=split)

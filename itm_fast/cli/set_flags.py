@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from itm_fast.choices import Precision, ProtocolName, WordTokenizer
 from itm_fast.cli.console import print_json
-from itm_fast.cli.export import ExportFlags
+from itm_fast.cli.exchange import Exchanged, ExchangeFlags
 from itm_fast.cli.source_flags import ModelOptions
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class ProtocolFlags:
     positives (any ids and positives)."""
 
     annotations: Path | None = None
-    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file."""
+    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file,
+    or qrels of trec_eval's format beside --ids."""
 
     folds: int | None = None
     """Folds in file order whose mean is quoted; protocols set this themselves."""
@@ -123,7 +124,7 @@ class NormaliseFlags:
 
 
 @dataclass(frozen=True)
-class OutputFlags(ExportFlags):
+class OutputFlags(ExchangeFlags):
     """Output."""
 
     json: bool = False
@@ -136,15 +137,23 @@ class OutputFlags(ExportFlags):
         """Look at --output and --export before minutes of evaluating; raises as ``check_export`` does."""
         if self.output is not None and not self.output.parent.is_dir():
             raise FileNotFoundError(f"{self.output.parent}: no such folder to write {self.output.name} into")
-        self.check_export(json=self.json)
+        self.check_export(json=self.json, exchange=True)
 
-    def show(self, report: Report) -> None:
-        """Write the report to --output and --export, and print it."""
+    def show(self, report: Report, exchanged: Exchanged) -> None:
+        """Write the report to --output and --export, and print it.
+
+        Args:
+            report: the figures.
+            exchanged: what files of other tools hold beside them.
+        """
         from itm_fast.runs.figure_tables import figure_table, member_table
 
         if self.output is not None:
             report.to_json(self.output)
-        if self.exported(
+        if self.exchanges:
+            if self.exchange(report, exchanged):
+                return
+        elif self.exported(
             lambda: figure_table({"": report}),
             report.to_latex,
             further=lambda: {"members": member_table(report)} if "members" in report else {},

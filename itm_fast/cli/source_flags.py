@@ -45,10 +45,10 @@ class ModelOptions:
 
 def is_model(source: str) -> bool:
     """Whether a source is a model or a checkpoint, which scores any split, and not a file of one split."""
-    return with_vocabulary(source)[1] is not None or (Path(source).suffix not in _ARRAYS and not _is_embedded(source))
+    return with_vocabulary(source)[1] is not None or (Path(source).suffix not in _ARRAYS and not is_embedded(source))
 
 
-def _is_embedded(source: str) -> bool:
+def is_embedded(source: str) -> bool:
     """Whether it is a folder that ``itm-fast embed`` wrote."""
     return (Path(source) / "embeddings.json").is_file()
 
@@ -78,7 +78,7 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
     from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer
     from itm_fast.sources.array_files import open_array
 
-    if _is_embedded(source):
+    if is_embedded(source):
         from itm_fast.evaluation import read_embeddings
 
         return read_embeddings(source).scorer()

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from itm_fast.choices import Query
 from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
 from itm_fast.evaluation.figures import (
     RSUM_KS,
     UndefinedError,
+    judged_figures,
     mean_figures,
     precision_of_ranks,
     section,
@@ -23,6 +25,7 @@ from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
+from itm_fast.metrics.graded_ranks import Ties
 from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.ranks import both_top, stream_ranks, top_keepers
@@ -49,6 +52,7 @@ def evaluate(
     ids: IdsLike | None = None,
     self_score: float = NO_SELF,
     query_column: QueryColumn = 0,
+    ties: Ties = "index",
     normalise: bool = False,
     n_images: int | None = None,
     n_captions: int | None = None,
@@ -87,14 +91,16 @@ def evaluate(
             "flickr30k-fg": refined captions against the pool with distractor images; "coco-fg-originals",
             "flickr30k-fg-originals": without distractors; "positives": any ids and positives.
         annotations: the folder with the annotation files of the protocol, in their owners' formats; for "positives" a
-            .json or .npz file (``read_relevant_pairs``) or a ``RelevantPairs``. "eccv" finds what is not there in the
-            installed package eccv_caption.
+            .json or .npz file, qrels (``read_relevant_pairs``) or a ``RelevantPairs``. "eccv" finds what is not there
+            in the installed package eccv_caption.
         ids: the ids of rows and columns, ``Ids`` or a file (``read_ids``), if they are not in the order of the
             protocol: Karpathy's test order (coco_test_ids.npy), that of the pool's .npy file, or of the annotations.
             Captions and images that the protocol does not have are left out.
         self_score: in text-text and image-image retrieval, the similarity of a query with itself: -inf, so that it is
             no result, or 0 as in woodfrog/vse_infty.
         query_column: which column of the rated pairs is the query of the correlations.
+        ties: of protocol "positives": "index", equal scores by index, the lower first; "trec", as trec_eval: scores as
+            float32, equal ones by id as text, the higher first.
         normalise: compare embeddings by cosine: each is read at length 1, block by block; memory-mapped ones are not
             copied. Without it, lengths that differ are said in ``report["conditions"]["notes"]``.
         n_images: images, if ``sims`` is a callable without that attribute.
@@ -132,7 +138,7 @@ def evaluate(
     if query_column not in (0, 1):
         raise ValueError(f"query_column is {query_column}, expected 0 (the first column of the rated pairs) or 1")
     request = Request(
-        ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids, self_score, query_column
+        ks, captions_per_image, caption_to_image, folds, protocol, annotations, ids, self_score, query_column, ties
     )
     given = as_scorer(sims, n_images, n_captions)
     given = normalised(given) if normalise else given
@@ -201,7 +207,7 @@ def _of_owners(
             "relevance is read by position, but ids or caption_to_image change which images and captions are where; "
             "put sims and relevance in the order of the protocol first"
         )
-    depth = 0 if keep is None else keep.depth
+    depth, n_listed = (0, 0) if keep is None else (keep.depth, keep.n_listed)
     n_curve = max(depth, *ks) if depth else 0
     semantics = None if relevance is None else Semantics(relevance, plan.scorer, positives, ks, m, n_curve)
     n_sims = tile_sims(chunk_bytes)
@@ -209,7 +215,7 @@ def _of_owners(
     both = stream_ranks(
         plan.scorer,
         positives,
-        k=depth if semantics is None else semantics.n_retrieved,
+        k=max(n_listed, depth if semantics is None else semantics.n_retrieved),
         folds=plan.folds,
         also=also,
         chunk_bytes=chunk_bytes,
@@ -256,15 +262,24 @@ def _of_sets(
     tiles = Tiles(plan.scorer, stages.next(stages.n_pairs))
     counted = SetRanks(plan.scorer, n_sims, *positives)
     also = [collector for extra in plan.extras for collector in extra.collectors(plan.scorer, n_sims)]
-    keepers = () if keep is None else top_keepers(plan.scorer, keep.depth, tiles.dtype())
+    keepers = () if keep is None else top_keepers(plan.scorer, max(keep.depth, keep.n_listed), tiles.dtype())
     tiles.collect(everything(plan.scorer), n_sims, [*counted.collectors, *also, *keepers], ())
     image, caption = counted.both()
     if keep is not None and keepers:
-        keep.take(positives, (image, caption), both_top(keepers), annotated=plan.annotated, order=plan.order)
+        keep.take(
+            positives,
+            (image, caption),
+            both_top(keepers),
+            annotated=plan.annotated,
+            order=plan.order,
+            judged=plan.judged,
+        )
     figures = section(image, caption, ks)
     for direction, ranks, truth in zip(("i2t", "t2i"), (image, caption), positives, strict=True):
-        if plan.precision:
-            figures[direction] |= precision_of_ranks(ranks, "image" if direction == "i2t" else "caption")
+        if plan.judged is not None:
+            query: Query = "image" if direction == "i2t" else "caption"
+            figures[direction] |= precision_of_ranks(ranks, query)
+            figures[direction] |= judged_figures(counted.counter(query), plan.judged[direction == "t2i"], ks)
         figures[direction]["n_pairs"] = truth.n_pairs
     notes = rank_notes(image, caption, plan.scorer.n_images, plan.scorer.n_captions)
     return [figures], tiles.dtype(), [*notes, *sum_note([(image, caption)])]

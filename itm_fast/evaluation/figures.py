@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
-from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
+from itm_fast.metrics.counting import ALL_CANDIDATES, RankCounter, Ranks
+from itm_fast.metrics.graded_ranks import counted_places, of_places
+from itm_fast.metrics.judgements import Judgements
 from itm_fast.metrics.precision import average_precision, hits_at, precision_at_r
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.recall import mean_rank, median_rank, recall_of_all, recall_of_ranks, rsum
@@ -168,6 +170,12 @@ def precision_of_ranks(ranks: Ranks, query: Query) -> dict[str, float]:
         "mAP@R": float(100 * ((precision * found).sum(1) / n_relevant).mean()),
         "R-Precision": float(100 * (found.sum(1) / n_relevant.double()).mean()),
     }
+
+
+def judged_figures(counter: RankCounter, judged: Judgements, ks: Sequence[int]) -> dict[str, Any]:
+    """nDCG@k, MAP and MRR of one direction, percent, from a counter that has seen every tile."""
+    found = of_places(counted_places(counter), counter.items.cpu().numpy(), judged, ks).figures()
+    return {name: value for name, value in found.items() if name.startswith(("nDCG", "MAP", "MRR"))}
 
 
 def mean_figures(folds: list[dict[str, Any]]) -> dict[str, Any]:

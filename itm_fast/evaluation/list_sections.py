@@ -42,7 +42,7 @@ def list_section(plan: Plan, gallery: BothCandidates, lists: Lists, ks: Sequence
         figures = _of_sets(image, caption, lists, ks, k)
         queries: tuple[Query, Query] = ("image", "caption")
         for way, query, truth, of_way in zip(_WAYS, queries, plan.positives, lists, strict=True):
-            if plan.precision and _is_deep(of_way, truth):
+            if plan.judged is not None and _is_deep(of_way, truth):
                 figures[way] |= precision_of_ranks(_ranks(of_way, truth), query)
             figures[way]["n_pairs"] = truth.n_pairs
         return figures

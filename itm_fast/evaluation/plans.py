@@ -27,9 +27,11 @@ from itm_fast.evaluation.protocols.eccv_caption import (
     read_coco_test,
     read_truth,
 )
-from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, read_relevant_pairs
+from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, graded_lists, read_relevant_pairs
 from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
 from itm_fast.files.owners import OwnersLike
+from itm_fast.metrics.graded_ranks import SingleScores, Ties, trec_order
+from itm_fast.metrics.judgements import Judgements, judgements_by_id
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, owners_of
@@ -52,7 +54,8 @@ class Plan:
         folds: in that order, or None.
         headline: which figures are quoted.
         extras: what is reported beside them.
-        precision: whether mAP@R and R-Precision are.
+        judged: graded relevance for image and for caption queries, where nDCG, MAP, MRR, mAP@R and R-Precision are
+            reported.
         order: which of the images and captions given these are; None for all of them, in the order given.
         notes: what was left out.
     """
@@ -62,7 +65,7 @@ class Plan:
     folds: int | None = None
     headline: Headline = "full"
     extras: Sequence[Extra] = ()
-    precision: bool = False
+    judged: tuple[Judgements, Judgements] | None = None
     order: Order = (None, None)
     notes: Sequence[str] = ()
 
@@ -91,6 +94,7 @@ class Request:
     ids: IdsLike | None
     self_score: float
     query_column: QueryColumn
+    ties: Ties = "index"
 
     def annotations_folder(self) -> str | Path | None:
         """The folder of annotations, if one was given."""
@@ -114,6 +118,10 @@ def make_plan(scorer: TileScorer, request: Request, source: TileScorer | None = 
     source = scorer if source is None else source
     if request.protocol is not None:
         check_protocol(request.protocol)
+    if request.ties not in ("index", "trec"):
+        raise ValueError(f'ties is {request.ties!r}, expected "index" or "trec"')
+    if request.ties == "trec" and request.protocol != "positives":
+        raise ValueError('ties="trec" orders equal scores by id, which protocol positives has; use that')
     plan = _plan(scorer, _with_owners(request, source))
     return replace(plan, notes=[*plan.notes, *getattr(source, "notes", ())])
 
@@ -336,13 +344,17 @@ def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_imag
 
 
 def _positives(scorer: TileScorer, request: Request) -> Plan:
-    pairs = read_relevant_pairs(request.annotations)
-    images, captions = pairs.ids.images, pairs.ids.captions or ()
+    pairs = read_relevant_pairs(request.annotations, request.ids)
+    images, captions = list(pairs.ids.images), list(pairs.ids.captions or ())
+    if request.ties == "trec":  # the higher id comes first, so that the lower index is trec_eval's choice
+        images, captions = ([ids[place] for place in trec_order(list(map(str, ids)))] for ids in (images, captions))
     arranged = arrange(
         scorer, pairs.ids if request.ids is None else read_ids(request.ids), (images, captions), "positives"
     )
-    truths = (
-        positives_by_id(pairs.image_to_captions, images, captions, source="image_to_captions"),
-        positives_by_id(pairs.caption_to_images, captions, images, source="caption_to_images"),
+    of = SingleScores(arranged.scorer) if request.ties == "trec" else arranged.scorer
+    judged = (
+        judgements_by_id(graded_lists(pairs.image_to_captions), images, captions, source="image_to_captions"),
+        judgements_by_id(graded_lists(pairs.caption_to_images), captions, images, source="caption_to_images"),
     )
-    return Plan(arranged.scorer, truths, None, "full", (), True, arranged.order, arranged.notes)
+    truths = (judged[0].positives, judged[1].positives)
+    return Plan(of, truths, None, "full", (), judged, arranged.order, arranged.notes)

@@ -20,9 +20,12 @@ from itm_fast.evaluation.protocols import ProtocolName
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
+from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.recall import checked_ks
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
+from itm_fast.runs.retrieved_lists import RetrievedLists
 from itm_fast.similarities.scorers import MatrixScorer, Sims, TileScorer, as_scorer
 from itm_fast.similarities.selection import chosen, select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress
@@ -49,6 +52,7 @@ def rerank(
     normalise: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     progress: Progress | None = None,
+    keep: RunKeeper | None = None,
 ) -> Report:
     """Recall of the k best of a fast model, put in order by a slow one.
 
@@ -75,6 +79,7 @@ def rerank(
         normalise: likewise, of whichever stages are embeddings.
         chunk_bytes: bound of a tile of coarse similarities, counted as 8 bytes each.
         progress: called with (pairs done, pairs in all), of the coarse stage and then of the fine.
+        keep: gets ``lists``, of the k candidates in their new order, if it is to have any.
 
     Returns:
         The report, as of ``evaluate``, but without median and mean rank, since ranks beyond k are unknown; rsum if k is
@@ -103,6 +108,10 @@ def rerank(
         coarse, fine = _at_unit_length(coarse, fine)
     plan, scored = _scored(coarse, fine, k, request, chunk_bytes, progress)
     finals = [gallery.lists(alpha, beta) for gallery in scored.galleries]
+    if keep is not None and keep.n_listed:
+        if plan.headline == "fold_mean":
+            raise ValueError(f"protocol {protocol} re-ranks folds, which have no list of the whole gallery to export")
+        keep.lists = RetrievedLists.of(BothTopK(*finals[0]), plan.judged or plan.positives, plan.order)
     figures = [list_section(plan, one, lists, ks, k) for one, lists in zip(scored.galleries, finals, strict=True)]
     before = [list_section(plan, one, one.coarse_lists(), (*ks, k), k) for one in scored.galleries]
     sections: dict[str, Any] = {"full": figures[0]}

@@ -94,6 +94,11 @@ class RankCounter:
         self._counts_candidates = bool(self._n_masked.any())
         self._n_others, self._n_candidates = -self._n_masked, torch.zeros_like(self._n_positives)
 
+    @property
+    def items(self) -> Tensor:
+        """(n_queries, most positives) int64, the positives in the order of ``Ranks.positives``; -1 where missing."""
+        return self._index
+
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Count the scores (n_rows, n_columns) of some images and captions, without NaN."""
         queries, items = (rows, columns) if self.query == "image" else (columns, rows)

@@ -16,6 +16,9 @@ from itm_fast.similarities.scorers import Array, Sims, TileScorer, as_scorer
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
 from itm_fast.similarities.two_way import of_query
 
+# Items at a time: few queries would otherwise read a gallery of embeddings at once, beside its memory map.
+_ITEMS = 4096
+
 PositiveItems: TypeAlias = int | Tensor | npt.NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
 
 
@@ -77,7 +80,8 @@ def topk(
         raise ValueError(f"k is {k}, expected 1 ... {scorer.n_captions}, the items of the gallery")
     tiles = Tiles(scorer, progress)
     keeper = TopKeeper("image", scorer.n_images, k, tiles.dtype())
-    tiles.collect(everything(scorer), tile_sims(chunk_bytes), (keeper,), ())
+    n_sims = min(tile_sims(chunk_bytes), max(1, scorer.n_images) * _ITEMS)
+    tiles.collect(everything(scorer), n_sims, (keeper,), ())
     return keeper.topk()
 
 

@@ -59,6 +59,10 @@ class SetRanks:
         """What has to see every tile once."""
         return list(self._counters.values())
 
+    def counter(self, query: Query) -> RankCounter:
+        """What counts for one direction; KeyError if there are no such queries."""
+        return self._counters[query]
+
     def ranks(self) -> tuple[Ranks | None, Ranks | None]:
         """Ranks of image and of caption queries, once every tile has been seen.
 

@@ -29,7 +29,7 @@ from itm_fast.report.requirements import missing
 from itm_fast.runs.folder import Run
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 DEFAULT_EXAMPLES = 60
 DEFAULT_IMAGE_BYTES = 8_000_000
@@ -111,7 +111,7 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
     """
     options = options or PageOptions()
     check_runs(runs)
-    environment = _environment()
+    page = template("page.html")
     runs = _with_distinct_names(runs)
     examples = make_examples(runs, options.examples)
     maps = attention_maps(runs)
@@ -129,17 +129,15 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
                 f"{options.images_folder}: has none of the {len(pictures.not_found)} images that the page shows, such "
                 f"as {pictures.not_found[0]!r}"
             )
-    style, script = _asset("style.css"), _asset("page.js")
+    script = _asset("page.js")
     tables = page_tables(runs)
     notes = list(dict.fromkeys(note for run in runs for note in run.report["conditions"].get("notes", [])))
-    return environment.get_template("page.html").render(
+    return page.render(
         title=options.title or " · ".join(run.name for run in runs),
         runs=runs,
         facts=facts(runs),
         generated=any(is_generated(run) for run in runs),
         n_colours=N_COLOURS,
-        version=_version(),
-        style=style,
         script=script,
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         directions=DIRECTION_NAMES,
@@ -171,19 +169,28 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
     )
 
 
-def _environment() -> Environment:
+def template(name: str) -> Template:
+    """A template, which knows the style and the version.
+
+    Args:
+        name: of its file.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
     try:
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
     except ImportError as error:
         raise missing("jinja2") from error
     folder = str(files("itm_fast.report") / "templates")
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    return environment.get_template(name, globals={"style": _asset("style.css"), "version": _version()})
 
 
 def _asset(name: str) -> str:

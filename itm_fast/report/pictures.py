@@ -95,7 +95,7 @@ class Pictures:
             self.beyond_budget += 1
             return None
         try:
-            content, width, height, scale = _thumbnail(path, self._height)
+            content, width, height, scale = thumbnail(path, self._height)
         except DataError:
             self.not_found.append(self._names[image])
             return None
@@ -134,7 +134,7 @@ def _packed(folder: Path) -> dict[str, ImageFile]:
     return packed
 
 
-def _thumbnail(path: ImageFile, height: int) -> tuple[bytes, int, int, float]:
+def thumbnail(path: ImageFile, height: int) -> tuple[bytes, int, int, float]:
     """A JPEG, its width and height, and its scale.
 
     Raises:

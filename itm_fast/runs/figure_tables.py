@@ -20,8 +20,8 @@ PARTS = {
 _WAYS = ("i2t", "t2i", "t2t", "i2i")
 _SAMPLED = ("sts", "sis", "sits")
 _SUMS = ("rsum", "nsum", "nsum(N)")
-_AT_K = ("R", "R_all", "NCS", "NCS(N)", "SR", "SR(N)")
-_OF_PAPERS = re.compile(r"R@\d+|NCS@\d+|mAP@R|R-Precision|PMRP|rsum|nsum")
+_AT_K = ("R", "R_all", "nDCG", "NCS", "NCS(N)", "SR", "SR(N)")
+_OF_PAPERS = re.compile(r"R@\d+|NCS@\d+|nDCG@\d+|mAP@R|R-Precision|MAP|MRR|PMRP|rsum|nsum")
 _Row = tuple[str, str, dict[tuple[str, str], Value]]
 
 
@@ -134,7 +134,8 @@ def _columns(
     conditions = [report["conditions"] for report in reports.values()]
     ks = sorted({int(k) for one in conditions for k in (*one["ks"], one.get("k", one["ks"][0]))})
     at_k = {kind: [f"{kind}@{k}" for k in ks] for kind in _AT_K}
-    names = [*at_k["R"], "medr", "meanr", *at_k["R_all"], "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
+    names = [*at_k["R"], "medr", "meanr", *at_k["R_all"], "mAP@R", "R-Precision"]
+    names += [*at_k["nDCG"], "MAP", "MRR", "PMRP", "PMRP@50"]
     names += [*at_k["NCS"], *at_k["NCS(N)"], *at_k["SR"], *at_k["SR(N)"], "n_queries"]
     known = [(way, name) for way in _WAYS for name in names if is_wanted(name)]
     known += [(task, name) for task in _SAMPLED for name in ("spearman", "std") if is_wanted(name)]

@@ -23,6 +23,7 @@ from itm_fast.runs.attention import attention_maps, has_attention, shown_pairs
 from itm_fast.runs.folder import Attention, Run
 from itm_fast.runs.query_results import QueryResults
 from itm_fast.runs.result import Report
+from itm_fast.runs.retrieved_lists import RetrievedLists, TwoWayJudgements
 from itm_fast.similarities.scorers import IntArray
 from itm_fast.similarities.selection import Order
 
@@ -39,6 +40,8 @@ class RunKeeper:
 
     Attributes:
         depth: items kept of every query.
+        n_listed: items of every query that ``lists`` has; 0: it stays None.
+        lists: what every query retrieved and what is relevant, for files of other tools.
         curves: as ``Run`` has them; empty without φ.
 
     Example:
@@ -51,18 +54,20 @@ class RunKeeper:
         ('a dog', 1)
     """
 
-    def __init__(self, depth: int = 20) -> None:
+    def __init__(self, depth: int = 20, n_listed: int = 0) -> None:
         """Nothing is kept yet.
 
         Args:
             depth: items to keep of every query, at least 1.
+            n_listed: items of ``lists``, which are not part of the run.
 
         Raises:
             ValueError: depth below 1.
         """
         if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
             raise ValueError(f"depth is {depth!r}, expected an integer of at least 1")
-        self.depth = depth
+        self.depth, self.n_listed = depth, n_listed
+        self.lists: RetrievedLists | None = None
         self.curves: dict[str, Any] = {}
         self._results: dict[str, QueryResults] = {}
         self._date = ""
@@ -79,6 +84,7 @@ class RunKeeper:
         annotated: Sequence[TwoWaySets] = (),
         order: Order = (None, None),
         by_query: Mapping[str, Mapping[str, Tensor]] | None = None,
+        judged: TwoWayJudgements | None = None,
     ) -> None:
         """Keep what a pass over the similarities found; ``evaluate`` calls this.
 
@@ -92,8 +98,11 @@ class RunKeeper:
             order: which of the images and captions given were ranked.
             by_query: {"i2t": {...}, "t2i": {...}} of ``QueryResults``: ncs, ncs_own_left_out, others_relevance; None
                 without φ.
+            judged: graded relevance, where ``positives`` have grades.
         """
         self._order = order
+        if self.n_listed:
+            self.lists = RetrievedLists.of(top, judged or positives, order)
         self._date = datetime.now().astimezone().isoformat(timespec="seconds")
         self._caption_to_image = _owners(positives)
         for side, (direction, query) in enumerate(_DIRECTIONS):

@@ -27,6 +27,7 @@ _SEMANTIC_DEFINITIONS = {
 _SET_DEFINITIONS = {
     "coarse": "coarse stage: the fast model alone; its R@k at the number of candidates bounds all after re-ranking.",
     "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
+    "judged": "nDCG@k: gain the grade, discount log2(rank + 1).  MAP: over the whole gallery.  MRR: 1 / first rank.",
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
@@ -130,6 +131,7 @@ class Report(Mapping[str, Any]):
         """A table, its definitions, and the conditions."""
         ks = self["conditions"]["ks"]
         recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks), "mAP@R", "R-Precision"]
+        recall += [*(f"nDCG@{k}" for k in ks), "MAP", "MRR"]
         recall = [name for name in recall if name in self["i2t"]]  # re-ranked lists have no medr, meanr
         parts = [self._title(), *_table(self._rows(recall, [name for name in ("rsum",) if name in self]))]
         parts += self._extra_tables()
@@ -141,7 +143,7 @@ class Report(Mapping[str, Any]):
             known = _SEMANTIC_DEFINITIONS.items()
             parts += [text for key, text in known if key != "SR" or self["conditions"]["m"] is not None]
         parts += [*self._tie_lines(), _DEFINITION]
-        keys = {*self, *(("eccv",) if "mAP@R" in self["i2t"] else ())}
+        keys = {*self, *(("eccv",) if "mAP@R" in self["i2t"] else ()), *(("judged",) if "MAP" in self["i2t"] else ())}
         parts += [text for key, text in _SET_DEFINITIONS.items() if key in keys]
         parts += [*self["conditions"].get("notes", []), self._conditions()]
         return "\n".join(parts)

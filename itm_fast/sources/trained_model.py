@@ -18,6 +18,7 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, tokenizer_n
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
+from itm_fast.sources.asked_split import AskedSplit
 from itm_fast.sources.devices import in_precision
 from itm_fast.sources.fitting import check_has_regions, check_lengths
 from itm_fast.sources.packed_captions import PackedCaptions
@@ -143,7 +144,7 @@ class ModelScorer:
         split, run = tokenizer_note(model.vocabulary, tokenizer), _precision_note(self._device, precision)
         of_data, of_model = getattr(dataset, "notes", ()), getattr(model, "notes", ())
         self.notes = [*of_data, *of_model, *(note for note in (split, unknown, run) if note is not None)]
-        self._batch_size = batch_size
+        self._batch_size, self._tokenizer = batch_size, tokenizer
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)
 
@@ -168,6 +169,22 @@ class ModelScorer:
         owners: IntArray | None = getattr(self.dataset, "caption_to_image", None)
         is_usual = getattr(self.dataset, "captions_per_image", None) == CAPTIONS_PER_IMAGE
         return None if is_usual else owners
+
+    def asking(self, captions: Sequence[str]) -> ModelScorer:
+        """The same model and images with other captions, such as what somebody searches for.
+
+        Raises:
+            DataError: a caption is longer than what the model can encode.
+        """
+        return ModelScorer(
+            self._model,
+            cast(CaptionedSplit, AskedSplit(self.dataset, captions)),
+            tokenizer=self._tokenizer,
+            batch_size=self._batch_size,
+            cache_bytes=self._cache_bytes,
+            device=self._device,
+            precision=self._precision,
+        )
 
     @property
     def model(self) -> RetrievalModel:

@@ -120,7 +120,7 @@ def test_runs_of_one_name_are_told_apart(folder, capsys):
     [
         (
             ["--export", "table.txt"],
-            "--export is table.txt; expected a file called .csv, .json or .tex, or one of csv, ",
+            "--export is table.txt; expected a file called .csv, .json, .tex",
         ),
         (["--export", "latx"], "--export is latx; perhaps you meant latex; expected"),
         (["--export", "nowhere/table.csv"], "nowhere: no such folder to write table.csv into"),
