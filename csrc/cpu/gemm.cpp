@@ -124,6 +124,19 @@ template <class Op, class T>
 Gemm<Op, T>::Gemm() : product(chosen<Op, T>()) {}
 
 template <class Op, class T>
+Gemm<Op, T> Gemm<Op, T>::own() {
+  if constexpr (std::is_same_v<Op, T>)
+    return Gemm(own_product<T>());
+  else
+    return Gemm();
+}
+
+template <class Op, class T>
+int64_t Gemm<Op, T>::run(int64_t k) const {
+  return sum_run<Op>(k);
+}
+
+template <class Op, class T>
 void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                              int64_t ldc, bool accumulate) const {
   product.rows(m, n, k, sum_run<Op>(k), a, lda, b, ldb, c, ldc, accumulate);

@@ -36,6 +36,8 @@ template <class Op, class T>
 class Gemm {
  public:
   Gemm();  // as gemm_choice says; not of bfloat16 that is to be widened
+  static Gemm own();  // our own whatever it says, for tiles of many shapes: not of bfloat16
+  int64_t run(int64_t k) const;  // numbers that the sums over k run over at a time
   void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                   int64_t ldc, bool accumulate = false) const;
   // The same with one sum over k, for a k that the caller has cut already.
@@ -57,6 +59,7 @@ class Gemm {
 
  private:
   TileProduct<Op, T> product;
+  explicit Gemm(TileProduct<Op, T> product) : product(product) {}
 };
 
 }  // namespace itm
