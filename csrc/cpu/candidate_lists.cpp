@@ -10,13 +10,13 @@ void check_candidates(const Candidates& candidates) {
   }
 }
 
-PairLists::PairLists(const Candidates& candidates, bool owners_list, int64_t first, int64_t last)
+PairLists::PairLists(const Candidates& candidates, bool owners_list)
     : begin((owners_list ? candidates.n_lists : candidates.n_others) + 1, 0) {
   auto each = [&](auto&& act) {
     for (int64_t list = 0, i = 0; list < candidates.n_lists; list++)
       for (int64_t j = 0; j < candidates.k; j++, i++) {
         const int64_t other = candidates.indices[i], of = owners_list ? other : list;
-        if (other >= 0 && of >= first && of < last) act(owners_list ? list : other, of, i);
+        if (other >= 0) act(owners_list ? list : other, of, i);
       }
   };
   each([&](int64_t owner, int64_t, int64_t) { begin[owner + 1]++; });
@@ -31,14 +31,13 @@ PairLists::PairLists(const Candidates& candidates, bool owners_list, int64_t fir
   });
 }
 
-bool lists_own(const Batch& listed, const Batch& others, int64_t n_pairs) {
-  // In numbers moved per dimension: a member once when it is transposed, and for every pair.
-  constexpr double kTransposed = 6;
-  auto cost = [&](const Batch& member) {
-    const double mean = double(member.total()) / double(std::max<int64_t>(member.n_groups, 1));
-    return kTransposed * std::min(double(member.total()), mean * double(n_pairs)) + mean * double(n_pairs);
+bool lists_own(const Batch& listed, const Batch& others) {
+  auto waste = [](const Batch& owners) {
+    int64_t columns = 0;
+    for (int64_t g = 0; g < owners.n_groups; g++) columns += round_up(owners.count(g), kColumnMultiple);
+    return double(columns) / double(std::max<int64_t>(owners.total(), 1));
   };
-  return cost(others) <= cost(listed);
+  return waste(listed) <= 1.1 * waste(others);  // lists are long, what is made of lists turned may be short
 }
 
 }  // namespace itm

@@ -23,16 +23,16 @@ struct PairLists {
   std::vector<int64_t> member;  // [n_pairs]
   std::vector<int64_t> slot;    // [n_pairs] place in the candidates
 
-  // The pairs whose members are in [first, last), in the order of the owners and, of each, of the candidates.
-  // owners_list: the lists are those of the owners, otherwise those of the members.
-  PairLists(const Candidates& candidates, bool owners_list, int64_t first, int64_t last);
+  // In the order of the owners and, of each, of the candidates. owners_list: the lists are those of the owners,
+  // otherwise those of the members.
+  PairLists(const Candidates& candidates, bool owners_list);
 
   int64_t n_owners() const { return int64_t(begin.size()) - 1; }
   int64_t n_pairs() const { return begin.back(); }
 };
 
-// Whether regions or words, whichever of the two batches has the lists, should own the pairs: a tile is one owner
-// against members, whose vectors are put together for every tile, and members are transposed once.
-bool lists_own(const Batch& listed, const Batch& others, int64_t n_pairs);
+// Whether the groups that have the lists should own the pairs, or those in them: an owner's vectors are columns of the
+// product, which come in whole registers, a member's are rows.
+bool lists_own(const Batch& listed, const Batch& others);
 
 }  // namespace itm

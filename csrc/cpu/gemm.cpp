@@ -100,7 +100,7 @@ TileProduct<Op, T> chosen() {
   if constexpr (std::is_same_v<Op, double>)
     return own_product<double>();
   else if (brgemm)
-    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns};
+    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns, kChunkRows};
   else if constexpr (std::is_same_v<Op, float>)
     return own_product<float>();
 #if ITM_X86
@@ -129,11 +129,6 @@ Gemm<Op, T> Gemm<Op, T>::own() {
     return Gemm(own_product<T>());
   else
     return Gemm();
-}
-
-template <class Op, class T>
-int64_t Gemm<Op, T>::run(int64_t k) const {
-  return sum_run<Op>(k);
 }
 
 template <class Op, class T>

@@ -13,10 +13,10 @@
 #include "graph_reasoning.h"
 #include "level_attention.h"
 #include "max_similarity.h"
-#include "pair_columns.h"
 #include "ranking.h"
 #include "tile.h"
 #include "tile_product.h"
+#include "turn_block.h"
 
 #define VEC_BYTES 16
 namespace itm::base {

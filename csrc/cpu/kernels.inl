@@ -11,7 +11,7 @@
 #include "generalised_pooling.inl"
 #include "level_attention.inl"
 #include "max_similarity.inl"
-#include "pair_columns.inl"
+#include "turn_block.inl"
 #include "cider.inl"
 #include "ranking.inl"
 // clang-format on

@@ -1,22 +1,21 @@
 // Scores of given pairs: what the tile engine (engine.h) does for all pairs, along lists.
 //
-//   member superblock (each member's vectors transposed once, bounded memory)
-//     parallel over runs of an owner's list
-//       tile: the owner's vectors against those of as many members as fill it, put together a run of the dimension at
-//       a time, so that what the product reads stays in the cache -> epilogue
+//   parallel over runs of an owner's list
+//     the owner's vectors transposed once, in the cache
+//     tile: the vectors of as many members as fill it, where they lie, against the owner's -> epilogue
 //
-// The owner is the context or the query; then S is turned pair by pair. Products are our own: their number of columns
-// differs from tile to tile, and a number of S is the same as in the tile of all pairs.
+// Nothing but an owner is packed: a member's vectors are rows of the product, and are read once for a pair. Where the
+// owner is the context, S of its members is turned and put side by side, so that tiles are full whatever the lists.
+// Products are our own: a number of S is the same as in the tile of all pairs.
 #pragma once
 
 #include "candidate_lists.h"
 #include "engine.h"
-#include "pair_columns.h"
+#include "turn_block.h"
 
 namespace itm {
 
-constexpr int64_t kMemberBytes = 256 << 20;  // of transposed members at a time
-constexpr int64_t kListColumns = 2048;       // of a list that one worker takes at a time
+constexpr int64_t kListColumns = 2048;  // vectors of a list that one worker takes at a time
 
 // Vectors of a group as rows of T, where they lie or converted.
 template <class In, class T>
@@ -43,55 +42,55 @@ class GroupRows {
   Buffer<T> room;
 };
 
-// The members [first, last) that some list names: transposed, with their norms or Gram matrices.
+// The members that some list names, and their norms or Gram matrices.
 template <class In, class T>
 struct Members {
   const Batch& batch;
-  const int64_t first, dim;
+  const int64_t dim;
   std::vector<int64_t> place;  // of each member, vectors before its own; -1: in no list
   int64_t n_vectors = 0, largest = 0;
-  Buffer<T> panels;  // of a member, from place * dim on: [dim, 64], ..., the last one narrower
   Buffer<T> norm, gram;
   std::vector<int64_t> gram_offset;
 
-  Members(const Batch& batch, int64_t first, int64_t last, const std::vector<bool>& named, bool norms, bool grams,
-          const Gemm<T, T>& gemm)
-      : batch(batch), first(first), dim(batch.dim), place(last - first, -1), gram_offset(last - first + 1, 0) {
-    for (int64_t m = first; m < last; m++) {
+  Members(const Batch& batch, const std::vector<bool>& named, bool norms, bool grams)
+      : batch(batch), dim(batch.dim), place(named.size(), -1), gram_offset(1, 0) {
+    for (size_t m = 0; m < named.size(); m++) {
       const int64_t n = named[m] ? batch.count(m) : 0, stride = grams ? round_up(n, 4) : 0;
-      if (named[m]) place[m - first] = n_vectors;
+      if (named[m]) place[m] = n_vectors;
       n_vectors += n;
       largest = std::max(largest, n);
-      gram_offset[m - first + 1] = gram_offset[m - first] + stride * stride;
+      gram_offset.push_back(gram_offset.back() + stride * stride);
     }
-    panels = Buffer<T>(n_vectors * dim + kColumnSlack);
     norm = Buffer<T>(norms ? n_vectors : 0);
     gram = Buffer<T>(gram_offset.back(), true);
-    const double work = double(n_vectors) * dim * (kMoveWork + (grams ? largest : 0));
-    parallel_workers(last - first, work, [&](auto next) {
+    if (!norms && !grams) return;
+    const Gemm<T, T> gemm = Gemm<T, T>::own();
+    parallel_workers(place.size(), double(n_vectors) * dim * (kScanWork + (grams ? largest : 0)), [&](auto next) {
       const GroupRows<In, T> rows(batch, grams ? largest : 0);
-      for (int64_t i = next(); i >= 0; i = next())
-        if (place[i] >= 0) {
-          const int64_t n = batch.count(first + i);
-          pack_panels<T, In, T>(batch, {first + i, first + i + 1, n, n, place[i]}, dim, panels.data(),
-                                norms ? norm.data() : static_cast<T*>(nullptr));
-          if (!grams) continue;
-          const T* vectors = rows.of(first + i);
-          for (int64_t j = 0; j < n; j += kPanelColumns)
-            gemm(n, std::min(kPanelColumns, n - j), dim, vectors, rows.stride(), panel(first + i, j, 0), width(n, j),
-                 gram_of(first + i) + j, round_up(n, 4));
-        }
+      const Buffer<T> panels(grams ? largest * dim : 0);
+      for (int64_t m = next(); m >= 0; m = next()) {
+        if (place[m] < 0) continue;
+        const int64_t n = batch.count(m);
+        for (int64_t v = 0; v < n && norms; v++)
+          norm.data()[place[m] + v] = std::sqrt(squared_length<T>(batch.vector<In>(m, v), dim));
+        if (!grams) continue;
+        pack_panels<T, In, T>(batch, {m, m + 1, n, n, 0}, dim, panels.data(), nullptr);
+        gram_of_rows(gemm, n, dim, rows.of(m), rows.stride(), panels.data(), n, gram_of(m));
+      }
     });
   }
 
-  static int64_t width(int64_t n, int64_t j) { return std::min(kPanelColumns, n - j); }
-  int64_t place_of(int64_t member) const { return place[member - first]; }
-  T* gram_of(int64_t member) const { return gram + gram_offset[member - first]; }
-  // Of vectors j ... of a member, the numbers from p on.
-  const T* panel(int64_t member, int64_t j, int64_t p) const {
-    return panels + (place_of(member) + j) * dim + p * width(batch.count(member), j);
-  }
+  T* gram_of(int64_t member) const { return gram + gram_offset[member]; }
 };
+
+// gram [n, n padded to 4] = rows . rows^T; panels: the rows transposed, [dim, 64], ..., `padded` columns in all.
+template <class T>
+void gram_of_rows(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* rows, int64_t row_stride, const T* panels,
+                  int64_t padded, T* gram) {
+  for (int64_t j = 0; j < n; j += kPanelColumns)
+    gemm(n, std::min(kPanelColumns, n - j), dim, rows, row_stride, panels + j * dim,
+         std::min(kPanelColumns, padded - j), gram + j, round_up(n, 4));
+}
 
 inline std::vector<bool> named_members(const Candidates& candidates, bool owners_list, int64_t n_members) {
   std::vector<bool> named(n_members, false);
@@ -113,15 +112,15 @@ class PairTile {
         owner_is_context(owner_is_context),
         gemm(Gemm<T, T>::own()),
         dim(owners.dim),
-        run(gemm.run(owners.dim)),
         most(largest(owners)),
         limit(column_limit(owners)),
         stride(round_up(std::max(limit, members.largest), kColumnMultiple) + kColumnSlack),
         pair_stride(round_up(most, kColumnMultiple) + kColumnSlack),
-        rows(most * dim),
-        panel(run * std::max(stride, pair_stride)),
-        sims(most * stride, true),
-        pair_sims(owner_is_context ? 0 : members.largest * pair_stride, true),
+        owner_rows(owners, owner_is_context && similarity.needs_gram ? most : 0),
+        member_rows(members.batch, members.largest),
+        panels(round_up(most, kColumnMultiple) * dim),
+        sims(owner_is_context ? most * stride : 0, true),
+        pair_sims(members.largest * pair_stride, true),
         gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
         norm(std::max(stride, pair_stride), true),
         scratch(owner_is_context ? similarity.scratch(most, stride, limit)
@@ -135,25 +134,18 @@ class PairTile {
   const Similarity<T>& similarity;
   const bool owner_is_context;
   const Gemm<T, T> gemm;
-  const int64_t dim, run, most, limit, stride, pair_stride;
+  const int64_t dim, most, limit, stride, pair_stride;
 
   void take_owner(int64_t o) {
     if (o == owner) return;
     owner = o;
     n = owners.count(o);
-    for (int64_t r = 0; r < n; r++) {
-      const In* from = owners.vector<In>(o, r);
-      for (int64_t p = 0; p < dim; p += run) {
-        const int64_t depth = std::min(run, dim - p);
-        T* to = rows + p * n + r * depth;
-        for (int64_t d = 0; d < depth; d++) to[d] = number_as<T>(from[p + d]);
-      }
-      if (similarity.needs_gram && !owner_is_context) norm.data()[r] = std::sqrt(squared_length<T>(from, dim));
-    }
-    if (similarity.needs_gram && !owner_is_context)
-      std::fill(norm + n, norm + round_up(n, kColumnMultiple), T(0));
-    else if (similarity.needs_gram)
-      make_gram();
+    const bool attends = similarity.needs_gram;
+    pack_panels<T, In, T>(owners, {o, o + 1, n, padded(), 0}, dim, panels.data(),
+                          attends && !owner_is_context ? norm.data() : static_cast<T*>(nullptr));
+    if (!attends || !owner_is_context) return;
+    std::fill_n(gram.data(), round_up(n, 4) * round_up(n, 4), T(0));
+    gram_of_rows(gemm, n, dim, owner_rows.of(o), owner_rows.stride(), panels.data(), padded(), gram.data());
   }
 
   // First pair after `begin` that has no room in its tile.
@@ -167,25 +159,14 @@ class PairTile {
   // S of the owner and the members of pairs [begin, end): sims [n, stride].
   void make_sims(int64_t begin, int64_t end) {
     starts.assign(1, 0);
-    for (int64_t i = begin; i < end; i++)
-      starts.push_back(starts.back() + int32_t(members.batch.count(lists.member[i])));
-    const int64_t n_columns = starts.back(), padded = round_up(n_columns, kColumnMultiple);
-    const auto copy = ITM_PICK(copy_columns<T>);
-    for (int64_t p = 0; p < dim; p += run) {
-      const int64_t depth = std::min(run, dim - p);
-      for (int64_t i = begin; i < end; i++) {
-        const int64_t m = lists.member[i], count = members.batch.count(m);
-        for (int64_t j = 0; j < count; j += kPanelColumns) {
-          const int64_t width = Members<In, T>::width(count, j);
-          copy(depth, width, members.panel(m, j, p), width, panel + starts[i - begin] + j, stride);
-        }
-      }
-      for (int64_t d = 0; d < depth; d++)
-        std::fill(panel + d * stride + n_columns, panel + d * stride + padded, T(0));
-      for (int64_t j = 0; j < padded; j += kPanelColumns)
-        gemm.in_one_run(n, std::min(kPanelColumns, padded - j), depth, rows + p * n, depth, panel + j, stride, sims + j,
-                        stride, p > 0);
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t count = make_pair_sims(i);
+      ITM_PICK(turn_block<T>)(count, n, pair_sims.data(), pair_stride, sims + starts.back(), stride);
+      starts.push_back(starts.back() + int32_t(count));
     }
+    const int64_t n_columns = starts.back();
+    for (int64_t r = 0; r < n; r++)
+      std::fill(sims + r * stride + n_columns, sims + r * stride + round_up(n_columns, kColumnMultiple), T(0));
   }
 
   // The tile of all these pairs, where the owner is the context; scores and gradients are for the caller to add.
@@ -203,7 +184,7 @@ class PairTile {
       tile.gram = gram.data();
       tile.gram_stride = round_up(n, 4);
       for (int64_t i = begin; i < end; i++)
-        std::copy_n(members.norm + members.place_of(lists.member[i]), starts[i - begin + 1] - starts[i - begin],
+        std::copy_n(members.norm + members.place[lists.member[i]], starts[i - begin + 1] - starts[i - begin],
                     norm + starts[i - begin]);
       std::fill(norm + starts.back(), norm + round_up(starts.back(), kColumnMultiple), T(0));
       tile.query_norm = norm.data();
@@ -212,14 +193,11 @@ class PairTile {
   }
 
   // The tile of one of them, where the owner is the query.
-  Tile<T> tile_of_one(int64_t begin, int64_t i) {
-    const int64_t member = lists.member[i], width = members.batch.count(member);
-    ITM_PICK(turn_block<T>)(n, width, sims + starts[i - begin], stride, pair_sims.data(), pair_stride);
-    for (int64_t r = 0; r < width; r++)
-      std::fill(pair_sims + r * pair_stride + n, pair_sims + r * pair_stride + round_up(n, kColumnMultiple), T(0));
+  Tile<T> tile_of_one(int64_t i) {
+    const int64_t member = lists.member[i];
     whole[1] = int32_t(n);
     Tile<T> tile{};
-    tile.n_context = width;
+    tile.n_context = make_pair_sims(i);
     tile.n_columns = n;
     tile.n_groups = 1;
     tile.columns = whole;
@@ -229,15 +207,15 @@ class PairTile {
     tile.scratch = scratch.data();
     if (similarity.needs_gram) {
       tile.gram = members.gram_of(member);
-      tile.gram_stride = round_up(width, 4);
+      tile.gram_stride = round_up(tile.n_context, 4);
       tile.query_norm = norm.data();
     }
     return tile;
   }
 
   void score(int64_t begin, int64_t end, T* scores) {
-    make_sims(begin, end);
     if (owner_is_context) {
+      make_sims(begin, end);
       Tile<T> tile = tile_of_all(begin, end);
       tile.scores = pair_scores.data();
       similarity.forward(tile);
@@ -245,29 +223,40 @@ class PairTile {
       return;
     }
     for (int64_t i = begin; i < end; i++) {
-      Tile<T> tile = tile_of_one(begin, i);
+      Tile<T> tile = tile_of_one(i);
       tile.scores = scores + lists.slot[i];
       similarity.forward(tile);
     }
   }
 
   int64_t owner = -1, n = 0;
-  Buffer<T> rows;  // of the owner: [n, run], [n, run], ...
-  Buffer<T> panel, sims, pair_sims, gram, norm, scratch;
+  const GroupRows<In, T> owner_rows, member_rows;
+  Buffer<T> panels;  // the owner transposed: [dim, 64], ..., the last one narrower
+  Buffer<T> sims, pair_sims, gram, norm, scratch;
   std::vector<T> pair_scores;
   std::vector<int32_t> starts;
 
  private:
   int32_t whole[2] = {0, 0};
 
-  void make_gram() {
-    const int64_t gram_stride = round_up(n, 4);
-    std::fill_n(gram.data(), gram_stride * gram_stride, T(0));
-    for (int64_t p = 0; p < dim; p += run) {
-      const int64_t depth = std::min(run, dim - p);
-      ITM_PICK(turn_block<T>)(n, depth, rows + p * n, depth, panel.data(), pair_stride);
-      gemm.in_one_run(n, n, depth, rows + p * n, depth, panel.data(), pair_stride, gram.data(), gram_stride, p > 0);
+  int64_t padded() const { return round_up(n, kColumnMultiple); }
+
+  // pair_sims [count, pair_stride] = member . owner^T; returns the count.
+  int64_t make_pair_sims(int64_t i) {
+    const int64_t member = lists.member[i], count = members.batch.count(member);
+    const T* rows = member_rows.of(member);
+    // Blocks of rows about as large: one row alone takes as long as several.
+    const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
+    for (int64_t b = 0, first = 0; b < n_blocks; b++) {
+      const int64_t height = (count - first + n_blocks - b - 1) / (n_blocks - b);
+      for (int64_t j = 0; j < padded(); j += kPanelColumns) {
+        const int64_t width = std::min(kPanelColumns, padded() - j);
+        gemm(height, width, dim, rows + first * member_rows.stride(), member_rows.stride(), panels + j * dim, width,
+             pair_sims + first * pair_stride + j, pair_stride);
+      }
+      first += height;
     }
+    return count;
   }
 };
 
@@ -293,32 +282,23 @@ inline std::vector<ListRun> cut_lists(const PairLists& lists, const Batch& membe
 template <class In, class T>
 void score_pairs(const Batch& owners, const Batch& others, bool owner_is_context, const Candidates& candidates,
                  bool owners_list, const Similarity<T>& similarity, T* scores) {
-  const Gemm<T, T> gemm = Gemm<T, T>::own();
-  const std::vector<bool> named = named_members(candidates, owners_list, others.n_groups);
-  const int64_t most_vectors = std::max<int64_t>(kMemberBytes / (others.dim * int64_t(sizeof(T))), 1);
   const bool grams = similarity.needs_gram;
-  for (int64_t first = 0, last; first < others.n_groups; first = last) {
-    int64_t vectors = 0;
-    for (last = first; last < others.n_groups; last++) {
-      vectors += named[last] ? others.count(last) : 0;
-      if (vectors > most_vectors && last > first) break;
-    }
-    const PairLists lists(candidates, owners_list, first, last);
-    const Members<In, T> members(others, first, last, named, grams && owner_is_context, grams && !owner_is_context,
-                                 gemm);
-    const std::vector<ListRun> runs = cut_lists(lists, others);
-    const double n_sims = double(lists.n_pairs()) * others.total() / others.n_groups * owners.total() / owners.n_groups;
-    parallel_workers(runs.size(), n_sims * (others.dim + kWeighWork), [&](auto next) {
-      PairTile<In, T> tile(owners, members, lists, similarity, owner_is_context);
-      for (int64_t item = next(); item >= 0; item = next()) {
-        tile.take_owner(runs[item].owner);
-        for (int64_t i = runs[item].begin, end; i < runs[item].end; i = end) {
-          end = tile.tile_end(i, runs[item].end);
-          tile.score(i, end, scores);
-        }
+  const PairLists lists(candidates, owners_list);
+  const Members<In, T> members(others, named_members(candidates, owners_list, others.n_groups),
+                               grams && owner_is_context, grams && !owner_is_context);
+  const std::vector<ListRun> runs = cut_lists(lists, others);
+  if (runs.empty()) return;
+  const double n_sims = double(lists.n_pairs()) * others.total() / others.n_groups * owners.total() / owners.n_groups;
+  parallel_workers(runs.size(), n_sims * (others.dim + kWeighWork), [&](auto next) {
+    PairTile<In, T> tile(owners, members, lists, similarity, owner_is_context);
+    for (int64_t item = next(); item >= 0; item = next()) {
+      tile.take_owner(runs[item].owner);
+      for (int64_t i = runs[item].begin, end; i < runs[item].end; i = end) {
+        end = tile.tile_end(i, runs[item].end);
+        tile.score(i, end, scores);
       }
-    });
-  }
+    }
+  });
 }
 
 }  // namespace itm

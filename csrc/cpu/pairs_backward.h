@@ -50,7 +50,7 @@ class OwnerGradient : PairTile<In, T> {
         grad_scores(grad_scores),
         grad_parameter(grad_parameter),
         grad_owner(grad_owner),
-        owner_rows(owners, this->most),
+        whole_owner(owners, this->most),
         sum(this->most * this->dim),
         grad(this->most * this->stride, true),
         pair_grad(owner_is_context ? 0 : members.largest * this->pair_stride, true),
@@ -68,11 +68,13 @@ class OwnerGradient : PairTile<In, T> {
     const int64_t last = this->lists.begin[owner + 1];
     for (int64_t begin = this->lists.begin[owner], end; begin < last; begin = end) {
       end = this->tile_end(begin, last);
-      this->make_sims(begin, end);
-      if (this->owner_is_context)
+      if (this->owner_is_context) {
+        this->make_sims(begin, end);
         of_all(begin, end, kept);
-      else
-        for (int64_t i = begin; i < end; i++) of_one(begin, i, kept);
+      } else {
+        this->starts.assign(1, 0);
+        for (int64_t i = begin; i < end; i++) of_one(i, kept);
+      }
       if (grad_owner != nullptr) add_members(begin, end);
     }
     if (grad_owner != nullptr) finish();
@@ -82,7 +84,7 @@ class OwnerGradient : PairTile<In, T> {
   const T* grad_scores;
   T* grad_parameter;
   In* grad_owner;
-  const GroupRows<In, T> owner_rows;
+  const GroupRows<In, T> whole_owner;
   Buffer<T> sum;   // [n, dim]
   Buffer<T> grad;  // dS [n, stride], the owner's vectors as rows
   Buffer<T> pair_grad, slice, grad_gram, kappa;
@@ -107,8 +109,8 @@ class OwnerGradient : PairTile<In, T> {
     }
   }
 
-  void of_one(int64_t begin, int64_t i, const PairGradients<T>& kept) {
-    Tile<T> tile = this->tile_of_one(begin, i);
+  void of_one(int64_t i, const PairGradients<T>& kept) {
+    Tile<T> tile = this->tile_of_one(i);
     const int64_t slot = this->lists.slot[i];
     tile.grad_scores = grad_scores + slot;
     tile.grad_parameter = grad_parameter != nullptr ? grad_parameter + slot : nullptr;
@@ -119,7 +121,8 @@ class OwnerGradient : PairTile<In, T> {
     for (int64_t r = 0; r < tile.n_context; r++)
       std::copy_n(pair_grad + r * this->pair_stride, this->n, kept.sims_of(i) + r * this->n);
     ITM_PICK(turn_block<T>)(tile.n_context, this->n, pair_grad.data(), this->pair_stride,
-                            grad + this->starts[i - begin], this->stride);
+                            grad + this->starts.back(), this->stride);
+    this->starts.push_back(this->starts.back() + int32_t(tile.n_context));
   }
 
   // sum += dS . members' vectors, some of their numbers at a time.
@@ -145,7 +148,7 @@ class OwnerGradient : PairTile<In, T> {
     const bool attends = this->similarity.needs_gram;
     const int64_t n = this->n, dim = this->dim, gram_stride = round_up(n, 4);
     if (attends && this->owner_is_context)
-      add_square(this->gemm, n, dim, grad_gram.data(), gram_stride, owner_rows.of(this->owner), owner_rows.stride(),
+      add_square(this->gemm, n, dim, grad_gram.data(), gram_stride, whole_owner.of(this->owner), whole_owner.stride(),
                  sum.data());
     for (int64_t r = 0; r < n; r++) {
       T* row = sum + r * dim;
@@ -176,12 +179,12 @@ class MemberGradients {
            const PairGradients<T>& kept) {
     const int64_t first = lists.begin[first_owner], last = lists.begin[last_owner];
     std::vector<int64_t> begin(members.place.size() + 1, 0), pairs(last - first), owner(last - first);
-    for (int64_t i = first; i < last; i++) begin[lists.member[i] - members.first + 1]++;
+    for (int64_t i = first; i < last; i++) begin[lists.member[i] + 1]++;
     std::partial_sum(begin.begin(), begin.end(), begin.begin());
     std::vector<int64_t> next(begin.begin(), begin.end() - 1);
     for (int64_t o = first_owner; o < last_owner; o++)
       for (int64_t i = lists.begin[o]; i < lists.begin[o + 1]; i++) {
-        const int64_t at = next[lists.member[i] - members.first]++;
+        const int64_t at = next[lists.member[i]]++;
         pairs[at] = i;
         owner[at] = o;
       }
@@ -191,7 +194,7 @@ class MemberGradients {
       for (int64_t m = take(); m >= 0; m = take())
         for (int64_t at = begin[m]; at < begin[m + 1]; at++) {
           const int64_t n = owners.count(owner[at]), pair = pairs[at];
-          gemm.in_one_run(members.batch.count(members.first + m), members.dim, n, kept.sims_of(pair), n,
+          gemm.in_one_run(members.batch.count(m), members.dim, n, kept.sims_of(pair), n,
                           rows.of(owner[at]), rows.stride(), sum + members.place[m] * members.dim, members.dim, true);
           T* to = extra + (is_context ? members.gram_offset[m] : members.place[m]);
           for (int64_t e = 0; e < kept.n_extra(pair); e++) to[e] += kept.extra_of(pair)[e];
@@ -204,20 +207,20 @@ class MemberGradients {
     const Gemm<T, T> gemm = Gemm<T, T>::own();
     parallel_workers(members.place.size(), double(members.n_vectors) * members.dim * kMoveWork, [&](auto take) {
       const GroupRows<In, T> rows(batch, is_context ? members.largest : 0);
-      for (int64_t i = take(); i >= 0; i = take()) {
-        if (members.place[i] < 0) continue;
-        const int64_t m = members.first + i, n = batch.count(m), dim = members.dim, gram_stride = round_up(n, 4);
-        T* total = sum + members.place[i] * dim;
+      for (int64_t m = take(); m >= 0; m = take()) {
+        if (members.place[m] < 0) continue;
+        const int64_t n = batch.count(m), dim = members.dim, gram_stride = round_up(n, 4);
+        T* total = sum + members.place[m] * dim;
         if (is_context)
-          add_square(gemm, n, dim, extra + members.gram_offset[i], gram_stride, rows.of(m), rows.stride(), total);
+          add_square(gemm, n, dim, extra + members.gram_offset[m], gram_stride, rows.of(m), rows.stride(), total);
         for (int64_t v = 0; v < n; v++) {
           T* row = total + v * dim;
           bool is_zero = false;
           if (is_context) is_zero = members.gram_of(m)[v * gram_stride + v] == T(0);
           if (attends && !is_context) {
             const In* vector = batch.vector<In>(m, v);
-            const T kappa = extra.data()[members.place[i] + v];
-            is_zero = members.norm.data()[members.place[i] + v] == T(0);
+            const T kappa = extra.data()[members.place[m] + v];
+            is_zero = members.norm.data()[members.place[m] + v] == T(0);
             for (int64_t d = 0; d < dim; d++) row[d] += kappa * number_as<T>(vector[d]);
           }
           store_gradient<In, T>(batch, m, v, row, is_zero, out);
@@ -238,11 +241,10 @@ template <class In, class T>
 void score_pairs_backward(const Batch& owners, const Batch& others, bool owner_is_context, const Candidates& candidates,
                           bool owners_list, const Similarity<T>& similarity, const T* grad_scores, In* grad_owner,
                           In* grad_member, T* grad_parameter) {
-  const Gemm<T, T> gemm = Gemm<T, T>::own();
   const bool attends = similarity.needs_gram;
-  const PairLists lists(candidates, owners_list, 0, others.n_groups);
-  const Members<In, T> members(others, 0, others.n_groups, named_members(candidates, owners_list, others.n_groups),
-                               attends && owner_is_context, attends && !owner_is_context, gemm);
+  const PairLists lists(candidates, owners_list);
+  const Members<In, T> members(others, named_members(candidates, owners_list, others.n_groups),
+                               attends && owner_is_context, attends && !owner_is_context);
   std::optional<MemberGradients<In, T>> of_members;
   if (grad_member != nullptr) of_members.emplace(members, attends);
   for (int64_t first = 0, last; first < lists.n_owners(); first = last) {

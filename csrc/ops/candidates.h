@@ -23,7 +23,7 @@ struct GivenPairs {
         listed(of_captions == roles.regions_query ? roles.context : roles.query),
         others(of_captions == roles.regions_query ? roles.query : roles.context),
         candidates{indices.const_data_ptr<int64_t>(), indices.size(0), indices.size(1), others.n_groups},
-        owners_list(lists_own(listed, others, indices.numel())) {
+        owners_list(lists_own(listed, others)) {
     check_candidates(candidates);
   }
 

@@ -148,9 +148,7 @@ def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     return torch.cat(parts[1:])[torch.tensor(order, device=regions.device).argsort()]
 
 
-def _of_pairs(
-    score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches, candidates: Candidates
-) -> Tensor:
+def _of_pairs(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
     """List by list: of an image and the words of its captions, or of a caption's words and its images."""
     regions, words, word_counts, region_counts = batches
     assert word_counts is not None

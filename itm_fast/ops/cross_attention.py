@@ -77,9 +77,7 @@ def cross_attention_similarity(
     batches = as_batches(regions, words, word_counts, region_counts)
     given = as_candidates(candidates, candidates_of, batches)
     _checks.check_device("cross_attention_similarity", batches.regions.device)
-    return _scored(
-        batches, given, cross_attn, raw_feature_norm, agg_func, lambda_softmax, lambda_lse
-    )
+    return _scored(batches, given, cross_attn, raw_feature_norm, agg_func, lambda_softmax, lambda_lse)
 
 
 _scored = Scored("cross_attention")

@@ -23,6 +23,8 @@ BENCH = Path(__file__).parents[2] / "bench"
         "train_model",
         "evaluation",
         "small_batches",
+        "late_interaction",
+        "rerank",
     ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path):

@@ -22,7 +22,9 @@ def plain(queries, documents, query_lengths, document_lengths, reduce=torch.sum)
     """The formula, pair by pair."""
     return torch.stack(
         [
-            torch.stack([reduce((q[:n] @ d[:k].T).amax(1), 0) for d, k in zip(documents, document_lengths, strict=True)])
+            torch.stack(
+                [reduce((q[:n] @ d[:k].T).amax(1), 0) for d, k in zip(documents, document_lengths, strict=True)]
+            )
             for q, n in zip(queries, query_lengths, strict=True)
         ]
     )
