@@ -120,7 +120,7 @@ def colbert_kd_scores(
 
 
 class ColBERTScores:
-    """Scores of every query with every document of every group: the default `score_metric` of the contrastive losses."""
+    """Scores of every query with every document of every group: what the contrastive losses score by."""
 
     def __call__(
         self,
@@ -161,8 +161,9 @@ def _as_tensor(given: Embeddings) -> Tensor:
         return given
     if isinstance(given, np.ndarray):
         return torch.from_numpy(given)
-    parts = [one if isinstance(one, (float, int)) else _as_tensor(one) for one in given]
-    return torch.stack(parts) if parts and isinstance(parts[0], Tensor) else torch.tensor(parts)
+    if not given or isinstance(given[0], (float, int)):
+        return torch.tensor(given)
+    return torch.stack([_as_tensor(one) for one in given])
 
 
 def _masked(side: str, embeddings: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -92,7 +92,7 @@ def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: C
     for number in range(indices.shape[0]):
         own = take(ours, our_counts, torch.tensor([number], device=indices.device))
         parts = []
-        for some in indices[number].clamp(min=0).split(step):
+        for some in torch.split(indices[number].clamp(min=0), step):
             others = take(theirs, their_counts, some)
             (regions, region_counts), (words, word_counts) = (others, own) if of_captions else (own, others)
             parts.append(score(Batches(regions, words, word_counts, region_counts)).flatten())

@@ -165,7 +165,7 @@ def take(vectors: Tensor, counts: Tensor | None, groups: Tensor) -> tuple[Tensor
     if vectors.ndim == 3:
         return vectors[groups], None if counts is None else counts[groups]
     assert counts is not None
-    parts = vectors.split(counts.tolist())
+    parts = torch.split(vectors, counts.tolist())
     some = [parts[group] for group in groups.tolist()]
     padded = pad_sequence(some, batch_first=True) if some else vectors.new_zeros(0, 1, vectors.shape[1])
     return padded, counts[groups]

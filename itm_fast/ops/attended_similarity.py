@@ -88,9 +88,9 @@ def attended_similarity(
 
     Returns:
         (n_images, n_words, width), dtype of the inputs. With candidates (1, words of these pairs, width): pair by pair
-        in the order of the candidates, those that are none left out, as `graph_reasoning` takes them. Differentiable once in all but the counts; where the original
-        divides by the root of 0 (similarities of a region that are all 0, a context or a vector of length 0), the
-        gradient through it is 0. Deterministic on the CPU.
+        in the order of the candidates, those that are none left out, as `graph_reasoning` takes them. Differentiable
+        once in all but the counts; where the original divides by the root of 0 (similarities of a region that are all
+        0, a context or a vector of length 0), the gradient through it is 0. Deterministic on the CPU.
 
     Raises:
         ValueError: Shapes, devices or counts do not fit; the message names the argument.
@@ -134,7 +134,8 @@ def _scored(
 def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches) -> Tensor:
     """Of packed regions: images with as many of them together."""
     regions, words, word_counts, region_counts = batches
-    assert word_counts is not None and region_counts is not None
+    assert word_counts is not None
+    assert region_counts is not None
     images = range(len(region_counts))
     counts: list[int] = region_counts.tolist()
     parts, order = [regions.new_empty(0, 0)], []
@@ -153,8 +154,8 @@ def _of_pairs(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     regions, words, word_counts, region_counts = batches
     assert word_counts is not None
     check_values(candidates, batches)
-    captions = words.split(word_counts.tolist())
-    images = list(regions) if region_counts is None else regions.split(region_counts.tolist())
+    captions = torch.split(words, word_counts.tolist())
+    images = list(regions) if region_counts is None else torch.split(regions, region_counts.tolist())
     nothing = regions.new_empty(1, 1, regions.shape[-1])
     parts = [score(nothing, words[:0], word_counts[:0])]
     for number, others in enumerate(candidates.indices.tolist()):

@@ -38,7 +38,8 @@ def level_attention(
     Args:
         regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides; or `Packed`, or a list
             of matrices, without counts. ESL: their levels side by side.
-        words: (n_captions, max_words, width), or likewise, dtype and device of `regions`. ESL: their levels times the forms.
+        words: (n_captions, max_words, width), or likewise, dtype and device of `regions`. ESL: their levels times the
+            forms.
         word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
             lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
@@ -50,11 +51,11 @@ def level_attention(
 
     Returns:
         (n_images, n_captions), or the shape of `candidates` with -inf where there is none; float32, or float64 for
-        float64 inputs. Sums run in at least float32. Differentiable once
-        in `regions`, `words` and `temperature`; gradients come in their dtype. Where a region has affinity 0 with all
-        words of a caption, or a word with all regions of an image, the gradient through these affinities is 0 (the
-        original: NaN), and so is that of a vector that is all zero. NaN in a vector reaches the scores of its image or
-        caption, and no others. Deterministic on the CPU.
+        float64 inputs. Sums run in at least float32. Differentiable once in `regions`, `words` and `temperature`;
+        gradients come in their dtype. Where a region has affinity 0 with all words of a caption, or a word with all
+        regions of an image, the gradient through these affinities is 0 (the original: NaN), and so is that of a vector
+        that is all zero. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic on
+        the CPU.
 
     Raises:
         ValueError: Shapes, devices or counts do not fit; the message names the argument.

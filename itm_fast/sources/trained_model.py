@@ -134,8 +134,8 @@ class ModelScorer:
     def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
         """The similarities of some pairs only: of each image with its captions.
 
-        A model that has `similarity_of_candidates` scores lists of captions where they lie; of others the captions of an
-        image are gathered into a tile, where a pair costs two to four times what it costs in a whole one.
+        A model that has `similarity_of_candidates` scores lists of captions where they lie. Of others the captions of
+        an image are gathered into a tile, where a pair costs two to four times what it costs in a whole one.
 
         Args:
             rows: (n,) int64, images, ascending.
