@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from itm_fast.evaluation.evaluate import evaluate
     from itm_fast.metrics.retrieval import ranks, topk
     from itm_fast.ops._library import build_info
+    from itm_fast.ops._ragged import Packed
     from itm_fast.ops.attended_similarity import attended_similarity
     from itm_fast.ops.cross_attention import cross_attention_similarity
     from itm_fast.ops.generalised_pooling import generalised_pooling
     from itm_fast.ops.graph_reasoning import graph_reasoning
     from itm_fast.ops.level_attention import level_attention
     from itm_fast.ops.max_similarity import max_similarity
+    from itm_fast.ops.maxsim import maxsim
     from itm_fast.ops.patch_word_similarity import patch_word_similarity
     from itm_fast.ops.semantic_margin import semantic_margin_loss
     from itm_fast.ops.triplet import triplet_loss
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cider": "itm_fast.relevance.cider",
+    "Packed": "itm_fast.ops._ragged",
     "attended_similarity": "itm_fast.ops.attended_similarity",
     "build_info": "itm_fast.ops._library",
     "cross_attention_similarity": "itm_fast.ops.cross_attention",
@@ -35,6 +38,7 @@ _HOMES = {
     "level_attention": "itm_fast.ops.level_attention",
     "max_similarity": "itm_fast.ops.max_similarity",
     "patch_word_similarity": "itm_fast.ops.patch_word_similarity",
+    "maxsim": "itm_fast.ops.maxsim",
     "ranks": "itm_fast.metrics.retrieval",
     "semantic_margin_loss": "itm_fast.ops.semantic_margin",
     "topk": "itm_fast.metrics.retrieval",
@@ -43,6 +47,7 @@ _HOMES = {
 
 __all__ = [
     "Cider",
+    "Packed",
     "attended_similarity",
     "build_info",
     "cross_attention_similarity",
@@ -51,6 +56,7 @@ __all__ = [
     "graph_reasoning",
     "level_attention",
     "max_similarity",
+    "maxsim",
     "patch_word_similarity",
     "ranks",
     "semantic_margin_loss",

@@ -12,6 +12,8 @@ AggFunc: TypeAlias = Literal["LogSumExp", "Mean", "Sum", "Max"]
 WordTokenizer: TypeAlias = Literal["nltk", "split"]  # of captions, into the words of a vocabulary
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of matrix products, by torch.autocast
 
+CandidatesOf: TypeAlias = Literal["images", "captions"]  # whose lists given pairs come in
+
 Query: TypeAlias = Literal["image", "caption"]  # which of the two looks for the other
 
 ProtocolName: TypeAlias = Literal[

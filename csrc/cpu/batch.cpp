@@ -33,11 +33,18 @@ Batch Batch::packed(const Tensor& given, const Tensor& counts, const char* what)
   ITM_CHECK_VALUE(counts.dim() == 1, what, "_counts must have one dimension, got ", shape_of(counts));
   Batch batch(counts.size(0), given.size(0), given);
   batch.dense = false;
+  batch.is_packed = true;
   batch.count_vectors(counts, what);
   ITM_CHECK_VALUE(batch.total() == batch.max, what, "_counts sum to ", batch.total(), ", but there are ", batch.max,
                   " ", what, "s");
   for (int64_t g = 0; g < batch.n_groups; g++) batch.start.push_back(batch.offset[g] * batch.stride);
   return batch;
+}
+
+Batch Batch::of(const Tensor& given, const std::optional<Tensor>& counts, const char* what) {
+  if (given.dim() == 3) return Batch(given, counts, what);
+  ITM_CHECK_VALUE(counts.has_value(), what, "s are packed, (total, dim), and need ", what, "_counts");
+  return packed(given, *counts, what);
 }
 
 void Batch::count_vectors(const Tensor& counts, const char* what) {

@@ -1,5 +1,5 @@
-// A padded batch of vector groups (images of regions, captions of words), its valid vectors numbered without padding,
-// and the packing of their numbers into the operands of the tile products.
+// A batch of vector groups (images of regions, captions of words), padded or packed, its valid vectors numbered without
+// padding, and the packing of their numbers into the operands of the tile products.
 #pragma once
 
 #include <algorithm>
@@ -19,27 +19,33 @@ inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1)
 
 struct Batch {
   Tensor vectors;  // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
-  int64_t n_groups, max, dim;
+  int64_t n_groups, max, dim;   // max: vectors of a padded group; packed: of all groups
   std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
   std::vector<int64_t> start;   // [n_groups]: number of `vectors` where group g starts
   bool dense;                   // (n_groups, max, dim), contiguous and no padding at all
+  bool is_packed = false;       // (total, dim)
 
   // counts: int64 (n_groups,) or undefined = all valid. `what` ("words") and `unit` name the argument in errors.
   Batch(const Tensor& vectors, const std::optional<Tensor>& counts, const char* what);
   // vectors (total, dim): those of the first group, of the second, and so on.
   static Batch packed(const Tensor& vectors, const Tensor& counts, const char* what);
+  // Whichever of the two the number of dimensions says.
+  static Batch of(const Tensor& vectors, const std::optional<Tensor>& counts, const char* what);
 
   int64_t count(int64_t group) const { return offset[group + 1] - offset[group]; }
   int64_t total() const { return offset.back(); }
+  // Rows of a contiguous tensor of the shape of `vectors` before those of a group.
+  int64_t rows_before(int64_t group) const { return is_packed ? offset[group] : group * max; }
 
   template <class In>
   const In* vector(int64_t group, int64_t index) const {
     return static_cast<const In*>(data) + start[group] + index * stride;
   }
+  int64_t vector_stride() const { return stride; }  // numbers from one vector of a group to the next
 
  private:
   const void* data;  // of `vectors`
-  int64_t stride;    // numbers from one vector to the next
+  int64_t stride;
 
   Batch(int64_t n_groups, int64_t max, const Tensor& given);
   void count_vectors(const Tensor& counts, const char* what);

@@ -11,7 +11,7 @@ namespace itm {
 // Gradient rows in the dtype and layout of the input; a row of the padding stays 0.
 template <class In, class T>
 void store_gradient(const Batch& batch, int64_t group, int64_t index, const T* from, bool zero, In* out) {
-  In* row = out + (group * batch.max + index) * batch.dim;
+  In* row = out + (batch.rows_before(group) + index) * batch.dim;
   for (int64_t d = 0; d < batch.dim; d++) row[d] = zero ? In(0) : static_cast<In>(from[d]);
 }
 

@@ -100,7 +100,7 @@ TileProduct<Op, T> chosen() {
   if constexpr (std::is_same_v<Op, double>)
     return own_product<double>();
   else if (brgemm)
-    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns};
+    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns, kChunkRows};
   else if constexpr (std::is_same_v<Op, float>)
     return own_product<float>();
 #if ITM_X86
@@ -122,6 +122,14 @@ GemmChoice gemm_choice(ScalarType operands) { return choose(operands); }
 
 template <class Op, class T>
 Gemm<Op, T>::Gemm() : product(chosen<Op, T>()) {}
+
+template <class Op, class T>
+Gemm<Op, T> Gemm<Op, T>::own() {
+  if constexpr (std::is_same_v<Op, T>)
+    return Gemm(own_product<T>());
+  else
+    return Gemm();
+}
 
 template <class Op, class T>
 void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,

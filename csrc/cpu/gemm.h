@@ -36,6 +36,7 @@ template <class Op, class T>
 class Gemm {
  public:
   Gemm();  // as gemm_choice says; not of bfloat16 that is to be widened
+  static Gemm own();  // our own whatever it says, for tiles of many shapes: not of bfloat16
   void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                   int64_t ldc, bool accumulate = false) const;
   // The same with one sum over k, for a k that the caller has cut already.
@@ -48,6 +49,7 @@ class Gemm {
   void of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
                  bool accumulate = false) const;
   int64_t panel() const { return product.panel; }
+  int64_t rows_at_once() const { return product.rows_at_once; }
   // A [m, k] as of_left takes it: where it lies, or packed into `room` (m * k numbers), which pays for many columns.
   const Op* left(int64_t m, int64_t k, const Op* a, Op* room) const;
   bool packs_left() const { return product.pack_left != nullptr; }
@@ -57,6 +59,7 @@ class Gemm {
 
  private:
   TileProduct<Op, T> product;
+  explicit Gemm(TileProduct<Op, T> product) : product(product) {}
 };
 
 }  // namespace itm

@@ -17,6 +17,7 @@
 #include "ranking.h"
 #include "tile.h"
 #include "tile_product.h"
+#include "turn_block.h"
 
 #if ITM_X86
 #if defined(__clang__)

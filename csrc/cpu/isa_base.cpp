@@ -17,6 +17,7 @@
 #include "ranking.h"
 #include "tile.h"
 #include "tile_product.h"
+#include "turn_block.h"
 
 #define VEC_BYTES 16
 namespace itm::base {

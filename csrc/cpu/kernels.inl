@@ -12,6 +12,7 @@
 #include "level_attention.inl"
 #include "max_similarity.inl"
 #include "patch_word_similarity.inl"
+#include "turn_block.inl"
 #include "cider.inl"
 #include "ranking.inl"
 // clang-format on

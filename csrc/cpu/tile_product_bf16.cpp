@@ -65,7 +65,8 @@ void pack_left(int64_t m, int64_t k, const Number* a, int64_t lda, Number* out) 
 }  // namespace
 
 TileProduct<Number, float> tile_product() {
-  return {of_rows, of_panels<false>, of_panels<true>, pack_left, tile_product_impl::kVectorsAtOnce * kLanes<float>};
+  using namespace tile_product_impl;
+  return {of_rows, of_panels<false>, of_panels<true>, pack_left, kVectorsAtOnce * kLanes<float>, kRowsAtOnce};
 }
 
 }  // namespace itm::avx512bf16

@@ -1,7 +1,7 @@
 // torch.ops.itm_fast.cross_attention: schema and CPU registration. Contract: itm_fast/ops/cross_attention.py.
 #include "../cpu/cross_attention.h"
 
-#include "operands.h"
+#include "candidates.h"
 
 namespace itm {
 namespace {
@@ -36,7 +36,7 @@ Tensor cross_attention_cpu(const Tensor& regions, const Tensor& words, const std
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
   const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
-  return similarity_forward(roles, similarity_of(options), {regions.size(0), words.size(0)});
+  return similarity_forward(roles, similarity_of(options));
 }
 
 std::tuple<Tensor, Tensor> cross_attention_backward_cpu(const Tensor& grad, const Tensor& regions, const Tensor& words,
@@ -46,11 +46,32 @@ std::tuple<Tensor, Tensor> cross_attention_backward_cpu(const Tensor& grad, cons
                                                         std::string_view agg_func, double lambda_softmax,
                                                         double lambda_lse, bool need_regions, bool need_words) {
   check_operands(regions, words);
-  const bool regions_query = queries_are_regions(cross_attn);
-  const Roles roles(regions, words, word_counts, region_counts, regions_query);
+  const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
   const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
-  return similarity_backward(grad, regions, words, roles, similarity_of(options), regions_query, need_regions,
-                             need_words);
+  return similarity_backward(grad, regions, words, roles, similarity_of(options), need_regions, need_words);
+}
+
+Tensor cross_attention_candidates_cpu(const Tensor& regions, const Tensor& words,
+                                      const std::optional<Tensor>& word_counts,
+                                      const std::optional<Tensor>& region_counts, const Tensor& candidates,
+                                      bool of_captions, std::string_view cross_attn, std::string_view raw_feature_norm,
+                                      std::string_view agg_func, double lambda_softmax, double lambda_lse) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
+  const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
+  return candidates_forward(GivenPairs(roles, candidates, of_captions), similarity_of(options));
+}
+
+std::tuple<Tensor, Tensor> cross_attention_candidates_backward_cpu(
+    const Tensor& grad, const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+    const std::optional<Tensor>& region_counts, const Tensor& candidates, bool of_captions, std::string_view cross_attn,
+    std::string_view raw_feature_norm, std::string_view agg_func, double lambda_softmax, double lambda_lse,
+    bool need_regions, bool need_words) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, queries_are_regions(cross_attn));
+  const auto options = options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse);
+  return candidates_backward(grad, regions, words, GivenPairs(roles, candidates, of_captions), similarity_of(options),
+                             need_regions, need_words);
 }
 
 }  // namespace
@@ -63,10 +84,20 @@ STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
       "cross_attention_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
       "str cross_attn, str raw_feature_norm, str agg_func, float lambda_softmax, float lambda_lse, bool need_regions, "
       "bool need_words) -> (Tensor, Tensor)");
+  m.def(
+      "cross_attention_candidates(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
+      "Tensor candidates, bool of_captions, str cross_attn, str raw_feature_norm, str agg_func, float lambda_softmax, "
+      "float lambda_lse) -> Tensor");
+  m.def(
+      "cross_attention_candidates_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, "
+      "Tensor? region_counts, Tensor candidates, bool of_captions, str cross_attn, str raw_feature_norm, str agg_func, "
+      "float lambda_softmax, float lambda_lse, bool need_regions, bool need_words) -> (Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("cross_attention", TORCH_BOX(&cross_attention_cpu));
   m.impl("cross_attention_backward", TORCH_BOX(&cross_attention_backward_cpu));
+  m.impl("cross_attention_candidates", TORCH_BOX(&cross_attention_candidates_cpu));
+  m.impl("cross_attention_candidates_backward", TORCH_BOX(&cross_attention_candidates_backward_cpu));
 }
 
 }  // namespace itm

@@ -1,7 +1,7 @@
 // torch.ops.itm_fast.level_attention: schema and CPU registration. Contract: itm_fast/ops/level_attention.py.
 #include "../cpu/level_attention.h"
 
-#include "operands.h"
+#include "candidates.h"
 
 namespace itm {
 namespace {
@@ -40,23 +40,49 @@ Tensor sum_over_pairs(const Tensor& of_pairs, ScalarType type) {
 }
 
 Tensor level_attention_cpu(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
-                           const Tensor& temperature) {
+                           const std::optional<Tensor>& region_counts, const Tensor& temperature) {
   check_operands(regions, words);
-  const Roles roles(regions, words, word_counts, std::nullopt, true);
-  return similarity_forward(roles, similarity_of(options_of(temperature)), {regions.size(0), words.size(0)});
+  const Roles roles(regions, words, word_counts, region_counts, true);
+  return similarity_forward(roles, similarity_of(options_of(temperature)));
 }
 
 std::tuple<Tensor, Tensor, Tensor> level_attention_backward_cpu(const Tensor& grad, const Tensor& regions,
                                                                 const Tensor& words,
                                                                 const std::optional<Tensor>& word_counts,
+                                                                const std::optional<Tensor>& region_counts,
                                                                 const Tensor& temperature, bool need_regions,
                                                                 bool need_words, bool need_temperature) {
   check_operands(regions, words);
-  const Roles roles(regions, words, word_counts, std::nullopt, true);
+  const Roles roles(regions, words, word_counts, region_counts, true);
   Tensor of_pairs;
   auto [grad_regions, grad_words] =
-      similarity_backward(grad, regions, words, roles, similarity_of(options_of(temperature)), true, need_regions,
-                          need_words, need_temperature ? &of_pairs : nullptr);
+      similarity_backward(grad, regions, words, roles, similarity_of(options_of(temperature)), need_regions, need_words,
+                          need_temperature ? &of_pairs : nullptr);
+  const Tensor grad_temperature =
+      need_temperature ? sum_over_pairs(of_pairs, temperature.scalar_type()) : empty({0}, temperature.scalar_type());
+  return {grad_regions, grad_words, grad_temperature};
+}
+
+Tensor level_attention_candidates_cpu(const Tensor& regions, const Tensor& words,
+                                      const std::optional<Tensor>& word_counts,
+                                      const std::optional<Tensor>& region_counts, const Tensor& candidates,
+                                      const Tensor& temperature, bool of_captions) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, true);
+  return candidates_forward(GivenPairs(roles, candidates, of_captions), similarity_of(options_of(temperature)));
+}
+
+std::tuple<Tensor, Tensor, Tensor> level_attention_candidates_backward_cpu(
+    const Tensor& grad, const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+    const std::optional<Tensor>& region_counts, const Tensor& candidates, const Tensor& temperature, bool of_captions,
+    bool need_regions, bool need_words, bool need_temperature) {
+  check_operands(regions, words);
+  const Roles roles(regions, words, word_counts, region_counts, true);
+  Tensor of_pairs;
+  auto [grad_regions, grad_words] =
+      candidates_backward(grad, regions, words, GivenPairs(roles, candidates, of_captions),
+                          similarity_of(options_of(temperature)), need_regions, need_words,
+                          need_temperature ? &of_pairs : nullptr);
   const Tensor grad_temperature =
       need_temperature ? sum_over_pairs(of_pairs, temperature.scalar_type()) : empty({0}, temperature.scalar_type());
   return {grad_regions, grad_words, grad_temperature};
@@ -65,14 +91,25 @@ std::tuple<Tensor, Tensor, Tensor> level_attention_backward_cpu(const Tensor& gr
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
-  m.def("level_attention(Tensor regions, Tensor words, Tensor? word_counts, Tensor temperature) -> Tensor");
   m.def(
-      "level_attention_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor temperature, "
-      "bool need_regions, bool need_words, bool need_temperature) -> (Tensor, Tensor, Tensor)");
+      "level_attention(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, Tensor temperature) "
+      "-> Tensor");
+  m.def(
+      "level_attention_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
+      "Tensor temperature, bool need_regions, bool need_words, bool need_temperature) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "level_attention_candidates(Tensor regions, Tensor words, Tensor? word_counts, Tensor? region_counts, "
+      "Tensor candidates, Tensor temperature, bool of_captions) -> Tensor");
+  m.def(
+      "level_attention_candidates_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, "
+      "Tensor? region_counts, Tensor candidates, Tensor temperature, bool of_captions, bool need_regions, "
+      "bool need_words, bool need_temperature) -> (Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("level_attention", TORCH_BOX(&level_attention_cpu));
   m.impl("level_attention_backward", TORCH_BOX(&level_attention_backward_cpu));
+  m.impl("level_attention_candidates", TORCH_BOX(&level_attention_candidates_cpu));
+  m.impl("level_attention_candidates_backward", TORCH_BOX(&level_attention_candidates_backward_cpu));
 }
 
 }  // namespace itm

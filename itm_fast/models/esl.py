@@ -13,6 +13,7 @@ from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_enco
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
 from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Packed
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ class ESL(TextModel):
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Levels of n images and of m captions -> sims (n, m)."""
         return self.sim_enc.attend(images, captions, word_counts, missing_regions(images, region_counts))
+
+    def similarity_of_candidates(
+        self, images: Tensor, captions: Packed, candidates: Tensor, region_counts: Counts = None
+    ) -> Tensor:
+        """Levels of n images, of words (total, width), candidates (n, k) -> sims (n, k), -inf where -1."""
+        return self.sim_enc.attend(images, captions, None, missing_regions(images, region_counts), candidates)
 
     def size_augment(self) -> SizeAugment:
         """Drops regions and words while training."""

@@ -3,14 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import Tensor
+
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.vocabulary import Vocabulary
-from itm_fast.models.base import MatchingConfig, MatchingModel, Preset
+from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, missing_regions
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Packed
 
 _OPTIONS = {
     "precomp_enc_type": PrecompEncType,
@@ -107,3 +111,10 @@ class SCAN(MatchingModel):
             config.lambda_softmax,
             config.lambda_lse,
         )
+
+    def similarity_of_candidates(
+        self, images: Tensor, captions: Packed, candidates: Tensor, region_counts: Counts = None
+    ) -> Tensor:
+        """Images as encoded, words of captions (total, dim), candidates (n, k) -> sims (n, k), -inf where -1."""
+        sims: Tensor = self.sim_enc(images, captions, None, missing_regions(images, region_counts), candidates)
+        return sims

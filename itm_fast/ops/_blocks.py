@@ -27,6 +27,16 @@ def valid_counts(name: str, counts: Tensor | None, vectors: Tensor) -> Tensor:
     return counts
 
 
+def check_counts(name: str, counts: Tensor | None, vectors: Tensor) -> None:
+    """Raises for a count of padded vectors that is out of range, where looking at it makes nobody wait.
+
+    Raises:
+        ValueError: A count on the CPU is outside 1 ... `vectors.shape[1]`.
+    """
+    if vectors.ndim == 3 and counts is not None and counts.device.type == "cpu" and not torch.compiler.is_compiling():
+        valid_counts(name, counts, vectors)
+
+
 def padding(counts: Tensor, most: int) -> Tensor:
     """(n_groups, most), True beyond each group's count."""
     return torch.arange(most, device=counts.device) >= counts[:, None]

@@ -34,28 +34,32 @@ def check_finite(name: str, value: float, *, positive: bool) -> float:
     return float(value)
 
 
-def check_vectors(regions: Tensor, words: Tensor) -> None:
-    """Raises unless both are floating tensors of three dimensions that agree in dim, dtype and device."""
-    for name, shape, given in (
-        ("regions", "(n_images, max_regions, dim)", regions),
-        ("words", "(n_captions, max_words, dim)", words),
-    ):
+def check_vectors(
+    regions: Tensor,
+    words: Tensor,
+    names: tuple[str, str] = ("regions", "words"),
+    shapes: tuple[str, str] = ("(n_images, max_regions, dim)", "(n_captions, max_words, dim)"),
+) -> None:
+    """Raises unless both are floating tensors of these shapes that agree in dim, dtype and device."""
+    for name, shape, given in zip(names, shapes, (regions, words), strict=True):
         if not isinstance(given, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(given).__name__}")
         if given.layout != torch.strided:
             raise TypeError(f"{name} must be a dense tensor, got layout {given.layout}")
-        if given.ndim != 3:
-            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}")
+        if given.ndim != shape.count(",") + 1:
+            hint = f"; packed vectors come with offsets: Packed({name}, offsets)" if given.ndim == 2 else ""
+            raise ValueError(f"{name} must have shape {shape}, got {tuple(given.shape)}{hint}")
         if given.dtype not in FLOAT_DTYPES:
             raise TypeError(f"{name} must be float32, float64, bfloat16 or float16, got {given.dtype}")
-    if regions.shape[2] != words.shape[2]:
-        raise ValueError(f"regions and words must have the same dim, got {regions.shape[2]} and {words.shape[2]}")
-    if regions.shape[2] == 0:
-        raise ValueError("regions and words have dim 0; vectors need at least one number")
+    both = f"{names[0]} and {names[1]}"
+    if regions.shape[-1] != words.shape[-1]:
+        raise ValueError(f"{both} must have the same dim, got {regions.shape[-1]} and {words.shape[-1]}")
+    if regions.shape[-1] == 0:
+        raise ValueError(f"{both} have dim 0; vectors need at least one number")
     if regions.dtype != words.dtype:
-        raise TypeError(f"regions and words must have the same dtype, got {regions.dtype} and {words.dtype}")
+        raise TypeError(f"{both} must have the same dtype, got {regions.dtype} and {words.dtype}")
     if regions.device != words.device:
-        raise ValueError(f"regions and words must be on the same device, got {regions.device} and {words.device}")
+        raise ValueError(f"{both} must be on the same device, got {regions.device} and {words.device}")
 
 
 def check_sims(sims: Tensor) -> None:

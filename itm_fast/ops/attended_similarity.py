@@ -1,15 +1,19 @@
 """Similarity vectors of words and what they attend to (SGR, SAF): public function, autograd, and plain torch."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._candidates import Candidates, as_candidates, check_values
 from itm_fast.ops._counts import Counts, packed_counts
 from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._ragged import Batches, Groups, packed_regions, packed_words, take
 
 _library.load()
 
@@ -51,7 +55,15 @@ def split_words(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Ten
 
 
 def attended_similarity(
-    regions: Tensor, words: Tensor, word_counts: Counts, weight: Tensor, bias: Tensor, *, lambda_softmax: float = 9.0
+    regions: Groups,
+    words: Groups,
+    word_counts: Counts,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    lambda_softmax: float = 9.0,
+    candidates: Tensor | None = None,
+    candidates_of: CandidatesOf = "images",
 ) -> Tensor:
     """Similarity vector of every word with what it attends to in every image.
 
@@ -61,18 +73,24 @@ def attended_similarity(
     devices: plain torch, some captions at a time.
 
     Args:
-        regions: (n_images, n_regions, dim) float32 or float64.
-        words: (n_words, dim), the words of all captions one after another, without padding.
+        regions: (n_images, n_regions, dim) float32 or float64; or `Packed`, or a list of matrices, whose images are
+            scored together where they have as many regions (their counts are read on the host).
+        words: (n_words, dim), the words of all captions one after another, without padding; or `Packed`, or a list of
+            matrices, with word_counts None.
         word_counts: (n_captions,) integers, at least 1, as a list, array or tensor: words of each caption; they sum to
             n_words.
         weight: (width, dim).
         bias: (width,).
         lambda_softmax: Inverse temperature of the attention.
+        candidates: (n_images, k) int64, captions of each image: vectors of these pairs only; -1: none. None: all pairs.
+            Counts and candidates are read on the host, and the words of one list at a time are gathered.
+        candidates_of: "captions": candidates are (n_captions, k) images of each caption, which are gathered likewise.
 
     Returns:
-        (n_images, n_words, width), dtype of the inputs. Differentiable once in all but the counts; where the original
-        divides by the root of 0 (similarities of a region that are all 0, a context or a vector of length 0), the
-        gradient through it is 0. Deterministic on the CPU.
+        (n_images, n_words, width), dtype of the inputs. With candidates (1, words of these pairs, width): pair by pair
+        in the order of the candidates, those that are none left out, as `graph_reasoning` takes them. Differentiable
+        once in all but the counts; where the original divides by the root of 0 (similarities of a region that are all
+        0, a context or a vector of length 0), the gradient through it is 0. Deterministic on the CPU.
 
     Raises:
         ValueError: Shapes, devices or counts do not fit; the message names the argument.
@@ -88,8 +106,24 @@ def attended_similarity(
         torch.Size([2, 7, 16])
     """
     lambda_softmax = _checks.check_finite("lambda_softmax", lambda_softmax, positive=False)
-    _check(regions, words, weight, bias)
+    words, word_counts = packed_words(words, word_counts)
+    regions, region_counts = packed_regions(regions)
+    _check(regions, words, weight, bias, "(n_images, n_regions, dim)" if region_counts is None else "(total, dim)")
     word_counts = packed_counts("word_counts", word_counts, "words")
+    batches = Batches(regions, words, word_counts, region_counts)
+    given = as_candidates(candidates, candidates_of, batches)
+
+    def score(regions: Tensor, words: Tensor, word_counts: Tensor) -> Tensor:
+        return _scored(regions, words, word_counts, weight, bias, lambda_softmax)
+
+    if given is not None:
+        return _of_pairs(score, batches, given)
+    return score(regions, words, word_counts) if region_counts is None else _by_count(score, batches)
+
+
+def _scored(
+    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
+) -> Tensor:
     if regions.device.type not in ("cpu", "meta"):
         return _plain(regions, words, word_counts, weight, bias, lambda_softmax)
     similarities: Tensor
@@ -97,9 +131,46 @@ def attended_similarity(
     return similarities
 
 
-def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor) -> None:
+def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches) -> Tensor:
+    """Of packed regions: images with as many of them together."""
+    regions, words, word_counts, region_counts = batches
+    assert word_counts is not None
+    assert region_counts is not None
+    images = range(len(region_counts))
+    counts: list[int] = region_counts.tolist()
+    parts, order = [regions.new_empty(0, 0)], []
+    for _, group in itertools.groupby(sorted(images, key=counts.__getitem__), counts.__getitem__):
+        some = list(group)
+        padded, _ = take(regions, region_counts, torch.tensor(some))
+        parts.append(score(padded, words, word_counts))
+        order += some
+    if not order:
+        return score(regions.reshape(0, 1, regions.shape[1]), words, word_counts)
+    return torch.cat(parts[1:])[torch.tensor(order, device=regions.device).argsort()]
+
+
+def _of_pairs(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
+    """List by list: of an image and the words of its captions, or of a caption's words and its images."""
+    regions, words, word_counts, region_counts = batches
+    assert word_counts is not None
+    check_values(candidates, batches)
+    captions = torch.split(words, word_counts.tolist())
+    images = list(regions) if region_counts is None else torch.split(regions, region_counts.tolist())
+    nothing = regions.new_empty(1, 1, regions.shape[-1])
+    parts = [score(nothing, words[:0], word_counts[:0])]
+    for number, others in enumerate(candidates.indices.tolist()):
+        named = [other for other in others if other >= 0]
+        if candidates.of_captions:
+            parts += [score(images[image][None], captions[number], word_counts[number : number + 1]) for image in named]
+        elif named:
+            some = torch.cat([captions[caption] for caption in named])
+            parts.append(score(images[number][None], some, word_counts[named]))
+    return torch.cat(parts, dim=1)
+
+
+def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, of_regions: str) -> None:
     given = {"regions": regions, "words": words, "weight": weight, "bias": bias}
-    shapes = {"regions": "(n_images, n_regions, dim)", "words": "(n_words, dim)"}
+    shapes = {"regions": of_regions, "words": "(n_words, dim)"}
     shapes |= {"weight": "(width, dim)", "bias": "(width,)"}
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor):
@@ -110,7 +181,7 @@ def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor) -> None
             raise TypeError(f"{', '.join(given)} must all be float32 or all float64; {name} is {tensor.dtype}")
         if tensor.device != regions.device:
             raise ValueError(f"{name} must be on the device of regions, {regions.device}, got {tensor.device}")
-    if not regions.shape[2] == words.shape[1] == weight.shape[1] or len(bias) != len(weight):
+    if not regions.shape[-1] == words.shape[1] == weight.shape[1] or len(bias) != len(weight):
         raise ValueError(
             "regions, words and weight must have the same dim, and weight and bias the same width, got "
             + ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in given.items())

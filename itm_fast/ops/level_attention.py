@@ -1,14 +1,15 @@
-"""ESL's similarity of levels as one operator: public function, plain torch for other devices, fake kernel, autograd."""
-
-from typing import Any
+"""ESL's similarity of levels as one operator: public function, registration, and plain torch for other devices."""
 
 import torch
 from torch import Tensor
 
+from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
-from itm_fast.ops._counts import Counts, counted
-from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._candidates import as_candidates, gathered
+from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Batches, Groups, as_batches, in_padded_runs
+from itm_fast.ops._similarity import Scored
 
 _library.load()
 
@@ -17,11 +18,14 @@ _EPSILON = 1e-8
 
 
 def level_attention(
-    regions: Tensor,
-    words: Tensor,
+    regions: Groups,
+    words: Groups,
     word_counts: Counts,
     temperature: Tensor,
     region_counts: Counts = None,
+    *,
+    candidates: Tensor | None = None,
+    candidates_of: CandidatesOf = "images",
 ) -> Tensor:
     """Similarity of every image with every caption: affinities of words and regions attended both ways.
 
@@ -32,22 +36,26 @@ def level_attention(
     of images and captions at a time; there the counts are read on the host, which waits for the device.
 
     Args:
-        regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides. ESL: their levels side
-            by side.
-        words: (n_captions, max_words, width), dtype and device of `regions`. ESL: their levels times the forms.
+        regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides; or `Packed`, or a list
+            of matrices, without counts. ESL: their levels side by side.
+        words: (n_captions, max_words, width), or likewise, dtype and device of `regions`. ESL: their levels times the
+            forms.
         word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
             lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
         temperature: () floating, on the device of `regions`; any finite number.
-        region_counts: (n_images,) or (n_images, n_regions), likewise for the regions. Images of one count are scored
-            together, for which the counts are read on the host.
+        region_counts: (n_images,) or (n_images, n_regions), likewise for the regions. Elsewhere than on the CPU images
+            of one count are scored together, for which the counts are read on the host.
+        candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs.
+        candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
-        (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
-        in `regions`, `words` and `temperature`; gradients come in their dtype. Where a region has affinity 0 with all
-        words of a caption, or a word with all regions of an image, the gradient through these affinities is 0 (the
-        original: NaN), and so is that of a vector that is all zero. NaN in a vector reaches the scores of its image or
-        caption, and no others. Deterministic on the CPU.
+        (n_images, n_captions), or the shape of `candidates` with -inf where there is none; float32, or float64 for
+        float64 inputs. Sums run in at least float32. Differentiable once in `regions`, `words` and `temperature`;
+        gradients come in their dtype. Where a region has affinity 0 with all words of a caption, or a word with all
+        regions of an image, the gradient through these affinities is 0 (the original: NaN), and so is that of a vector
+        that is all zero. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic on
+        the CPU.
 
     Raises:
         ValueError: Shapes, devices or counts do not fit; the message names the argument.
@@ -61,19 +69,16 @@ def level_attention(
         >>> level_attention(regions, words, torch.tensor([12, 5, 1]), torch.tensor(14.0)).shape
         torch.Size([2, 3])
     """
-    if isinstance(regions, Tensor) and isinstance(words, Tensor):
-        regions, words = _checks.autocast(regions, words)
-    _checks.check_vectors(regions, words)
-    words, word_counts = counted("word_counts", word_counts, "words", words)
-    regions, region_counts = counted("region_counts", region_counts, "regions", regions)
-    _check_temperature(temperature, regions)
-    if region_counts is not None:
-        region_counts = valid_counts("region_counts", region_counts, regions)
-        return _by_count(regions, region_counts, words, word_counts, temperature)
-    if regions.device.type not in ("cpu", "meta"):
-        return _plain(regions, words, word_counts, temperature)
-    sims: Tensor = _scored(regions, words, word_counts, temperature)
-    return sims
+    batches = as_batches(regions, words, word_counts, region_counts)
+    given = as_candidates(candidates, candidates_of, batches)
+    _check_temperature(temperature, batches.regions)
+    if batches.regions.device.type in ("cpu", "meta"):
+        return _scored(batches, given, temperature)
+
+    def plain(some: Batches) -> Tensor:
+        return _by_count(some, temperature)
+
+    return in_padded_runs(plain, batches) if given is None else gathered(plain, batches, given)
 
 
 def _check_temperature(temperature: Tensor, regions: Tensor) -> None:
@@ -87,17 +92,20 @@ def _check_temperature(temperature: Tensor, regions: Tensor) -> None:
         raise ValueError(f"temperature must be on the device of regions, {regions.device}, got {temperature.device}")
 
 
-def _by_count(
-    regions: Tensor, region_counts: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor
-) -> Tensor:
+def _by_count(batches: Batches, temperature: Tensor) -> Tensor:
+    """The operator in plain torch, images of one count together."""
+    regions, words, word_counts, region_counts = batches
+    if region_counts is None or not len(regions):
+        return _plain(regions, words, word_counts, temperature)
+    region_counts = valid_counts("region_counts", region_counts, regions)
     order = region_counts.argsort(stable=True)
     sizes, n_images = torch.unique_consecutive(region_counts[order], return_counts=True)
     groups = torch.split(order, n_images.tolist())
     sims = [
-        level_attention(regions[images, :size], words, word_counts, temperature)
+        _plain(regions[images, :size], words, word_counts, temperature)
         for images, size in zip(groups, sizes.tolist(), strict=True)
     ]
-    return torch.cat(sims)[order.argsort()] if sims else level_attention(regions, words, word_counts, temperature)
+    return torch.cat(sims)[order.argsort()]
 
 
 def _plain(regions: Tensor, words: Tensor, word_counts: Tensor | None, temperature: Tensor) -> Tensor:
@@ -131,39 +139,4 @@ def _plain_block(regions: Tensor, words: Tensor, word_counts: Tensor, temperatur
     return of_words + of_regions
 
 
-@torch.library.register_fake("itm_fast::level_attention")  # type: ignore[untyped-decorator]
-def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
-    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
-    return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
-
-
-@torch.library.register_fake("itm_fast::level_attention_backward")  # type: ignore[untyped-decorator]
-def _fake_backward(
-    _grad: Tensor,
-    regions: Tensor,
-    words: Tensor,
-    _word_counts: Tensor | None,
-    temperature: Tensor,
-    need_regions: bool,
-    need_words: bool,
-    need_temperature: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        regions.new_empty(regions.shape if need_regions else (0,)),
-        words.new_empty(words.shape if need_words else (0,)),
-        temperature.new_empty(() if need_temperature else (0,)),
-    )
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    need_regions, need_words, _, need_temperature = needed = ctx.needs_input_grad
-    regions, words, temperature = _gradients(grad, *ctx.saved_tensors, need_regions, need_words, need_temperature)
-    return tuple(x if wanted else None for x, wanted in zip((regions, words, None, temperature), needed, strict=True))
-
-
-_scored = differentiable("level_attention", _backward, _setup_context)
-_gradients = once_only("level_attention_backward")
+_scored = Scored("level_attention", is_learnt=True)

@@ -1,27 +1,28 @@
-"""Late interaction as one operator: public function, fake kernel, autograd."""
+"""Late interaction as one operator: public function and registration."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
-from itm_fast.choices import AggFunc, CrossAttn
+from itm_fast.choices import AggFunc, CandidatesOf, CrossAttn
 from itm_fast.ops import _checks, _library
-from itm_fast.ops._counts import Counts, counted
-from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._candidates import as_candidates
+from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Groups, as_batches
+from itm_fast.ops._similarity import Scored
 
 _library.load()
 
 
 def max_similarity(
-    regions: Tensor,
-    words: Tensor,
+    regions: Groups,
+    words: Groups,
     word_counts: Counts = None,
     region_counts: Counts = None,
     *,
     cross_attn: CrossAttn = "t2i",
     agg_func: AggFunc = "Sum",
     lambda_lse: float = 10.0,
+    candidates: Tensor | None = None,
+    candidates_of: CandidatesOf = "images",
 ) -> Tensor:
     """Late interaction: each query vector's largest dot product with the context, aggregated over the queries.
 
@@ -29,9 +30,10 @@ def max_similarity(
     regions are (CHAN's THA). No dot product leaves the cache.
 
     Args:
-        regions: (n_images, max_regions, dim) float32, float64, bfloat16 or float16; any strides. For text retrieval:
-            the documents.
-        words: (n_captions, max_words, dim), dtype and device of `regions`. For text retrieval: the queries.
+        regions: (n_images, max_regions, dim) float32, float64, bfloat16 or float16; any strides; or `Packed`, or
+            a list of matrices, without counts. For text retrieval: the documents.
+        words: (n_captions, max_words, dim), or likewise, dtype and device of `regions`. For text retrieval: the
+            queries.
         word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
             lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
@@ -40,9 +42,12 @@ def max_similarity(
         agg_func: "Sum" (ColBERT), "Mean" (FILIP), "Max" or "LogSumExp" = log(sum exp(lambda_lse r)) / lambda_lse over
             the queries.
         lambda_lse: Inverse temperature of LogSumExp, above 0. CHAN: 10 (and no division by it).
+        candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs.
+        candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
-        (n_images, n_captions) float32, or float64 for float64 inputs. Differentiable once in `regions` and `words`; the
+        (n_images, n_captions), or the shape of `candidates` with -inf where there is none; float32, or float64 for
+        float64 inputs. Differentiable once in `regions` and `words`; the
         gradient of a query goes to the first context vector that reaches its maximum. NaN counts as the maximum.
         Deterministic.
 
@@ -63,43 +68,10 @@ def max_similarity(
     _checks.check_choice("cross_attn", cross_attn, CrossAttn)
     _checks.check_choice("agg_func", agg_func, AggFunc)
     lambda_lse = _checks.check_finite("lambda_lse", lambda_lse, positive=True)
-    if isinstance(regions, Tensor) and isinstance(words, Tensor):
-        regions, words = _checks.autocast(regions, words)
-    _checks.check_vectors(regions, words)
-    words, word_counts = counted("word_counts", word_counts, "words", words)
-    regions, region_counts = counted("region_counts", region_counts, "regions", regions)
-    _checks.check_device("max_similarity", regions.device)
-    scores: Tensor = _scored(regions, words, word_counts, region_counts, cross_attn, agg_func, lambda_lse)
-    return scores
+    batches = as_batches(regions, words, word_counts, region_counts)
+    given = as_candidates(candidates, candidates_of, batches)
+    _checks.check_device("max_similarity", batches.regions.device)
+    return scored(batches, given, cross_attn, agg_func, lambda_lse)
 
 
-@torch.library.register_fake("itm_fast::max_similarity")  # type: ignore[untyped-decorator]
-def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
-    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
-    return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
-
-
-@torch.library.register_fake("itm_fast::max_similarity_backward")  # type: ignore[untyped-decorator]
-def _fake_backward(_grad: Tensor, regions: Tensor, words: Tensor, *options: Any) -> tuple[Tensor, Tensor]:
-    need_regions, need_words = options[-2:]
-    return (
-        regions.new_empty(regions.shape if need_regions else (0,)),
-        words.new_empty(words.shape if need_words else (0,)),
-    )
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    regions, words, word_counts, region_counts, *options = inputs
-    ctx.save_for_backward(regions, words, word_counts, region_counts)
-    ctx.options = options
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    need_regions, need_words = ctx.needs_input_grad[:2]
-    grad_regions, grad_words = _gradients(grad, *ctx.saved_tensors, *ctx.options, need_regions, need_words)
-    none_for_the_rest = (None,) * (2 + len(ctx.options))
-    return grad_regions if need_regions else None, grad_words if need_words else None, *none_for_the_rest
-
-
-_scored = differentiable("max_similarity", _backward, _setup_context)
-_gradients = once_only("max_similarity_backward")
+scored = Scored("max_similarity")

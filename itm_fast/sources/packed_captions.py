@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from itm_fast.ops._ragged import Packed
 from itm_fast.similarities.scorers import IntArray
 
 
@@ -53,6 +54,11 @@ class PackedCaptions:
         words = torch.where(columns < counts[:, None], self._offsets[index, None] + columns, len(encoded) - 1)
         # index_select is several times faster than encoded[words]
         return encoded.index_select(0, words.flatten()).view(*words.shape, -1), counts
+
+    def packed(self) -> Packed:
+        """All words, where they lie; of captions that were added as words."""
+        encoded, word_counts = self._joined()
+        return Packed(encoded[:-1], torch.nn.functional.pad(word_counts.cumsum(0), (1, 0)))
 
     def _joined(self) -> tuple[Tensor, Tensor]:
         """All of them in one piece, after words a row of zeros, which pads tiles."""

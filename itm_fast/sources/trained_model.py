@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,79 +14,17 @@ from torch import Tensor
 from itm_fast.choices import Precision
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.data.text.caption_tokens import CaptionTokens
-from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, tokenizer_note
+from itm_fast.data.text.caption_vocabulary import tokenizer_note
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
 from itm_fast.sources.asked_split import AskedSplit
 from itm_fast.sources.devices import in_precision
 from itm_fast.sources.fitting import check_has_regions, check_lengths
+from itm_fast.sources.model_protocols import IsTold, KnowsCounts, RetrievalModel, ScoresCandidates
 from itm_fast.sources.packed_captions import PackedCaptions
 
 _GROUP = 512  # captions of an image scored at a time: enough to fill the tiles of an operator
-
-
-class RetrievalModel(Protocol):
-    """What a model has to offer to be evaluated."""
-
-    @property
-    def vocabulary(self) -> CaptionVocabulary:
-        """The vocabulary it was trained with."""
-        ...
-
-    def encode_images(self, images: Tensor, /) -> Tensor:
-        """(n, max_regions, dim_in) float32 -> regions (n, max_regions, dim).
-
-        Where images have fewer regions, here and to `similarity` their counts (n,) int64 are one more argument.
-        """
-        ...
-
-    def encode_captions(self, tokens: Tensor, word_counts: Tensor, /) -> Tensor:
-        """Tokens (n, max_words) int64, word_counts (n,) int64 -> words (n, max_words, dim)."""
-        ...
-
-    def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, /) -> Tensor:
-        """Regions of n images, words of m captions -> (n, m)."""
-        ...
-
-
-class _KnowsCounts(Protocol):
-    """A model that images with fewer regions can be given to."""
-
-    def encode_images(self, images: Tensor, region_counts: Tensor, /) -> Tensor:
-        """As `RetrievalModel` has it, nothing beyond the counts (n,) int64 being read."""
-        ...
-
-    def similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, region_counts: Tensor, /) -> Tensor:
-        """Likewise."""
-        ...
-
-
-class _IsTold(Protocol):
-    """A model that is told which concepts a caption speaks of: CVSE."""
-
-    @property
-    def completes_labels(self) -> bool:
-        """Whether `complete_labels` is to be called."""
-        ...
-
-    def labels_of(self, captions: Sequence[str], tokenizer: Tokenizer | None, /) -> CaptionTokens:
-        """Numbers of concepts in place of tokens."""
-        ...
-
-    def complete_labels(self, labels: CaptionTokens, images: Tensor, captions: Tensor, /) -> CaptionTokens:
-        """Labels of all captions, completed from those near them."""
-        ...
-
-    def reads_image_tokens(self, *, training: bool) -> bool:
-        """Whether a caption has the labels of all captions of its image."""
-        ...
-
-    def encode_captions(
-        self, tokens: Tensor, word_counts: Tensor, image_tokens: None, concept_numbers: Tensor, /
-    ) -> Tensor:
-        """As `RetrievalModel` has it, with labels (n, most) int64, zero-padded."""
-        ...
 
 
 Encoded = tuple[Tensor, ...]
@@ -139,7 +77,7 @@ class ModelScorer:
         self._tokens = tokens or _tokens_of(model, dataset.captions, tokenizer)
         check_lengths(model, self._tokens, dataset)
         self._labels = _labels_of(model, dataset, tokenizer)
-        self._is_completed = self._labels is None or not cast(_IsTold, model).completes_labels
+        self._is_completed = self._labels is None or not cast(IsTold, model).completes_labels
         unknown = self._tokens.unknown_note(model.vocabulary) or f"{self._tokens.unknown_words(model.vocabulary)}."
         split, run = tokenizer_note(model.vocabulary, tokenizer), _precision_note(self._device, precision)
         of_data, of_model = getattr(dataset, "notes", ()), getattr(model, "notes", ())
@@ -211,10 +149,10 @@ class ModelScorer:
 
     @torch.inference_mode()
     def score_pairs(self, rows: IntArray, columns: IntArray, progress: Progress | None = None, /) -> Tensor:
-        """The similarities of some pairs only: of each image with its captions, gathered into tiles.
+        """The similarities of some pairs only: of each image with its captions.
 
-        A pair costs more than in a whole tile (SCAN of 256 numbers a word, one thread: two to four times), so that this
-        is for a small share of all pairs.
+        A model that has `similarity_of_candidates` scores lists of captions where they lie. Of others the captions of
+        an image are gathered into a tile, where a pair costs two to four times what it costs in a whole one.
 
         Args:
             rows: (n,) int64, images, ascending.
@@ -233,6 +171,13 @@ class ModelScorer:
             inside = np.flatnonzero(place[columns] >= 0)
             # By image, then by length: a tile is as wide as its longest caption.
             inside = inside[np.lexsort((place[columns[inside]], rows[inside]))]
+            if hasattr(self._model, "similarity_of_candidates"):
+                for pairs in np.split(inside, np.flatnonzero(np.diff(rows[inside] // self._batch_size)) + 1):
+                    scores[torch.from_numpy(pairs)] = self._of_lists(rows[pairs], place[columns[pairs]], block)
+                    done += len(pairs)
+                    if progress is not None:
+                        progress(done, len(rows))
+                continue
             for some in _groups(rows[inside]):
                 pairs = inside[some]
                 batch, number = divmod(int(rows[pairs[0]]), self._batch_size)
@@ -246,6 +191,23 @@ class ModelScorer:
                 if progress is not None:
                     progress(done, len(rows))
         return scores
+
+    def _of_lists(self, rows: IntArray, places: IntArray, block: PackedCaptions) -> Tensor:
+        """(n,) of images of one batch, ascending, with captions of a block."""
+        if not len(rows):
+            return torch.zeros(0)
+        batch = int(rows[0]) // self._batch_size
+        regions, region_counts = self._images(batch)
+        numbers = rows - batch * self._batch_size
+        starts = np.searchsorted(numbers, np.arange(len(regions)))
+        columns = np.arange(len(rows)) - starts[numbers]
+        candidates = np.full((len(regions), int(columns.max()) + 1), -1)
+        candidates[numbers, columns] = places
+        lists = torch.from_numpy(candidates).to(regions.device)
+        model = cast(ScoresCandidates, self._model)
+        with in_precision(self._device, self._precision):
+            sims = model.similarity_of_candidates(regions, block.packed(), lists, region_counts)
+        return sims.float().cpu()[torch.from_numpy(numbers), torch.from_numpy(columns)]
 
     def _caption_blocks(self, captions: IntArray) -> Iterator[tuple[IntArray, PackedCaptions]]:
         """These captions, shortest first, encoded, as many at a time as half of the cache may hold."""
@@ -303,13 +265,13 @@ class ModelScorer:
                 return (self._model.encode_images(images.to(self._device)),)
             images = images[:, : int(region_counts.max())].to(self._device)
             region_counts = region_counts.to(self._device)
-            return cast(_KnowsCounts, self._model).encode_images(images, region_counts), region_counts
+            return cast(KnowsCounts, self._model).encode_images(images, region_counts), region_counts
 
     def _similarity(self, regions: Tensor, words: Tensor, word_counts: Tensor, region_counts: Tensor | None) -> Tensor:
         with in_precision(self._device, self._precision):
             if region_counts is None:
                 return self._model.similarity(regions, words, word_counts)
-            return cast(_KnowsCounts, self._model).similarity(regions, words, word_counts, region_counts)
+            return cast(KnowsCounts, self._model).similarity(regions, words, word_counts, region_counts)
 
     def _encode_captions(self, batch: int) -> Encoded:
         return self._encode_some(np.array(self._indices(batch, self.n_captions)))
@@ -325,7 +287,7 @@ class ModelScorer:
             if self._labels is None:
                 return self._model.encode_captions(tokens, word_counts), word_counts
             labels = self._labels.pad(captions)[0].to(self._device)
-            return cast(_IsTold, self._model).encode_captions(tokens, word_counts, None, labels), word_counts
+            return cast(IsTold, self._model).encode_captions(tokens, word_counts, None, labels), word_counts
 
     def _complete_labels(self) -> None:
         """Encode everything once with the labels that captions have by themselves."""
@@ -334,7 +296,7 @@ class ModelScorer:
         images = torch.cat([self._encode_images(batch)[0] for batch in of_images])
         own = [np.array(self._indices(batch, self.n_captions)) for batch in of_captions]
         captions = torch.cat([self._encode_labelled(some)[0] for some in own])
-        told = cast(_IsTold, self._model)
+        told = cast(IsTold, self._model)
         self._labels = told.complete_labels(cast(CaptionTokens, self._labels), images, captions)
         self._is_completed = True
 
@@ -356,7 +318,7 @@ def _tokens_of(model: RetrievalModel, captions: Sequence[str], tokenizer: Tokeni
 def _labels_of(model: RetrievalModel, dataset: CaptionedSplit, tokenizer: Tokenizer | None) -> CaptionTokens | None:
     if not hasattr(model, "labels_of"):
         return None
-    told = cast(_IsTold, model)
+    told = cast(IsTold, model)
     labels = told.labels_of(dataset.captions, tokenizer)
     if not told.reads_image_tokens(training=False):
         return labels

@@ -33,6 +33,8 @@ def threads_as_they_were():
         "train_model",
         "evaluation",
         "small_batches",
+        "late_interaction",
+        "rerank",
     ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path, capsys, threads_as_they_were):

@@ -15,7 +15,7 @@ import emulation
 import torch
 from emulation import CUDA, HERE, ORDERS, compiler
 
-from itm_fast.ops import _library
+from itm_fast.ops import _library, _ragged
 
 HOST = CUDA / "ops"
 LIBRARIES = ("-ltorch_cpu", "-lc10", "-ldl")
@@ -96,8 +96,10 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
 
 @contextlib.contextmanager
 def in_place_of_the_cpus(functions):
-    """While it lasts, the operators run these functions on CPU tensors."""
+    """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's."""
     kernels = torch.library.Library("itm_fast", "IMPL")
+    packed_on = _ragged.PACKED_ON
+    _ragged.PACKED_ON = ()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")  # it is meant
@@ -105,4 +107,5 @@ def in_place_of_the_cpus(functions):
                 kernels.impl(operator, function, "CPU", allow_override=True)
         yield
     finally:
+        _ragged.PACKED_ON = packed_on
         kernels._destroy()

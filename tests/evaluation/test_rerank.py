@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from itm_fast import cross_attention_similarity
 from itm_fast.data import Vocabulary
 from itm_fast.evaluation import RelevantPairs, evaluate, rerank, search_alpha
 from itm_fast.evaluation.beside_recall import PlausibleMatches, RankedSets, RetrievedSets
@@ -413,6 +414,38 @@ def test_pairs_of_a_model(model_class, batch_size, cache_bytes):
     assert model.n_pairs == 200
     assert model.n_captions == len(np.unique(columns))
     assert steps[-1] == (200, 200)
+    assert scorer.score_pairs(rows[:0], columns[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("regions_missing", [False, True])
+@pytest.mark.parametrize("cache_bytes", [2 << 30, 3000])
+def test_a_model_of_an_operator_that_walks_lists_is_given_lists(cache_bytes, regions_missing):
+    class Lists(CrossAttention):
+        def similarity(self, regions, words, word_counts, region_counts=None):
+            return cross_attention_similarity(regions, words, word_counts, region_counts)
+
+        def encode_images(self, images, region_counts=None):
+            return super().encode_images(images)
+
+        def similarity_of_candidates(self, regions, captions, candidates, region_counts=None):
+            self.n_lists += len(candidates)
+            return cross_attention_similarity(regions, captions, None, region_counts, candidates=candidates)
+
+    class Fewer(TinyData):
+        def counted_regions(self, indices):
+            return self.regions(indices), torch.tensor([1 + index % 3 for index in indices])
+
+    model = Lists()
+    model.n_lists = 0
+    data = Fewer() if regions_missing else TinyData()
+    scorer = ModelScorer(model, data, tokenizer="split", batch_size=5, cache_bytes=cache_bytes)
+    full = scorer(slice(0, 12), slice(0, 60))
+    rows, columns = np.divmod(np.sort(np.random.default_rng(0).choice(720, 100, replace=False)), 60)
+    steps = []
+    scores = scorer.score_pairs(rows, columns, lambda done, total: steps.append((done, total)))
+    torch.testing.assert_close(scores, full[rows, columns])
+    assert steps[-1] == (100, 100)
+    assert model.n_lists >= 12
     assert scorer.score_pairs(rows[:0], columns[:0]).shape == (0,)
 
 

@@ -133,10 +133,10 @@ def test_gradcheck_and_opcheck():
     for counts in (word_counts, None):
         inputs = (regions, words, counts, temperature)
         assert torch.autograd.gradcheck(level_attention, inputs)
-        torch.library.opcheck(torch.ops.itm_fast.level_attention.default, inputs)
+        torch.library.opcheck(torch.ops.itm_fast.level_attention.default, (*inputs[:3], None, temperature))
     grad = torch.randn(2, 3, dtype=torch.float64)
     for needed in ((True, False, True), (False, True, False)):
-        inputs = (grad, regions.detach(), words.detach(), word_counts, temperature.detach(), *needed)
+        inputs = (grad, regions.detach(), words.detach(), word_counts, None, temperature.detach(), *needed)
         torch.library.opcheck(torch.ops.itm_fast.level_attention_backward.default, inputs)
 
 
@@ -313,15 +313,15 @@ R, W, TAU = torch.randn(2, 4, 8), torch.randn(3, 5, 8), torch.tensor(2.0)
 @pytest.mark.parametrize("on_the_cpu", [True, False])
 def test_bad_input_is_named(monkeypatch, on_the_cpu, changed, error, message):
     if not on_the_cpu:  # the checks of both ways are the same, but for counts and empty groups
-        monkeypatch.setattr(torch.ops.itm_fast, "level_attention", module._plain)
+        monkeypatch.setattr(module, "_scored", lambda batches, _, tau: module._by_count(batches, tau))
     given = {"regions": R, "words": W, "word_counts": None, "temperature": TAU}
     with pytest.raises(error, match=message):
         level_attention(**{**given, **changed})
 
 
 def test_the_operator_itself_refuses_what_would_be_unsafe():
-    operator, good = torch.ops.itm_fast.level_attention, (R, W, None, TAU)
-    for place, bad in ((0, R[0]), (1, W[..., :7]), (1, W.double()), (2, torch.tensor([1, 2])), (3, TAU[None])):
+    operator, good = torch.ops.itm_fast.level_attention, (R, W, None, None, TAU)
+    for place, bad in ((0, R[0]), (1, W[..., :7]), (1, W.double()), (2, torch.tensor([1, 2])), (4, TAU[None])):
         with pytest.raises((ValueError, TypeError)):
             operator(*good[:place], bad, *good[place + 1 :])
     with pytest.raises(ValueError, match="grad must have shape"):
@@ -359,7 +359,7 @@ def test_images_with_fewer_regions(n_images):
 @pytest.mark.parametrize(
     ("counts", "exception", "fragment"),
     [
-        (torch.tensor([1, 0, 2]), ValueError, r"region_counts\[1\] is 0; expected 1 to 5"),
+        (torch.tensor([1, 0, 2]), ValueError, r"region_counts\[1\] is 0; every count must be at least 1"),
         (torch.tensor([1, 2, 6]), ValueError, r"region_counts\[2\] is 6"),
         (torch.tensor([1, 2]), ValueError, r"region_counts must have shape \(3,\)"),
         (torch.tensor([1.0, 2.0, 3.0]), TypeError, "region_counts must be a list, array or tensor of integers"),

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Groups
 from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.reference.cross_attention import normalise_features
 from itm_fast.shown import named_options
@@ -29,9 +30,17 @@ class CrossAttention(nn.Module):
         self.lambda_lse = lambda_lse
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
+        self,
+        regions: Groups,
+        words: Groups,
+        word_counts: Counts = None,
+        region_counts: Counts = None,
+        candidates: Tensor | None = None,
     ) -> Tensor:
-        """Regions (n, max_regions, dim), words (m, max_words, dim), their counts or masks -> sims (n, m)."""
+        """Regions (n, max_regions, dim), words (m, max_words, dim), their counts or masks -> sims (n, m).
+
+        With candidates (n, k), captions of each image, (n, k).
+        """
         return cross_attention_similarity(
             regions,
             words,
@@ -42,6 +51,7 @@ class CrossAttention(nn.Module):
             agg_func=self.agg_func,
             lambda_softmax=self.lambda_softmax,
             lambda_lse=self.lambda_lse,
+            candidates=candidates,
         )
 
     def attention(self, regions: Tensor, words: Tensor) -> Tensor:

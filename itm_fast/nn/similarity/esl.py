@@ -9,6 +9,7 @@ from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
 from itm_fast.ops._counts import Counts, counted, counted_in_place
+from itm_fast.ops._ragged import Groups
 from itm_fast.ops.level_attention import level_attention
 from itm_fast.shown import named_options
 
@@ -188,18 +189,23 @@ class ESLSimilarity(nn.Module):
 
     def attend(
         self,
-        image_levels: Tensor,
-        caption_levels: Tensor,
+        image_levels: Groups,
+        caption_levels: Groups,
         word_counts: Counts = None,
         region_counts: Counts = None,
+        candidates: Tensor | None = None,
     ) -> Tensor:
         """What the two methods above return -> (n_images, n_captions), see `level_attention`.
+
+        With candidates (n_images, k), captions of each image, (n_images, k).
 
         Raises:
             ValueError: A count is outside 1 ... max_words.
         """
         temperature = self.sims.calculator_1.temp_scale.weight[0, 0].exp()
-        return level_attention(image_levels, caption_levels, word_counts, temperature, region_counts)
+        return level_attention(
+            image_levels, caption_levels, word_counts, temperature, region_counts, candidates=candidates
+        )
 
     def extra_repr(self) -> str:
         """The options, for print(model)."""

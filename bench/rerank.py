@@ -1,0 +1,61 @@
+"""Given pairs against all pairs: what a pair costs at k candidates an image, of every similarity."""
+
+import sys
+
+import torch
+from _cases import FLAGS, scan_batch
+from _interleaved import arguments, finish, report, timed
+
+from itm_fast import cross_attention_similarity, level_attention, max_similarity
+
+IMAGES, CAPTIONS = 1000, 5000
+KS = (8, 32, 128, 512)
+TILE_BAR, SPEED_BAR = 1.25, 5.0
+
+
+def similarities(regions, words, word_counts):
+    temperature = torch.tensor(1 / 0.07)
+    return {
+        "cross attention t2i": lambda **given: cross_attention_similarity(
+            regions, words, word_counts, **FLAGS["t2i"], **given
+        ),
+        "cross attention i2t": lambda **given: cross_attention_similarity(
+            regions, words, word_counts, **FLAGS["i2t"], **given
+        ),
+        "max_similarity": lambda **given: max_similarity(regions, words, word_counts, **given),
+        "level_attention": lambda **given: level_attention(regions, words, word_counts, temperature, **given),
+    }
+
+
+def case(args, title, similarity, n_images, n_captions):
+    generator = torch.Generator().manual_seed(0)
+    order = torch.rand(n_images, n_captions, generator=generator).argsort(1)
+    lists = {k: order[:, : min(k, n_captions)].contiguous() for k in KS}
+    whole = similarity()
+    for candidates in lists.values():
+        torch.testing.assert_close(similarity(candidates=candidates), whole.gather(1, candidates), rtol=1e-4, atol=1e-4)
+    calls = {"all pairs": similarity}
+    calls |= {f"k = {k}": lambda some=candidates: similarity(candidates=some) for k, candidates in lists.items()}
+    with torch.inference_mode():
+        ms = timed(calls, args.rounds)
+    of_pair = {
+        name: value / n_images / (n_captions if name == "all pairs" else lists[int(name[4:])].shape[1])
+        for name, value in ms.items()
+    }
+    bars = [(f"a pair at {name} / of all", of_pair[name] / of_pair["all pairs"], TILE_BAR) for name in list(ms)[1:]]
+    bars.append(("all pairs / k = 128", ms["all pairs"] / ms["k = 128"], -SPEED_BAR))
+    shape = (
+        f"{n_images} images x {n_captions} captions, 36 regions, D = 1024, {1e3 * of_pair['all pairs']:.1f} us a pair"
+    )
+    return report(args, title, shape, ms, bars)
+
+
+def main(argv=None):
+    args = arguments(argv, __doc__)
+    n_images, n_captions = (max(int(n * args.scale), 4) for n in (IMAGES, CAPTIONS))
+    calls = similarities(*scan_batch(n_images, n_captions))
+    return finish(args, [case(args, title, call, n_images, n_captions) for title, call in calls.items()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,304 @@
+// Scores of given pairs: what the tile engine (engine.h) does for all pairs, along lists.
+//
+//   parallel over runs of an owner's list
+//     the owner's vectors transposed once, in the cache
+//     tile: the vectors of as many members as fill it, where they lie, against the owner's -> epilogue
+//
+// Nothing but an owner is packed: a member's vectors are rows of the product, and are read once for a pair. Where the
+// owner is the context, S of its members is turned and put side by side, so that tiles are full whatever the lists.
+// Products are our own: a number of S is the same as in the tile of all pairs.
+#pragma once
+
+#include "candidate_lists.h"
+#include "engine.h"
+#include "turn_block.h"
+
+namespace itm {
+
+constexpr int64_t kListColumns = 2048;  // vectors of a list that one worker takes at a time
+
+// Vectors of a group as rows of T, where they lie or converted.
+template <class In, class T>
+class GroupRows {
+ public:
+  GroupRows(const Batch& batch, int64_t most)
+      : batch(batch), room(std::is_same_v<In, T> ? 0 : most * batch.dim) {}
+
+  const T* of(int64_t group) const {
+    if constexpr (std::is_same_v<In, T>) {
+      return batch.vector<In>(group, 0);
+    } else {
+      for (int64_t i = 0; i < batch.count(group); i++) {
+        const In* from = batch.vector<In>(group, i);
+        for (int64_t d = 0; d < batch.dim; d++) room.data()[i * batch.dim + d] = number_as<T>(from[d]);
+      }
+      return room.data();
+    }
+  }
+  int64_t stride() const { return std::is_same_v<In, T> ? batch.vector_stride() : batch.dim; }
+
+ private:
+  const Batch& batch;
+  Buffer<T> room;
+};
+
+// The members that some list names, and their norms or Gram matrices.
+template <class In, class T>
+struct Members {
+  const Batch& batch;
+  const int64_t dim;
+  std::vector<int64_t> place;  // of each member, vectors before its own; -1: in no list
+  int64_t n_vectors = 0, largest = 0;
+  Buffer<T> norm, gram;
+  std::vector<int64_t> gram_offset;
+
+  Members(const Batch& batch, const std::vector<bool>& named, bool norms, bool grams)
+      : batch(batch), dim(batch.dim), place(named.size(), -1), gram_offset(1, 0) {
+    for (size_t m = 0; m < named.size(); m++) {
+      const int64_t n = named[m] ? batch.count(m) : 0, stride = grams ? round_up(n, 4) : 0;
+      if (named[m]) place[m] = n_vectors;
+      n_vectors += n;
+      largest = std::max(largest, n);
+      gram_offset.push_back(gram_offset.back() + stride * stride);
+    }
+    norm = Buffer<T>(norms ? n_vectors : 0);
+    gram = Buffer<T>(gram_offset.back(), true);
+    if (!norms && !grams) return;
+    const Gemm<T, T> gemm = Gemm<T, T>::own();
+    parallel_workers(place.size(), double(n_vectors) * dim * (kScanWork + (grams ? largest : 0)), [&](auto next) {
+      const GroupRows<In, T> rows(batch, grams ? largest : 0);
+      const Buffer<T> panels(grams ? largest * dim : 0);
+      for (int64_t m = next(); m >= 0; m = next()) {
+        if (place[m] < 0) continue;
+        const int64_t n = batch.count(m);
+        for (int64_t v = 0; v < n && norms; v++)
+          norm.data()[place[m] + v] = std::sqrt(squared_length<T>(batch.vector<In>(m, v), dim));
+        if (!grams) continue;
+        pack_panels<T, In, T>(batch, {m, m + 1, n, n, 0}, dim, panels.data(), nullptr);
+        gram_of_rows(gemm, n, dim, rows.of(m), rows.stride(), panels.data(), n, gram_of(m));
+      }
+    });
+  }
+
+  T* gram_of(int64_t member) const { return gram + gram_offset[member]; }
+};
+
+// gram [n, n padded to 4] = rows . rows^T; panels: the rows transposed, [dim, 64], ..., `padded` columns in all.
+template <class T>
+void gram_of_rows(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* rows, int64_t row_stride, const T* panels,
+                  int64_t padded, T* gram) {
+  for (int64_t j = 0; j < n; j += kPanelColumns)
+    gemm(n, std::min(kPanelColumns, n - j), dim, rows, row_stride, panels + j * dim,
+         std::min(kPanelColumns, padded - j), gram + j, round_up(n, 4));
+}
+
+inline std::vector<bool> named_members(const Candidates& candidates, bool owners_list, int64_t n_members) {
+  std::vector<bool> named(n_members, false);
+  for (int64_t i = 0; i < candidates.n_lists * candidates.k; i++)
+    if (candidates.indices[i] >= 0) named[owners_list ? candidates.indices[i] : i / candidates.k] = true;
+  return named;
+}
+
+// What a worker needs for its tiles: an owner, then parts of its list.
+template <class In, class T>
+class PairTile {
+ public:
+  PairTile(const Batch& owners, const Members<In, T>& members, const PairLists& lists, const Similarity<T>& similarity,
+           bool owner_is_context)
+      : owners(owners),
+        members(members),
+        lists(lists),
+        similarity(similarity),
+        owner_is_context(owner_is_context),
+        gemm(Gemm<T, T>::own()),
+        dim(owners.dim),
+        most(largest(owners)),
+        limit(column_limit(owners)),
+        stride(round_up(std::max(limit, members.largest), kColumnMultiple) + kColumnSlack),
+        pair_stride(round_up(most, kColumnMultiple) + kColumnSlack),
+        owner_rows(owners, owner_is_context && similarity.needs_gram ? most : 0),
+        member_rows(members.batch, members.largest),
+        panels(round_up(most, kColumnMultiple) * dim),
+        sims(owner_is_context ? most * stride : 0, true),
+        pair_sims(members.largest * pair_stride, true),
+        gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
+        norm(std::max(stride, pair_stride), true),
+        scratch(owner_is_context ? similarity.scratch(most, stride, limit)
+                                 : similarity.scratch(members.largest, pair_stride, 1),
+                true),
+        pair_scores(limit) {}
+
+  const Batch& owners;
+  const Members<In, T>& members;
+  const PairLists& lists;
+  const Similarity<T>& similarity;
+  const bool owner_is_context;
+  const Gemm<T, T> gemm;
+  const int64_t dim, most, limit, stride, pair_stride;
+
+  void take_owner(int64_t o) {
+    if (o == owner) return;
+    owner = o;
+    n = owners.count(o);
+    const bool attends = similarity.needs_gram;
+    pack_panels<T, In, T>(owners, {o, o + 1, n, padded(), 0}, dim, panels.data(),
+                          attends && !owner_is_context ? norm.data() : static_cast<T*>(nullptr));
+    if (!attends || !owner_is_context) return;
+    std::fill_n(gram.data(), round_up(n, 4) * round_up(n, 4), T(0));
+    gram_of_rows(gemm, n, dim, owner_rows.of(o), owner_rows.stride(), panels.data(), padded(), gram.data());
+  }
+
+  // First pair after `begin` that has no room in its tile.
+  int64_t tile_end(int64_t begin, int64_t end) const {
+    int64_t columns = 0, i = begin;
+    do columns += members.batch.count(lists.member[i++]);
+    while (i < end && columns + members.batch.count(lists.member[i]) <= limit);
+    return i;
+  }
+
+  // S of the owner and the members of pairs [begin, end): sims [n, stride].
+  void make_sims(int64_t begin, int64_t end) {
+    starts.assign(1, 0);
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t count = make_pair_sims(i);
+      ITM_PICK(turn_block<T>)(count, n, pair_sims.data(), pair_stride, sims + starts.back(), stride);
+      starts.push_back(starts.back() + int32_t(count));
+    }
+    const int64_t n_columns = starts.back();
+    for (int64_t r = 0; r < n; r++)
+      std::fill(sims + r * stride + n_columns, sims + r * stride + round_up(n_columns, kColumnMultiple), T(0));
+  }
+
+  // The tile of all these pairs, where the owner is the context; scores and gradients are for the caller to add.
+  Tile<T> tile_of_all(int64_t begin, int64_t end) {
+    Tile<T> tile{};
+    tile.n_context = n;
+    tile.n_columns = starts.back();
+    tile.n_groups = end - begin;
+    tile.columns = starts.data();
+    tile.sims = sims.data();
+    tile.stride = stride;
+    tile.score_stride = 1;
+    tile.scratch = scratch.data();
+    if (similarity.needs_gram) {
+      tile.gram = gram.data();
+      tile.gram_stride = round_up(n, 4);
+      for (int64_t i = begin; i < end; i++)
+        std::copy_n(members.norm + members.place[lists.member[i]], starts[i - begin + 1] - starts[i - begin],
+                    norm + starts[i - begin]);
+      std::fill(norm + starts.back(), norm + round_up(starts.back(), kColumnMultiple), T(0));
+      tile.query_norm = norm.data();
+    }
+    return tile;
+  }
+
+  // The tile of one of them, where the owner is the query.
+  Tile<T> tile_of_one(int64_t i) {
+    const int64_t member = lists.member[i];
+    whole[1] = int32_t(n);
+    Tile<T> tile{};
+    tile.n_context = make_pair_sims(i);
+    tile.n_columns = n;
+    tile.n_groups = 1;
+    tile.columns = whole;
+    tile.sims = pair_sims.data();
+    tile.stride = pair_stride;
+    tile.score_stride = 1;
+    tile.scratch = scratch.data();
+    if (similarity.needs_gram) {
+      tile.gram = members.gram_of(member);
+      tile.gram_stride = round_up(tile.n_context, 4);
+      tile.query_norm = norm.data();
+    }
+    return tile;
+  }
+
+  void score(int64_t begin, int64_t end, T* scores) {
+    if (owner_is_context) {
+      make_sims(begin, end);
+      Tile<T> tile = tile_of_all(begin, end);
+      tile.scores = pair_scores.data();
+      similarity.forward(tile);
+      for (int64_t i = begin; i < end; i++) scores[lists.slot[i]] = pair_scores[i - begin];
+      return;
+    }
+    for (int64_t i = begin; i < end; i++) {
+      Tile<T> tile = tile_of_one(i);
+      tile.scores = scores + lists.slot[i];
+      similarity.forward(tile);
+    }
+  }
+
+  int64_t owner = -1, n = 0;
+  const GroupRows<In, T> owner_rows, member_rows;
+  Buffer<T> panels;  // the owner transposed: [dim, 64], ..., the last one narrower
+  Buffer<T> sims, pair_sims, gram, norm, scratch;
+  std::vector<T> pair_scores;
+  std::vector<int32_t> starts;
+
+ private:
+  int32_t whole[2] = {0, 0};
+
+  int64_t padded() const { return round_up(n, kColumnMultiple); }
+
+  // pair_sims [count, pair_stride] = member . owner^T; returns the count.
+  int64_t make_pair_sims(int64_t i) {
+    const int64_t member = lists.member[i], count = members.batch.count(member);
+    const T* rows = member_rows.of(member);
+    // Blocks of rows about as large: one row alone takes as long as several.
+    const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
+    for (int64_t b = 0, first = 0; b < n_blocks; b++) {
+      const int64_t height = (count - first + n_blocks - b - 1) / (n_blocks - b);
+      for (int64_t j = 0; j < padded(); j += kPanelColumns) {
+        const int64_t width = std::min(kPanelColumns, padded() - j);
+        gemm(height, width, dim, rows + first * member_rows.stride(), member_rows.stride(), panels + j * dim, width,
+             pair_sims + first * pair_stride + j, pair_stride);
+      }
+      first += height;
+    }
+    return count;
+  }
+};
+
+// A run of an owner's list.
+struct ListRun {
+  int64_t owner, begin, end;
+};
+
+inline std::vector<ListRun> cut_lists(const PairLists& lists, const Batch& members) {
+  std::vector<ListRun> runs;
+  for (int64_t o = 0; o < lists.n_owners(); o++)
+    for (int64_t i = lists.begin[o], begin = i, columns = 0; i < lists.begin[o + 1]; i++) {
+      columns += members.count(lists.member[i]);
+      if (columns < kListColumns && i + 1 < lists.begin[o + 1]) continue;
+      runs.push_back({o, begin, i + 1});
+      begin = i + 1;
+      columns = 0;
+    }
+  return runs;
+}
+
+// scores[i] of every candidate i that isn't -1. owners_list: see PairLists.
+template <class In, class T>
+void score_pairs(const Batch& owners, const Batch& others, bool owner_is_context, const Candidates& candidates,
+                 bool owners_list, const Similarity<T>& similarity, T* scores) {
+  const bool grams = similarity.needs_gram;
+  const PairLists lists(candidates, owners_list);
+  const Members<In, T> members(others, named_members(candidates, owners_list, others.n_groups),
+                               grams && owner_is_context, grams && !owner_is_context);
+  const std::vector<ListRun> runs = cut_lists(lists, others);
+  if (runs.empty()) return;
+  const double n_sims = double(lists.n_pairs()) * others.total() / others.n_groups * owners.total() / owners.n_groups;
+  parallel_workers(runs.size(), n_sims * (others.dim + kWeighWork), [&](auto next) {
+    PairTile<In, T> tile(owners, members, lists, similarity, owner_is_context);
+    for (int64_t item = next(); item >= 0; item = next()) {
+      tile.take_owner(runs[item].owner);
+      for (int64_t i = runs[item].begin, end; i < runs[item].end; i = end) {
+        end = tile.tile_end(i, runs[item].end);
+        tile.score(i, end, scores);
+      }
+    }
+  });
+}
+
+}  // namespace itm

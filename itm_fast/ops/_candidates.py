@@ -1,0 +1,103 @@
+"""Given pairs: which captions of each image, or images of each caption, are to be scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from itm_fast.choices import CandidatesOf
+from itm_fast.ops import _checks
+from itm_fast.ops._ragged import Batches, take
+
+_GATHERED_BYTES = 256 << 20  # of vectors of one list at a time, where kernels take no lists
+
+
+class Candidates(NamedTuple):
+    """Lists of candidates as the operators take them.
+
+    Attributes:
+        indices: (n_lists, k) int64 on the device of the vectors; -1: none.
+        of_captions: whether the lists are those of the captions, and hold images.
+    """
+
+    indices: Tensor
+    of_captions: bool
+
+
+def as_candidates(
+    candidates: Tensor | None,
+    candidates_of: CandidatesOf,
+    batches: Batches,
+    names: tuple[str, str] = ("n_images", "n_captions"),
+) -> Candidates | None:
+    """Candidates as the operators take them; None for all pairs. Their values are looked at by the operator.
+
+    Raises:
+        ValueError: Shape or device do not fit; the message shows what does.
+        TypeError: They are no integers.
+    """
+    _checks.check_choice("candidates_of", candidates_of, CandidatesOf)
+    if candidates is None:
+        return None
+    of_captions = candidates_of == "captions"
+    expected = f"({names[of_captions]}, k)"
+    if not isinstance(candidates, Tensor):
+        raise TypeError(f"candidates must be an int64 tensor {expected}, got {type(candidates).__name__}")
+    if candidates.dtype != torch.int64:
+        raise TypeError(f"candidates must be int64, got {candidates.dtype}")
+    n_lists = batches.shape[of_captions]
+    if candidates.ndim != 2 or candidates.shape[0] != n_lists:
+        other = batches.shape[not of_captions]
+        turned = candidates.ndim == 2 and candidates.shape[0] == other and names == ("n_images", "n_captions")
+        hint = f'; lists of {"images" if of_captions else "captions"} want candidates_of="{_other(candidates_of)}"'
+        raise ValueError(
+            f"candidates must have shape {expected} with {names[of_captions]} = {n_lists}, got "
+            f"{tuple(candidates.shape)}{hint if turned else ''}"
+        )
+    if candidates.device != batches.regions.device:
+        raise ValueError(
+            f"candidates must be on the device of the vectors, {batches.regions.device}, got {candidates.device}"
+        )
+    return Candidates(candidates, of_captions)
+
+
+def _other(candidates_of: CandidatesOf) -> CandidatesOf:
+    return "images" if candidates_of == "captions" else "captions"
+
+
+def check_values(candidates: Candidates, batches: Batches) -> None:
+    """Raises ValueError for an index that is neither -1 nor a group; reads them on the host."""
+    indices, of_captions = candidates
+    n_others = batches.shape[not of_captions]
+    wrong = ((indices < -1) | (indices >= n_others)).nonzero()
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        raise ValueError(
+            f"candidates[{row}, {column}] is {int(indices[row, column])}; expected -1 for none, or 0 to {n_others - 1}"
+        )
+
+
+def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
+    """Scores of candidates by an operator of all pairs: list by list, a bounded part of each gathered at a time."""
+    indices, of_captions = candidates
+    sides = [(batches.regions, batches.region_counts), (batches.words, batches.word_counts)]
+    (ours, our_counts), (theirs, their_counts) = sides[::-1] if of_captions else sides
+    check_values(candidates, batches)
+    widest = theirs.shape[-2] if theirs.ndim == 3 or their_counts is None else int(their_counts.max())
+    step = max(1, _GATHERED_BYTES // max(1, widest * theirs.shape[-1] * theirs.element_size()))
+    lists = []
+    for number in range(indices.shape[0]):
+        own = take(ours, our_counts, torch.tensor([number], device=indices.device))
+        parts = []
+        for some in torch.split(indices[number].clamp(min=0), step):
+            others = take(theirs, their_counts, some)
+            (regions, region_counts), (words, word_counts) = (others, own) if of_captions else (own, others)
+            parts.append(score(Batches(regions, words, word_counts, region_counts)).flatten())
+        lists.append(torch.cat(parts).masked_fill(indices[number] < 0, -torch.inf))
+    if lists and indices.shape[1]:
+        return torch.stack(lists)
+    dtype = torch.float64 if batches.regions.dtype == torch.float64 else torch.float32
+    return batches.regions.new_zeros(indices.shape, dtype=dtype)

@@ -1,0 +1,90 @@
+"""What all fused similarities share: fake kernels and gradients, of all pairs and of given ones, in every form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from itm_fast.ops import _ragged
+from itm_fast.ops._candidates import Candidates, gathered
+from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._ragged import Batches
+
+
+class Scored:
+    """An operator of all pairs, `name`, and that of given ones, `name`_candidates."""
+
+    def __init__(self, name: str, *, is_learnt: bool = False) -> None:
+        """Register both with torch.
+
+        Args:
+            name: Under torch.ops.itm_fast. Takes regions, words, word_counts, region_counts, then options; that of
+                given pairs has candidates behind the counts, and of_captions before the options.
+            is_learnt: The first option is a tensor with a gradient; it is before of_captions.
+        """
+        self._is_learnt = is_learnt
+        self._all = _registered(name, 4, is_learnt, _shape_of_all)
+        self._given = _registered(f"{name}_candidates", 5, is_learnt, _shape_of_given)
+
+    def __call__(self, batches: Batches, candidates: Candidates | None, *options: Any) -> Tensor:
+        """Scores of all pairs (n_images, n_captions), or of the candidates, in their shape."""
+        scores: Tensor
+        native = batches.regions.device.type in _ragged.PACKED_ON
+        if candidates is None:
+            if not native:
+                return _ragged.in_padded_runs(lambda some: self._all(*some, *options), batches)
+            scores = self._all(*batches, *options)
+            return scores
+        if not native:
+            return gathered(lambda some: self._all(*some, *options), batches, candidates)
+        learnt, names = options[: self._is_learnt], options[self._is_learnt :]
+        scores = self._given(*batches, candidates.indices, *learnt, candidates.of_captions, *names)
+        return scores
+
+
+def _shape_of_all(*inputs: Any) -> tuple[int, ...]:
+    return Batches(*inputs[:4]).shape
+
+
+def _shape_of_given(*inputs: Any) -> tuple[int, ...]:
+    candidates: Tensor = inputs[4]
+    return tuple(candidates.shape)
+
+
+def _registered(
+    name: str, n_tensors: int, is_learnt: bool, shape_of: Callable[..., tuple[int, ...]]
+) -> Callable[..., Any]:
+    """The operator with a fake kernel and gradients; of its inputs the first `n_tensors` are tensors, or None."""
+    differentiated = [0, 1, n_tensors] if is_learnt else [0, 1]
+    n_tensors += is_learnt
+
+    @torch.library.register_fake(f"itm_fast::{name}")  # type: ignore[untyped-decorator]
+    def fake(*inputs: Any) -> Tensor:
+        regions: Tensor = inputs[0]
+        dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
+        return regions.new_empty(shape_of(*inputs), dtype=dtype)
+
+    @torch.library.register_fake(f"itm_fast::{name}_backward")  # type: ignore[untyped-decorator]
+    def fake_backward(_grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+        needed = inputs[-len(differentiated) :]
+        of = [inputs[place] for place in differentiated]
+        return tuple(x.new_empty(x.shape if need else (0,)) for x, need in zip(of, needed, strict=True))
+
+    gradients = once_only(f"{name}_backward")
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:n_tensors])
+        ctx.options = inputs[n_tensors:]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        needed = [ctx.needs_input_grad[place] for place in differentiated]
+        found = gradients(grad, *ctx.saved_tensors, *ctx.options, *needed)
+        result: list[Any] = [None] * len(ctx.needs_input_grad)
+        for place, need, gradient in zip(differentiated, needed, found, strict=True):
+            result[place] = gradient if need else None
+        return tuple(result)
+
+    return differentiable(name, backward, setup_context)

@@ -1,0 +1,232 @@
+"""Given pairs: the scores of all pairs, picked, to the last bit in float64; gradients; and what does not fit."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from operators import on_three_threads_and_on_one, random_batch, relative_error
+from pairs_truth import assert_same, forms, picked, random_candidates
+
+import itm_fast
+from itm_fast import cross_attention_similarity, level_attention, max_similarity
+
+TAU = torch.tensor(3.0, dtype=torch.float64)
+CALLS = {
+    "max_similarity t2i": max_similarity,
+    "max_similarity i2t": lambda *batch, **more: max_similarity(*batch, cross_attn="i2t", agg_func="LogSumExp", **more),
+    "cross_attention t2i": cross_attention_similarity,
+    "cross_attention i2t": lambda *batch, **more: cross_attention_similarity(
+        *batch, cross_attn="i2t", raw_feature_norm="softmax", agg_func="Mean", lambda_softmax=4.0, **more
+    ),
+    "level_attention": lambda regions, words, word_counts, region_counts, **more: level_attention(
+        regions, words, word_counts, TAU, region_counts, **more
+    ),
+}
+every_call = pytest.mark.parametrize("name", CALLS)
+both_ways = pytest.mark.parametrize("candidates_of", ["images", "captions"])
+some_backends = pytest.mark.all_backends(without=("emulated-races",))  # slow there
+
+
+def finite(batch):
+    return [x if x is None or not x.is_floating_point() else x.nan_to_num() for x in batch]
+
+
+def weighted(scores):
+    weights = torch.cos(torch.arange(scores.numel(), dtype=scores.dtype)).view(scores.shape)
+    return (weights * scores.masked_fill(scores.isinf(), 0)).sum()
+
+
+def gradients(call, batch, **more):
+    regions, words, *counts = batch
+    regions, words = regions.clone().requires_grad_(), words.clone().requires_grad_()
+    scores = call(regions, words, *counts, **more)
+    return scores, lambda loss: torch.autograd.grad(loss, (regions, words))
+
+
+@some_backends
+@every_call
+@both_ways
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 40), st.integers(1, 6), st.integers(1, 40))
+@settings(max_examples=6, deadline=None)
+def test_scores_are_those_of_all_pairs_picked_and_so_are_gradients(
+    name, candidates_of, backend, seed, n, most_r, m, most_w
+):
+    batch = random_batch(n, most_r, m, most_w, 1 + seed % 150, seed=seed, ragged_regions=True)
+    of_images = candidates_of == "images"
+    candidates = random_candidates(n if of_images else m, 1 + seed % 7, m if of_images else n, seed)
+    more = {"candidates": candidates, "candidates_of": candidates_of}
+    all_pairs, of_all = gradients(CALLS[name], batch)
+    want = picked(all_pairs, candidates, candidates_of)
+    found, of_given = gradients(CALLS[name], batch, **more)
+    assert_same(found, want, backend)
+    for got, wanted in zip(of_given(weighted(found)), of_all(weighted(want)), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max().clamp(min=1)))
+
+
+@every_call
+@pytest.mark.parametrize("sizes", [(3, 36, 40, 12, 64), (40, 7, 3, 30, 64), (2, 300, 5, 290, 70), (1, 2, 300, 9, 33)])
+def test_several_tiles_blocks_and_threads(name, sizes, monkeypatch):
+    monkeypatch.setenv("ITM_FAST_GRAIN", "1")
+    batch = random_batch(*sizes, ragged_regions=True)
+    n, _, m, _, _ = sizes
+    for candidates_of in ("images", "captions"):
+        of_images = candidates_of == "images"
+        candidates = random_candidates(n if of_images else m, 60, m if of_images else n)
+        more = {"candidates": candidates, "candidates_of": candidates_of}
+
+        def call(more=more):
+            found, of_given = gradients(CALLS[name], batch, **more)
+            return [found.detach(), *of_given(weighted(found))]
+
+        shared, alone = on_three_threads_and_on_one(call)
+        assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
+        all_pairs, of_all = gradients(CALLS[name], batch)
+        want = picked(all_pairs, candidates, candidates_of)
+        assert torch.equal(alone[0], want)
+        for got, wanted in zip(alone[1:], of_all(weighted(want)), strict=True):
+            assert relative_error(got, wanted) < 1e-10
+
+
+@every_call
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_narrower_numbers_are_within_their_bound(name, dtype):
+    batch = random_batch(5, 36, 9, 12, 200, dtype=dtype)
+    candidates = random_candidates(5, 6, 9)
+    exact, of_exact = gradients(CALLS[name], [x if x is None else x.double() for x in batch[:2]] + [*batch[2:]])
+    want = picked(exact, candidates, "images")
+    found, of_given = gradients(CALLS[name], batch, candidates=candidates)
+    assert found.dtype == torch.float32
+    inside = candidates >= 0
+    assert relative_error(found[inside].detach(), want[inside].detach()) < 1e-5
+    for got, wanted in zip(of_given(weighted(found)), of_exact(weighted(want)), strict=True):
+        assert got.dtype == dtype
+        assert relative_error(got, wanted) <= torch.finfo(dtype).eps + 1e-4
+
+
+def test_packed_vectors_and_vectors_of_zeros():
+    regions, words, word_counts, region_counts = random_batch(4, 6, 5, 7, 12, ragged_regions=True)
+    regions[1, 0], words[2, 0] = 0, 0
+    candidates = random_candidates(4, 8, 5)
+    (packed, _), (listed, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["list"]
+    for call in CALLS.values():
+        want = call(regions, words, word_counts, region_counts, candidates=candidates)
+        assert torch.equal(call(packed, listed, None, None, candidates=candidates), want)
+    leaves = packed.vectors.clone().requires_grad_()
+    packed = packed._replace(vectors=leaves)
+    cross_attention_similarity(packed, listed, candidates=candidates).masked_fill(candidates < 0, 0).sum().backward()
+    assert leaves.grad.isfinite().all()
+    assert not leaves.grad[int(region_counts[0])].any()
+
+
+def test_temperature_has_its_gradient():
+    batch = random_batch(4, 6, 5, 7, 12, ragged_regions=True)
+    candidates = random_candidates(4, 8, 5)
+    regions, words, word_counts, region_counts = batch
+    found = []
+    for pick in (True, False):
+        temperature = TAU.clone().requires_grad_()
+        more = {"candidates": candidates} if pick else {}
+        scores = level_attention(regions, words, word_counts, temperature, region_counts, **more)
+        weighted(scores if pick else picked(scores, candidates, "images")).backward()
+        found.append(temperature.grad)
+    torch.testing.assert_close(*found, rtol=1e-12, atol=0)
+
+
+@some_backends
+@both_ways
+def test_attended_similarity_of_pairs_goes_on_to_graph_reasoning(candidates_of):
+    regions, words, word_counts, region_counts = random_batch(3, 4, 5, 6, 8, ragged_regions=True)
+    packed, (listed, _) = forms(words, word_counts)["packed"][0], forms(regions, region_counts)["list"]
+    weight, bias = torch.randn(3, 8, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    of_images = candidates_of == "images"
+    candidates = random_candidates(3 if of_images else 5, 4, 5 if of_images else 3)
+    starts = packed.offsets.tolist()
+    for some in (regions[:, :4].nan_to_num(), listed):
+        everything = itm_fast.attended_similarity(some, packed, None, weight, bias)
+        want = [
+            everything[a if of_images else b, starts[b if of_images else a] : starts[(b if of_images else a) + 1]]
+            for a, others in enumerate(candidates.tolist())
+            for b in others
+            if b >= 0
+        ]
+        more = {"candidates": candidates, "candidates_of": candidates_of}
+        found = itm_fast.attended_similarity(some, packed, None, weight, bias, **more)
+        assert torch.equal(found, torch.cat(want)[None])
+    counts = [len(part) for part in want]
+    layer = torch.zeros(1, 3, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)
+    whole = torch.randn(1, len(counts), 3, dtype=torch.float64)
+    assert itm_fast.graph_reasoning(whole, found, counts, *layer, *layer).shape == whole.shape
+    nothing = torch.full((3 if of_images else 5, 2), -1)
+    more["candidates"] = nothing
+    assert itm_fast.attended_similarity(listed, packed, None, weight, bias, **more).shape == (1, 0, 3)
+
+
+@every_call
+def test_compiled_whole_opcheck_and_gradcheck(name):
+    regions, words, word_counts, region_counts = finite(random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
+
+    def call(regions, words):
+        return CALLS[name](regions, words, word_counts, region_counts, candidates=candidates)
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    found, want = (f(regions.requires_grad_(), words.requires_grad_()) for f in (compiled, call))
+    assert torch.equal(found, want)
+    pair = [torch.autograd.grad(weighted(x), (regions, words)) for x in (found, want)]
+    assert all(torch.equal(a, b) for a, b in zip(*pair, strict=True))
+    assert torch.autograd.gradcheck(lambda r, w: call(r, w).masked_fill(candidates < 0, 0), (regions, words))
+
+
+def test_every_operator_of_candidates_is_opcheck_clean():
+    regions, words, word_counts, region_counts = finite(random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
+    inputs = (regions.requires_grad_(), words.requires_grad_(), word_counts, region_counts, candidates)
+    detached = [x.detach() for x in inputs]
+    grad = torch.randn(2, 3, dtype=torch.float64)
+    options = {
+        "max_similarity": (False, "i2t", "Sum", 10.0),
+        "cross_attention": (False, "t2i", "l2norm", "Sum", 9.0, 6.0),
+        "level_attention": (TAU, False),
+    }
+    for name, rest in options.items():
+        operator = getattr(torch.ops.itm_fast, f"{name}_candidates").default
+        torch.library.opcheck(operator, (*inputs, *rest))
+        needed = (True, False) + (True,) * (name == "level_attention")
+        operator = getattr(torch.ops.itm_fast, f"{name}_candidates_backward").default
+        torch.library.opcheck(operator, (grad, *detached, *rest, *needed))
+
+
+@some_backends
+def test_no_lists_and_empty_lists():
+    regions, words = torch.randn(2, 3, 4), torch.randn(5, 6, 4)
+    empty = torch.zeros(2, 0, dtype=torch.int64)
+    assert max_similarity(regions, words, candidates=empty).shape == (2, 0)
+    none = torch.full((2, 3), -1)
+    leaves = regions.clone().requires_grad_()
+    scores = max_similarity(leaves, words, candidates=none)
+    assert torch.equal(scores, torch.full((2, 3), -torch.inf))
+    scores.masked_fill(none < 0, 0).sum().backward()
+    assert not leaves.grad.any()
+    assert max_similarity(regions[:0], words, candidates=empty[:0]).shape == (0, 0)
+
+
+R, W = torch.randn(2, 3, 4), torch.randn(5, 6, 4)
+
+
+@some_backends
+@pytest.mark.parametrize(
+    ("candidates", "more", "exception", "fragment"),
+    [
+        (torch.zeros(5, 1, dtype=torch.int64), {}, ValueError, r"= 2, got \(5, 1\); lists of captions want candidates"),
+        (torch.zeros(2, dtype=torch.int64), {}, ValueError, r"candidates must have shape \(n_images, k\)"),
+        (torch.zeros(2, 1), {}, TypeError, "candidates must be int64, got torch.float32"),
+        ([[0], [1]], {}, TypeError, r"candidates must be an int64 tensor \(n_images, k\), got list"),
+        (torch.tensor([[0], [5]]), {}, ValueError, r"candidates\[1, 0\] is 5; expected -1 for none, or 0 to 4"),
+        (torch.tensor([[0], [-2]]), {}, ValueError, r"candidates\[1, 0\] is -2"),
+        (torch.zeros(2, 1, dtype=torch.int64), {"candidates_of": "words"}, ValueError, "candidates_of must be one of"),
+        (torch.full((5, 1), 2), {"candidates_of": "captions"}, ValueError, r"\[0, 0\] is 2; expected -1 .* 0 to 1"),
+    ],
+)
+def test_what_does_not_fit_is_named(candidates, more, exception, fragment):
+    with pytest.raises(exception, match=fragment):
+        max_similarity(R, W, candidates=candidates, **more)
