@@ -29,7 +29,8 @@ class SizeAugment:
         mask_id: Id of the mask.
         continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
             is a word. All pieces of a word share its fate.
-        n_cells: Cells of the model's grid, where batches hold images; None: they hold regions.
+        n_cells: Cells of the model's grid, or tokens of its backbone, where batches hold images; None: they hold
+            regions.
         zeros_count: Regions that are dropped stay in the counts, as zeros, up to the most that an image kept.
 
     Source:
@@ -53,7 +54,7 @@ class SizeAugment:
             Regions that were kept in front, zeros behind, or a choice of cells; captions that are shorter or equally
             long.
         """
-        if self.n_cells is not None:
+        if self.n_cells is not None and batch.regions.ndim == 4:  # not what a backbone made of the images before
             kept_cells = _kept_cells(len(batch), self.n_cells, generator)
             tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
             return replace(batch, kept_cells=kept_cells, tokens=tokens, word_counts=word_counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabu
 from itm_fast.data.text.tokenizers import resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.models.axes import with_architecture
 from itm_fast.models.base import MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
@@ -65,10 +66,16 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         DataError: A file does not hold what it should.
         ValueError: Settings that do not fit the data.
     """
+    settings = replace(settings, model_config=with_architecture(settings.model_config))
     data, training = settings.data, settings.training
-    image_size = settings.model_config.image_size
     train_set, val_set = (
-        open_split(data.folder, split, image_size, drop_blank=data.drop_blank)
+        open_split(
+            data.folder,
+            split,
+            settings.model_config.image_size,
+            resampling=settings.model_config.resampling,
+            drop_blank=data.drop_blank,
+        )
         for split in (data.train_split, data.val_split)
     )
     _check_features(settings, train_set, val_set)
