@@ -167,6 +167,9 @@ class DataConfig:
     """Which share: the "first" lines of the file, as the SAM paper does, or whole images at "random" by the seed."""
     drop_blank: bool = False
     """Leave out captions that are blank lines, which are an error otherwise."""
+    cache_tokens: Path | None = None
+    """Folder for the tokens that a backbone with backbone_lr_factor 0 makes: made once, float16, and then read like
+    regions, of images as they are, neither cropped nor mirrored; None runs the backbone in every step."""
 
     def __post_init__(self) -> None:
         _checks.check_choice("data_subset", self.data_subset, Subset)
@@ -229,6 +232,9 @@ class TrainingConfig:
     """Batches whose gradients are added before the optimiser steps; negatives come from one batch each."""
     size_augment: bool = False
     """Drop regions and words at random while training, as VSE-infinity does."""
+    gradient_checkpointing: bool = False
+    """Transformers keep no inner states of their layers and compute them again on the way back: less memory, more
+    time."""
     precision: Precision = "float32"
     """Of the matrix products, by torch.autocast; parameters and losses stay float32."""
     compile: bool = False

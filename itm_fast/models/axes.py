@@ -112,7 +112,7 @@ def own_vocabulary(config: Axes) -> CaptionVocabulary | None:
     return None if config.text_kind == "bigru" else pretrained_pieces(pretrained_folder(config.bert_path))
 
 
-def load_towers(config: Axes, image: Tower | None, captions: nn.Module) -> None:
+def load_towers(config: Axes, image: Tower | None, captions: nn.Module | None) -> None:
     """Give backbone and transformer their pretrained weights.
 
     Raises:

@@ -275,6 +275,19 @@ class MatchingModel(nn.Module):
             self.txt_enc.bert.eval()
         return self
 
+    def checkpoint_gradients(self) -> None:
+        """Let transformers compute the inner states of their layers again on the way back, instead of keeping them.
+
+        Raises:
+            ValueError: There is no transformer that can.
+        """
+        parts = (getattr(self.tower, "transformer", None), getattr(self.txt_enc, "bert", None))
+        able = [part for part in parts if getattr(part, "supports_gradient_checkpointing", False)]
+        if not able:
+            raise ValueError("gradient_checkpointing is for transformers that offer it, and this model has none")
+        for part in able:
+            part.gradient_checkpointing_enable({"use_reentrant": False})
+
     def follow_schedule(self, step: int, steps_per_epoch: int) -> float:
         """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss.
 

@@ -46,7 +46,8 @@ class RunSettings:
             raise FileNotFoundError(f"{path}: no such file; expected the folder of a run that `itm-fast train` began")
         try:
             found = read_json(path)
-            paths = {name: Path(found["data"][name]) for name in ("data_path", "vocab_path") if found["data"][name]}
+            named = ("data_path", "vocab_path", "cache_tokens")
+            paths = {name: Path(found["data"][name]) for name in named if found["data"].get(name)}
             training = {**found["training"], "trackers": tuple(found["training"]["trackers"])}
             return cls(
                 found["model"],

@@ -55,6 +55,8 @@ class Steps:
         self.validations_without_better, self.validation_is_due = 0, False
         objective = Objective(model, margin, triplet_weight)
         self.objective: nn.Module = objective
+        if config.gradient_checkpointing:
+            model.checkpoint_gradients()
         if config.compile:
             model.get_submodule("img_enc").compile()
             model.get_submodule("txt_enc").compile()
