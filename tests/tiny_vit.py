@@ -25,9 +25,12 @@ def write_folder(folder, model_type="vit", **options):
     from transformers import AutoConfig, AutoModel
 
     torch.manual_seed(5)
-    model = AutoModel.from_config(AutoConfig.for_model(model_type, **{**SIZES, **options})).eval()
+    model = AutoModel.from_config(
+        AutoConfig.for_model(model_type, **(options if "depths" in options else {**SIZES, **options}))
+    ).eval()
     model.save_pretrained(folder)
-    size = {"height": model.config.image_size, "width": model.config.image_size}
+    side = {**SIZES, **options}["image_size"]
+    size = {"height": side, "width": side}
     processor = {"image_processor_type": "ViTImageProcessor", "size": size, "resample": 2}
     processor |= {"image_mean": PIXELS["mean"], "image_std": PIXELS["deviation"]}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -282,11 +282,12 @@ class MatchingModel(nn.Module):
             ValueError: There is no transformer that can.
         """
         parts = (getattr(self.tower, "transformer", None), getattr(self.txt_enc, "bert", None))
-        able = [part for part in parts if getattr(part, "supports_gradient_checkpointing", False)]
+        able: list[Any] = [part for part in parts if getattr(part, "supports_gradient_checkpointing", False)]
         if not able:
             raise ValueError("gradient_checkpointing is for transformers that offer it, and this model has none")
         for part in able:
-            part.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+            enable()
 
     def follow_schedule(self, step: int, steps_per_epoch: int) -> float:
         """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss.

@@ -1,4 +1,4 @@
-"""The tokens of a backbone that never trains, made once: extracted into a memory map, and continued where it stopped."""
+"""Tokens of a backbone that never trains, made once: extracted into a memory map, continued where it stopped."""
 
 from __future__ import annotations
 
