@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from itm_fast.ops.graph_reasoning import graph_reasoning
     from itm_fast.ops.level_attention import level_attention
     from itm_fast.ops.max_similarity import max_similarity
+    from itm_fast.ops.patch_word_similarity import patch_word_similarity
     from itm_fast.ops.semantic_margin import semantic_margin_loss
     from itm_fast.ops.triplet import triplet_loss
     from itm_fast.relevance.cider import Cider
@@ -33,6 +34,7 @@ _HOMES = {
     "graph_reasoning": "itm_fast.ops.graph_reasoning",
     "level_attention": "itm_fast.ops.level_attention",
     "max_similarity": "itm_fast.ops.max_similarity",
+    "patch_word_similarity": "itm_fast.ops.patch_word_similarity",
     "ranks": "itm_fast.metrics.retrieval",
     "semantic_margin_loss": "itm_fast.ops.semantic_margin",
     "topk": "itm_fast.metrics.retrieval",
@@ -49,6 +51,7 @@ __all__ = [
     "graph_reasoning",
     "level_attention",
     "max_similarity",
+    "patch_word_similarity",
     "ranks",
     "semantic_margin_loss",
     "topk",

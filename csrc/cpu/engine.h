@@ -210,6 +210,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
           Tile<T> tile{};
           tile.n_columns = column.vectors;
           tile.n_groups = column.end - column.begin;
+          tile.first_group = column.begin;
           tile.columns = starts.data();
           tile.stride = column.padded + kColumnSlack;
           tile.query_norm = similarity.needs_gram ? columns.norm + column.start : nullptr;
@@ -219,6 +220,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
           left.multiply(columns.panels.data(), column, sims.data(), tile.stride);
           const T* group_sims = sims.data();
           for (int64_t c = row.begin; c < row.end; c++) {
+            tile.context = c;
             tile.n_context = context.count(c);
             tile.sims = group_sims;
             if (similarity.needs_gram)

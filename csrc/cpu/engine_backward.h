@@ -37,6 +37,7 @@ struct GradTiles {
       Tile<T> tile{};
       tile.n_columns = column.vectors;
       tile.n_groups = column.end - column.begin;
+      tile.first_group = column.begin;
       tile.columns = columns.starts[b].data();
       tile.stride = column.padded + kColumnSlack;
       tile.score_stride = query_stride;
@@ -50,6 +51,7 @@ struct GradTiles {
       const T* group_sims = sims.data();
       int64_t first_row = row.start;
       for (int64_t c = row.begin; c < row.end; c++) {
+        tile.context = c;
         tile.n_context = context.count(c);
         tile.sims = group_sims;
         if (similarity.needs_gram) {

@@ -13,6 +13,7 @@
 #include "graph_reasoning.h"
 #include "level_attention.h"
 #include "max_similarity.h"
+#include "patch_word_similarity.h"
 #include "ranking.h"
 #include "tile.h"
 #include "tile_product.h"

@@ -11,6 +11,7 @@
 #include "generalised_pooling.inl"
 #include "level_attention.inl"
 #include "max_similarity.inl"
+#include "patch_word_similarity.inl"
 #include "cider.inl"
 #include "ranking.inl"
 // clang-format on

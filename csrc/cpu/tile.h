@@ -16,6 +16,8 @@ constexpr int64_t kColumnSlack = 16;
 
 template <class T>
 struct Tile {
+  int64_t context;         // number of the context group in its batch
+  int64_t first_group;     // of the block's first query group in its batch
   int64_t n_context;       // vectors of the context group
   int64_t n_columns;       // query vectors of all groups of the block
   int64_t n_groups;        // query groups of the block

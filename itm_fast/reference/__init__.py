@@ -7,6 +7,7 @@ from itm_fast.reference.generalised_pooling import generalised_pooling
 from itm_fast.reference.graph_reasoning import graph_reasoning
 from itm_fast.reference.level_attention import level_attention
 from itm_fast.reference.max_similarity import max_similarity
+from itm_fast.reference.patch_word_similarity import patch_word_similarity
 from itm_fast.reference.semantic_margin import semantic_margin_loss
 from itm_fast.reference.triplet import triplet_loss
 
@@ -19,6 +20,7 @@ __all__ = [
     "graph_reasoning",
     "level_attention",
     "max_similarity",
+    "patch_word_similarity",
     "semantic_margin_loss",
     "triplet_loss",
 ]

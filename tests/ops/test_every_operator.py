@@ -21,10 +21,12 @@ PAIRS = {"regions": made(3, 5, 8), "words": made(4, 6, 8)}
 STEPS = {"forms": made(2, 4, 4), "form_biases": made(2, 4), "weights": made(2, 4, 4, seed=1), "biases": made(2, 4)}
 PACKED = {"word_counts": torch.tensor([3, 1, 2])}
 PHI = {"relevance": 3 * made(5, 5).abs()}
+PATCHES = {"regions": PAIRS["regions"], "words": PAIRS["words"], "logits": made(3, 5, 2)}
 OPERATORS = {
     "cross_attention_similarity": (PAIRS, SIDES, {}),
     "max_similarity": (PAIRS, SIDES, {}),
     "level_attention": ({**PAIRS, "temperature": torch.tensor(3.0, dtype=torch.float64)}, SIDES, {"word_counts": None}),
+    "patch_word_similarity": (PATCHES, {"word_counts": "words"}, {"scores": made(3, 4, 5)}),
     "generalised_pooling": ({"vectors": made(3, 5, 8), "theta": made(3, 5)}, {"counts": "vectors"}, {}),
     "attended_similarity": (
         {"regions": made(3, 5, 8), "words": made(6, 8), "weight": made(4, 8), "bias": made(1, 4)[0]},

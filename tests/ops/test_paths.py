@@ -37,6 +37,7 @@ OF_PRODUCTS = [
     str(HERE / "test_tile_product.py"),
     str(HERE / "test_max_similarity.py"),
     str(HERE / "test_level_attention.py"),
+    str(HERE / "test_patch_word_similarity.py"),
     f"{HERE.parent / 'nn' / 'test_esl_similarity.py'}::test_golden_vectors_of_the_original",
     str(HERE / "test_attended_similarity.py"),
     str(HERE / "test_graph_reasoning.py"),

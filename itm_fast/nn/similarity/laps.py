@@ -1,0 +1,184 @@
+"""LAPS's similarity: patches chosen by each caption, aggregated to few tokens, compared with its words both ways."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from itm_fast.ops import _checks
+from itm_fast.ops._blocks import padding, valid_counts
+from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops.patch_word_similarity import patch_word_similarity
+from itm_fast.shown import named_options
+
+_HIDDEN_RATIO = 0.2  # of the map that makes the logits
+
+
+class _Aggregation(nn.Module):
+    """Logits of every patch in every aggregated token; state dict `weight.{0,1,3}.{weight,bias}`, `scale`."""
+
+    def __init__(self, embed_size: int, n_aggregated: int) -> None:
+        super().__init__()
+        hidden = int(embed_size * _HIDDEN_RATIO)
+        self.weight = nn.Sequential(
+            nn.LayerNorm(embed_size), nn.Linear(embed_size, hidden), nn.GELU(), nn.Linear(hidden, n_aggregated)
+        )
+        self.scale = nn.Parameter(torch.ones(1, 1, 1))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """(n_images, n_patches, embed_size) -> (n_images, n_patches, n_aggregated)."""
+        logits: Tensor = self.weight(patches) * self.scale
+        return logits
+
+
+class LAPSSimilarity(nn.Module):
+    """Cosines of words and tokens that are made of the patches which suit the caption.
+
+    Of an image's patches the share `sparse_ratio` is kept that is most like the image's and the caption's mean; they
+    are aggregated to `n_aggregated` tokens, those left out to one more; a class token is one as it is.
+    sim = mean over words of the largest cosine with a token + mean over tokens of the largest with a word, after a
+    leaky ReLU of slope 0.1. The choice of patches has no gradient.
+
+    State dict: `aggr_net.weight.{0,1,3}.{weight,bias}`, `aggr_net.scale`: the original's, under its `cross_net`.
+
+    Source:
+        Fu et al., Linguistic-Aware Patch Slimming Framework for Fine-grained Cross-Modal Alignment, CVPR 2024;
+        CrossmodalGroup/LAPS, lib/cross_net.py, CrossSparseAggrNet_v2.
+    """
+
+    def __init__(
+        self,
+        embed_size: int = 512,
+        num_patches: int = 196,
+        sparse_ratio: float = 0.5,
+        aggr_ratio: float = 0.4,
+        *,
+        class_token: bool | None = None,
+    ) -> None:
+        """Initialise as torch does, like the original.
+
+        Args:
+            embed_size: Numbers per patch and word.
+            num_patches: Patches of an image as the encoder is named for (ViT: 196, Swin: 49); it only sets the number
+                of aggregated tokens, images may have any number.
+            sparse_ratio: Share of the patches that is kept, above 0, at most 1. ViT: 0.5, Swin: 0.8.
+            aggr_ratio: Aggregated tokens per kept patch, above 0, at most 1. ViT: 0.4, Swin: 0.6.
+            class_token: Whether an image's first token is no patch. None, as in the original: whether its number of
+                tokens is no square.
+
+        Raises:
+            ValueError: A size or ratio is out of range, or no aggregated token would be left.
+            TypeError: A ratio is no number.
+        """
+        super().__init__()
+        self.embed_size, self.num_patches, self.class_token = embed_size, num_patches, class_token
+        self.sparse_ratio = _share("sparse_ratio", sparse_ratio)
+        self.aggr_ratio = _share("aggr_ratio", aggr_ratio)
+        if embed_size * _HIDDEN_RATIO < 1:
+            raise ValueError(f"embed_size must be at least 5, got {embed_size}")
+        n_aggregated = int(num_patches * self.aggr_ratio * self.sparse_ratio)
+        if n_aggregated < 1:
+            raise ValueError(
+                f"num_patches * aggr_ratio * sparse_ratio must be at least 1, got {num_patches} * {aggr_ratio} * "
+                f"{sparse_ratio}"
+            )
+        self.aggr_net = _Aggregation(embed_size, n_aggregated)
+
+    def n_kept(self, n_patches: int) -> int:
+        """How many of an image's patches are kept."""
+        return math.ceil(n_patches * self.sparse_ratio)
+
+    def has_class_token(self, n_tokens: int) -> bool:
+        """Whether the first of so many tokens is taken for the class token."""
+        return math.isqrt(n_tokens) ** 2 != n_tokens if self.class_token is None else self.class_token
+
+    def forward(
+        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
+    ) -> Tensor:
+        """Similarities of all pairs.
+
+        Args:
+            regions: (n_images, max_tokens, embed_size) floating, of any length: the patches, after the class token
+                where there is one.
+            words: (n_captions, max_words, embed_size), dtype and device of `regions`, of any length.
+            word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
+                `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
+            region_counts: (n_images,) or (n_images, max_tokens), likewise for the tokens, the class token counted.
+                Images of one count are scored together, for which the counts are read on the host.
+
+        Returns:
+            (n_images, n_captions), at least float32; differentiable.
+
+        Raises:
+            ValueError: Shapes, devices or counts do not fit, or an image has no patch.
+            TypeError: An argument has the wrong type or dtype.
+        """
+        words, word_counts = self._checked(regions, words, word_counts)
+        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
+        if region_counts is None:
+            return self._sims(regions, words, word_counts)
+        region_counts = valid_counts("region_counts", region_counts, regions)
+        order = region_counts.argsort(stable=True)
+        sizes, n_images = torch.unique_consecutive(region_counts[order], return_counts=True)
+        groups = torch.split(order, n_images.tolist())
+        sims = [
+            self._sims(regions[images, :size], words, word_counts)
+            for images, size in zip(groups, sizes.tolist(), strict=True)
+        ]
+        return torch.cat(sims)[order.argsort()] if sims else self._sims(regions, words, word_counts)
+
+    def kept(self, regions: Tensor, words: Tensor, word_counts: Counts = None) -> Tensor:
+        """Which patches each caption keeps of each image; arguments as in `forward`.
+
+        Returns:
+            (n_captions, n_images, n_patches), True at `n_kept(n_patches)` patches; the original's score_mask.
+        """
+        words, word_counts = self._checked(regions, words, word_counts)
+        patches = regions[:, int(self.has_class_token(regions.shape[1])) :]
+        scores = _patch_scores(patches, words, word_counts).transpose(0, 1)
+        best = scores.argsort(dim=2, descending=True, stable=True)[:, :, : self.n_kept(patches.shape[1])]
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(2, best, True)
+
+    def _checked(self, regions: Tensor, words: Tensor, word_counts: Counts) -> tuple[Tensor, Tensor | None]:
+        _checks.check_vectors(regions, words)
+        if regions.shape[2] != self.embed_size:
+            raise ValueError(f"regions and words must have dim {self.embed_size}, got {regions.shape[2]}")
+        return counted("word_counts", word_counts, "words", words)
+
+    def _sims(self, regions: Tensor, words: Tensor, word_counts: Tensor | None) -> Tensor:
+        class_token = self.has_class_token(regions.shape[1])
+        patches = regions[:, int(class_token) :]
+        return patch_word_similarity(
+            regions,
+            words,
+            _patch_scores(patches, words, word_counts),
+            self.aggr_net(patches),
+            word_counts,
+            sparse_ratio=self.sparse_ratio,
+            class_token=class_token,
+        )
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "embed_size", "num_patches", "sparse_ratio", "aggr_ratio", "class_token")
+
+
+def _share(name: str, value: float) -> float:
+    share = _checks.check_finite(name, value, positive=True)
+    if share > 1:
+        raise ValueError(f"{name} must be at most 1, got {value}")
+    return share
+
+
+@torch.no_grad()
+def _patch_scores(patches: Tensor, words: Tensor, word_counts: Tensor | None) -> Tensor:
+    """(n_images, n_captions, n_patches): cosine of each patch with its image's mean, plus that with the caption's."""
+    units = normalize(patches, dim=2)
+    of_images = (normalize(patches.mean(1, keepdim=True), dim=2) * units).sum(2)
+    if word_counts is None:
+        means = words.mean(1)
+    else:
+        means = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0).sum(1) / word_counts[:, None]
+    of_pairs = units @ normalize(means, dim=1).T  # (n_images, n_patches, n_captions)
+    return of_images[:, None] + of_pairs.transpose(1, 2)
