@@ -220,6 +220,8 @@ class TrainingConfig:
     """Of the optimiser; pretrained parts of a model have a share of it."""
     lr_update: int = 15
     """Epochs after which the learning rate falls to a tenth, again and again."""
+    lr_schedules: tuple[int, ...] = ()
+    """Epochs from which on the learning rate is lower, in place of every lr_update."""
     optim: Optim = "adam"
     """Optimiser."""
     weight_decay: float = 0.0
@@ -275,6 +277,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
         for name in ("learning_rate", "weight_decay", "grad_clip"):
             _checks.check_finite(name, getattr(self, name), positive=False)
+        if any(epoch < 1 for epoch in self.lr_schedules):
+            raise ValueError(f"lr_schedules is {self.lr_schedules}; expected epochs of at least 1")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is {self.patience}; expected at least 1, or None")
         for name, options in (("optim", Optim), ("precision", Precision), ("select", Criterion)):

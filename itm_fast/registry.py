@@ -90,6 +90,14 @@ ENTRIES = {
         False,
         "f30k coco f30k-bert coco-bert",
     ),
+    "laps": Entry(
+        "LAPS",
+        "Fu et al., LAPS, CVPR",
+        2024,
+        "patches chosen by each caption and aggregated, against its words both ways",
+        False,
+        "f30k-vit f30k-swin coco-vit coco-swin",
+    ),
     "cvse": Entry(
         "CVSE",
         "Wang et al., CVSE, ECCV",

@@ -31,6 +31,7 @@ class SizeAugment:
             is a word. All pieces of a word share its fate.
         n_cells: Cells of the model's grid, or tokens of its backbone, where batches hold images; None: they hold
             regions.
+        keeps_images: Words only are touched.
         zeros_count: Regions that are dropped stay in the counts, as zeros, up to the most that an image kept.
 
     Source:
@@ -42,6 +43,7 @@ class SizeAugment:
     continues: npt.NDArray[np.bool_] | None = None
     n_cells: int | None = None
     zeros_count: bool = False
+    keeps_images: bool = False
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """A batch like `batch` with less in it.
@@ -54,6 +56,9 @@ class SizeAugment:
             Regions that were kept in front, zeros behind, or a choice of cells; captions that are shorter or equally
             long.
         """
+        if self.keeps_images:
+            tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
+            return replace(batch, tokens=tokens, word_counts=word_counts)
         if self.n_cells is not None and batch.regions.ndim == 4:  # not what a backbone made of the images before
             kept_cells = _kept_cells(len(batch), self.n_cells, generator)
             tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)

@@ -49,6 +49,7 @@ class RunSettings:
             named = ("data_path", "vocab_path", "cache_tokens")
             paths = {name: Path(found["data"][name]) for name in named if found["data"].get(name)}
             training = {**found["training"], "trackers": tuple(found["training"]["trackers"])}
+            training["lr_schedules"] = tuple(training.get("lr_schedules", ()))
             return cls(
                 found["model"],
                 model_class(found["model"]).config_class(**found["model_config"]),

@@ -159,6 +159,8 @@ class Steps:
 
     def _follow_schedule(self, epoch: int) -> None:
         n_falls = epoch // self.config.lr_update
+        if self.config.lr_schedules:
+            n_falls = sum(epoch >= first for first in self.config.lr_schedules)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * group["factor"] * group["decay"] ** n_falls
         self.model.loss.max_violation = self.max_violation and epoch >= self.config.vse_mean_warmup_epochs

@@ -98,8 +98,8 @@ def test_any_encoders_under_any_model_and_any_loss(name, image, text, data, marg
     for loss in (Objective(model), Objective(model, margin)):
         model.zero_grad()
         loss(batch).backward()
-        for prefix in ("img_enc.tower." if image == "patches" else "img_enc.", "txt_enc."):
-            gradients = [p.grad for key, p in model.named_parameters() if key.startswith(prefix) and p.grad is not None]
+        for part in (model.tower or model.img_enc, model.txt_enc):
+            gradients = [parameter.grad for parameter in part.parameters() if parameter.grad is not None]
             assert all(gradient.isfinite().all() for gradient in gradients)
             assert any(gradient.abs().max() > 0 for gradient in gradients)
     before = scores(model, dataset)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from itm_fast.data.made.pictures import FOLDER, MAPPING, Pictures, picture_name, write_mapping
+from itm_fast.data.made.drawings import FOLDER, MAPPING, Pictures, picture_name, write_mapping
 from itm_fast.data.made.scenes import Words, draw_scene, pick, scene_captions
 from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE

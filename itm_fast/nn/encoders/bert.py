@@ -68,9 +68,14 @@ class BERTEncoder(nn.Module):
         valid = torch.ones_like(tokens, dtype=torch.bool)  # (n, max_words)
         if word_counts is not None:
             valid = ~padding(word_counts, tokens.shape[1])
-        words: Tensor = self.linear(self._states(tokens, valid))
+        words = self.mapped(self._states(tokens, valid))
         words = words if self.no_txtnorm else l2_normalise(words)
         return words.masked_fill(~valid[..., None], 0)
+
+    def mapped(self, states: Tensor) -> Tensor:
+        """Hidden states (n, max_words, hidden_size) -> words (n, max_words, embed_size) of whatever length."""
+        words: Tensor = self.linear(states)
+        return words
 
     def _states(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Last hidden states (n, max_words, hidden_size)."""
