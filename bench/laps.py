@@ -1,4 +1,4 @@
-"""LAPS's similarity: fused, and plain torch in the original's order, a caption at a time with its tokens of all images."""
+"""LAPS's similarity: fused, and plain torch in the original's order, a caption at a time with all its tokens."""
 
 import sys
 

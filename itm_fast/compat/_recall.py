@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from itm_fast.metrics.positives import make_positives
 from itm_fast.metrics.ranks import one_way
@@ -32,8 +33,13 @@ def recall_of(
     positives = make_positives(scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image)
     found, top = one_way(scorer, positives, query, k=1 if return_ranks else 0)
     best = found.best[:n_queries].double()
-    r1, r5, r10 = (100.0 * float((best < k).double().mean()) for k in (1, 5, 10))
-    recalls = (r1, r5, r10, float(np.floor(np.median(best.numpy())) + 1), float(best.mean() + 1))
+    recalls = recalls_of(best)
     if not return_ranks:
         return recalls
     return recalls, (best.numpy(), top.indices[:n_queries, 0].double().numpy())
+
+
+def recalls_of(ranks: Tensor) -> Recalls:
+    """Ranks from 0, float64 -> (R@1, R@5, R@10, median rank, mean rank), ranks from 1."""
+    r1, r5, r10 = (100.0 * float((ranks < k).double().mean()) for k in (1, 5, 10))
+    return r1, r5, r10, float(np.floor(np.median(ranks.numpy())) + 1), float(ranks.mean() + 1)

@@ -1,6 +1,7 @@
-"""Drop-in for kuanghuei/SCAN's model.py: same names, signatures and flags, the fused operator behind them.
+"""Drop-in for kuanghuei/SCAN's model.py and evaluation.py: same names, signatures and flags, fused behind them.
 
 from model import xattn_score_t2i        ->  from itm_fast.compat.scan import xattn_score_t2i
+from evaluation import i2t, t2i          ->  from itm_fast.compat.scan import i2t, t2i
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from itm_fast.choices import CrossAttn
+from itm_fast.compat import vse_infty
+from itm_fast.compat._recall import Recalls, Retrieved
 from itm_fast.ops import _checks
 from itm_fast.ops.cross_attention import cross_attention_similarity
 from itm_fast.ops.triplet import triplet_loss
@@ -98,3 +101,42 @@ class ContrastiveLoss(nn.Module):
         flags = ("cross_attn", "raw_feature_norm", "agg_func", "lambda_softmax", "lambda_lse")
         of_opt = named_options(self.opt, *(flag for flag in flags if hasattr(self.opt, flag)))
         return f"{of_opt}, {named_options(self, 'margin', 'max_violation')}"
+
+
+def i2t(
+    images: vse_infty.Floats | Tensor,
+    captions: object,
+    caplens: object,
+    sims: vse_infty.Floats | Tensor,
+    npts: int | None = None,
+    return_ranks: bool = False,
+) -> Recalls | tuple[Recalls, Retrieved]:
+    """Recall of captions for images.
+
+    Args:
+        images: (n, ...), whatever they are; only how many counts.
+        captions: Not read, as in the original.
+        caplens: Not read, as in the original.
+        sims: (n, 5 n); captions 5 i ... 5 i + 4 are those of image i.
+        npts: Not read, as in the original.
+        return_ranks: Return ranks and first items too.
+
+    Returns:
+        As `vse_infty.i2t`.
+
+    Source:
+        kuanghuei/SCAN, evaluation.py, i2t; Paranioar/SGRAF has the same.
+    """
+    return vse_infty.i2t(images.shape[0], sims, return_ranks)
+
+
+def t2i(
+    images: vse_infty.Floats | Tensor,
+    captions: object,
+    caplens: object,
+    sims: vse_infty.Floats | Tensor,
+    npts: int | None = None,
+    return_ranks: bool = False,
+) -> Recalls | tuple[Recalls, Retrieved]:
+    """Recall of images for captions; as `i2t`, with ranks and top1 of the captions."""
+    return vse_infty.t2i(images.shape[0], sims, return_ranks)

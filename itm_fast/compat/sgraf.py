@@ -1,6 +1,7 @@
-"""Drop-in for Paranioar/SGRAF's model.py: `EncoderSimilarity`, same signature and state dict.
+"""Drop-in for Paranioar/SGRAF's model.py and evaluation.py: same names, signatures and state dict.
 
-from model import EncoderSimilarity        ->  from itm_fast.compat.sgraf import EncoderSimilarity
+from model import EncoderSimilarity, ContrastiveLoss   ->  from itm_fast.compat.sgraf import …
+from evaluation import i2t, t2i                        ->  from itm_fast.compat.sgraf import i2t, t2i
 """
 
 from collections.abc import Sequence
@@ -8,8 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from itm_fast.compat._hinge import Hinge
+from itm_fast.compat.scan import i2t, t2i
 from itm_fast.nn.similarity.sgraf import ModuleName, SGRAFSimilarity
 from itm_fast.ops import _checks
+
+__all__ = ["ContrastiveLoss", "EncoderSimilarity", "i2t", "t2i"]
 
 
 class EncoderSimilarity(SGRAFSimilarity):
@@ -49,3 +54,15 @@ class EncoderSimilarity(SGRAFSimilarity):
             (n_images, n_captions).
         """
         return super().forward(img_emb, cap_emb, torch.as_tensor(cap_lens, dtype=torch.int64, device=cap_emb.device))
+
+
+class ContrastiveLoss(Hinge):
+    """SGRAF's loss: the bidirectional hinge of a matrix of scores, summed.
+
+    Source:
+        Paranioar/SGRAF, model.py, ContrastiveLoss.
+    """
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Scores (n, n), pair i on the diagonal -> scalar."""
+        return self.of_scores(scores)

@@ -9,18 +9,17 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from itm_fast.compat._hinge import Hinge
 from itm_fast.compat._recall import Recalls, Retrieved, recall_of
-from itm_fast.ops.triplet import triplet_loss
-from itm_fast.shown import named_options
 from itm_fast.similarities.scorers import as_scorer
 
 Floats = npt.NDArray[np.floating[Any]]
 Mode = Literal["coco", "f30k"]
 
 
-class ContrastiveLoss(nn.Module):
+class ContrastiveLoss(Hinge):
     """VSE∞'s loss: dot products of the batch's embeddings and the bidirectional hinge, summed.
 
     Source:
@@ -28,31 +27,13 @@ class ContrastiveLoss(nn.Module):
     """
 
     def __init__(self, opt: Any = None, margin: float = 0, max_violation: bool = False) -> None:
-        """Keep the options.
-
-        Args:
-            opt: Kept, not read, as in the original.
-            margin: In units of the similarities.
-            max_violation: Only the hardest negative of each query counts.
-        """
-        super().__init__()
-        self.opt, self.margin, self.max_violation = opt, margin, max_violation
-
-    def max_violation_on(self) -> None:
-        """From now on the hardest negatives only: after the warm-up epoch."""
-        self.max_violation = True
-
-    def max_violation_off(self) -> None:
-        """From now on all negatives."""
-        self.max_violation = False
+        """Keep the options; `opt` is not read, as in the original."""
+        super().__init__(margin, max_violation)
+        self.opt = opt
 
     def forward(self, im: Tensor, s: Tensor) -> Tensor:
         """Embeddings of n images (n, dim) and of their captions (n, dim) -> scalar."""
-        return triplet_loss(im @ s.T, margin=self.margin, max_violation=self.max_violation)
-
-    def extra_repr(self) -> str:
-        """The options, for print(model)."""
-        return named_options(self, "margin", "max_violation")
+        return self.of_scores(im @ s.T)
 
 
 def compute_sim(images: Floats, captions: Floats) -> Floats:

@@ -13,7 +13,13 @@ import torch
 
 from itm_fast.ops import _library
 
-PLAIN_ON_CUDA = ("attended_similarity", "generalised_pooling", "graph_reasoning", "level_attention")
+PLAIN_ON_CUDA = (
+    "attended_similarity",
+    "generalised_pooling",
+    "graph_reasoning",
+    "level_attention",
+    "patch_word_similarity",
+)
 """Operators without CUDA kernels, which run there as plain torch."""
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -158,7 +158,7 @@ def _plain_block(
     if class_token:
         weights = torch.nn.functional.pad(weights, (1, 0, 1, 0))
         weights[:, :, 0, 0] = 1
-    products = (regions @ words.flatten(0, 1).T).unflatten(2, words.shape[:2]).transpose(1, 2)
+    products = (regions @ words.flatten(0, 1).T).view(*regions.shape[:2], *words.shape[:2]).transpose(1, 2)
     gram = regions @ regions.transpose(1, 2)
     squared = ((gram[:, None] @ weights) * weights).sum(2)
     length = squared.clamp(min=_EPSILON**2).sqrt()  # the root has no slope at 0

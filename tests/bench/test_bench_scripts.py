@@ -19,6 +19,7 @@ BENCH = Path(__file__).parents[2] / "bench"
         "retrieval",
         "losses",
         "esl",
+        "laps",
         "sgraf",
         "train_model",
         "evaluation",

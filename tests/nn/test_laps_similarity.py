@@ -3,6 +3,7 @@
 import pytest
 import torch
 from golden_files import golden
+from torch.nn.functional import leaky_relu, normalize
 
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 
@@ -46,3 +47,104 @@ def test_the_same_patches_are_kept_as_by_the_original(case):
     images, words = (torch.from_numpy(arrays[name]).double() for name in (f"{case}.images", "captions"))
     kept = loaded(arrays, case).kept(images, words, torch.from_numpy(arrays["lens"]))
     assert torch.equal(kept, torch.from_numpy(arrays[f"{case}.mask"]).bool())
+
+
+def made(n_images=3, n_tokens=10, n_captions=4, max_words=6, **options):
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    module = LAPSSimilarity(16, 20, **options).double()
+    regions = torch.randn(n_images, n_tokens, 16, generator=generator, dtype=torch.float64)
+    words = torch.randn(n_captions, max_words, 16, generator=generator, dtype=torch.float64)
+    return module, regions, words, torch.tensor([6, 1, 3, 2])[:n_captions]
+
+
+def test_the_class_token_is_found_by_the_number_of_tokens_or_named():
+    module, regions, words, counts = made()
+    assert [module.has_class_token(n) for n in (9, 10, 49, 50, 196, 197)] == [False, True] * 3
+    named, _, _, _ = made(class_token=True)
+    assert torch.equal(named(regions, words, counts), module(regions, words, counts))
+    without, _, _, _ = made(class_token=False)
+    assert not torch.allclose(without(regions, words, counts), module(regions, words, counts), atol=1e-3)
+    assert without.kept(regions, words, counts).sum(2).unique().tolist() == [without.n_kept(10)]
+    assert module.kept(regions, words, counts).shape == (4, 3, 9)
+
+
+def test_images_with_fewer_patches_are_scored_as_if_alone():
+    module, regions, words, counts = made(n_images=5, class_token=True)
+    sizes = torch.tensor([10, 4, 7, 4, 2])
+    missing = torch.arange(10) >= sizes[:, None]
+    spoiled = regions.masked_fill(missing[..., None], torch.nan).requires_grad_()
+    sims = module(spoiled, words, counts, sizes)
+    for image, size in enumerate(sizes.tolist()):
+        alone = module(regions[image : image + 1, :size], words, counts)
+        torch.testing.assert_close(sims[image : image + 1], alone, rtol=1e-12, atol=1e-12)
+    assert torch.equal(module(spoiled, words, counts, ~missing), sims)
+    sims.sum().backward()
+    assert not spoiled.grad[missing].any()
+    assert spoiled.grad[~missing].any(1).all()
+    with pytest.raises(ValueError, match="must have patches beside the class token, got 1"):
+        module(regions, words, counts, torch.tensor([10, 4, 1, 4, 2]))
+    assert module(regions[:0], words, counts, sizes[:0]).shape == (0, 4)
+
+
+def test_padding_of_words_is_not_read_and_lengths_count():
+    module, regions, words, counts = made()
+    spoiled = words.masked_fill((torch.arange(6) >= counts[:, None])[..., None], torch.nan)
+    sims = module(regions, spoiled, counts)
+    for caption, count in enumerate(counts.tolist()):
+        alone = module(regions, words[caption : caption + 1, :count])
+        torch.testing.assert_close(sims[:, caption : caption + 1], alone, rtol=1e-12, atol=1e-12)
+    assert torch.equal(module(regions, spoiled, counts.tolist()), sims)
+
+
+@pytest.mark.parametrize("options", [{}, {"class_token": False}, {"sparse_ratio": 1.0}])
+def test_attention_is_of_the_token_that_suits_each_word(options):
+    module, regions, words, _ = made(1, 10, 1, 6, **options)
+    weights = module.attention(regions[0], words[0])
+    patches, units = regions[0, int(module.has_class_token(10)) :], normalize(words[0], dim=1)
+    kept = module.kept(regions, words)[0, 0]
+    means = normalize(patches.mean(0), dim=0) + normalize(words[0].mean(0), dim=0)
+    of_rest = (normalize(patches[~kept], dim=1) @ means).softmax(0)
+    aggregated = module.aggr_net(patches[kept][None])[0].softmax(0).T @ patches[kept]
+    tokens = torch.cat([regions[0, : 10 - len(patches)], aggregated, (of_rest @ patches[~kept])[None]])
+    cosines = normalize(tokens, dim=1) @ units.T
+    torch.testing.assert_close(weights @ regions[0], tokens[cosines.argmax(0)], rtol=1e-12, atol=1e-12)
+    both_ways = leaky_relu(cosines, 0.1)
+    want = both_ways.max(0).values.mean() + both_ways.max(1).values.mean()
+    assert module(regions, words).item() == pytest.approx(want.item(), rel=1e-12)
+
+
+def test_autocast_scores_in_the_autocast_dtype():
+    module, regions, words, counts = made()
+    module, regions, words = module.float(), regions.float(), words.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sims = module(regions, words, counts)
+    assert sims.dtype == torch.float32
+    assert torch.allclose(sims, module(regions, words, counts), rtol=0, atol=0.1)
+    sims.sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exception", "message"),
+    [
+        ((16, 20, 0.0), ValueError, "sparse_ratio must be a finite number above 0, got 0"),
+        ((16, 20, 1.5), ValueError, "sparse_ratio must be at most 1, got 1.5"),
+        ((16, 20, 0.5, "half"), TypeError, "aggr_ratio must be a number, got str"),
+        ((16, 4, 0.5, 0.4), ValueError, r"num_patches \* aggr_ratio \* sparse_ratio must be at least 1, got 4 \* 0.4"),
+        ((4,), ValueError, "embed_size must be at least 5, got 4"),
+    ],
+)
+def test_sizes_that_make_no_module_are_refused(arguments, exception, message):
+    with pytest.raises(exception, match=message):
+        LAPSSimilarity(*arguments)
+
+
+def test_vectors_of_another_size_are_named():
+    module, regions, words, counts = made()
+    with pytest.raises(ValueError, match="regions and words must have dim 16, got 8"):
+        module(regions[..., :8], words[..., :8], counts)
+    with pytest.raises(ValueError, match=r"region_counts\[1\] is 11; expected 1 to 10"):
+        module(regions, words, counts, [10, 11, 10])
+    text = "embed_size=16, num_patches=20, sparse_ratio=0.5, aggr_ratio=0.4, class_token=None"
+    assert module.extra_repr() == text

@@ -140,6 +140,27 @@ class LAPSSimilarity(nn.Module):
         best = scores.argsort(dim=2, descending=True, stable=True)[:, :, : self.n_kept(patches.shape[1])]
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(2, best, True)
 
+    def attention(self, regions: Tensor, words: Tensor) -> Tensor:
+        """Of what patches the token is made that suits each word best, in one pair.
+
+        Args:
+            regions: (n_tokens, embed_size), of any length.
+            words: (n_words, embed_size), without padding, of any length.
+
+        Returns:
+            (n_words, n_tokens): a row sums to 1, unless every patch is kept and the empty rest suits the word best.
+        """
+        n_own = int(self.has_class_token(len(regions)))
+        patches = regions[n_own:]
+        scores = _patch_scores(patches[None], words[None], None)[0, 0]
+        kept = self.kept(regions[None], words[None])[0, 0]
+        of_rest = scores.masked_fill(kept, -torch.inf).softmax(0).nan_to_num(0.0)
+        logits = self.aggr_net(patches[None])[0].masked_fill(~kept[:, None], -torch.inf)
+        weights = nn.functional.pad(torch.cat([logits.softmax(0).T, of_rest[None]]), (n_own, 0))
+        weights = torch.cat([torch.eye(len(regions)).to(weights)[:n_own], weights])  # a row is a token of the pair
+        cosines = normalize(words, dim=1) @ normalize(weights @ regions, dim=1).T
+        return weights[cosines.argmax(1)]
+
     def _checked(self, regions: Tensor, words: Tensor, word_counts: Counts) -> tuple[Tensor, Tensor | None]:
         _checks.check_vectors(regions, words)
         if regions.shape[2] != self.embed_size:
