@@ -64,7 +64,7 @@ PRESETS = {
 
 
 class CHAN(MatchingModel):
-    """Cross-modal hard aligning network, of region features and a BiGRU's words or BERT's pieces.
+    """Cross-modal hard aligning network.
 
     Source:
         Pan et al., CVPR 2023; ppanzx/CHAN.

@@ -122,7 +122,7 @@ class _PooledPieces(BERTEncoder):
 
 
 class VSEInfty(EmbeddingModel):
-    """Visual-semantic embeddings with generalised pooling, of regions or grids, and a BiGRU's words or BERT's pieces.
+    """Visual-semantic embeddings with generalised pooling.
 
     The BiGRU has one more id than words, the mask of the size augmentation.
 
