@@ -13,6 +13,13 @@ WordTokenizer: TypeAlias = Literal["nltk", "split"]  # of captions, into the wor
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of matrix products, by torch.autocast
 
 CandidatesOf: TypeAlias = Literal["images", "captions"]  # whose lists given pairs come in
+ImageEncoder: TypeAlias = Literal["regions", "grid", "patches"]
+TextEncoder: TypeAlias = Literal["bigru", "bert", "clip"]
+ClassToken: TypeAlias = Literal["kept", "dropped"]
+BackboneSource: TypeAlias = Literal[
+    "detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"
+]
+Resampling: TypeAlias = Literal["points", "bilinear", "bicubic"]  # between four pixels, or of all that shrink to one
 
 Query: TypeAlias = Literal["image", "caption"]  # which of the two looks for the other
 

@@ -1,13 +1,16 @@
 """The settings of a training run, one dataclass a trade: the same names are the command line's flags.
 
-What a model itself is made of is in its own configuration, beside the model.
+What encodes images, and what captions, is an axis of every model; what else a model is made of is in its own
+configuration, beside the model.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from itm_fast.choices import Precision, WordTokenizer
+import tyro
+
+from itm_fast.choices import BackboneSource, ClassToken, ImageEncoder, Precision, Resampling, TextEncoder, WordTokenizer
 from itm_fast.ops import _checks
 from itm_fast.ops.semantic_margin import Sampling, T2IMargin, Variant
 
@@ -15,6 +18,123 @@ Optim = Literal["adam", "adamw"]
 Criterion = Literal["rsum", "nsum"]
 Subset = Literal["first", "random"]
 Tracker = Literal["tensorboard", "wandb"]
+
+
+_IMAGE_SIZE = 256  # pixels at input_scale_factor 1
+
+
+@dataclass(frozen=True)
+class ImageAxis:
+    """What encodes images; the names of the backbone's flags are VSE-infinity's.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
+
+    image_encoder: ImageEncoder | None = None
+    """Images are "regions", precomputed features; or files, for a CNN ("grid") or a vision transformer of the library
+    transformers ("patches"), the backbone, which is trained as well; None: what precomp_enc_type says, or regions."""
+    backbone_source: BackboneSource = "detector"
+    """CNN of a grid: of a region "detector", of hashtags ("wsl"), or of ImageNet (ResNet-101 unless it says else)."""
+    backbone_path: str = ""
+    """Of a grid the file of its weights, "" takes torchvision's of ImageNet, downloaded once; of patches a folder or a
+    name in the Hugging Face cache: ViT, Swin, DINOv2, CLIP, SigLIP and the like. Nothing is downloaded."""
+    backbone_config: tyro.conf.Suppress[dict[str, Any] | None] = None
+    """The transformer's architecture, and the pixels that it takes; None: those of backbone_path. No flag."""
+    class_token: ClassToken = "kept"
+    """Of patches: what comes before them, a class token and registers, is one token of the image more, or not."""
+    input_scale_factor: float = 1.0
+    """Side of the images of a grid, in units of 256 pixels; patches have what their transformer takes."""
+    embedding_warmup_epochs: int = 2
+    """First epochs with the backbone fixed; in the one that follows the loss grows to its full weight."""
+    backbone_warmup_epochs: int = 5
+    """Epochs after which the next earlier stage of a CNN trains, after the last; 0 trains all of them at once, as the
+    layers of a transformer do anyway."""
+    backbone_lr_factor: float = 0.01
+    """Share of the learning rate that the backbone has; 0 fixes it for good."""
+
+    def __post_init__(self) -> None:
+        for name, options in (("backbone_source", BackboneSource), ("class_token", ClassToken)):
+            _checks.check_choice(name, getattr(self, name), options)
+        if self.image_encoder is not None:
+            _checks.check_choice("image_encoder", self.image_encoder, ImageEncoder)
+        _checks.check_finite("input_scale_factor", self.input_scale_factor, positive=True)
+        _checks.check_finite("backbone_lr_factor", self.backbone_lr_factor, positive=False)
+        for name in ("embedding_warmup_epochs", "backbone_warmup_epochs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        _check_architecture("backbone_config", self.backbone_config)
+
+    @property
+    def image_kind(self) -> ImageEncoder:
+        """What images are: `image_encoder`, or where that is None what the model's own flag says."""
+        if self.image_encoder is not None:
+            return self.image_encoder
+        return "grid" if getattr(self, "precomp_enc_type", None) == "backbone" else "regions"
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the images that the model reads itself; None: it takes precomputed features.
+
+        That of patches is known once the architecture is.
+        """
+        if self.image_kind == "regions":
+            return None
+        if self.image_kind == "patches":
+            return int((self.backbone_config or {}).get("size", 0))
+        return int(_IMAGE_SIZE * self.input_scale_factor)
+
+    @property
+    def resampling(self) -> Resampling:
+        """How images are resized: for CNNs as VSE-infinity's weights learnt, for patches as their processor has it."""
+        if self.image_kind != "patches":
+            return "points"
+        found: Resampling = (self.backbone_config or {}).get("resampling", "bicubic")
+        return found
+
+
+@dataclass(frozen=True)
+class TextAxis:
+    """What encodes captions.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
+
+    text_encoder: TextEncoder | None = None
+    """What encodes captions: "bigru", the model's own GRU over words; "bert", a pretrained transformer over the pieces
+    that its tokenizer makes; "clip", the text tower of CLIP or SigLIP; None: what text_enc_type says, or the GRU."""
+    bert_path: str = "bert-base-uncased"
+    """The transformer, or CLIP: a folder, or a name in the Hugging Face cache. Nothing is downloaded."""
+    bert_config: tyro.conf.Suppress[dict[str, Any] | None] = None
+    """Its architecture, as its config.json has it; None: that of bert_path. No flag."""
+    bert_lr_factor: float = 0.1
+    """Share of the learning rate that the transformer has, a tenth in VSE-infinity, ESL, CHAN and LAPS; 0 fixes it."""
+    bert_warmup_epochs: int = 0
+    """First epochs with the transformer fixed."""
+
+    def __post_init__(self) -> None:
+        if self.text_encoder is not None:
+            _checks.check_choice("text_encoder", self.text_encoder, TextEncoder)
+        _checks.check_finite("bert_lr_factor", self.bert_lr_factor, positive=False)
+        if self.bert_warmup_epochs < 0:
+            raise ValueError(f"bert_warmup_epochs must be at least 0, got {self.bert_warmup_epochs}")
+        _check_architecture("bert_config", self.bert_config)
+
+    @property
+    def text_kind(self) -> TextEncoder:
+        """What encodes captions: `text_encoder`, or where that is None what the model's own flag says."""
+        if self.text_encoder is not None:
+            return self.text_encoder
+        kind: TextEncoder = getattr(self, "text_enc_type", "bigru")
+        return kind
+
+
+def _check_architecture(name: str, given: object) -> None:
+    if not isinstance(given, dict | None):
+        raise TypeError(f"{name} must be a dictionary or None, got {given!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -47,6 +167,9 @@ class DataConfig:
     """Which share: the "first" lines of the file, as the SAM paper does, or whole images at "random" by the seed."""
     drop_blank: bool = False
     """Leave out captions that are blank lines, which are an error otherwise."""
+    cache_tokens: Path | None = None
+    """Folder for the tokens that a backbone with backbone_lr_factor 0 makes: made once, float16, and then read like
+    regions, of images as they are, neither cropped nor mirrored; None runs the backbone in every step."""
 
     def __post_init__(self) -> None:
         _checks.check_choice("data_subset", self.data_subset, Subset)
@@ -97,6 +220,8 @@ class TrainingConfig:
     """Of the optimiser; pretrained parts of a model have a share of it."""
     lr_update: int = 15
     """Epochs after which the learning rate falls to a tenth, again and again."""
+    lr_schedules: tuple[int, ...] = ()
+    """Epochs from which on the learning rate is lower, in place of every lr_update."""
     optim: Optim = "adam"
     """Optimiser."""
     weight_decay: float = 0.0
@@ -109,6 +234,9 @@ class TrainingConfig:
     """Batches whose gradients are added before the optimiser steps; negatives come from one batch each."""
     size_augment: bool = False
     """Drop regions and words at random while training, as VSE-infinity does."""
+    gradient_checkpointing: bool = False
+    """Transformers keep no inner states of their layers and compute them again on the way back: less memory, more
+    time."""
     precision: Precision = "float32"
     """Of the matrix products, by torch.autocast; parameters and losses stay float32."""
     compile: bool = False
@@ -149,6 +277,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
         for name in ("learning_rate", "weight_decay", "grad_clip"):
             _checks.check_finite(name, getattr(self, name), positive=False)
+        if any(epoch < 1 for epoch in self.lr_schedules):
+            raise ValueError(f"lr_schedules is {self.lr_schedules}; expected epochs of at least 1")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"patience is {self.patience}; expected at least 1, or None")
         for name, options in (("optim", Optim), ("precision", Precision), ("select", Criterion)):

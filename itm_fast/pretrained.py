@@ -1,9 +1,12 @@
 """Pretrained transformers on this machine: a local folder, or one in the cache; nothing is ever downloaded."""
 
 import importlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from itm_fast.choices import TextEncoder
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 
@@ -78,3 +81,90 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
         raise DataError(f'{path}: expected {{"model_type": "bert", ...}}, as transformers writes it')
     return {name: value for name, value in found.items() if name != "_name_or_path"}  # where it once was
+
+
+def text_architecture(folder: Path, kind: TextEncoder) -> dict[str, Any]:
+    """The architecture of a transformer of text, or of the text tower of CLIP or SigLIP.
+
+    Args:
+        folder: Of the transformer, or of CLIP or SigLIP as a whole.
+        kind: "clip" takes a tower, "bert" what is no part of anything.
+
+    Returns:
+        The options by name, "model_type" among them.
+
+    Raises:
+        FileNotFoundError: There is no config.json.
+        DataError: It does not describe such a transformer.
+        ImportError: transformers, which knows the parts of CLIP, is not installed.
+    """
+    config = read_config(folder)
+    is_whole = "text_config" in config and "vision_config" in config
+    if kind == "bert" and not is_whole:
+        return config
+    if kind == "bert":
+        raise DataError(f"{folder} is a {config['model_type']}, of images and text; give --text-encoder clip")
+    if config["model_type"].endswith("_text_model"):
+        return config
+    if not is_whole:
+        raise DataError(f"{folder} is a {config['model_type']}, which has no text tower; expected CLIP or SigLIP")
+    return _part(folder, config, "text_config")
+
+
+def vision_architecture(folder: Path) -> dict[str, Any]:
+    """The architecture of a vision transformer, or of the image tower of CLIP or SigLIP, and the pixels it takes.
+
+    Args:
+        folder: Of the transformer, or of CLIP or SigLIP as a whole, with preprocessor_config.json.
+
+    Returns:
+        {"architecture": options by name, "size": side in pixels, "mean", "deviation": three numbers each, of pixels
+        from 0 to 1, "resampling": "bilinear" or "bicubic"}.
+
+    Raises:
+        FileNotFoundError: There is no config.json.
+        DataError: It describes no such transformer, or no file says which pixels it takes.
+        ImportError: transformers is not installed.
+    """
+    config = read_config(folder)
+    architecture = _part(folder, config, "vision_config") if "vision_config" in config else config
+    transformers = text_library("transformers", "a vision transformer")
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+        size = _side(processor.size if crop is None else crop)
+        mean, deviation = ([float(x) for x in numbers] for numbers in (processor.image_mean, processor.image_std))
+        resample = int(getattr(processor, "resample", 3) or 3)
+    except ImportError as error:
+        raise ImportError(f"{folder}: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a damaged or foreign folder raises nearly every kind of exception
+        reason = " ".join(str(error).split())
+        raise DataError(f"{folder}: no file says which pixels it takes: {reason:.300}") from error
+    of_pillow = {2: "bilinear", 3: "bicubic"}  # by its numbers; what is rarer is bicubic here
+    pixels = {"size": size, "mean": mean, "deviation": deviation, "resampling": of_pillow.get(resample, "bicubic")}
+    return {"architecture": architecture, **pixels}
+
+
+def _side(size: Any) -> int:
+    """Side in pixels of the square that an image processor makes."""
+    if isinstance(size, int):
+        return size
+    sides = {size[name] for name in ("height", "width", "shortest_edge") if size.get(name)}
+    if len(sides) != 1:
+        raise ValueError(f"it takes images of {dict(size)}; expected squares")
+    return int(sides.pop())
+
+
+def _part(folder: Path, config: Mapping[str, Any], name: Literal["text_config", "vision_config"]) -> dict[str, Any]:
+    """One of the architectures that a larger one is made of, with its defaults."""
+    transformers = text_library("transformers", "a tower of CLIP")
+    try:
+        found = getattr(transformers.AutoConfig.for_model(**config), name).to_dict()
+    except Exception as error:  # transformers checks little, and late
+        raise DataError(f"{folder / CONFIG}: transformers makes no {name} of it: {error}") from error
+    where = ("_name_or_path", "transformers_version", "dtype", "id2label", "label2id")  # it was, and what it isn't for
+    plain = {key: value for key, value in found.items() if key not in where}
+    decoded: dict[str, Any] = json.loads(json.dumps(plain))
+    return decoded

@@ -77,7 +77,10 @@ ENTRIES = {
         2023,
         "regions and words on nine levels of width, every pair of levels compared",
         False,
-        "f30k-h f30k-a coco-h coco-a f30k-h-bert f30k-a-bert coco-h-bert coco-a-bert",
+        "f30k-h f30k-a coco-h coco-a f30k-h-bert f30k-a-bert coco-h-bert coco-a-bert "
+        "f30k-h-grid-bert f30k-a-grid-bert coco-h-grid-bert coco-a-grid-bert "
+        "f30k-h-wsl-grid-bert f30k-a-wsl-grid-bert coco-h-wsl-grid-bert coco-a-wsl-grid-bert "
+        "f30k-h-clip f30k-a-clip coco-h-clip coco-a-clip",
     ),
     "chan": Entry(
         "CHAN",
@@ -86,6 +89,14 @@ ENTRIES = {
         "each word with its one best region",
         False,
         "f30k coco f30k-bert coco-bert",
+    ),
+    "laps": Entry(
+        "LAPS",
+        "Fu et al., LAPS, CVPR",
+        2024,
+        "patches chosen by each caption and aggregated, against its words both ways",
+        False,
+        "f30k-vit f30k-swin coco-vit coco-swin",
     ),
     "cvse": Entry(
         "CVSE",

@@ -38,7 +38,9 @@ def write_siglip(folder):
     from transformers import SiglipConfig, SiglipModel
 
     torch.manual_seed(6)
-    model = SiglipModel(SiglipConfig(text_config={**_TEXT, "vocab_size": 20}, vision_config=_VISION)).eval()
+    model = SiglipModel(
+        SiglipConfig(text_config={**_TEXT, "vocab_size": 20, "pad_token_id": 0}, vision_config=_VISION)
+    ).eval()
     model.save_pretrained(folder)
     vocab = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{word: number for number, word in enumerate(WORDS, start=3)}}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))

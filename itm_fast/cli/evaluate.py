@@ -119,9 +119,7 @@ def run(args: Evaluate) -> int:
         ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
     about, per_image = _source(args, scorer), args.captions_per_image or 5
-    writer = RunWriter(
-        args, scorer, about, _references(args), per_image, embedded, args.split, n_listed=args.n_listed
-    )
+    writer = RunWriter(args, scorer, about, _references(args), per_image, embedded, args.split, n_listed=args.n_listed)
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
         # Text-text and image-image retrieval compare embeddings, which the file has not.

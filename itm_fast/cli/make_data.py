@@ -25,6 +25,8 @@ class SizeFlags:
     """Regions an image."""
     dim: int = 256
     """Width of a region's feature (2048 in the published sets)."""
+    picture_size: int | None = None
+    """Also draw the images, for models that read them: side in pixels, a multiple of 16; None draws none."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ def run(args: MakeData) -> int:
 
         def progress(done: int, total: int) -> None:
             if not done:
-                size = _size(estimate_bytes(total, max_regions=args.max_regions, dim=args.dim))
+                n_bytes = estimate_bytes(
+                    total, max_regions=args.max_regions, dim=args.dim, picture_size=args.picture_size
+                )
+                size = _size(n_bytes)
                 print(f"make-data: {total} images, about {size}", file=sys.stderr, flush=True)
             bar(done, total)
 
@@ -80,6 +85,7 @@ def run(args: MakeData) -> int:
             n_test=args.n_test,
             max_regions=args.max_regions,
             dim=args.dim,
+            picture_size=args.picture_size,
             seed=args.seed,
             noise=args.noise,
             captions=args.captions,

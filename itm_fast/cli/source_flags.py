@@ -119,7 +119,10 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
         raise ValueError(f"{name} brings its vocabulary: leave out what is behind the @, which is for checkpoints")
     else:
         loaded = _ours(path)
-    dataset = open_split(data, options.split, loaded.config.image_size, drop_blank=options.drop_blank)
+    config = loaded.config
+    dataset = open_split(
+        data, options.split, config.image_size, resampling=config.resampling, drop_blank=options.drop_blank
+    )
     if isinstance(dataset, PrecompDataset) and loaded.config.img_dim != dataset.dim:
         raise ValueError(
             f"{name} was trained on features {loaded.config.img_dim} wide, but those of {data}, split "

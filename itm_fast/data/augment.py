@@ -29,7 +29,9 @@ class SizeAugment:
         mask_id: Id of the mask.
         continues: bool (n_ids,), tokens that continue the word before them, as WordPiece's "##ing"; None: each token
             is a word. All pieces of a word share its fate.
-        n_cells: Cells of the model's grid, where batches hold images; None: they hold regions.
+        n_cells: Cells of the model's grid, or tokens of its backbone, where batches hold images; None: they hold
+            regions.
+        keeps_images: Words only are touched.
         zeros_count: Regions that are dropped stay in the counts, as zeros, up to the most that an image kept.
 
     Source:
@@ -41,6 +43,7 @@ class SizeAugment:
     continues: npt.NDArray[np.bool_] | None = None
     n_cells: int | None = None
     zeros_count: bool = False
+    keeps_images: bool = False
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Batch:
         """A batch like `batch` with less in it.
@@ -53,7 +56,10 @@ class SizeAugment:
             Regions that were kept in front, zeros behind, or a choice of cells; captions that are shorter or equally
             long.
         """
-        if self.n_cells is not None:
+        if self.keeps_images:
+            tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
+            return replace(batch, tokens=tokens, word_counts=word_counts)
+        if self.n_cells is not None and batch.regions.ndim == 4:  # not what a backbone made of the images before
             kept_cells = _kept_cells(len(batch), self.n_cells, generator)
             tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
             return replace(batch, kept_cells=kept_cells, tokens=tokens, word_counts=word_counts)

@@ -5,26 +5,38 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.augment import SizeAugment
+from itm_fast.data.augment import SizeAugment, compacted
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.indices import IndexLike
+from itm_fast.models.axes import (
+    Axes,
+    Tower,
+    check_grid,
+    check_vocabulary,
+    load_towers,
+    own_vocabulary,
+    with_architecture,
+)
+from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted_in_place
 
+TextEncType = Literal["bigru", "bert"]
+
 
 @dataclass(frozen=True)
-class MatchingConfig:
+class MatchingConfig(Axes):
     """What every model's configuration has; defaults as in SCAN, which the others began from.
 
     Raises:
@@ -32,12 +44,8 @@ class MatchingConfig:
         TypeError: A number is none.
     """
 
-    img_dim: int = 2048
-    """Numbers per precomputed region feature."""
     word_dim: int = 300
     """Numbers per word vector before the GRU."""
-    embed_size: int = 1024
-    """Numbers per embedding: of a region and a word, or of an image and a caption."""
     num_layers: int = 1
     """Layers of the GRU."""
     margin: float = 0.2
@@ -45,18 +53,16 @@ class MatchingConfig:
     max_violation: bool = False
     """Only the hardest negatives count."""
 
-    @property
-    def image_size(self) -> int | None:
-        """Side in pixels of the images that the model reads itself; None: it takes precomputed features."""
-        return None
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
+        if self.image_kind == "grid":
+            check_grid(self)
 
     def own_vocabulary(self) -> CaptionVocabulary | None:
         """The vocabulary that a pretrained text encoder brings; None: that of the data."""
-        return None
+        return own_vocabulary(self)
 
     def _check_sizes(self, *names: str) -> None:
         """Raises ValueError unless the named numbers are integers of at least 1."""
@@ -101,6 +107,23 @@ class Encoded(NamedTuple):
     """(B,): what each pair costs by itself, such as VSRN's captioning; `MatchingModel.extra_loss` takes it."""
     further: tuple[FurtherPairs, ...] = ()
     """What else has a triplet loss."""
+
+
+@dataclass(frozen=True)
+class TextConfig(MatchingConfig):
+    """How captions are encoded, by the flag's name of CHAN.
+
+    Raises:
+        ValueError: A number is out of range, or an option is unknown.
+        TypeError: A number is none.
+    """
+
+    text_enc_type: TextEncType = "bigru"
+    """What encodes captions where text_encoder says nothing: "bigru" or "bert"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.check_choice("text_enc_type", self.text_enc_type, TextEncType)
 
 
 F = TypeVar("F", bound=Callable[..., Tensor])
@@ -183,7 +206,8 @@ class MatchingModel(nn.Module):
 
     def __init__(self, config: MatchingConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__()
-        self.config, self.vocabulary = config, vocabulary
+        self.config, self.vocabulary = with_architecture(config), vocabulary
+        check_vocabulary(self.config, vocabulary)
         self.loss = TripletLoss(config.margin, config.max_violation)
         self.notes: list[str] = []  # what a reader of its figures should know
 
@@ -198,7 +222,8 @@ class MatchingModel(nn.Module):
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) or None = all valid -> what `similarity` takes of images.
 
-        Counts are integers of any kind, or a mask padded behind; nothing beyond one is read.
+        Counts are integers of any kind, or a mask padded behind; nothing beyond one is read. With a backbone, red,
+        green and blue from 0 to 255, (n, 3, image_size, image_size), without counts; or what the backbone made of them.
         """
         encoded: Tensor = self.img_enc(without_missing(images, region_counts)[0])
         return encoded
@@ -225,7 +250,7 @@ class MatchingModel(nn.Module):
         raise ValueError(f"size_augment is for models that pool whatever regions are there, and {self.name} does not")
 
     def load_pretrained(self) -> None:
-        """Gives pretrained parts their weights, before a training begins; a saved model has its own.
+        """Gives backbone and transformer their weights, before a training begins; a saved model has its own.
 
         Raises:
             ValueError: The configuration does not say which.
@@ -233,15 +258,59 @@ class MatchingModel(nn.Module):
             FileNotFoundError: A file of weights is missing.
             DataError: A file of weights is damaged, or another part's.
         """
+        load_towers(self.config, self.tower, self.txt_enc)
+
+    @property
+    def tower(self) -> Tower | None:
+        """What makes tokens of pixels; None: images are precomputed features."""
+        tower: Tower | None = getattr(self.img_enc, "tower", None)
+        return tower
+
+    def train(self, mode: bool = True) -> MatchingModel:
+        """As torch has it; what never trains stays in evaluation mode, without dropout."""
+        super().train(mode)
+        if self.tower is not None and self.config.backbone_lr_factor == 0:
+            self.tower.eval()
+        if isinstance(self.txt_enc, BERTEncoder) and self.config.bert_lr_factor == 0:
+            self.txt_enc.bert.eval()
+        return self
+
+    def checkpoint_gradients(self) -> None:
+        """Let transformers compute the inner states of their layers again on the way back, instead of keeping them.
+
+        Raises:
+            ValueError: There is no transformer that can.
+        """
+        parts = (getattr(self.tower, "transformer", None), getattr(self.txt_enc, "bert", None))
+        able: list[Any] = [part for part in parts if getattr(part, "supports_gradient_checkpointing", False)]
+        if not able:
+            raise ValueError("gradient_checkpointing is for transformers that offer it, and this model has none")
+        for part in able:
+            enable = getattr(part, "activation_checkpointing_enable", None) or part.gradient_checkpointing_enable
+            enable()
 
     def follow_schedule(self, step: int, steps_per_epoch: int) -> float:
-        """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss."""
-        return 1.0
+        """Fixes the parts that do not train yet at a step, counted from 0; returns a factor for its loss.
+
+        In the first epoch in which the backbone trains, the loss grows to its full weight.
+        """
+        config, (epoch, number) = self.config, divmod(step, steps_per_epoch)
+        if isinstance(self.txt_enc, BERTEncoder):
+            waits = config.bert_lr_factor == 0 or epoch < config.bert_warmup_epochs
+            self.txt_enc.bert.requires_grad_(not waits)
+        if self.tower is None:
+            return 1.0
+        since, warmup = epoch - config.embedding_warmup_epochs, config.backbone_warmup_epochs
+        n_fixed = 4 if since < 0 else max(0, 3 - since // warmup) if warmup else 0
+        if config.backbone_lr_factor == 0:
+            since, n_fixed = -1, 4
+        self.tower.train_stages(n_fixed)
+        return number / steps_per_epoch if since == 0 else 1.0
 
     @property
     def max_words(self) -> int | None:
         """Tokens of the longest caption that can be encoded, start and end counted; None: any."""
-        return None
+        return self.txt_enc.max_words if isinstance(self.txt_enc, BERTEncoder) else None
 
     def prepare(self, tokens: CaptionTokens, captions: IndexLike) -> None:
         """Take from the training captions what stays as it is; called once, before the first step.
@@ -257,7 +326,9 @@ class MatchingModel(nn.Module):
 
     def learning_rate_factor(self, parameter: str) -> float:
         """Share of the learning rate that a parameter of this name has; pretrained parts have less than 1."""
-        return 1.0
+        if parameter.startswith(("img_enc.tower.", "img_enc.backbone.")):
+            return self.config.backbone_lr_factor
+        return self.config.bert_lr_factor if parameter.startswith("txt_enc.bert.") else 1.0
 
     def learning_rate_decay(self, parameter: str) -> float:
         """What the learning rate of a parameter of this name is multiplied by each time that it falls."""
@@ -269,8 +340,16 @@ class MatchingModel(nn.Module):
 
     def forward(self, batch: Batch) -> Encoded:
         """Encode a batch for training."""
-        images = self.encode_images(batch.regions, batch.region_counts)
+        images = self.encode_images(*self.regions_of(batch))
         return Encoded(images, self.encode_captions(batch.tokens, batch.word_counts))
+
+    def regions_of(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """What `encode_images` takes of a batch: its regions and their counts, pixels, or the cells that were kept."""
+        if self.tower is None or batch.regions.ndim == 3:
+            return batch.regions, batch.region_counts
+        if batch.kept_cells is None:
+            return batch.regions, None
+        return compacted(self.tower(batch.regions), batch.kept_cells)
 
 
 class EmbeddingModel(MatchingModel):

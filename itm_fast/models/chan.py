@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
-from itm_fast.models.base import Preset
-from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
+from itm_fast.models.axes import caption_encoder, image_encoder
+from itm_fast.models.base import MatchingModel, Preset, TextConfig
+from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
 from itm_fast.ops import _checks
@@ -62,8 +63,8 @@ PRESETS = {
 }
 
 
-class CHAN(TextModel):
-    """Cross-modal hard aligning network, of region features and a BiGRU's words or BERT's pieces.
+class CHAN(MatchingModel):
+    """Cross-modal hard aligning network.
 
     Source:
         Pan et al., CVPR 2023; ppanzx/CHAN.
@@ -75,6 +76,11 @@ class CHAN(TextModel):
 
     def __init__(self, config: CHANConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = RegionEncoder(config.img_dim, config.embed_size)
-        self.txt_enc = caption_encoder(self.config, len(vocabulary))
+        self.img_enc = image_encoder(self.config, lambda dim: RegionEncoder(dim, config.embed_size))
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: GRUEncoder(
+                len(vocabulary), config.word_dim, config.embed_size, num_layers=config.num_layers, bi_gru=True
+            ),
+        )
         self.sim_enc = CHANSimilarity(config.coding_type, config.pooling_type, config.alpha, config.belta)

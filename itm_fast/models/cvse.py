@@ -18,6 +18,7 @@ from itm_fast.data.text.concepts import Concepts, singular
 from itm_fast.data.text.tokenizers import Tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.indices import IndexLike
+from itm_fast.models.axes import image_encoder, n_tokens
 from itm_fast.models.base import (
     EmbeddingModel,
     Encoded,
@@ -55,7 +56,7 @@ class CVSEConfig(MatchingConfig):
     bi_gru: bool = True
     """Run the GRU in both directions and average them."""
     n_regions: int = 36
-    """Regions of every image: the image's BatchNorm has one channel each."""
+    """Regions of every image: the image's BatchNorm has one channel each. With a backbone, as many as it makes."""
     dropout_rate: float = 0.4
     """Of word vectors and of the attention to regions and words."""
     n_concepts: int = 300
@@ -90,6 +91,11 @@ class CVSEConfig(MatchingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.text_kind != "bigru":
+            raise ValueError(
+                f'text_encoder is "{self.text_kind}", but cvse tells captions their concepts by the words of its '
+                'vocabulary, and pieces are no words; expected "bigru"'
+            )
         self._check_sizes("n_regions", "n_concepts", "input_channel")
         _checks.check_choice("concept_labels", self.concept_labels, ConceptLabels)
         _checks.check_choice("label_completion", self.label_completion, LabelCompletion)
@@ -165,7 +171,8 @@ class CVSE(EmbeddingModel):
     def __init__(self, config: CVSEConfig, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
         size = config.embed_size
-        self.img_enc = RegionEncoder(config.img_dim, size)
+        self.img_enc = image_encoder(self.config, lambda dim: RegionEncoder(dim, size))
+        self.n_regions = n_tokens(self.config, self.img_enc) or config.n_regions
         self.txt_enc = GRUEncoder(
             len(vocabulary),
             config.word_dim,
@@ -175,7 +182,7 @@ class CVSE(EmbeddingModel):
             dropout=config.dropout_rate,
         )
         nn.init.xavier_uniform_(self.txt_enc.embed.weight)
-        self.V_self_atten_enhance = RegionAttention(size, config.n_regions, config.dropout_rate)
+        self.V_self_atten_enhance = RegionAttention(size, self.n_regions, config.dropout_rate)
         self.T_self_atten_enhance = WordAttention(size, config.dropout_rate)
         self.V_consensus_level_embedding = ConsensusAttention(size)
         self.T_consensus_level_embedding = ConsensusAttention(size)
@@ -339,7 +346,7 @@ class CVSE(EmbeddingModel):
         """Encode a batch: the fused embeddings, the others for their losses, the divergence of each pair."""
         concepts = self._concepts()
         labels = self._labels(batch.tokens, batch.word_counts, batch.image_tokens, training=True)
-        images = self._images(batch.regions, batch.region_counts, concepts)
+        images = self._images(*self.regions_of(batch), concepts)
         captions = self._captions(batch.tokens, batch.word_counts, labels, concepts)
         alpha = self.config.alpha
         return Encoded(
@@ -361,7 +368,7 @@ class CVSE(EmbeddingModel):
         return concepts
 
     def _images(self, images: Tensor, region_counts: Counts, concepts: Tensor) -> _Levels:
-        images, counts = of_n_regions(images, region_counts, self.config.n_regions)
+        images, counts = of_n_regions(images, region_counts, self.n_regions)
         regions = without_missing(self.img_enc(images), counts)[0]
         instances = self.V_self_atten_enhance(regions, counts)
         return _Levels(instances, self.V_consensus_level_embedding(instances, concepts))

@@ -1,19 +1,24 @@
 """ESL: regions and words on nine levels of width, every pair of which adds to the similarity."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
-from itm_fast.models.base import Preset, missing_regions, outside_autocast, without_missing
-from itm_fast.models.caption_encoders import TextConfig, TextModel, caption_encoder
+from itm_fast.models.axes import caption_encoder, image_encoder, n_tokens
+from itm_fast.models.base import MatchingModel, Preset, TextConfig, missing_regions, outside_autocast, without_missing
+from itm_fast.nn.encoders.grid import GridEncoder
+from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import MLPRegionEncoder, l2_normalise
 from itm_fast.nn.similarity.esl import ESLSimilarity
+from itm_fast.ops import _checks
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._ragged import Packed
+
+PrecompEncType = Literal["basic", "backbone"]
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,17 @@ class ESLConfig(TextConfig):
 
     embed_size: int = 512
     """Numbers per region and word embedding, a multiple of 256."""
+    precomp_enc_type: PrecompEncType = "basic"
+    """What images are where image_encoder says nothing: "basic" regions, or the "backbone"'s grid."""
     heuristic_strategy: bool = False
     """ESL-H, whose levels are two-tap filters; otherwise ESL-A, whose levels are learned, sparse maps."""
 
+    def __post_init__(self) -> None:
+        _checks.check_choice("precomp_enc_type", self.precomp_enc_type, PrecompEncType)
+        super().__post_init__()
+
 
 _A, _H = ESLConfig(max_violation=True), ESLConfig(max_violation=True, heuristic_strategy=True)
-_BERT_A, _BERT_H = replace(_A, text_enc_type="bert"), replace(_H, text_enc_type="bert")
 _F30K = TrainingConfig(
     learning_rate=5e-4,
     optim="adamw",
@@ -41,20 +51,39 @@ _F30K = TrainingConfig(
     size_augment=True,
 )
 _COCO = replace(_F30K, num_epochs=20, lr_update=10)
-# The paper's are those with BERT; a BiGRU in its place is ours.
+_GRID = {
+    "precomp_enc_type": "backbone",
+    "input_scale_factor": 2.0,
+    "embedding_warmup_epochs": 1,
+    "backbone_warmup_epochs": 0,
+}
+_CLIP_NAME = "openai/clip-vit-base-patch32"
+_CLIP = {
+    "image_encoder": "patches",
+    "text_encoder": "clip",
+    "backbone_path": _CLIP_NAME,
+    "bert_path": _CLIP_NAME,
+    "backbone_lr_factor": 0.1,
+    "embedding_warmup_epochs": 1,
+}
+# The paper's are those with BERT on regions. A BiGRU in BERT's place is ours; so are grids, whose options its code has
+# from VSE-infinity and whose settings are VSE-infinity's here, and CLIP's towers, of which its repository speaks.
+_KINDS: dict[str, dict[str, Any]] = {
+    "": {},
+    "-bert": {"text_enc_type": "bert"},
+    "-grid-bert": {**_GRID, "text_enc_type": "bert"},
+    "-wsl-grid-bert": {**_GRID, "text_enc_type": "bert", "backbone_source": "wsl"},
+    "-clip": _CLIP,
+}
 PRESETS = {
-    "f30k-h": Preset(_H, _F30K),
-    "f30k-a": Preset(_A, _F30K),
-    "coco-h": Preset(_H, _COCO),
-    "coco-a": Preset(_A, _COCO),
-    "f30k-h-bert": Preset(_BERT_H, _F30K),
-    "f30k-a-bert": Preset(_BERT_A, _F30K),
-    "coco-h-bert": Preset(_BERT_H, _COCO),
-    "coco-a-bert": Preset(_BERT_A, _COCO),
+    f"{data}-{strategy}{kind}": Preset(replace(model, **options), schedule)
+    for kind, options in _KINDS.items()
+    for data, schedule in (("f30k", _F30K), ("coco", _COCO))
+    for strategy, model in (("h", _H), ("a", _A))
 }
 
 
-class ESL(TextModel):
+class ESL(MatchingModel):
     """Enhanced semantic similarity learning.
 
     Images and captions are encoded down to their levels, so that evaluation projects each caption once. As in the
@@ -72,12 +101,20 @@ class ESL(TextModel):
 
     def __init__(self, config: ESLConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = MLPRegionEncoder(config.img_dim, config.embed_size)
-        self.txt_enc = caption_encoder(self.config, len(vocabulary) + 1)  # the mask of the size augmentation
+        size = config.embed_size
+        if config.image_kind == "grid":
+            self.img_enc = GridEncoder(config.backbone_source, size)
+        else:
+            self.img_enc = image_encoder(self.config, lambda dim: MLPRegionEncoder(dim, size))
+        n_words = len(vocabulary) + 1  # the mask of the size augmentation
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: GRUEncoder(n_words, config.word_dim, size, num_layers=config.num_layers, bi_gru=True),
+        )
         self.sim_enc = ESLSimilarity(config.embed_size, heuristic=config.heuristic_strategy)
 
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
-        """(n, max_regions, img_dim) -> levels of the regions (n, max_regions, width)."""
+        """(n, max_regions, img_dim), or pixels with a backbone -> levels of the regions (n, max_regions, width)."""
         images = without_missing(images, region_counts)[0]
         return self.sim_enc.image_levels(l2_normalise(self.img_enc(images)))
 
@@ -97,5 +134,6 @@ class ESL(TextModel):
         return self.sim_enc.attend(images, captions, None, missing_regions(images, region_counts), candidates)
 
     def size_augment(self) -> SizeAugment:
-        """Drops regions and words while training."""
-        return SizeAugment(len(self.vocabulary), self.vocabulary.mask_id, self.vocabulary.continues, zeros_count=True)
+        """Drops regions, or tokens of a backbone, and words while training."""
+        pieces, n_cells = self.vocabulary, n_tokens(self.config, self.img_enc)
+        return SizeAugment(len(pieces), pieces.mask_id, pieces.continues, n_cells=n_cells, zeros_count=True)

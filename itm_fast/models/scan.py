@@ -7,7 +7,8 @@ from torch import Tensor
 
 from itm_fast.choices import AggFunc, CrossAttn, RawFeatureNorm
 from itm_fast.config import TrainingConfig
-from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.axes import caption_encoder, image_encoder
 from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, missing_regions
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import PrecompEncType, RegionEncoder
@@ -88,20 +89,24 @@ class SCAN(MatchingModel):
     config_class = SCANConfig
     config: SCANConfig
 
-    def __init__(self, config: SCANConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: SCANConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = RegionEncoder(
-            config.img_dim,
-            config.embed_size,
-            precomp_enc_type=config.precomp_enc_type,
-            no_imgnorm=config.no_imgnorm,
+        self.img_enc = image_encoder(
+            self.config,
+            lambda dim: RegionEncoder(
+                dim, config.embed_size, precomp_enc_type=config.precomp_enc_type, no_imgnorm=config.no_imgnorm
+            ),
         )
-        self.txt_enc = GRUEncoder(
-            len(vocabulary),
-            config.word_dim,
-            config.embed_size,
-            num_layers=config.num_layers,
-            bi_gru=config.bi_gru,
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: GRUEncoder(
+                len(vocabulary),
+                config.word_dim,
+                config.embed_size,
+                num_layers=config.num_layers,
+                bi_gru=config.bi_gru,
+                no_txtnorm=config.no_txtnorm,
+            ),
             no_txtnorm=config.no_txtnorm,
         )
         self.sim_enc = CrossAttention(

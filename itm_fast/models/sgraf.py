@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.axes import caption_encoder, image_encoder, n_tokens
 from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, of_n_regions, outside_autocast
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
@@ -39,7 +40,7 @@ class SGRAFConfig(MatchingConfig):
     sgr_step: int = 3
     """Steps of graph reasoning."""
     n_regions: int = 36
-    """Regions of every image: the image's BatchNorm has one channel each."""
+    """Regions of every image: the image's BatchNorm has one channel each. With a backbone, as many as it makes."""
     dropout: float = 0.4
     """Of word vectors and of the attention to whole images and captions."""
     max_violation: bool = True
@@ -74,31 +75,38 @@ class SGRAF(MatchingModel):
     config_class = SGRAFConfig
     config: SGRAFConfig
 
-    def __init__(self, config: SGRAFConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: SGRAFConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = RegionEncoder(config.img_dim, config.embed_size, no_imgnorm=config.no_imgnorm)
-        self.txt_enc = GRUEncoder(
-            len(vocabulary),
-            config.word_dim,
-            config.embed_size,
-            num_layers=config.num_layers,
-            bi_gru=config.bi_gru,
-            no_txtnorm=config.no_txtnorm,
-            dropout=config.dropout,
-            rnn_name="cap_rnn",
+        self.img_enc = image_encoder(
+            self.config, lambda dim: RegionEncoder(dim, config.embed_size, no_imgnorm=config.no_imgnorm)
         )
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: GRUEncoder(
+                len(vocabulary),
+                config.word_dim,
+                config.embed_size,
+                num_layers=config.num_layers,
+                bi_gru=config.bi_gru,
+                no_txtnorm=config.no_txtnorm,
+                dropout=config.dropout,
+                rnn_name="cap_rnn",
+            ),
+            no_txtnorm=config.no_txtnorm,
+        )
+        self.n_regions = n_tokens(self.config, self.img_enc) or config.n_regions
         self.sim_enc = SGRAFSimilarity(
             config.embed_size,
             config.sim_dim,
             module_name=config.module_name,
             sgr_step=config.sgr_step,
-            n_regions=config.n_regions,
+            n_regions=self.n_regions,
             dropout=config.dropout,
         )
 
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:
         """(n, max_regions, img_dim), region_counts (n,) int64 or None = all valid -> (n, n_regions, embed_size)."""
-        return super().encode_images(*of_n_regions(images, region_counts, self.config.n_regions))
+        return super().encode_images(*of_n_regions(images, region_counts, self.n_regions))
 
     @outside_autocast
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:

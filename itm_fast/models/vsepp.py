@@ -6,8 +6,10 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from itm_fast.config import TrainingConfig
-from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.axes import caption_encoder, image_encoder
 from itm_fast.models.base import EmbeddingModel, MatchingConfig, Preset, without_missing
+from itm_fast.nn.encoders.bert import SentenceBERTEncoder
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.regions import MeanRegionEncoder
 from itm_fast.nn.similarity.embeddings import order_similarity
@@ -62,19 +64,24 @@ class VSEPP(EmbeddingModel):
     reads_vectors = True
     config: VSEPPConfig
 
-    def __init__(self, config: VSEPPConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: VSEPPConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = MeanRegionEncoder(
-            config.img_dim, config.embed_size, no_imgnorm=config.no_imgnorm, use_abs=config.use_abs
+        self.img_enc = image_encoder(
+            self.config,
+            lambda dim: MeanRegionEncoder(dim, config.embed_size, no_imgnorm=config.no_imgnorm, use_abs=config.use_abs),
         )
-        self.txt_enc = SentenceGRUEncoder(
-            len(vocabulary),
-            config.word_dim,
-            config.embed_size,
-            num_layers=config.num_layers,
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: SentenceGRUEncoder(
+                len(vocabulary),
+                config.word_dim,
+                config.embed_size,
+                num_layers=config.num_layers,
+                use_abs=config.use_abs,
+            ),
+            SentenceBERTEncoder,
             use_abs=config.use_abs,
         )
-
         self.compares_embeddings = config.measure == "cosine"
 
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from itm_fast.config import TrainingConfig
 from itm_fast.data.collate import Batch
-from itm_fast.data.text.vocabulary import Vocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.models.axes import caption_encoder, image_encoder
 from itm_fast.models.base import EmbeddingModel, Encoded, MatchingConfig, Preset, without_missing
 from itm_fast.nn.decoders.captioning import CaptioningHead
+from itm_fast.nn.encoders.bert import SentenceBERTEncoder
 from itm_fast.nn.encoders.gru import SentenceGRUEncoder
 from itm_fast.nn.encoders.reasoning import DataName, ReasoningRegionEncoder
 from itm_fast.ops import _checks
@@ -70,11 +72,17 @@ class VSRN(EmbeddingModel):
     config_class = VSRNConfig
     config: VSRNConfig
 
-    def __init__(self, config: VSRNConfig, vocabulary: Vocabulary) -> None:
+    def __init__(self, config: VSRNConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__(config, vocabulary)
-        self.img_enc = ReasoningRegionEncoder(config.img_dim, config.embed_size, data_name=config.encoder)
-        self.txt_enc = SentenceGRUEncoder(
-            len(vocabulary), config.word_dim, config.embed_size, num_layers=config.num_layers
+        self.img_enc = image_encoder(
+            self.config, lambda dim: ReasoningRegionEncoder(dim, config.embed_size, data_name=config.encoder)
+        )
+        self.txt_enc = caption_encoder(
+            self.config,
+            lambda: SentenceGRUEncoder(
+                len(vocabulary), config.word_dim, config.embed_size, num_layers=config.num_layers
+            ),
+            SentenceBERTEncoder,
         )
         self.caption_head = CaptioningHead(
             config.embed_size,
@@ -93,7 +101,7 @@ class VSRN(EmbeddingModel):
 
     def forward(self, batch: Batch) -> Encoded:
         """Encode a batch; each pair's extra loss is the captioning head's."""
-        images, region_counts = without_missing(batch.regions, batch.region_counts)
+        images, region_counts = without_missing(*self.regions_of(batch))
         embeddings, regions = self.img_enc(images, region_counts)
         captions = self.encode_captions(batch.tokens, batch.word_counts)
         losses = self.caption_head(regions, batch.tokens, batch.word_counts, region_counts)

@@ -1,7 +1,7 @@
 """Checkpoints of the original repositories, understood by what is in them; nothing is trusted.
 
 All of them are {"epoch", "model": [image, caption (, similarity) state dicts], "best_rsum", "opt": Namespace,
-"Eiters"}.
+"Eiters"}; LAPS's "model" is one state dict.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itm_fast.errors import DataError
 from itm_fast.files.torch_files import SkippedArray, read_torch
 from itm_fast.models.base import MatchingModel
 from itm_fast.models.promised_size import check_promised_size
-from itm_fast.originals import chan, cvse, esl, scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals import chan, cvse, esl, laps, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.options import Options, check_options, options_of
 from itm_fast.originals.parts import Parts
 from itm_fast.registry import model_class
@@ -29,6 +29,7 @@ from itm_fast.registry import model_class
 # leaves out what the model here has no place for.
 _READERS: dict[str, ModuleType] = {
     "cvse": cvse,
+    "laps": laps,
     "chan": chan,
     "sgraf": sgraf,
     "vsrn": vsrn,
@@ -119,6 +120,8 @@ def load_original(
 def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
     content = read_torch(path)
     found = content.get("model") if isinstance(content, Mapping) else None
+    if isinstance(found, Mapping) and any(str(key).startswith("cross_net.") for key in found):
+        found = _by_part(found)
     if not isinstance(found, (list, tuple)) or len(found) < 2 or not all(isinstance(part, Mapping) for part in found):
         raise DataError(
             f'{path}: expected {{"model": [image, caption (, similarity) state dicts], "opt": ...}}, found '
@@ -140,6 +143,16 @@ def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
         return parts, options_of(content)
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def _by_part(weights: Mapping[Any, Any]) -> list[dict[Any, Any]]:
+    """LAPS's one state dict as those of its parts; what belongs to none of them is left to the last to refuse."""
+    parts: list[dict[Any, Any]] = [{} for _ in laps.PARTS]
+    for key, value in weights.items():
+        first, _, rest = str(key).removeprefix("module.").partition(".")
+        place = laps.PARTS.index(first) if first in laps.PARTS else len(parts) - 1
+        parts[place][rest if first in laps.PARTS else key] = value
+    return parts
 
 
 def _in_words(content: object) -> str:

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from itm_fast.nn.encoders.grid import layer_name
 
 Parts = list[dict[str, Tensor]]
 
@@ -12,6 +15,36 @@ def region_sizes(image: Mapping[str, Tensor]) -> dict[str, Any]:
     """Sizes of an image part whose regions go through `fc`."""
     weight = image["fc.weight_v" if "fc.weight_v" in image else "fc.weight"]
     return {"img_dim": weight.shape[1], "embed_size": weight.shape[0]}
+
+
+_BACKBONE, CELLS = "backbone.", "image_encoder."
+
+
+def has_grid(image: Mapping[str, Tensor]) -> bool:
+    """Whether an image part has VSE-infinity's CNN, as ESL's may have too."""
+    return {f"{CELLS}fc.weight", f"{_BACKBONE}resnet.conv1.weight"} <= set(image)
+
+
+def image_sizes(image: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Kind and sizes of an image part whose regions, or whose CNN's cells, go through `fc`."""
+    if not has_grid(image):
+        return {**region_sizes(image), "precomp_enc_type": "basic"}
+    cells = {key.removeprefix(CELLS): value for key, value in image.items() if key.startswith(CELLS)}
+    # the path was that of another machine, and the weights are here
+    return {**region_sizes(cells), "precomp_enc_type": "backbone", "backbone_path": ""}
+
+
+def without_copies(image: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without the backbone's second copy, if it is one, and its classes, which nothing computes with."""
+
+    def is_needed(key: str, value: Tensor) -> bool:
+        name = layer_name(key.removeprefix(_BACKBONE))
+        first = image.get(f"{_BACKBONE}resnet.{name}")
+        if key.startswith((f"{_BACKBONE}base.", f"{_BACKBONE}top.")):
+            return first is None or not torch.equal(value, first)
+        return not key.startswith(f"{_BACKBONE}resnet.fc.")
+
+    return {key: value for key, value in image.items() if is_needed(key, value)}
 
 
 def gru_sizes(caption: Mapping[str, Tensor], rnn_name: str = "rnn") -> dict[str, Any]:

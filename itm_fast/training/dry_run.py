@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,9 @@ def dry_run(
         ValueError: Likewise, and where all steps of a run to resume are done.
         DivergedError: Likewise.
     """
+    if settings.data.cache_tokens is not None:
+        settings = replace(settings, data=replace(settings.data, cache_tokens=None))
+        notice("no tokens are cached: the backbone is run, whose time a run with its cache does not need")
     with ready_run(settings, folder, resume=resume, notice=notice) as ready:
         made = ready.prepared
         run = Steps(made.model, made.plan, settings.training, made.margin, made.triplet_weight, ready.world)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from itm_fast.data.collate import Batch
@@ -34,7 +35,10 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """The loss of this batch and those of the other processes together, a scalar."""
         encoded = self.model(batch)
-        images, region_counts = gather_images(encoded.images, batch.region_counts)
+        region_counts = batch.region_counts
+        if batch.regions.ndim == 4 and encoded.images.ndim == 3:  # a backbone's tokens, all of which are there
+            region_counts = torch.full_like(region_counts, encoded.images.shape[1])
+        images, region_counts = gather_images(encoded.images, region_counts)
         caption_ids, image_ids = gather_rows(batch.caption_ids), gather_rows(batch.image_ids)
         fewer = missing_regions(images, region_counts) if images.ndim == 3 else None
         counts = (batch.word_counts,) if fewer is None else (batch.word_counts, fewer)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ from itm_fast.data.batches import BatchPlan, training_captions
 from itm_fast.data.collate import Collator
 from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
 from itm_fast.data.readers.image_sets import open_split
+from itm_fast.data.readers.images import ImageDataset
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary, tokenizer_note
 from itm_fast.data.text.tokenizers import resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.evaluation.evaluate import evaluate
+from itm_fast.models.axes import load_towers, with_architecture
 from itm_fast.models.base import MatchingModel
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
@@ -30,6 +33,7 @@ from itm_fast.sources.sharded import ShardedScorer
 from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.distributed import World
 from itm_fast.training.run_settings import RunSettings
+from itm_fast.training.token_cache import tokens_of_split
 
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -65,10 +69,16 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         DataError: A file does not hold what it should.
         ValueError: Settings that do not fit the data.
     """
+    settings = replace(settings, model_config=with_architecture(settings.model_config))
     data, training = settings.data, settings.training
-    image_size = settings.model_config.image_size
     train_set, val_set = (
-        open_split(data.folder, split, image_size, drop_blank=data.drop_blank)
+        open_split(
+            data.folder,
+            split,
+            settings.model_config.image_size,
+            resampling=settings.model_config.resampling,
+            drop_blank=data.drop_blank,
+        )
         for split in (data.train_split, data.val_split)
     )
     _check_features(settings, train_set, val_set)
@@ -85,6 +95,11 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
     torch.manual_seed(training.seed)
     kind = model_class(settings.model)
     model = kind(settings.model_config, vocabulary).to(device)
+    if data.cache_tokens is not None:
+        train_set, val_set = (
+            _with_tokens(settings, data.cache_tokens, model, split, device, world, notice)
+            for split in (train_set, val_set)
+        )
     tokens, val_tokens = (model.tokens_of(split.captions) for split in (train_set, val_set))
     if tokens.n_attached_stops:
         notice(
@@ -117,6 +132,35 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
 
     validate = _validator(settings, val_set, scorer, device, world)
     return Prepared(model, train_set, val_set, plan, margin, triplet_weight, scorer, validate)
+
+
+def _with_tokens(
+    settings: RunSettings,
+    folder: Path,
+    model: MatchingModel,
+    dataset: CaptionedSplit,
+    device: torch.device,
+    world: World,
+    notice: Notice,
+) -> CaptionedSplit:
+    config = settings.model_config
+    if model.tower is None or config.backbone_lr_factor != 0 or not isinstance(dataset, ImageDataset):
+        raise ValueError(
+            f"cache_tokens is for a backbone that never trains: image_encoder is {config.image_kind!r} and "
+            f"backbone_lr_factor {config.backbone_lr_factor}; give --image-encoder grid or patches and "
+            "--backbone-lr-factor 0"
+        )
+    load_towers(config, model.tower, None)
+    return tokens_of_split(
+        model.tower,
+        dataset,
+        folder,
+        settings={"class_token": config.class_token},
+        device=device,
+        precision=settings.training.precision,
+        may_extract=world.size == 1,
+        notice=notice,
+    )
 
 
 def _check_features(settings: RunSettings, *datasets: CaptionedSplit) -> None:

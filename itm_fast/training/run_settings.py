@@ -46,8 +46,10 @@ class RunSettings:
             raise FileNotFoundError(f"{path}: no such file; expected the folder of a run that `itm-fast train` began")
         try:
             found = read_json(path)
-            paths = {name: Path(found["data"][name]) for name in ("data_path", "vocab_path") if found["data"][name]}
+            named = ("data_path", "vocab_path", "cache_tokens")
+            paths = {name: Path(found["data"][name]) for name in named if found["data"].get(name)}
             training = {**found["training"], "trackers": tuple(found["training"]["trackers"])}
+            training["lr_schedules"] = tuple(training.get("lr_schedules", ()))
             return cls(
                 found["model"],
                 model_class(found["model"]).config_class(**found["model_config"]),

@@ -55,6 +55,8 @@ class Steps:
         self.validations_without_better, self.validation_is_due = 0, False
         objective = Objective(model, margin, triplet_weight)
         self.objective: nn.Module = objective
+        if config.gradient_checkpointing:
+            model.checkpoint_gradients()
         if config.compile:
             model.get_submodule("img_enc").compile()
             model.get_submodule("txt_enc").compile()
@@ -157,6 +159,8 @@ class Steps:
 
     def _follow_schedule(self, epoch: int) -> None:
         n_falls = epoch // self.config.lr_update
+        if self.config.lr_schedules:
+            n_falls = sum(epoch >= first for first in self.config.lr_schedules)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * group["factor"] * group["decay"] ** n_falls
         self.model.loss.max_violation = self.max_violation and epoch >= self.config.vse_mean_warmup_epochs

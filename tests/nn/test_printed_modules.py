@@ -4,6 +4,7 @@ import importlib
 import inspect
 
 import pytest
+import tiny_vit
 import torch
 
 from itm_fast.nn.encoders.grid import BACKBONES
@@ -49,10 +50,26 @@ OPTIONS = {
     ),
     "GraphConvolution": ({"in_features": 4, "out_features": 5}, {"in_features": 5, "out_features": 4}),
     "GridEncoder": ({"backbone_source": "detector", "embed_size": 8}, {"backbone_source": "imagenet", "embed_size": 9}),
+    "GridTower": ({"backbone_source": "detector"}, {"backbone_source": "imagenet"}),
+    "LAPSSimilarity": (
+        {"embed_size": 20, "num_patches": 16},
+        {
+            **{"embed_size": 30, "num_patches": 32, "sparse_ratio": 0.6, "aggr_ratio": 0.5},
+            **{"class_token": True},
+        },
+    ),
     "MLPRegionEncoder": ({"img_dim": 6, "embed_size": 8}, {"img_dim": 7, "embed_size": 10}),
     "MeanRegionEncoder": (
         {"img_dim": 6, "embed_size": 8},
         {"img_dim": 7, "embed_size": 9, "no_imgnorm": True, "use_abs": True},
+    ),
+    "PatchTower": (
+        {"backbone_config": tiny_vit.config()},
+        {"backbone_config": tiny_vit.config(num_hidden_layers=1), "class_token": "dropped"},
+    ),
+    "PixelEncoder": (
+        {"tower": torch.nn.Linear(2, 3), "head": torch.nn.Linear(3, 4)},
+        {"tower": torch.nn.Linear(3, 3), "head": torch.nn.Linear(3, 5)},
     ),
     "ReasoningRegionEncoder": (
         {"img_dim": 6, "embed_size": 8},
@@ -84,6 +101,10 @@ OPTIONS = {
             **{"reduction": "mean", "seed": None},
         },
     ),
+    "SentenceBERTEncoder": (
+        {"bert_config": BERT, "embed_size": 8},
+        {"bert_config": {**BERT, "hidden_size": 32}, "embed_size": 9, "use_abs": True},
+    ),
     "SentenceGRUEncoder": (
         {"n_words": 9, "word_dim": 4, "embed_size": 8},
         {"n_words": 10, "word_dim": 5, "embed_size": 9, "num_layers": 2, "use_abs": True},
@@ -109,7 +130,7 @@ def test_the_table_has_every_module_and_every_option():
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_shows(name):
-    if name == "BERTEncoder":
+    if name in ("BERTEncoder", "SentenceBERTEncoder", "PatchTower"):
         pytest.importorskip("transformers")
     needed, options = OPTIONS[name]
     kind = modules()[name]

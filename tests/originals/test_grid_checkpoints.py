@@ -1,15 +1,19 @@
-"""VSE-infinity's checkpoints with a backbone: its tensors are in them twice, its classes too."""
+"""VSE-infinity's and ESL's checkpoints with a backbone: its tensors are in them twice, its classes too."""
 
 import argparse
 import dataclasses
 
 import pytest
+import tiny_bert
 import torch
 
 from itm_fast.data import Vocabulary
 from itm_fast.errors import DataError
+from itm_fast.models import load_model, save_model
+from itm_fast.models.esl import ESL, ESLConfig
 from itm_fast.models.vse_infty import VSEInfty, VSEInftyConfig
 from itm_fast.nn.encoders.grid import BACKBONES
+from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.originals import load_original
 
 VOCABULARY = Vocabulary(["<pad>", "<start>", "<end>", "<unk>", *"abcdefg"])
@@ -47,6 +51,21 @@ def made(source="detector"):
     return model.eval()
 
 
+def made_esl(pieces, strategy):
+    torch.manual_seed(1)
+    config = ESLConfig(
+        img_dim=128,
+        embed_size=256,
+        max_violation=True,
+        heuristic_strategy=strategy == "h",
+        text_enc_type="bert",
+        bert_config=tiny_bert.config(pieces),
+        precomp_enc_type="backbone",
+        input_scale_factor=0.25,
+    )
+    return ESL(config, pieces).eval()
+
+
 def write(path, model, *, prefix="module.", change=lambda content: None):
     """As the original does: a state dict of modules that are members of two others."""
     image = dict(model.img_enc.state_dict())
@@ -54,7 +73,8 @@ def write(path, model, *, prefix="module.", change=lambda content: None):
         first, _, rest = key.partition(".")
         image[f"backbone.{COPIES[first]}.{rest}"] = value
     image |= {"backbone.resnet.fc.weight": torch.ones(10, 128), "backbone.resnet.fc.bias": torch.ones(10)}
-    parts = [{prefix + key: value for key, value in part.items()} for part in (image, model.txt_enc.state_dict())]
+    states = [image, model.txt_enc.state_dict(), *([model.sim_enc.state_dict()] if model.name == "esl" else [])]
+    parts = [{prefix + key: value for key, value in part.items()} for part in states]
     flags = {**dataclasses.asdict(model.config), "backbone_path": "/their/weights.pth", "data_name": "f30k"}
     content = {"epoch": 7, "model": parts, "best_rsum": 401.5, "opt": argparse.Namespace(**flags), "Eiters": 123}
     change(content)
@@ -94,3 +114,33 @@ def test_what_is_refused(change, fragment, tmp_path):
     write(tmp_path / "model.pth", made(), change=change)
     with pytest.raises(DataError, match=fragment):
         load_original(tmp_path / "model.pth", VOCABULARY)
+
+
+@pytest.mark.parametrize("strategy", ["h", "a"])
+def test_esl_of_a_grid(strategy, tmp_path):
+    """Loaded strictly, whatever its strategy, which no option says; scores are those of its cells read as regions."""
+    pytest.importorskip("transformers")
+    pieces = tiny_bert.word_pieces(["a dog runs", "two cats sleep"])
+    model = made_esl(pieces, strategy)
+
+    def without_ours(content):
+        for name in ("heuristic_strategy", "text_enc_type", "bert_config", "bert_path", "image_encoder"):
+            delattr(content["opt"], name)
+
+    write(tmp_path / "model_best.pth", model, change=without_ours)
+    loaded = load_original(tmp_path / "model_best.pth", pieces)
+    assert loaded.config.heuristic_strategy == (strategy == "h")
+    assert (loaded.config.image_kind, loaded.config.image_size) == ("grid", 64)
+    images = 255 * torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    tokens, counts = torch.tensor([[3, 14, 15, 4], [3, 16, 4, 0]]), torch.tensor([4, 3])
+    with torch.no_grad():
+        captions = loaded.encode_captions(tokens, counts)
+        found = loaded.similarity(loaded.encode_images(images), captions, counts)
+        encoder = model.img_enc
+        features = encoder.backbone.resnet(encoder.backbone.resnet.normalised(images)).flatten(2).mT
+        cells = l2_normalise(features @ encoder.image_encoder["fc"].weight.T + encoder.image_encoder["fc"].bias)
+        levels = model.sim_enc.image_levels(cells), model.sim_enc.caption_levels(model.txt_enc(tokens, counts), counts)
+        expected = model.sim_enc.attend(*levels, counts)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    save_model(loaded, tmp_path / "ours")
+    assert load_model(tmp_path / "ours").config == loaded.config

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from itm_fast.data.made.drawings import FOLDER, MAPPING, Pictures, picture_name, write_mapping
 from itm_fast.data.made.scenes import Words, draw_scene, pick, scene_captions
 from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
@@ -122,7 +123,7 @@ class MadeData:
 
     Attributes:
         folder: Where.
-        files: File name -> bytes.
+        files: File name -> bytes; of images/ all of its files together.
         n_images: Split -> images; five captions each.
         n_words: Words of vocab.json, specials included.
     """
@@ -133,18 +134,20 @@ class MadeData:
     n_words: int
 
 
-def estimate_bytes(n_images: int, *, max_regions: int = 36, dim: int = 256) -> int:
+def estimate_bytes(n_images: int, *, max_regions: int = 36, dim: int = 256, picture_size: int | None = None) -> int:
     """Disk space that a generated folder will take.
 
     Args:
         n_images: Images of all splits together.
         max_regions: Regions an image.
         dim: Width of a region's feature.
+        picture_size: Side of the pictures in pixels; None: there are none.
 
     Returns:
-        Bytes: float32 features exactly, text at 400 bytes an image, 64 KiB for the rest.
+        Bytes: float32 features exactly, text at 400 bytes an image, pictures at 3 a pixel, 64 KiB for the rest.
     """
-    return n_images * (max_regions * dim * 4 + 400) + 2**16
+    of_picture = 0 if picture_size is None else 3 * picture_size**2 + 4096
+    return n_images * (max_regions * dim * 4 + 400 + of_picture) + 2**16
 
 
 def make_data(
@@ -160,6 +163,7 @@ def make_data(
     captions: str | Path | Sequence[str] | None = None,
     split: str | None = None,
     tokenizer: Tokenizer = "split",
+    picture_size: int | None = None,
     overwrite: bool = False,
     chunk_images: int = 64,
     progress: Callable[[int, int], None] | None = None,
@@ -184,6 +188,8 @@ def make_data(
             captions too.
         split: Of captioned images that have several.
         tokenizer: Makes vocab.json's words of the train and dev captions, and is kept there where it has a name.
+        picture_size: Also draw each image, so many pixels wide and high, a multiple of 16, for models that read images:
+            images/ and id_mapping.json. Each element is bands of colour at a place of its own.
         overwrite: Allow a folder that holds something; this function's files in it are replaced, others stay.
         chunk_images: Images in memory at a time.
         progress: Called with (images done, images in all), first with 0 done.
@@ -197,8 +203,9 @@ def make_data(
         FileExistsError: The folder holds something and overwrite is False.
         FileNotFoundError: There is no such captions file.
         OSError: The disk has too little room (checked first: a memory-mapped write would end in a bus error).
-        ImportError: tokenizer is "nltk" and nltk is not installed.
+        ImportError: tokenizer is "nltk" and nltk is not installed; or there are to be pictures, and Pillow is not.
     """
+    pictures = None if picture_size is None else Pictures(picture_size, seed)
     counts = (n_train, n_dev, n_test)
     least_one = {"max_regions": max_regions, "dim": dim, "chunk_images": chunk_images}
     _check_integers(1, n_train=n_train, n_dev=n_dev, n_test=n_test, **least_one)
@@ -212,12 +219,13 @@ def make_data(
         counts = _shares(counts, len(lines) // CAPTIONS_PER_IMAGE)
         draw = partial(_given_image, lines, (0, counts[0], counts[0] + counts[1]))
     total, done = sum(counts), 0
-    folder = _prepared(Path(folder), estimate_bytes(total, max_regions=max_regions, dim=dim), overwrite)
+    n_bytes = estimate_bytes(total, max_regions=max_regions, dim=dim, picture_size=picture_size)
+    folder = _prepared(Path(folder), n_bytes, overwrite)
     report = progress or (lambda done, total: None)
     report(0, total)
     features = _Features(max_regions, dim, noise, seed)
     for place in range(len(SPLITS)):
-        for written in _write_split(folder, place, counts, draw, features, chunk_images):
+        for written in _write_split(folder, place, counts, draw, features, pictures, chunk_images):
             done += written
             report(done, total)
     # Generated words are few and all meant; rare words of people's captions are mostly misspelt.
@@ -230,6 +238,10 @@ def make_data(
     made_from = "scenes and sentences of a small world" if captions is None else "given captions and their words"
     _write_readme(folder, counts, f"{made_from}, seed {seed}, noise {noise}", ready.name)
     files = {name: (folder / name).stat().st_size for name in _file_names()}
+    if pictures is not None:
+        write_mapping(folder, total)
+        files[MAPPING] = (folder / MAPPING).stat().st_size
+        files[FOLDER] = sum((folder / FOLDER / picture_name(image)).stat().st_size for image in range(total))
     return MadeData(folder, files, dict(zip(SPLITS, counts, strict=True)), len(vocabulary))
 
 
@@ -278,7 +290,7 @@ def _prepared(folder: Path, n_bytes: int, overwrite: bool) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not overwrite:
         raise FileExistsError(f"{folder}: not empty; choose another folder, or overwrite=True to replace its data")
-    ours = [folder / name for name in _file_names() if (folder / name).exists()]
+    ours = [folder / name for name in (*_file_names(), MAPPING) if (folder / name).exists()]
     free = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in ours)
     if free < n_bytes:
         raise OSError(errno.ENOSPC, f"{n_bytes} bytes to write, {free} free", str(folder))
@@ -288,10 +300,18 @@ def _prepared(folder: Path, n_bytes: int, overwrite: bool) -> Path:
 
 
 def _write_split(
-    folder: Path, split: int, counts: Sequence[int], draw: Draw, features: _Features, chunk_images: int
+    folder: Path,
+    split: int,
+    counts: Sequence[int],
+    draw: Draw,
+    features: _Features,
+    pictures: Pictures | None,
+    chunk_images: int,
 ) -> Iterator[int]:
-    """Write one split's three files; yields the number of images after each chunk."""
+    """Write one split's three files and its pictures; yields the number of images after each chunk."""
     n_images, first_id, name = counts[split], sum(counts[:split]), SPLITS[split]
+    if pictures is not None:
+        (folder / FOLDER).mkdir(exist_ok=True)
     with ExitStack() as stack:
         caps, ids, ims = (
             stack.enter_context(written_aside(folder / f"{name}_{suffix}"))
@@ -308,6 +328,9 @@ def _write_split(
                     rng = np.random.default_rng([features.seed, split, image])
                     five, elements = draw(split, image, rng)
                     images[image] = features.image(elements, rng)
+                    if pictures is not None:
+                        drawn = pictures.draw(elements, np.random.default_rng([features.seed, split, image, 1]))
+                        pictures.write(folder / FOLDER / picture_name(first_id + image), drawn)
                     lines.writelines(f"{caption}\n" for caption in five)
                 images.flush()
                 yield stop - start

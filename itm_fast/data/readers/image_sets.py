@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from itm_fast.choices import Resampling
 from itm_fast.data.readers.captioned_images import CaptionedImages, Entry, collected, of_split
 from itm_fast.data.readers.data_folders import holds_data_set
 from itm_fast.data.readers.formats import Format, format_of, not_captioned
@@ -32,6 +33,7 @@ class CaptionedImageDataset(ImageDataset):
         path: A file or a folder, as `read_captioned_images` takes it.
         split: Its name; any, where the set has no splits.
         image_size: Side in pixels that images are resized to, whatever their shape.
+        resampling: As of `ImageDataset`.
         drop_blank: Leave out captions that are blank; otherwise they are an error.
 
     Raises:
@@ -43,8 +45,16 @@ class CaptionedImageDataset(ImageDataset):
 
     _hint: ClassVar[str] = ""
 
-    def __init__(self, path: str | Path, split: str, image_size: int, *, drop_blank: bool = False) -> None:
-        super().__init__(path, split, image_size, dev_captions=None, drop_blank=drop_blank)
+    def __init__(
+        self,
+        path: str | Path,
+        split: str,
+        image_size: int,
+        *,
+        resampling: Resampling = "points",
+        drop_blank: bool = False,
+    ) -> None:
+        super().__init__(path, split, image_size, resampling=resampling, dev_captions=None, drop_blank=drop_blank)
 
     def _open(self) -> None:
         found = FoundPath(self.folder)
@@ -86,7 +96,14 @@ class CaptionedImageDataset(ImageDataset):
         return [beside, *(place for place in places if place.is_dir())]
 
 
-def open_split(folder: str | Path, split: str, image_size: int | None, *, drop_blank: bool = False) -> CaptionedSplit:
+def open_split(
+    folder: str | Path,
+    split: str,
+    image_size: int | None,
+    *,
+    resampling: Resampling = "points",
+    drop_blank: bool = False,
+) -> CaptionedSplit:
     """A split as a model wants it.
 
     Args:
@@ -94,6 +111,7 @@ def open_split(folder: str | Path, split: str, image_size: int | None, *, drop_b
             images of any format.
         split: Name of the split.
         image_size: Side in pixels of the images that the model reads; None: it takes precomputed features.
+        resampling: How images are resized.
         drop_blank: Leave out captions that are blank lines.
 
     Raises:
@@ -103,8 +121,8 @@ def open_split(folder: str | Path, split: str, image_size: int | None, *, drop_b
     if image_size is None:
         return PrecompDataset(folder, split, drop_blank=drop_blank)
     if is_image_set(Path(folder)):
-        return CaptionedImageDataset(folder, split, image_size, drop_blank=drop_blank)
-    return ImageDataset(folder, split, image_size, drop_blank=drop_blank)
+        return CaptionedImageDataset(folder, split, image_size, resampling=resampling, drop_blank=drop_blank)
+    return ImageDataset(folder, split, image_size, resampling=resampling, drop_blank=drop_blank)
 
 
 def is_image_set(path: Path) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
+from itm_fast.choices import Resampling
 from itm_fast.data.readers.image_file import ImageFile, pillow, read_image
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.errors import DataError
@@ -32,6 +33,8 @@ class ImageDataset(CaptionedSplit):
             in the folder above; `images` or `flickr30k-images`, where the files are, beside it or one level above.
         split: "train", "dev", "test", "testall", or any other name that has files.
         image_size: Side in pixels that images are resized to, whatever their shape.
+        resampling: "points" is bilinear between the four pixels around a point; "bilinear" and "bicubic" take the mean
+            of all pixels that shrink to one, as image processors do.
         dev_captions: Split "dev" is cut to this many captions, as SCAN does; None keeps all.
         drop_blank: Leave out captions that are blank lines; otherwise they are an error.
 
@@ -59,14 +62,16 @@ class ImageDataset(CaptionedSplit):
         split: str,
         image_size: int,
         *,
+        resampling: Resampling = "points",
         dev_captions: int | None = CAPTIONS_PER_IMAGE * 1000,
         drop_blank: bool = False,
     ) -> None:
         super().__init__(folder, split, dev_captions, drop_blank)
         if image_size < 1:
             raise ValueError(f"image_size is {image_size}; expected at least 1 pixel")
+        _check_resampling(resampling)
         pillow()
-        self.image_size = image_size
+        self.image_size, self.resampling = image_size, resampling
         self._open()
 
     def _open(self) -> None:
@@ -87,7 +92,7 @@ class ImageDataset(CaptionedSplit):
         )
 
     def regions(self, image_indices: IndexLike, generator: torch.Generator | None = None) -> Tensor:
-        """Pixels of some images, read from their files and resized bilinearly to a square.
+        """Pixels of some images, read from their files and resized to a square.
 
         While training, a part is cut out whose sides are U(0.6, 1) of the image's, and mirrored with probability 0.5.
 
@@ -111,7 +116,7 @@ class ImageDataset(CaptionedSplit):
             mirrored = False
             if generator is not None:
                 image, mirrored = _cut_out(image, generator)
-            image = _resized(image, self.image_size)
+            image = _resized(image, self.image_size, self.resampling)
             pixels[row] = image.flip(2) if mirrored else image
         return pixels
 
@@ -149,9 +154,18 @@ def _cut_out(image: Tensor, generator: torch.Generator) -> tuple[Tensor, bool]:
     return image[:, y : y + height, x : x + width], mirror < 0.5
 
 
-def _resized(image: Tensor, size: int) -> Tensor:
-    """Bilinear between the four pixels around a point, not the mean of all that shrink to it: as the weights learnt."""
-    return torch.nn.functional.interpolate(image[None].float(), (size, size), mode="bilinear", align_corners=False)[0]
+def _check_resampling(resampling: str) -> None:
+    if resampling not in get_args(Resampling):
+        raise ValueError(f"resampling is {resampling!r}; expected one of {', '.join(get_args(Resampling))}")
+
+
+def _resized(image: Tensor, size: int, resampling: Resampling) -> Tensor:
+    """A square of float32; "points" does not smooth what it shrinks: so VSE-infinity's weights learnt."""
+    mode = "bilinear" if resampling == "points" else resampling
+    square = torch.nn.functional.interpolate(
+        image[None].float(), (size, size), mode=mode, align_corners=False, antialias=resampling != "points"
+    )[0]
+    return square.clamp_(0, 255)  # bicubic goes beyond
 
 
 def _paths(folder: Path, ids: list[int], ids_path: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What stands between captions and their ids: words, or word pieces."""
+"""What stands between captions and their ids: words, word pieces, or subwords of another tokenizer."""
 
 from pathlib import Path
 from typing import Protocol
@@ -6,17 +6,18 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from itm_fast.data.text.subwords import Subwords, has_subwords, holds_subwords
 from itm_fast.data.text.tokenizers import CaptionTokenizer, Tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.data.text.word_pieces import WordPieces, holds_word_pieces
 
 
 class CaptionVocabulary(Protocol):
-    """What `Vocabulary` and `WordPieces` have in common, and all that models and their evaluation use."""
+    """What `Vocabulary`, `WordPieces` and `Subwords` have in common, and all that models and their evaluation use."""
 
     @property
     def tokenizer(self) -> str | None:
-        """Name of what splits captions into its words: "nltk", "split", "word pieces"; None: unknown."""
+        """Name of what splits captions into its words: "nltk", "split", "word pieces", "subwords"; None: unknown."""
         ...
 
     @property
@@ -59,19 +60,35 @@ class CaptionVocabulary(Protocol):
 
 
 def load_vocabulary(path: str | Path) -> CaptionVocabulary:
-    """Reads a vocabulary of either kind.
+    """Reads a vocabulary of any kind.
 
     Args:
-        path: What `Vocabulary.load` or `WordPieces.load` reads.
+        path: What `Vocabulary.load`, `WordPieces.load` or `Subwords.load` reads.
 
     Returns:
         The vocabulary.
 
     Raises:
         FileNotFoundError: There is no such file.
-        DataError: The file is neither.
+        DataError: The file is none.
     """
+    if holds_subwords(Path(path)):
+        return Subwords.load(path)
     return WordPieces.load(path) if holds_word_pieces(Path(path)) else Vocabulary.load(path)
+
+
+def pretrained_pieces(folder: Path) -> CaptionVocabulary:
+    """The word pieces, or other subwords, that a pretrained transformer reads.
+
+    Args:
+        folder: Its folder.
+
+    Raises:
+        FileNotFoundError: The folder holds no tokenizer.
+        DataError: The tokenizer is damaged.
+        ImportError: A library that knows it is not installed.
+    """
+    return Subwords.of_folder(folder) if has_subwords(folder) else WordPieces.load(folder)
 
 
 def tokenizer_note(vocabulary: CaptionVocabulary, asked: Tokenizer | None) -> str | None:
@@ -82,10 +99,10 @@ def tokenizer_note(vocabulary: CaptionVocabulary, asked: Tokenizer | None) -> st
         asked: What splits them; None: what `tokenizer_for` takes then.
 
     Returns:
-        A sentence, or None: the two agree, the vocabulary has word pieces, or does not know what the user says.
+        A sentence, or None: the two agree, the vocabulary brings its own, or does not know what the user says.
     """
     own = vocabulary.tokenizer
-    if own == WordPieces.tokenizer or callable(asked) or (own is None and asked is not None):
+    if own in (WordPieces.tokenizer, Subwords.tokenizer) or callable(asked) or (own is None and asked is not None):
         return None
     if own is None:
         return (

@@ -1,4 +1,4 @@
-"""Captions to embeddings by BERT, or by another transformer of word pieces."""
+"""Captions to embeddings by BERT, or by another transformer of text: a word piece each, or their mean."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from itm_fast.errors import DataError
 from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.nn.encoders.transformer import load_transformer, made_transformer
 from itm_fast.ops._blocks import padding
 from itm_fast.ops._counts import Counts, counted_in_place
-from itm_fast.pretrained import text_library
 from itm_fast.shown import named_options
 
 
 class BERTEncoder(nn.Module):
     """A transformer's last hidden states and a linear map: an embedding a word piece, "[CLS]" and "[SEP]" included.
+
+    Of CLIP and SigLIP it is the text tower; SigLIP's reads every caption padded to its context, as it was trained.
 
     State dict: `bert.*` as transformers has it, `linear.weight` (embed_size, hidden_size), `linear.bias`. Made with
     random weights; `load_pretrained` reads others.
@@ -38,20 +39,17 @@ class BERTEncoder(nn.Module):
             ImportError: transformers is not installed.
         """
         super().__init__()
-        transformers = _transformers()
-        try:
-            options = transformers.AutoConfig.for_model(**bert_config)
-            self.bert = transformers.AutoModel.from_config(options, dtype=torch.float32, trust_remote_code=False)
-        except Exception as error:  # transformers checks little, and late
-            reason = str(error).strip().partition(" Should contain one of")[0]
-            raise ValueError(f"bert_config: transformers makes no model of it: {reason}") from error
-        if getattr(options, "is_encoder_decoder", False) or not hasattr(options, "hidden_size"):
+        self.bert: Any = made_transformer(bert_config, "bert_config", "text", 'text_encoder "bert"')
+        options = self.bert.config
+        if not hasattr(options, "vocab_size"):
             raise ValueError(f"bert_config: {options.model_type} is no encoder of text; expected one such as bert")
         self.max_words: int | None = getattr(options, "max_position_embeddings", None)
         embeddings = getattr(self.bert, "embeddings", None)
         padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
         if self.max_words is not None and padding is not None:
             self.max_words -= padding + 1  # RoBERTa's begin behind the padding's
+        # trained so: its captions mean something else when they are padded less
+        self.is_padded_to_the_end = str(options.model_type).startswith("siglip")
         self.no_txtnorm = no_txtnorm
         self.linear = nn.Linear(options.hidden_size, embed_size)
 
@@ -70,10 +68,24 @@ class BERTEncoder(nn.Module):
         valid = torch.ones_like(tokens, dtype=torch.bool)  # (n, max_words)
         if word_counts is not None:
             valid = ~padding(word_counts, tokens.shape[1])
-        states = self.bert(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
-        words: Tensor = self.linear(states)
+        words = self.mapped(self._states(tokens, valid))
         words = words if self.no_txtnorm else l2_normalise(words)
         return words.masked_fill(~valid[..., None], 0)
+
+    def mapped(self, states: Tensor) -> Tensor:
+        """Hidden states (n, max_words, hidden_size) -> words (n, max_words, embed_size) of whatever length."""
+        words: Tensor = self.linear(states)
+        return words
+
+    def _states(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Last hidden states (n, max_words, hidden_size)."""
+        if not self.is_padded_to_the_end:
+            states: Tensor = self.bert(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
+            return states
+        pad, missing = self.bert.config.pad_token_id or 0, (self.max_words or 0) - tokens.shape[1]
+        whole = nn.functional.pad(tokens.masked_fill(~valid, pad), (0, missing), value=pad)
+        states = self.bert(input_ids=whole).last_hidden_state
+        return states[:, : tokens.shape[1]]
 
     def extra_repr(self) -> str:
         """The options that its layers do not show, for print(model)."""
@@ -83,24 +95,33 @@ class BERTEncoder(nn.Module):
         """Reads the transformer's weights.
 
         Args:
-            folder: As transformers' save_pretrained leaves it.
+            folder: As transformers' save_pretrained leaves it, of the transformer or of CLIP or SigLIP as a whole.
 
         Raises:
             DataError: There are no weights, or those of another architecture.
         """
-        transformers = _transformers()
-        try:
-            pretrained, report = transformers.AutoModel.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
-            )
-            # What is not in the file is random; only the pooler is never asked.
-            missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-            if missing:
-                raise ValueError(f"its weights lack {', '.join(missing[:3])} and {len(missing)} in all")
-            self.bert.load_state_dict(pretrained.state_dict(), strict=True)
-        except Exception as error:  # a damaged file raises nearly every kind of exception
-            raise DataError(f"{folder}: not the weights of this text encoder: {error}") from error
+        load_transformer(self.bert, folder, "text")
 
 
-def _transformers() -> Any:
-    return text_library("transformers", 'text_enc_type "bert"')
+class SentenceBERTEncoder(BERTEncoder):
+    """The mean of a caption's word pieces, as VSE++ takes the mean of an image's regions, at unit length."""
+
+    def __init__(self, bert_config: Mapping[str, Any], embed_size: int, *, use_abs: bool = False) -> None:
+        """Initialise as `BERTEncoder` does.
+
+        Args:
+            bert_config: Options of the transformer, as its config.json has them.
+            embed_size: Numbers per caption.
+            use_abs: Take absolute values at the end, for order embeddings.
+        """
+        super().__init__(bert_config, embed_size, no_txtnorm=True)
+        self.use_abs = use_abs
+
+    def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
+        """Tokens (n, max_words) and their counts (n,) or mask -> embeddings (n, embed_size) of unit length."""
+        embeddings = nn.functional.normalize(super().forward(tokens, word_counts).sum(1), dim=1)  # a sum's direction
+        return torch.abs(embeddings) if self.use_abs else embeddings
+
+    def extra_repr(self) -> str:
+        """The options that its layers do not show, for print(model)."""
+        return named_options(self, "use_abs")

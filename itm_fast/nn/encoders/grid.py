@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from itm_fast.choices import BackboneSource
 from itm_fast.errors import DataError
 from itm_fast.files.torch_files import load_weights_only, why_unread
 from itm_fast.nn.encoders.regions import initialised_linear
 from itm_fast.ops import _checks
 from itm_fast.shown import named_options
 
-BackboneSource = Literal["detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"]
 PIXELS_PER_CELL = 32
 _PUBLISHED = "https://download.pytorch.org/models/"
 _EXPANSION = 4  # a block's channels per channel of its middle
@@ -174,10 +174,39 @@ class ResNet(nn.Module):
             stem.requires_grad_(n_fixed == 0)
 
 
-class _Backbone(nn.Module):
-    def __init__(self, backbone: Backbone) -> None:
+class GridTower(nn.Module):
+    """A pretrained network's last features: a token a cell.
+
+    State dict: `resnet.*`.
+    """
+
+    def __init__(self, backbone_source: BackboneSource) -> None:
+        """Initialise at random; `load_backbone` gives the network its weights.
+
+        Args:
+            backbone_source: Which network.
+
+        Raises:
+            ValueError: `backbone_source` is unknown.
+        """
         super().__init__()
+        _checks.check_choice("backbone_source", backbone_source, BackboneSource)
+        backbone = BACKBONES[backbone_source]
+        self.backbone_source, self.dim = backbone_source, backbone.dim
         self.resnet = ResNet(backbone)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """RGB from 0 to 255, (n, 3, height, width) -> cells (n, height / 32 * width / 32, dim), row by row."""
+        features: Tensor = self.resnet(self.resnet.normalised(images))
+        return features.flatten(2).transpose(1, 2)
+
+    def train_stages(self, n_fixed: int) -> None:
+        """As `ResNet.train_stages`."""
+        self.resnet.train_stages(n_fixed)
+
+    def extra_repr(self) -> str:
+        """The options, for print(model)."""
+        return named_options(self, "backbone_source")
 
 
 class GridEncoder(nn.Module):
@@ -200,16 +229,20 @@ class GridEncoder(nn.Module):
             ValueError: `backbone_source` is unknown.
         """
         super().__init__()
-        _checks.check_choice("backbone_source", backbone_source, BackboneSource)
-        backbone = BACKBONES[backbone_source]
-        self.backbone_source, self.backbone = backbone_source, _Backbone(backbone)
-        self.image_encoder = nn.ModuleDict({"fc": initialised_linear(backbone.dim, embed_size)})
+        self.backbone_source, self.backbone = backbone_source, GridTower(backbone_source)
+        self.image_encoder = nn.ModuleDict({"fc": initialised_linear(self.backbone.dim, embed_size)})
+
+    @property
+    def tower(self) -> GridTower:
+        """The network, by the name that it has where pixels are read."""
+        return self.backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """RGB from 0 to 255, (n, 3, height, width) -> cells (n, height / 32 * width / 32, embed_size), row by row."""
-        resnet = self.backbone.resnet
-        features = resnet(resnet.normalised(images))
-        cells: Tensor = self.image_encoder["fc"](features.flatten(2).transpose(1, 2))
+        """RGB from 0 to 255, (n, 3, height, width) -> cells (n, height / 32 * width / 32, embed_size), row by row.
+
+        Of cells that the network made before, (n, n_cells, dim), likewise.
+        """
+        cells: Tensor = self.image_encoder["fc"](self.backbone(images) if images.ndim == 4 else images)
         return cells
 
     def extra_repr(self) -> str:
