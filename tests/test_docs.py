@@ -129,7 +129,7 @@ def test_flags_in_the_text_exist(page: Path):
     modules = [(importlib.import_module(command.module), command.arguments) for command in COMMANDS.values()]
     kinds += [getattr(module, name) for module, name in modules if not hasattr(module, "parse")]
     known = {field.name.replace("_", "-") for kind in kinds for field in dataclasses.fields(kind)}
-    known |= {"preset", "resume", "help", "no-build-isolation"}  # of train; of all; of pip
+    known |= {"preset", "resume", "help", "no-build-isolation", "rehearse"}  # of train; of all; of pip; of gpu_check.sh
     found = set(re.findall(r"`(?:itm-fast [^`]*)?--([a-z0-9-]+)", prose(page)))
     assert not found - known, f"no such flags: {found - known}"
 

@@ -83,7 +83,7 @@ Tensor patch_word_similarity_cpu(const Tensor& regions, const Tensor& words, con
                                  const std::optional<Tensor>& word_counts, int64_t n_kept, bool class_token) {
   const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token), scores, logits, false);
   const Roles roles(regions, words, word_counts, std::nullopt, false);
-  return similarity_forward(roles, operands.similarity(), {regions.size(0), words.size(0)});
+  return similarity_forward(roles, operands.similarity());
 }
 
 std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_backward_cpu(
@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_backward_cpu(
   const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token), scores, logits, need_logits);
   const Roles roles(regions, words, word_counts, std::nullopt, false);
   const auto [grad_regions, grad_words] =
-      similarity_backward(grad, regions, words, roles, operands.similarity(), false, need_regions, need_words);
+      similarity_backward(grad, regions, words, roles, operands.similarity(), need_regions, need_words);
   const Tensor grad_logits =
       need_logits ? with_width(operands.grad_logits, logits.size(2)) : empty({0}, logits.scalar_type());
   return {grad_regions, grad_words, grad_logits};
