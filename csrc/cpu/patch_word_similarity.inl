@@ -187,15 +187,12 @@ T activated(T cosine) {
   return cosine > T(0) ? cosine : cosine * T(kNegativeSlope);
 }
 
-// The token of a word's largest cosine; the first NaN counts as the maximum, as in torch.
+// The first token of a word's largest cosine; NaN is passed over here, and found as its token's best word.
 template <class T>
 int64_t best_token(const Pair<T>& x, int64_t q) {
   int64_t best = 0;
-  for (int64_t t = 0; t < x.n_tokens(); t++) {
-    const T cosine = x.cosines[t * x.words + q];
-    if (cosine != cosine) return t;
-    if (cosine > x.cosines[best * x.words + q]) best = t;
-  }
+  for (int64_t t = 1; t < x.n_tokens(); t++)
+    if (x.cosines[t * x.words + q] > x.cosines[best * x.words + q]) best = t;
   return best;
 }
 template <class T>

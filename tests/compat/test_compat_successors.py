@@ -44,6 +44,12 @@ def test_golden_losses_of_scores(criterion, switches):
         assert criterion(scores).item() == pytest.approx(want["sum"], rel=1e-12)
 
 
+def test_chans_options_outrank_its_arguments():
+    scores, want = golden_scores()
+    opt = Namespace(margin=0.2, max_violation=True)
+    assert chan.ContrastiveLoss(opt, margin=0.5, max_violation=False)(scores).item() == pytest.approx(want["max"])
+
+
 def test_ids_of_images_count_where_hrem_asks_for_them():
     im, s = torch.rand(5, 3, dtype=torch.float64), torch.rand(5, 3, dtype=torch.float64)
     ids = torch.tensor([7, 7, 1, 2, 3])
