@@ -13,7 +13,7 @@ from itm_fast.nn.encoders import (
     SentenceGRUEncoder,
 )
 from itm_fast.nn.pooling import GPO, RegionAttention
-from itm_fast.nn.similarity import CHANSimilarity, CrossAttention, ESLSimilarity, SGRAFSimilarity
+from itm_fast.nn.similarity import CHANSimilarity, CrossAttention, ESLSimilarity, LAPSSimilarity, SGRAFSimilarity
 
 N, MOST, DIM = 3, 5, 256
 COUNTS = torch.tensor([2, 5, 1])
@@ -34,6 +34,7 @@ MODULES = {
     "CHAN": (CHANSimilarity, *WORDS, False),
     "CHAN in plain torch": (lambda: CHANSimilarity("VSACoding"), *WORDS, False),
     "ESL": (lambda: ESLSimilarity(DIM), *WORDS, False),
+    "LAPS": (lambda: LAPSSimilarity(DIM), *WORDS, False),
     "SGR": (lambda: SGRAFSimilarity(DIM, 8, n_regions=MOST), *WORDS, False),
     "SAF": (lambda: SGRAFSimilarity(DIM, 8, n_regions=MOST, module_name="SAF"), *WORDS, False),
     "GPO": (GPO, ("vectors",), ("counts",), False),

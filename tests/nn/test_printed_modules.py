@@ -52,11 +52,8 @@ OPTIONS = {
     "GridEncoder": ({"backbone_source": "detector", "embed_size": 8}, {"backbone_source": "imagenet", "embed_size": 9}),
     "GridTower": ({"backbone_source": "detector"}, {"backbone_source": "imagenet"}),
     "LAPSSimilarity": (
-        {"embed_size": 20, "num_patches": 16},
-        {
-            **{"embed_size": 30, "num_patches": 32, "sparse_ratio": 0.6, "aggr_ratio": 0.5},
-            **{"class_token": True},
-        },
+        {"embed_size": 8},
+        {"embed_size": 9, "num_patches": 49, "sparse_ratio": 0.8, "aggr_ratio": 0.6, "class_token": True},
     ),
     "MLPRegionEncoder": ({"img_dim": 6, "embed_size": 8}, {"img_dim": 7, "embed_size": 10}),
     "MeanRegionEncoder": (
