@@ -76,7 +76,7 @@ def test_a_missing_direction_is_the_transpose(case, tmp_path):
     path.write_text(json.dumps(content(pairs, "image_to_captions")))
     read = read_relevant_pairs(path)
     turned = {c: [i for i in IMAGES[:9] if c in pairs.image_to_captions[i]] for c in CAPTIONS}
-    assert read.caption_to_images == {c: dict.fromkeys(images, 1.0) for c, images in turned.items() if images}
+    assert read.caption_to_images == {c: images for c, images in turned.items() if images}
     path.write_text(json.dumps(content(pairs, "caption_to_images")))
     assert 104 in read_relevant_pairs(path).image_to_captions[pairs.caption_to_images[104][0]]
 

@@ -41,8 +41,9 @@ from itm_fast.evaluation.human_judgement import cider_of_pairs, read_judgements
 from itm_fast.evaluation.protocols import cxc
 from itm_fast.evaluation.protocols.eccv_caption import read_coco_test, read_positives, read_truth
 from itm_fast.evaluation.protocols.relevant_pairs import read_relevant_pairs
-from itm_fast.files.ids import read_id_lines, read_ids
+from itm_fast.files.ids import Ids, read_id_lines, read_ids
 from itm_fast.files.owners import read_owners
+from itm_fast.files.trec import read_qrels, read_trec_run
 from itm_fast.models import SCAN, SCANConfig, load_model, save_model
 from itm_fast.nn.encoders.grid import _read_weights
 from itm_fast.originals import load_original
@@ -244,6 +245,28 @@ IDS = {
         npz(image_ids=np.arange(2), caption_ids=np.arange(2), caption_to_images=np.array([[0, 1], [1, 1]])),
         read_relevant_pairs,
         lambda r: r.image_to_captions == {1: [0, 1]},
+    ),
+    "positives with grades": of_file(
+        "a.json",
+        js({**_PAIRS, "image_to_captions": {"1": {"1": 2, "3": 1}}}),
+        read_relevant_pairs,
+        lambda r: r.image_to_captions == {1: {1: 2, 3: 1}},
+    ),
+    "qrels": of_file(
+        "a.txt", b"q1 0 d1 2\nq1 0 d2 0\nq2 0 d1 1\n", read_qrels, {"q1": {"d1": 2, "d2": 0}, "q2": {"d1": 1}}
+    ),
+    "qrels of BEIR": of_file("a.tsv", b"query-id\tcorpus-id\tscore\nq1\td1\t2\n", read_qrels, {"q1": {"d1": 2}}),
+    "qrels as positives": of_file(
+        "a.qrels",
+        b"1 0 2 1\n2 0 3 2\n",
+        lambda path: read_relevant_pairs(path, Ids([1, 2], [1, 2, 3])),
+        lambda r: r.image_to_captions == {1: {2: 1}, 2: {3: 2}},
+    ),
+    "run": of_file(
+        "a.trec",
+        b"q1 Q0 d1 1 0.5 me\nq1 Q0 d2 2 0.25 me\n",
+        read_trec_run,
+        lambda r: (r.items, r.scores.tolist()) == (["d1", "d2"], [0.5, 0.25]),
     ),
     "positives of ECCV": of_file("a.json", js({"7": [1, 2]}), read_positives, {7: [1, 2]}),
     "truth of ECCV": Case(

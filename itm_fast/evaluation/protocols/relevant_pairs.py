@@ -148,14 +148,16 @@ def _graded(items: dict[str, Any], are_numbers: bool, name: str, expected: str) 
     return graded
 
 
-def _turned(lists: IdLists, queries: Sequence[Hashable]) -> dict[Hashable, dict[Hashable, float]]:
-    """The positives of the other direction, for what is a query there at all."""
+def _turned(lists: IdLists, queries: Sequence[Hashable]) -> IdLists:
+    """The positives of the other direction, for what is a query there at all; with grades where there are any."""
     turned: dict[Hashable, dict[Hashable, float]] = {query: {} for query in queries}
     for query, items in graded_lists(lists).items():
         for item, grade in items.items():
             if item in turned:
                 turned[item][query] = grade
-    return {query: items for query, items in turned.items() if items}
+    if any(isinstance(of, Mapping) for of in lists.values()):
+        return {query: items for query, items in turned.items() if items}
+    return {query: list(items) for query, items in turned.items() if items}
 
 
 def graded_lists(lists: IdLists) -> dict[Hashable, Mapping[Hashable, float]]:
