@@ -4,7 +4,7 @@ import os
 import sys
 
 import torch
-from _interleaved import arguments, extra_mb_apart, finish, report, timed
+from _interleaved import arguments, extra_mb, finish, report, timed
 from max_similarity import peer
 
 from itm_fast import maxsim
@@ -70,7 +70,7 @@ def case(args, n_tokens, name, training):
     if "bare GEMM" in ms:
         bars.append(("of the bare GEMM's speed", ms["bare GEMM"] / ms["fused"], -0.95))
     if training and "eager torch" in ms:
-        memory = extra_mb_apart(names, make_calls, n_documents, n_tokens, dtype, training)
+        memory = {call: extra_mb(calls[call]) for call in names}
         bars.append(("eager / fused", ms["eager torch"] / ms["fused"], -3.0))
         if None not in memory.values():
             bars.append(("memory, fused / eager", memory["fused"] / max(memory["eager torch"], 1e-9), 0.1))

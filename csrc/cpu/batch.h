@@ -18,7 +18,7 @@ namespace itm {
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 struct Batch {
-  Tensor vectors;  // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
+  Tensor vectors;               // (n_groups, max, dim), or (total, dim) without padding; last dimension contiguous
   int64_t n_groups, max, dim;   // max: vectors of a padded group; packed: of all groups
   std::vector<int64_t> offset;  // [n_groups + 1]: group g owns valid vectors offset[g] ... offset[g + 1] - 1
   std::vector<int64_t> start;   // [n_groups]: number of `vectors` where group g starts

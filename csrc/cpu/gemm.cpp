@@ -132,6 +132,11 @@ Gemm<Op, T> Gemm<Op, T>::own() {
 }
 
 template <class Op, class T>
+int64_t Gemm<Op, T>::run(int64_t k) const {
+  return sum_run<Op>(k);
+}
+
+template <class Op, class T>
 void Gemm<Op, T>::operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                              int64_t ldc, bool accumulate) const {
   product.rows(m, n, k, sum_run<Op>(k), a, lda, b, ldb, c, ldc, accumulate);

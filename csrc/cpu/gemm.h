@@ -35,8 +35,9 @@ constexpr int64_t kSumRun = 128;
 template <class Op, class T>
 class Gemm {
  public:
-  Gemm();  // as gemm_choice says; not of bfloat16 that is to be widened
-  static Gemm own();  // our own whatever it says, for tiles of many shapes: not of bfloat16
+  Gemm();                        // as gemm_choice says; not of bfloat16 that is to be widened
+  static Gemm own();             // our own whatever it says, for tiles of many shapes: not of bfloat16
+  int64_t run(int64_t k) const;  // numbers that a sum over k runs over at a time
   void operator()(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
                   int64_t ldc, bool accumulate = false) const;
   // The same with one sum over k, for a k that the caller has cut already.

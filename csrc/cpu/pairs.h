@@ -21,18 +21,19 @@ constexpr int64_t kListColumns = 2048;  // vectors of a list that one worker tak
 template <class In, class T>
 class GroupRows {
  public:
-  GroupRows(const Batch& batch, int64_t most)
-      : batch(batch), room(std::is_same_v<In, T> ? 0 : most * batch.dim) {}
+  GroupRows(const Batch& batch, int64_t most) : batch(batch), room(std::is_same_v<In, T> ? 0 : most * batch.dim) {}
 
-  const T* of(int64_t group) const {
+  // at: vectors of the room that are in use.
+  const T* of(int64_t group, int64_t at = 0) const {
     if constexpr (std::is_same_v<In, T>) {
       return batch.vector<In>(group, 0);
     } else {
+      T* out = room + at * batch.dim;
       for (int64_t i = 0; i < batch.count(group); i++) {
         const In* from = batch.vector<In>(group, i);
-        for (int64_t d = 0; d < batch.dim; d++) room.data()[i * batch.dim + d] = number_as<T>(from[d]);
+        for (int64_t d = 0; d < batch.dim; d++) out[i * batch.dim + d] = number_as<T>(from[d]);
       }
-      return room.data();
+      return out;
     }
   }
   int64_t stride() const { return std::is_same_v<In, T> ? batch.vector_stride() : batch.dim; }
@@ -41,6 +42,15 @@ class GroupRows {
   const Batch& batch;
   Buffer<T> room;
 };
+
+// gram [n, n padded to 4] = rows . rows^T; panels: the rows transposed, [dim, 64], ..., `padded` columns in all.
+template <class T>
+void gram_of_rows(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* rows, int64_t row_stride, const T* panels,
+                  int64_t padded, T* gram) {
+  for (int64_t j = 0; j < n; j += kPanelColumns)
+    gemm(n, std::min(kPanelColumns, n - j), dim, rows, row_stride, panels + j * dim,
+         std::min(kPanelColumns, padded - j), gram + j, round_up(n, 4));
+}
 
 // The members that some list names, and their norms or Gram matrices.
 template <class In, class T>
@@ -83,15 +93,6 @@ struct Members {
   T* gram_of(int64_t member) const { return gram + gram_offset[member]; }
 };
 
-// gram [n, n padded to 4] = rows . rows^T; panels: the rows transposed, [dim, 64], ..., `padded` columns in all.
-template <class T>
-void gram_of_rows(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* rows, int64_t row_stride, const T* panels,
-                  int64_t padded, T* gram) {
-  for (int64_t j = 0; j < n; j += kPanelColumns)
-    gemm(n, std::min(kPanelColumns, n - j), dim, rows, row_stride, panels + j * dim,
-         std::min(kPanelColumns, padded - j), gram + j, round_up(n, 4));
-}
-
 inline std::vector<bool> named_members(const Candidates& candidates, bool owners_list, int64_t n_members) {
   std::vector<bool> named(n_members, false);
   for (int64_t i = 0; i < candidates.n_lists * candidates.k; i++)
@@ -112,15 +113,16 @@ class PairTile {
         owner_is_context(owner_is_context),
         gemm(Gemm<T, T>::own()),
         dim(owners.dim),
+        run(gemm.run(owners.dim)),
         most(largest(owners)),
         limit(column_limit(owners)),
         stride(round_up(std::max(limit, members.largest), kColumnMultiple) + kColumnSlack),
         pair_stride(round_up(most, kColumnMultiple) + kColumnSlack),
         owner_rows(owners, owner_is_context && similarity.needs_gram ? most : 0),
-        member_rows(members.batch, members.largest),
+        member_rows(members.batch, stride),
         panels(round_up(most, kColumnMultiple) * dim),
         sims(owner_is_context ? most * stride : 0, true),
-        pair_sims(members.largest * pair_stride, true),
+        pair_sims(stride * pair_stride, true),
         gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
         norm(std::max(stride, pair_stride), true),
         scratch(owner_is_context ? similarity.scratch(most, stride, limit)
@@ -134,7 +136,7 @@ class PairTile {
   const Similarity<T>& similarity;
   const bool owner_is_context;
   const Gemm<T, T> gemm;
-  const int64_t dim, most, limit, stride, pair_stride;
+  const int64_t dim, run, most, limit, stride, pair_stride;
 
   void take_owner(int64_t o) {
     if (o == owner) return;
@@ -156,15 +158,42 @@ class PairTile {
     return i;
   }
 
-  // S of the owner and the members of pairs [begin, end): sims [n, stride].
-  void make_sims(int64_t begin, int64_t end) {
+  // S of the members of pairs [begin, end) and the owner: pair_sims [all members' vectors, pair_stride], and `starts`.
+  void make_pair_sims(int64_t begin, int64_t end) {
     starts.assign(1, 0);
+    blocks.clear();
+    const int64_t ld = member_rows.stride();
     for (int64_t i = begin; i < end; i++) {
-      const int64_t count = make_pair_sims(i);
-      ITM_PICK(turn_block<T>)(count, n, pair_sims.data(), pair_stride, sims + starts.back(), stride);
+      const int64_t member = lists.member[i], count = members.batch.count(member);
+      const T* rows = member_rows.of(member, starts.back());
+      // Blocks of rows about as large: one row alone takes as long as several.
+      const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
+      for (int64_t b = 0, first = 0, height; b < n_blocks; b++, first += height) {
+        height = (count - first + n_blocks - b - 1) / (n_blocks - b);
+        blocks.push_back({rows + first * ld, pair_sims + (starts.back() + first) * pair_stride, height});
+      }
       starts.push_back(starts.back() + int32_t(count));
     }
+    // A run of the owner's numbers stays in the first cache while all members go by, whose next run is on its way.
+    for (int64_t p = 0; p < dim; p += run) {
+      const int64_t depth = std::min(run, dim - p), ahead = std::min(run, dim - p - depth);
+      for (const RowBlock& block : blocks) {
+        for (int64_t r = 0; r < block.height && ahead > 0; r++)
+          for (int64_t d = 0; d < ahead; d += kLine) __builtin_prefetch(block.rows + r * ld + p + depth + d, 0, 2);
+        for (int64_t j = 0; j < padded(); j += kPanelColumns) {
+          const int64_t width = std::min(kPanelColumns, padded() - j);
+          gemm.in_one_run(block.height, width, depth, block.rows + p, ld, panels + j * dim + p * width, width,
+                          block.sims + j, pair_stride, p > 0);
+        }
+      }
+    }
+  }
+
+  // The same with the owner's vectors as rows: sims [n, stride].
+  void make_sims(int64_t begin, int64_t end) {
+    make_pair_sims(begin, end);
     const int64_t n_columns = starts.back();
+    ITM_PICK(turn_block<T>)(n_columns, n, pair_sims.data(), pair_stride, sims.data(), stride);
     for (int64_t r = 0; r < n; r++)
       std::fill(sims + r * stride + n_columns, sims + r * stride + round_up(n_columns, kColumnMultiple), T(0));
   }
@@ -193,15 +222,15 @@ class PairTile {
   }
 
   // The tile of one of them, where the owner is the query.
-  Tile<T> tile_of_one(int64_t i) {
+  Tile<T> tile_of_one(int64_t begin, int64_t i) {
     const int64_t member = lists.member[i];
     whole[1] = int32_t(n);
     Tile<T> tile{};
-    tile.n_context = make_pair_sims(i);
+    tile.n_context = members.batch.count(member);
     tile.n_columns = n;
     tile.n_groups = 1;
     tile.columns = whole;
-    tile.sims = pair_sims.data();
+    tile.sims = pair_sims + starts[i - begin] * pair_stride;
     tile.stride = pair_stride;
     tile.score_stride = 1;
     tile.scratch = scratch.data();
@@ -222,8 +251,9 @@ class PairTile {
       for (int64_t i = begin; i < end; i++) scores[lists.slot[i]] = pair_scores[i - begin];
       return;
     }
+    make_pair_sims(begin, end);
     for (int64_t i = begin; i < end; i++) {
-      Tile<T> tile = tile_of_one(i);
+      Tile<T> tile = tile_of_one(begin, i);
       tile.scores = scores + lists.slot[i];
       similarity.forward(tile);
     }
@@ -237,27 +267,17 @@ class PairTile {
   std::vector<int32_t> starts;
 
  private:
+  struct RowBlock {
+    const T* rows;
+    T* sims;
+    int64_t height;
+  };
+  static constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+
+  std::vector<RowBlock> blocks;  // of the members of a tile
   int32_t whole[2] = {0, 0};
 
   int64_t padded() const { return round_up(n, kColumnMultiple); }
-
-  // pair_sims [count, pair_stride] = member . owner^T; returns the count.
-  int64_t make_pair_sims(int64_t i) {
-    const int64_t member = lists.member[i], count = members.batch.count(member);
-    const T* rows = member_rows.of(member);
-    // Blocks of rows about as large: one row alone takes as long as several.
-    const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
-    for (int64_t b = 0, first = 0; b < n_blocks; b++) {
-      const int64_t height = (count - first + n_blocks - b - 1) / (n_blocks - b);
-      for (int64_t j = 0; j < padded(); j += kPanelColumns) {
-        const int64_t width = std::min(kPanelColumns, padded() - j);
-        gemm(height, width, dim, rows + first * member_rows.stride(), member_rows.stride(), panels + j * dim, width,
-             pair_sims + first * pair_stride + j, pair_stride);
-      }
-      first += height;
-    }
-    return count;
-  }
 };
 
 // A run of an owner's list.

@@ -72,8 +72,8 @@ class OwnerGradient : PairTile<In, T> {
         this->make_sims(begin, end);
         of_all(begin, end, kept);
       } else {
-        this->starts.assign(1, 0);
-        for (int64_t i = begin; i < end; i++) of_one(i, kept);
+        this->make_pair_sims(begin, end);
+        for (int64_t i = begin; i < end; i++) of_one(begin, i, kept);
       }
       if (grad_owner != nullptr) add_members(begin, end);
     }
@@ -109,8 +109,8 @@ class OwnerGradient : PairTile<In, T> {
     }
   }
 
-  void of_one(int64_t i, const PairGradients<T>& kept) {
-    Tile<T> tile = this->tile_of_one(i);
+  void of_one(int64_t begin, int64_t i, const PairGradients<T>& kept) {
+    Tile<T> tile = this->tile_of_one(begin, i);
     const int64_t slot = this->lists.slot[i];
     tile.grad_scores = grad_scores + slot;
     tile.grad_parameter = grad_parameter != nullptr ? grad_parameter + slot : nullptr;
@@ -121,8 +121,7 @@ class OwnerGradient : PairTile<In, T> {
     for (int64_t r = 0; r < tile.n_context; r++)
       std::copy_n(pair_grad + r * this->pair_stride, this->n, kept.sims_of(i) + r * this->n);
     ITM_PICK(turn_block<T>)(tile.n_context, this->n, pair_grad.data(), this->pair_stride,
-                            grad + this->starts.back(), this->stride);
-    this->starts.push_back(this->starts.back() + int32_t(tile.n_context));
+                            grad + this->starts[i - begin], this->stride);
   }
 
   // sum += dS . members' vectors, some of their numbers at a time.
@@ -173,7 +172,10 @@ class MemberGradients {
         attends(attends),
         is_context(members.gram.size() > 0),
         sum(members.n_vectors * members.dim, true),
-        extra(is_context ? members.gram.size() : attends ? members.n_vectors : 0, true) {}
+        extra(is_context ? members.gram.size()
+              : attends  ? members.n_vectors
+                         : 0,
+              true) {}
 
   void add(const Batch& owners, const PairLists& lists, int64_t first_owner, int64_t last_owner,
            const PairGradients<T>& kept) {
@@ -194,8 +196,8 @@ class MemberGradients {
       for (int64_t m = take(); m >= 0; m = take())
         for (int64_t at = begin[m]; at < begin[m + 1]; at++) {
           const int64_t n = owners.count(owner[at]), pair = pairs[at];
-          gemm.in_one_run(members.batch.count(m), members.dim, n, kept.sims_of(pair), n,
-                          rows.of(owner[at]), rows.stride(), sum + members.place[m] * members.dim, members.dim, true);
+          gemm.in_one_run(members.batch.count(m), members.dim, n, kept.sims_of(pair), n, rows.of(owner[at]),
+                          rows.stride(), sum + members.place[m] * members.dim, members.dim, true);
           T* to = extra + (is_context ? members.gram_offset[m] : members.place[m]);
           for (int64_t e = 0; e < kept.n_extra(pair); e++) to[e] += kept.extra_of(pair)[e];
         }

@@ -79,10 +79,9 @@ std::tuple<Tensor, Tensor, Tensor> level_attention_candidates_backward_cpu(
   check_operands(regions, words);
   const Roles roles(regions, words, word_counts, region_counts, true);
   Tensor of_pairs;
-  auto [grad_regions, grad_words] =
-      candidates_backward(grad, regions, words, GivenPairs(roles, candidates, of_captions),
-                          similarity_of(options_of(temperature)), need_regions, need_words,
-                          need_temperature ? &of_pairs : nullptr);
+  auto [grad_regions, grad_words] = candidates_backward(
+      grad, regions, words, GivenPairs(roles, candidates, of_captions), similarity_of(options_of(temperature)),
+      need_regions, need_words, need_temperature ? &of_pairs : nullptr);
   const Tensor grad_temperature =
       need_temperature ? sum_over_pairs(of_pairs, temperature.scalar_type()) : empty({0}, temperature.scalar_type());
   return {grad_regions, grad_words, grad_temperature};

@@ -79,8 +79,8 @@ Tensor similarity_forward(const Roles& roles, const Make& make) {
 // grad_parameter: receives each pair's gradient in the similarity's learnt number, where it has one and it is needed.
 template <class Make>
 std::tuple<Tensor, Tensor> similarity_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
-                                               const Roles& roles, const Make& make, bool need_regions,
-                                               bool need_words, Tensor* grad_parameter = nullptr) {
+                                               const Roles& roles, const Make& make, bool need_regions, bool need_words,
+                                               Tensor* grad_parameter = nullptr) {
   ITM_CHECK_VALUE(has_shape(grad, {roles.n_images, roles.n_captions}), "grad must have shape (", roles.n_images, ", ",
                   roles.n_captions, "), got ", shape_of(grad));
   const auto type = regions.scalar_type();
