@@ -18,18 +18,18 @@ def eager(queries, documents):
     return torch.einsum("ash,bth->abst", queries, documents).max(dim=-1).values.sum(dim=-1)
 
 
-def made(n_documents, n_tokens, dtype, training):
+def made(n_queries, n_documents, n_tokens, dtype, training):
     generator = torch.Generator().manual_seed(0)
 
     def rows(*shape):
         unit = torch.nn.functional.normalize(torch.randn(*shape, DIM, generator=generator), dim=-1)
         return unit.to(dtype).requires_grad_(training)
 
-    return rows(QUERIES, QUERY_TOKENS), rows(n_documents, n_tokens)
+    return rows(n_queries, QUERY_TOKENS), rows(n_documents, n_tokens)
 
 
-def make_calls(n_documents, n_tokens, dtype, training):
-    queries, documents = made(n_documents, n_tokens, dtype, training)
+def make_calls(*shape, dtype, training):
+    queries, documents = made(*shape, dtype, training)
 
     def call(score):
         with torch.set_grad_enabled(training):
@@ -42,17 +42,18 @@ def make_calls(n_documents, n_tokens, dtype, training):
     return {"fused": lambda: call(maxsim), "eager torch": lambda: call(eager)}
 
 
-def fits(n_documents, n_tokens, training):
+def fits(n_queries, n_documents, n_tokens, training):
     """Whether this machine has room for the similarities that eager torch makes, as often as training keeps them."""
-    numbers = QUERIES * QUERY_TOKENS * n_documents * n_tokens
+    numbers = n_queries * QUERY_TOKENS * n_documents * n_tokens
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return 4 * numbers * (3 if training else 1) < free / 2
 
 
 def case(args, n_tokens, name, training):
-    n_documents, dtype = max(int(DOCUMENTS * args.scale), 4), DTYPES[name]
-    calls = make_calls(n_documents, n_tokens, dtype, training)
-    names = list(calls) if fits(n_documents, n_tokens, training) else ["fused"]
+    n_queries, n_documents = (max(int(n * args.scale), 2) for n in (QUERIES, DOCUMENTS))
+    shape, dtype = (n_queries, n_documents, n_tokens), DTYPES[name]
+    calls = make_calls(*shape, dtype=dtype, training=training)
+    names = list(calls) if fits(*shape, training) else ["fused"]
     if len(names) == 2:
         fused, plain = (calls[call]() for call in names)
         error = 1e-4 if dtype == torch.float32 else 0.1  # eager torch rounds every similarity
@@ -61,7 +62,7 @@ def case(args, n_tokens, name, training):
         print("eager torch: no room for its similarities here")
     timed_calls = {call: calls[call] for call in names}
     if not training:
-        queries, documents = (x.flatten(0, 1) for x in made(n_documents, n_tokens, dtype, False))
+        queries, documents = (x.flatten(0, 1) for x in made(*shape, dtype, False))
         # A product as large, whose result is not kept: a document's similarities with all queries at a time.
         blocks = documents.split(max(1, (1 << 20) // len(queries)))
         timed_calls["bare GEMM"] = lambda: [block @ queries.T for block in blocks][-1]
@@ -77,11 +78,11 @@ def case(args, n_tokens, name, training):
     if not training and name == "float32":
         other = peer(args, (QUERY_TOKENS, n_documents, n_tokens, DIM))  # one query at a time is what it takes
         if isinstance(other, float):
-            ms["maxsim-cpu (own process)"] = QUERIES * other
+            ms["maxsim-cpu (own process)"] = n_queries * other
         else:
             print(f"maxsim-cpu: {other}")
-    shape = f"{QUERIES} x {n_documents}, {QUERY_TOKENS} x {n_tokens} tokens, D = {DIM}, {name}"
-    return report(args, "training" if training else "forward", shape, ms, bars)
+    text = f"{n_queries} x {n_documents}, {QUERY_TOKENS} x {n_tokens} tokens, D = {DIM}, {name}"
+    return report(args, "training" if training else "forward", text, ms, bars)
 
 
 def main(argv=None):
