@@ -11,7 +11,7 @@ from itm_fast.config import TrainingConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.axes import caption_encoder, image_encoder, image_tower
-from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, missing_regions
+from itm_fast.models.base import MatchingConfig, MatchingModel, Preset, missing_regions, outside_autocast
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.patches import PatchTower
@@ -164,6 +164,7 @@ class LAPS(MatchingModel):
             class_token=None if config.image_kind == "patches" else False,
         )
 
+    @outside_autocast
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Patches of n images, words of m captions -> sims (n, m)."""
         sims: Tensor = self.cross_net(images, captions, word_counts, missing_regions(images, region_counts))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -108,6 +109,21 @@ def test_any_encoders_under_any_model_and_any_loss(name, image, text, data, marg
     loaded = load_model(tmp_path)
     assert loaded.config == model.config
     torch.testing.assert_close(scores(loaded, dataset), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_16_bits_leave_the_similarities_their_precision(name, data):
+    model = made(name, data, "patches", "bigru" if name == "cvse" else "bert")
+    dataset = split_of(model, data)
+    model.prepare(model.tokens_of(dataset.captions), np.arange(30))
+    batch = batch_of(model, dataset)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = model(batch)
+        assert model.similarity(encoded.images, encoded.captions, batch.word_counts).dtype == torch.float32
+        loss = Objective(model)(batch)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("tower", ["clip", "siglip"])
@@ -307,10 +323,7 @@ def test_a_frozen_backbone_is_run_once(data, tmp_path, monkeypatch):
     first = run_training(given, tmp_path / "first", notice=notices.append)
     assert any("tokens of 12 images of train are extracted" in text for text in notices)
     assert (tmp_path / "cache" / "train_tokens.npy").is_file()
-    tokens = (
-        np.load(tmp_path / "cache" / "test_tokens.npy") if (tmp_path / "cache" / "test_tokens.npy").exists() else None
-    )
-    assert tokens is None  # only what is trained and validated on
+    assert not (tmp_path / "cache" / "test_tokens.npy").exists()  # only what is trained and validated on
     cached = np.load(tmp_path / "cache" / "dev_tokens.npy")
     assert (cached.dtype, cached.shape) == (np.float16, (6, 5, 16))
     model = load_model(tmp_path / "first" / "best")
@@ -354,6 +367,30 @@ def test_an_interrupted_extraction_goes_on(data, tmp_path, monkeypatch):
     run_training(whole, tmp_path / "whole")
     files = [(tmp_path / folder / "train_tokens.npy").read_bytes() for folder in ("cache", "other")]
     assert files[0] == files[1]
+
+
+def test_several_processes_do_not_extract(data, tmp_path):
+    from itm_fast.training.token_cache import tokens_of_split
+
+    model = made("scan", data, "patches")
+    images = split_of(model, data)
+    options = {"settings": {}, "device": torch.device("cpu"), "precision": "float32", "notice": lambda text: None}
+    with pytest.raises(ValueError, match="0 of 6 images of split 'test' are there; let one process extract them first"):
+        tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)
+    tokens = tokens_of_split(model.tower, images, tmp_path, may_extract=True, **options)
+    again = pickle.loads(pickle.dumps(tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)))
+    assert len(pickle.dumps(tokens)) < 20000
+    assert torch.equal(again.regions([5, 0]), tokens.regions(range(6))[[5, 0]])
+    assert (again.max_regions, again.dim, again.n_captions) == (5, 16, 30)
+    np.save(tmp_path / "test_tokens.npy", np.zeros((5, 5, 16), np.float16))
+    with pytest.raises(DataError, match=r"float16 \(5, 5, 16\); expected float16 \(6, n_tokens, dim\)"):
+        tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)
+    with torch.no_grad():
+        model.tower.transformer.layernorm.weight.fill_(1e6)
+    with pytest.raises(DataError, match="made with another backbone"):
+        tokens_of_split(model.tower, images, tmp_path, may_extract=True, **options)
+    with pytest.raises(ValueError, match="tokens of images 0 to 5 are no numbers of float16"):
+        tokens_of_split(model.tower, images, tmp_path / "other", may_extract=True, **options)
 
 
 def test_a_cache_of_something_else_is_refused(data, tmp_path):
