@@ -111,6 +111,16 @@ def test_any_encoders_under_any_model_and_any_loss(name, image, text, data, marg
     torch.testing.assert_close(scores(loaded, dataset), before, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", ["scan", "sgraf", "esl", "chan", "laps"])
+def test_the_loss_is_of_all_tokens_of_a_backbone(name, data):
+    model = made(name, data, "patches").eval()
+    batch = batch_of(model, split_of(model, data))
+    encoded = model(batch)
+    assert encoded.images.shape[1] == 5
+    sims = model.similarity(encoded.images, encoded.captions, batch.word_counts)
+    torch.testing.assert_close(Objective(model)(batch), model.loss(sims, batch.image_ids))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_16_bits_leave_the_similarities_their_precision(name, data):
     model = made(name, data, "patches", "bigru" if name == "cvse" else "bert")
