@@ -40,6 +40,7 @@ from itm_fast.ops._counts import Counts, counted_in_place
 
 ConceptLabels = Literal["caption", "image_in_training", "image"]
 LabelCompletion = Literal["none", "f30k", "coco"]
+_NO_WORDS = 'but cvse tells captions their concepts by the words of its vocabulary, not pieces; expected "bigru"'
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class CVSEConfig(MatchingConfig):
     bi_gru: bool = True
     """Run the GRU in both directions and average them."""
     n_regions: int = 36
-    """Regions of every image: the image's BatchNorm has one channel each. With a backbone, as many as it makes."""
+    """Regions of every image, with a backbone as many as it makes: the image's BatchNorm has one channel each."""
     dropout_rate: float = 0.4
     """Of word vectors and of the attention to regions and words."""
     n_concepts: int = 300
@@ -92,10 +93,7 @@ class CVSEConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text_kind != "bigru":
-            raise ValueError(
-                f'text_encoder is "{self.text_kind}", but cvse tells captions their concepts by the words of its '
-                'vocabulary, and pieces are no words; expected "bigru"'
-            )
+            raise ValueError(f'text_encoder is "{self.text_kind}", {_NO_WORDS}')
         self._check_sizes("n_regions", "n_concepts", "input_channel")
         _checks.check_choice("concept_labels", self.concept_labels, ConceptLabels)
         _checks.check_choice("label_completion", self.label_completion, LabelCompletion)
@@ -369,8 +367,7 @@ class CVSE(EmbeddingModel):
 
     def _images(self, images: Tensor, region_counts: Counts, concepts: Tensor) -> _Levels:
         images, counts = of_n_regions(images, region_counts, self.n_regions)
-        regions = without_missing(self.img_enc(images), counts)[0]
-        instances = self.V_self_atten_enhance(regions, counts)
+        instances = self.V_self_atten_enhance(without_missing(self.img_enc(images), counts)[0], counts)
         return _Levels(instances, self.V_consensus_level_embedding(instances, concepts))
 
     def _captions(self, tokens: Tensor, word_counts: Tensor, labels: Tensor, concepts: Tensor) -> _Levels:
