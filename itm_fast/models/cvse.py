@@ -40,7 +40,6 @@ from itm_fast.ops._counts import Counts, counted_in_place
 
 ConceptLabels = Literal["caption", "image_in_training", "image"]
 LabelCompletion = Literal["none", "f30k", "coco"]
-_NO_WORDS = 'but cvse tells captions their concepts by the words of its vocabulary, not pieces; expected "bigru"'
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class CVSEConfig(MatchingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.text_kind != "bigru":
-            raise ValueError(f'text_encoder is "{self.text_kind}", {_NO_WORDS}')
+            raise ValueError(f'text_encoder is "{self.text_kind}", but concepts of cvse are words, not pieces: "bigru"')
         self._check_sizes("n_regions", "n_concepts", "input_channel")
         _checks.check_choice("concept_labels", self.concept_labels, ConceptLabels)
         _checks.check_choice("label_completion", self.label_completion, LabelCompletion)
@@ -262,8 +261,7 @@ class CVSE(EmbeddingModel):
         by_caption = self.config.concept_labels != "image"
         if by_caption and self.config.captions_as_bytes:
             captions = (_printed(caption)[1:] for caption in captions)  # without the b
-        numbers = self.concept_numbers.tolist()
-        word2idx = self.vocabulary.word2idx
+        numbers, word2idx = self.concept_numbers.tolist(), self.vocabulary.word2idx
         flat, offsets = array("i"), array("q", [0])
         for caption in captions:
             for word in dict.fromkeys(ready(caption)):
