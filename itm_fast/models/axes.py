@@ -35,6 +35,11 @@ class Axes(ImageAxis, TextAxis):
     embed_size: int = 1024
     """Numbers per embedding: of a region and a word, or of an image and a caption."""
 
+    @property
+    def n_cells(self) -> int | None:
+        """Cells of an image's grid; None: images are something else."""
+        return ((self.image_size or 0) // PIXELS_PER_CELL) ** 2 if self.image_kind == "grid" else None
+
     def __post_init__(self) -> None:
         ImageAxis.__post_init__(self)
         TextAxis.__post_init__(self)
@@ -66,11 +71,7 @@ def image_tower(config: Axes) -> Tower:
 def n_tokens(config: Axes, encoder: nn.Module) -> int | None:
     """Tokens that a backbone makes of an image; None: images are regions."""
     tower = getattr(encoder, "tower", None)
-    if tower is None:
-        return None
-    if isinstance(tower, PatchTower):
-        return tower.n_tokens()
-    return ((config.image_size or 0) // PIXELS_PER_CELL) ** 2
+    return tower.n_tokens() if isinstance(tower, PatchTower) else config.n_cells
 
 
 def caption_encoder(

@@ -92,8 +92,8 @@ class _PooledGrid(GridEncoder):
         self.no_imgnorm = config.no_imgnorm
         self.image_encoder["gpool"] = GPO()
 
-    def forward(self, images: Tensor, cell_counts: Tensor | None = None) -> Tensor:
-        embeddings: Tensor = self.image_encoder["gpool"](super().forward(images), cell_counts)
+    def pooled(self, images: Tensor, cell_counts: Tensor | None) -> Tensor:
+        embeddings: Tensor = self.image_encoder["gpool"](self(images), cell_counts)
         return embeddings if self.no_imgnorm else l2_normalise(embeddings)
 
 
@@ -153,7 +153,8 @@ class VSEInfty(EmbeddingModel):
 
         With a backbone, red, green and blue from 0 to 255, (n, 3, image_size, image_size), without counts.
         """
-        embeddings: Tensor = self.img_enc(*without_missing(images, region_counts))
+        encode = self.img_enc.pooled if isinstance(self.img_enc, _PooledGrid) else self.img_enc
+        embeddings: Tensor = encode(*without_missing(images, region_counts))
         return embeddings
 
     def size_augment(self) -> SizeAugment:
