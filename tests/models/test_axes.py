@@ -17,9 +17,11 @@ from itm_fast.data import BatchPlan, Collator, PrecompDataset, Vocabulary, make_
 from itm_fast.errors import DataError
 from itm_fast.models import MODELS, load_model, model_class, presets, save_model
 from itm_fast.nn.encoders.bert import BERTEncoder
+from itm_fast.nn.encoders.grid import BACKBONES
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import preset_names
 from itm_fast.sources.trained_model import ModelScorer
+from itm_fast.training.dry_run import dry_run
 from itm_fast.training.objective import Objective
 from itm_fast.training.run import RunSettings, corpus_of, run_training
 
@@ -109,6 +111,25 @@ def test_any_encoders_under_any_model_and_any_loss(name, image, text, data, marg
     loaded = load_model(tmp_path)
     assert loaded.config == model.config
     torch.testing.assert_close(scores(loaded, dataset), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_grids_under_any_model(name, data, tmp_path, monkeypatch):
+    assert presets(name)  # made before there is a tiny detector
+    tiny = dataclasses.replace(BACKBONES["detector"], blocks=(1, 1, 1, 1), width=4, group_width=4)
+    monkeypatch.setitem(BACKBONES, "detector", tiny)
+    model = made(name, data, "grid", img_dim=128, input_scale_factor=0.25)
+    dataset = split_of(model, data)
+    model.prepare(model.tokens_of(dataset.captions), np.arange(30))
+    model.follow_schedule(10**6, 1)
+    Objective(model)(batch_of(model, dataset)).backward()
+    assert model.tower.resnet.layer4[0].conv1.weight.grad.abs().max() > 0
+    assert (
+        model.learning_rate_factor(next(key for key, _ in model.named_parameters() if "layer4.0.conv1" in key)) == 0.01
+    )
+    before = scores(model, dataset)
+    save_model(model, tmp_path)
+    torch.testing.assert_close(scores(load_model(tmp_path), dataset), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", ["scan", "sgraf", "esl", "chan", "laps"])
@@ -348,6 +369,15 @@ def test_a_frozen_backbone_is_run_once(data, tmp_path, monkeypatch):
     monkeypatch.setattr("itm_fast.nn.encoders.patches.PatchTower.forward", never)
     again = run_training(given, tmp_path / "again")
     assert again.losses == first.losses
+
+
+def test_a_dry_run_caches_nothing(data, tmp_path):
+    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": 0.0})
+    notices = []
+    tried = dry_run(given, tmp_path / "run", notice=notices.append)
+    assert tried.shapes["regions"] == (15, 3, 16, 16)
+    assert any("no tokens are cached" in text for text in notices)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupted_extraction_goes_on(data, tmp_path, monkeypatch):
