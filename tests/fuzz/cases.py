@@ -373,6 +373,15 @@ _OLD = (
     + pickle.dumps(_FIELDS, 0)[:-1]
     + b"b."
 )
+_BYTE_PAIRS = {
+    "version": "1.0",
+    "normalizer": {"type": "Lowercase"},
+    "pre_tokenizer": {"type": "Whitespace"},
+    "model": {
+        **{"type": "BPE", "unk_token": "</s>", "end_of_word_suffix": "</w>", "fuse_unk": False},
+        **{"vocab": {"<s>": 0, "</s>": 1, "a": 2, "b</w>": 3, "ab</w>": 4}, "merges": [["a", "b</w>"]]},
+    },
+}
 _PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"]
 _TOKENIZER = {
     "model": {"type": "WordPiece", "vocab": {piece: n for n, piece in enumerate(_PIECES)}},
@@ -397,6 +406,12 @@ VOCABULARIES = {
     "word pieces of tokenizer.json": of_file("tokenizer.json", js(_TOKENIZER), load_vocabulary, _HELD(7)),
     "word pieces as saved": of_file(
         "v.json", js({"word_pieces": _PIECES, "lower_case": True}), load_vocabulary, _HELD(7)
+    ),
+    "subwords as saved": of_file(
+        "v.json",
+        js({"subwords": _BYTE_PAIRS, "start_id": 0, "end_id": 1, "unknown_id": 1, "mask_id": 1}),
+        load_vocabulary,
+        _HELD(5),
     ),
 }
 
