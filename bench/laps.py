@@ -65,8 +65,8 @@ def case(args, title, encoder, n_images, n_captions, training):
     torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
     ms = timed(calls, args.rounds, once=("plain torch",))
     bars = [("plain torch / fused", ms["plain torch"] / ms["fused"], -5.0)] if training else []
-    memory = extra_mb_apart(calls, made_calls, *inputs)
-    if all(memory.values()):
+    memory = {} if args.quick else extra_mb_apart(calls, made_calls, *inputs)
+    if memory and all(memory.values()):
         print(f"extra memory: {', '.join(f'{name} {mb:.0f} MB' for name, mb in memory.items())}")
         bars += [("fused / plain torch, memory", memory["fused"] / memory["plain torch"], 0.1)] if training else []
     n_tokens = ENCODERS[encoder][0]
@@ -74,8 +74,12 @@ def case(args, title, encoder, n_images, n_captions, training):
     return report(args, title, shape, ms, bars) | {"memory_mb": memory}
 
 
+def quick(parser):
+    parser.add_argument("--quick", action="store_true", help="time only: memory takes processes of its own")
+
+
 def main(argv=None):
-    args = arguments(argv, __doc__)
+    args = arguments(argv, __doc__, quick)
     cases = [
         case(args, "ViT, training step", "ViT", 64, 64, True),
         case(args, "Swin, training step", "Swin", 64, 64, True),

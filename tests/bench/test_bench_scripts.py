@@ -43,6 +43,7 @@ def test_runs_and_writes_its_figures(script, tmp_path, capsys, threads_as_they_w
     output = tmp_path / "run.json"
     n_threads = "2" if script == "small_batches" else "1"
     command = ["--scale", "0.02", "--rounds", "1", "--threads", n_threads, "--json", str(output)]
+    command += ["--quick"] if script == "laps" else []
     assert main([*command, "--label", "tiny"]) == 0
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"
