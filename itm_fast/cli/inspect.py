@@ -24,7 +24,8 @@ class Inspect:
     """
 
     path: Path
-    """A set of captioned images in any format, a data set in SCAN's layout, embeddings of itm-fast embed, captions."""
+    """A set of captioned images in any format, a data set in SCAN's layout, embeddings of itm-fast embed, a run of
+    itm-fast evaluate, captions, relevance judgements, an array."""
 
     images_folder: tuple[Path, ...] = ()
     """Look whether the images that the set names are in this folder, or these."""
@@ -62,6 +63,13 @@ def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
         return _of_embeddings(found.path)
     if found.is_folder and holds_data_set(found.path):
         return _of_layout(found.path)
+    if found.is_folder and (found.path / "run.json").is_file():
+        return _of_run(found.path)
+    if found.path.suffix in (".npy", ".npz", ".safetensors"):
+        return _of_array(found.path)
+    judged = _of_qrels(found)
+    if judged is not None:
+        return judged
     form = format_of(found)
     if form is not None:
         about = _of_set(describe(found, form))
@@ -71,10 +79,7 @@ def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
     if isinstance(found.json, list) and found.json and all(isinstance(item, (list, str)) for item in found.json):
         n_captions = sum(1 if isinstance(item, str) else len(item) for item in found.json)
         return {"format": "captions alone, in lists", "lists": len(found.json), "captions": n_captions}
-    judged = _of_qrels(found)
-    if judged is None:
-        raise not_captioned(found)
-    return judged
+    raise not_captioned(found)
 
 
 def _of_set(found: Description) -> dict[str, Any]:
@@ -136,6 +141,25 @@ def _of_embeddings(folder: Path) -> dict[str, Any]:
     n_images, dim = found.images.shape
     figures = {"n_images": n_images, "n_captions": len(found.texts), "dim": dim, "dtype": str(found.images.dtype)}
     return {"format": f"embeddings of itm-fast embed, by {found.model}", **figures, "notes": found.notes}
+
+
+def _of_run(folder: Path) -> dict[str, Any]:
+    from itm_fast.evaluation import load_run
+
+    found = load_run(folder)
+    conditions = found.report["conditions"]
+    figures = {
+        key: conditions[key] for key in ("n_images", "n_captions", "protocol") if conditions.get(key) is not None
+    }
+    return {"format": f"run of itm-fast evaluate, {found.name!r}", **figures}
+
+
+def _of_array(path: Path) -> dict[str, Any]:
+    """Scores, embeddings or owners: which, its shape says to people."""
+    from itm_fast.sources.array_files import open_array
+
+    array = open_array(path, None)
+    return {"format": "array", "shape": list(array.shape), "dtype": str(array.dtype)}
 
 
 def _of_qrels(found: FoundPath) -> dict[str, Any] | None:

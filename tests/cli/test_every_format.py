@@ -13,7 +13,15 @@ import tiny_clip
 from itm_fast.cli import main as cli
 from itm_fast.evaluation import load_run
 
-every_format = pytest.mark.parametrize("write", EVERY, ids=lambda write: write.__name__)
+# Each way to find images; the others with all tests.
+QUICK = (captioned_sets.karpathy, captioned_sets.tar_lines, captioned_sets.parquet_lists, captioned_sets.beir)
+
+
+def _name(write):
+    return write.__name__
+
+
+every_format = pytest.mark.parametrize("write", EVERY, ids=_name)
 pytestmark = pytest.mark.filterwarnings("ignore::itm_fast.errors.DataWarning")
 
 
@@ -51,9 +59,14 @@ def path(write, tmp_path):
     return write(tmp_path)
 
 
-@every_format
+@pytest.mark.parametrize(
+    "write", [write if write in QUICK else pytest.param(write, marks=pytest.mark.slow) for write in EVERY], ids=_name
+)
 def test_the_same_report_from_embeddings(write, path, place, capsys):
     assert embed(place, path, write.__name__) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", str(place / write.__name__)]) == 0
+    assert "embeddings of itm-fast embed, by " in capsys.readouterr().out
     for name in ("images", "captions", "caption_to_image"):
         assert (place / write.__name__ / f"{name}.npy").read_bytes() == (place / "right" / f"{name}.npy").read_bytes()
     found, right = (report(capsys, "--embeddings", place / folder, "--ncs") for folder in (write.__name__, "right"))
@@ -68,6 +81,9 @@ def test_the_same_report_from_scores(write, path, place, capsys):
     found = report(capsys, "--sims", place / "sims.npy", *flags, "--run", path.parent / "run")
     (path.parent / "lists.json").write_text(json.dumps(CAPTIONS))
     assert found == report(capsys, "--sims", place / "sims.npy", "--relevance", path.parent / "lists.json")
+    capsys.readouterr()
+    assert cli.main(["inspect", str(path.parent / "run")]) == 0
+    assert "run of itm-fast evaluate, 'run'\n  n_images: 10\n  n_captions: 50" in capsys.readouterr().out
     run = load_run(path.parent / "run")
     assert [*run.captions] == [text for five in CAPTIONS for text in five]
     assert [name.removeprefix("images/") for name in run.image_names] == NAMES

@@ -6,7 +6,7 @@ import importlib
 import io
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,17 @@ _PLAUSIBLE = 2**22, 1000  # pixels, or times its bytes, that an image may have: 
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF
 
 
-class ImageFile(Protocol):
-    """An image as it is stored: a file, which is its path, or a part of a larger one; its str() is what errors say."""
+class PackedImage(Protocol):
+    """An image within a larger file; its str() is what errors say."""
 
     @property
     def name(self) -> str:
         """Its own name, without what it lies in."""
+        ...
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that are another number, most likely, where it is another image."""
         ...
 
     def read_bytes(self) -> bytes:
@@ -33,18 +38,13 @@ class ImageFile(Protocol):
         ...
 
 
-class PackedImage(ImageFile, Protocol):
-    """A part of a larger file."""
-
-    @property
-    def stored_size(self) -> int:
-        """Bytes that are another number, most likely, where it is another image."""
-        ...
+ImageFile: TypeAlias = Path | PackedImage
+"""An image as it is stored: a file of its own, or a part of a larger one."""
 
 
 def stored_size(file: ImageFile) -> int:
     """Bytes of an image as it is stored; of a row of parquet those of the whole file."""
-    return file.stat().st_size if isinstance(file, Path) else int(getattr(file, "stored_size"))  # noqa: B009
+    return file.stat().st_size if isinstance(file, Path) else file.stored_size
 
 
 def read_image(path: ImageFile) -> Tensor:

@@ -57,8 +57,8 @@ def _of_lines(path: Path) -> list[tuple[str, Any, Any, Any]]:
     for number, cells in enumerate(lines, start=1):
         if number == 1 and cells[0] in _COLUMNS[0]:
             continue
-        if len(cells) not in (3, 4):
-            raise DataError(f"{path}:{number}: {len(cells)} columns; {_EXPECTED}")
+        if len(cells) not in (3, 4) or any(" " in cell for cell in cells):
+            raise DataError(f"{path}:{number}: {len(cells)} columns, or blanks in one; {_EXPECTED}")
         rows.append((f"{path}:{number}", cells[0], cells[-2], cells[-1]))
     return rows
 

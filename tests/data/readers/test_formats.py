@@ -244,11 +244,14 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path):
     """Also where the library takes what is left for the whole."""
     content = tar(tmp_path).read_bytes()
     ends = len(content.rstrip(b"\0")) // 512 * 512 + 512  # the first block of zeros
-    for length in [0, 100, *range(512, ends, 300), ends]:
+    for length in [0, 100, *range(512, ends, 700), ends]:
         (tmp_path / "a.tar").write_bytes(content[:length])
         with pytest.raises(DataError, match=r"a\.tar.*(damaged|cut short|empty|no captioned images)") as caught:
             read_captioned_images(tmp_path / "a.tar")
         assert length < 1500 or "after " in str(caught.value) or "cut short" in str(caught.value)
+    (tmp_path / "a.tar").write_bytes(content[: content.index(CAPTIONS[2][4].encode())])
+    with pytest.raises(DataError, match=r"a\.tar:2\.txt: cut short: its \d+ bytes begin at \d+, and the file ends at"):
+        read_captioned_images(tmp_path / "a.tar")
     (tmp_path / "a.tar").write_bytes(content[: ends + 512])
     assert len(read_captioned_images(tmp_path / "a.tar").captions) == 15
 
@@ -519,18 +522,22 @@ def test_inspect_of_other_things(tmp_path, capsys):
     (tmp_path / "dev_caps.txt").write_text("a dog\n" * 10)
     (tmp_path / "lists.json").write_text('[["a", "b"], ["c"]]')
     (tmp_path / "qrels.trec").write_text("1 0 a 2\n1 0 b 0\n")
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n")
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (tmp_path / "none").mkdir()
     for path, fragments in (
         (tmp_path, ["data set in SCAN's layout", "test: 2 images, 3 x 4, 10 captions (5 an image)", "odd: dev: "]),
         (tmp_path / "test_caps.txt", ["captions alone, one a line", "captions: 10"]),
         (tmp_path / "lists.json", ["captions alone, in lists", "captions: 3"]),
-        (tmp_path / "qrels.trec", ["captions alone, one a line"]),
+        (tmp_path / "qrels.trec", ["relevance judgements (qrels)", "judgements: 2", "grades: [0.0, 2.0]"]),
+        (tmp_path / "qrels.tsv", ["relevance judgements (qrels)", "documents: 2"]),
+        (tmp_path / "test_ims.npy", ["array", "shape: [2, 3, 4]", "dtype: float32"]),
     ):
         code, out, _ = inspected(capsys, path)
         assert (code, [part for part in fragments if part not in out]) == (0, [])
     for path, fragment in (
         (tmp_path / "none", "holds 0 files, but no captioned images; expected"),
-        (tmp_path / "test_ims.npy", "no captioned images; expected one of: COCO's captions_*.json; RSICD's"),
+        (tmp_path / "photo.png", "no captioned images; expected one of: COCO's captions_*.json; RSICD's"),
         (tmp_path / "missing", "missing: no such file or folder"),
     ):
         code, out, err = inspected(capsys, path)
