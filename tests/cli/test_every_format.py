@@ -107,3 +107,12 @@ def test_splits_that_are_not_named(tmp_path, capsys):
     assert cli.main(["cider", str(path), str(tmp_path / "phi.npy")]) == 2
     assert "holds the splits test, train; name one (split=, --split)" in capsys.readouterr().err
     assert cli.main(["evaluate", "--sims", "none.npy", "--caption-to-image", str(path), "--split", "val"]) == 2
+
+
+@pytest.mark.parametrize("owners", [{"0": [], "1": [0, 1]}, {"0": "1", "1": 1}], ids=["img2txt", "txt2img"])
+def test_rows_stay_rows(owners, tmp_path, capsys):
+    """ALBEF's dictionaries, also where the first image has no captions, or rows are strings, are no captions."""
+    np.save(tmp_path / "sims.npy", np.eye(2, dtype=np.float32))
+    (tmp_path / "owners.json").write_text(json.dumps(owners))
+    found = report(capsys, "--sims", tmp_path / "sims.npy", "--caption-to-image", tmp_path / "owners.json", "--ks", 1)
+    assert found["t2i"]["R@1"] == 50

@@ -8,12 +8,12 @@ from itm_fast.errors import DataError
 
 
 def is_caption_lists(found: FoundPath) -> bool:
-    """Whether a file holds an object whose first value is text, or a list of it; numbers are somebody's rows."""
+    """Whether a file holds an object whose first value that is not empty is text, or a list of it; numbers are rows."""
     if not isinstance(found.json, dict) or not found.json:
         return False
-    first = next(iter(found.json.values()))
+    name, first = next(((name, value) for name, value in found.json.items() if value != []), ("", []))
     texts = first if isinstance(first, list) else [first]
-    return all(isinstance(text, str) and not text.isdecimal() for text in texts)
+    return all(isinstance(text, str) and not (name.isdecimal() and text.isdecimal()) for text in texts)
 
 
 def read_caption_lists(found: FoundPath) -> list[Entry]:
