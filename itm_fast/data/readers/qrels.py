@@ -1,4 +1,4 @@
-"""Relevance judgements: TREC's qrels, BEIR's TSV, and MTEB's parquet of the same columns."""
+"""Relevance judgements of a folder of MTEB or BEIR: text, as everywhere, and parquet and JSON of the same columns."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from itm_fast.data.readers.found_path import is_json, read_caption_json
 from itm_fast.data.readers.parquet_rows import ParquetFile
 from itm_fast.errors import DataError
-from itm_fast.files.plain_text import read_lines
+from itm_fast.files.trec import read_qrels
 
 _COLUMNS = ("query-id", "query_id", "qid"), ("corpus-id", "corpus_id", "docid"), ("score", "relevance", "label")
 _EXPECTED = "expected TREC's `query iteration document grade`, or query-id, corpus-id and score as of BEIR"
@@ -24,18 +24,17 @@ class Judgement(NamedTuple):
     """Above 0: relevant."""
 
 
-def read_qrels(path: Path) -> list[Judgement]:
+def read_relevance(path: Path) -> list[Judgement]:
     """Read relevance judgements.
 
     Args:
-        path: lines of TREC's four columns; or three, by a tab, with headings or none; .parquet and .jsonl of
-            query-id, corpus-id and score.
+        path: text, as ``files.trec.read_qrels`` takes it; .parquet and .jsonl of query-id, corpus-id and score.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: a line or row is something else, or judges a pair again and otherwise.
     """
-    rows = _of_parquet(path) if path.suffix == ".parquet" else _of_json(path) if is_json(path) else _of_lines(path)
+    rows = _of_parquet(path) if path.suffix == ".parquet" else _of_json(path) if is_json(path) else _of_text(path)
     found: list[Judgement] = []
     grades: dict[tuple[str, str], float] = {}
     for where, query, document, grade in rows:
@@ -51,16 +50,12 @@ def read_qrels(path: Path) -> list[Judgement]:
     return found
 
 
-def _of_lines(path: Path) -> list[tuple[str, Any, Any, Any]]:
-    lines = [line.split("\t") if "\t" in line else line.split() for line in read_lines(path, "judgement")]
-    rows = []
-    for number, cells in enumerate(lines, start=1):
-        if number == 1 and cells[0] in _COLUMNS[0]:
-            continue
-        if len(cells) not in (3, 4) or any(" " in cell for cell in cells):
-            raise DataError(f"{path}:{number}: {len(cells)} columns, or blanks in one; {_EXPECTED}")
-        rows.append((f"{path}:{number}", cells[0], cells[-2], cells[-1]))
-    return rows
+def _of_text(path: Path) -> list[tuple[str, Any, Any, Any]]:
+    return [
+        (f"{path}", query, document, grade)
+        for query, of_query in read_qrels(path).items()
+        for document, grade in of_query.items()
+    ]
 
 
 def _of_parquet(path: Path) -> list[tuple[str, Any, Any, Any]]:

@@ -15,7 +15,7 @@ from itm_fast.data import find_images, read_captioned_images
 from itm_fast.data.readers.formats import FORMATS, format_of
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import read_image, stored_size
-from itm_fast.data.readers.qrels import read_qrels
+from itm_fast.data.readers.qrels import read_relevance
 from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
 from itm_fast.errors import DataError, DataWarning
 
@@ -429,8 +429,8 @@ BEIR_FAULTS = [
     ("qrels/test.trec", "00 0 d0 1", "00 0 x 1", "'x' is judged, but is not in corpus"),
     ("qrels/test.trec", "00 0 d0 1", "99999 0 d0 1", "'99999' is judged, but is not in queries"),
     ("qrels/test.trec", "00 0 d1 0", "00 0 d1 1", "text 00 is relevant to several images, such as d0 and d1"),
-    ("qrels/test.trec", "00 0 d0 1", "00 0 d0 1\n00 0 d0 0", "query 00 and document d0 are judged again"),
-    ("qrels/test.trec", "00 0 d0 1", "00 0 d0 x", "test.trec:1: '00', 'd0', 'x'; expected TREC's"),
+    ("qrels/test.trec", "00 0 d0 1", "00 0 d0 1\n00 0 d0 0", "test.trec:2: item 'd0' is judged twice for query '00'"),
+    ("qrels/test.trec", "00 0 d0 1", "00 0 d0 x", "test.trec:1: the grade is 'x', expected a whole number"),
     ("qrels/test.trec", "00 0 d0 1", "00 1", "test.trec:1: 2 columns"),
     ("corpus.jsonl", '"_id": "d1"', '"_id": "d0"', "corpus has the id 'd0' twice"),
     ("corpus.jsonl", '"image_path"', '"x"', "corpus.jsonl:1: _id, x; expected an id"),
@@ -464,7 +464,9 @@ def test_texts_alone_are_no_captioned_images(tmp_path):
 def test_qrels_of_trec_and_beir(tmp_path):
     (tmp_path / "a.txt").write_text("1 0 a 2\n1 0 b 0\n")
     (tmp_path / "a.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n")
-    assert read_qrels(tmp_path / "a.txt") == read_qrels(tmp_path / "a.tsv") == [("1", "a", 2.0), ("1", "b", 0.0)]
+    assert (
+        read_relevance(tmp_path / "a.txt") == read_relevance(tmp_path / "a.tsv") == [("1", "a", 2.0), ("1", "b", 0.0)]
+    )
 
 
 # inspect
