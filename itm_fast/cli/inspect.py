@@ -164,13 +164,13 @@ def _of_array(path: Path) -> dict[str, Any]:
 
 def _of_qrels(found: FoundPath) -> dict[str, Any] | None:
     """Relevance judgements, if the file holds such."""
-    from itm_fast.data.readers.qrels import read_relevance
+    from itm_fast.data.readers.qrels import read_graded_pairs
     from itm_fast.errors import DataError
 
     if found.is_folder:
         return None
     try:
-        judged = read_relevance(found.path)
+        judged = read_graded_pairs(found.path)
     except DataError:
         return None
     figures = {

@@ -33,7 +33,7 @@ from itm_fast.data.readers.formats import format_of, read_captioned_images
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import read_image
 from itm_fast.data.readers.images import image_names
-from itm_fast.data.readers.qrels import read_relevance
+from itm_fast.data.readers.qrels import read_graded_pairs
 from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
 from itm_fast.data.readers.relevance_matrix import read_relevance
 from itm_fast.data.text.caption_vocabulary import load_vocabulary
@@ -611,7 +611,7 @@ SETS = {
     "set of tar with long names": _set("a.tar", lambda: _tar(tarfile.PAX_FORMAT)),
     "set of tar of GNU": _set("a.tar", lambda: _tar(tarfile.GNU_FORMAT)),
     "set of BEIR": Case(lambda: dict(_BEIR), _read_set, lambda r: len(r.captions) == 4),
-    "judgements": of_file("a.txt", b"1 0 a 2\n1 0 b 0\n", read_relevance, lambda r: len(r) == 2),
+    "graded pairs": of_file("a.txt", b"1 0 a 2\n1 0 b 0\n", read_graded_pairs, lambda r: len(r) == 2),
 }
 if importlib.util.find_spec("pyarrow") is not None:
     SETS["set of parquet"] = _set("a.parquet", _parquet)

@@ -15,7 +15,7 @@ from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.data.readers.column_names import IMAGE_FILES, split_named
 from itm_fast.data.readers.found_path import FoundPath, is_json, read_caption_json
 from itm_fast.data.readers.parquet_rows import ParquetFile, ParquetImage, ParquetImages
-from itm_fast.data.readers.qrels import Judgement, read_relevance
+from itm_fast.data.readers.qrels import Judgement, read_graded_pairs
 from itm_fast.errors import DataError
 from itm_fast.files.ids import IMAGE_SUFFIXES
 from itm_fast.files.plain_text import read_lines
@@ -93,7 +93,7 @@ def _owners(
 def _judged(found: FoundPath) -> dict[str | None, list[Judgement]]:
     judged: dict[str | None, list[Judgement]] = {}
     for path in _files(found, "qrels"):
-        judged.setdefault(split_named(path.stem), []).extend(read_relevance(path))
+        judged.setdefault(split_named(path.stem), []).extend(read_graded_pairs(path))
     return judged
 
 

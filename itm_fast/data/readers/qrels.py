@@ -24,7 +24,7 @@ class Judgement(NamedTuple):
     """Above 0: relevant."""
 
 
-def read_relevance(path: Path) -> list[Judgement]:
+def read_graded_pairs(path: Path) -> list[Judgement]:
     """Read relevance judgements.
 
     Args:

@@ -15,7 +15,7 @@ from itm_fast.data import find_images, read_captioned_images
 from itm_fast.data.readers.formats import FORMATS, format_of
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import read_image, stored_size
-from itm_fast.data.readers.qrels import read_relevance
+from itm_fast.data.readers.qrels import read_graded_pairs
 from itm_fast.data.readers.reference_captions import read_names, read_references, read_texts
 from itm_fast.errors import DataError, DataWarning
 
@@ -465,7 +465,9 @@ def test_qrels_of_trec_and_beir(tmp_path):
     (tmp_path / "a.txt").write_text("1 0 a 2\n1 0 b 0\n")
     (tmp_path / "a.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t2\n1\tb\t0\n")
     assert (
-        read_relevance(tmp_path / "a.txt") == read_relevance(tmp_path / "a.tsv") == [("1", "a", 2.0), ("1", "b", 0.0)]
+        read_graded_pairs(tmp_path / "a.txt")
+        == read_graded_pairs(tmp_path / "a.tsv")
+        == [("1", "a", 2.0), ("1", "b", 0.0)]
     )
 
 
