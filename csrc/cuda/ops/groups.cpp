@@ -39,20 +39,14 @@ void Groups::prepare(Launch& launch, int64_t new_pitch, int64_t new_dim, ScalarT
 }
 
 Side Groups::plan(Launch& launch, int most_groups, int64_t first, int64_t n_groups) {
-  const Tensor tables = empty(vectors, {3 * n_groups + 3}, ScalarType::Int);
-  auto part = [&](int64_t begin, int64_t length) {
-    return torch::stable::narrow(const_cast<Tensor&>(tables), 0, begin, length);
-  };
-  sizes = part(0, n_groups);
-  offsets = part(n_groups, n_groups + 1);
-  tile_begin = part(2 * n_groups + 1, n_groups + 1);
-  n_tiles = part(3 * n_groups + 2, 1);
+  if (!plan_.has_value() || plan_->numel() < 3 * n_groups + 3)
+    plan_ = empty(vectors, {3 * n_groups + 3}, ScalarType::Int);
   PlanArgs args{};
   args.counts = counts.has_value() ? launch.in<int64_t>(*counts) + first : nullptr;
-  args.sizes = launch.out<int32_t>(*sizes);
-  args.offsets = launch.out<int32_t>(*offsets);
-  args.tile_begin = launch.out<int32_t>(*tile_begin);
-  args.n_tiles = launch.out<int32_t>(*n_tiles);
+  args.sizes = launch.out<int32_t>(*plan_);
+  args.offsets = args.sizes + n_groups;
+  args.tile_begin = args.offsets + n_groups + 1;
+  args.n_tiles = args.tile_begin + n_groups + 1;
   args.n_groups = int32_t(n_groups);
   args.max = int32_t(max);
   args.limit = kTileVectors;

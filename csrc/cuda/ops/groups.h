@@ -2,8 +2,6 @@
 // of each.
 #pragma once
 
-#include <string>
-
 #include "similarity.h"
 
 namespace itm::cuda {
@@ -19,10 +17,9 @@ struct Groups {
   std::optional<Tensor> counts;  // (n,) contiguous
   int64_t n, max, dim;
 
-  Tensor prepared;                                            // what the kernels read: `vectors`, or a zero-padded copy
-  int64_t pitch = 0, padded_dim = 0;                          // of `prepared`
-  std::optional<Tensor> norms;                                // (n, pitch)
-  std::optional<Tensor> sizes, offsets, tile_begin, n_tiles;  // of the plan
+  Tensor prepared;                    // what the kernels read: `vectors`, or a zero-padded copy
+  int64_t pitch = 0, padded_dim = 0;  // of `prepared`
+  std::optional<Tensor> norms;        // (n, pitch)
 
   Groups(const char* what, const Tensor& given, const std::optional<Tensor>& given_counts);
 
@@ -34,8 +31,12 @@ struct Groups {
   void prepare(Launch& launch, int64_t new_pitch, int64_t new_dim, ScalarType to, bool need_norms, bool zero_padding);
 
   // Cuts groups [first, first + n_groups) into tiles of at most 128 vectors, or of one larger group, once `prepared`
-  // has groups of `max` vectors. n_tiles stays on the device; its bound follows from the shape.
+  // has groups of `max` vectors. n_tiles stays on the device; its bound follows from the shape. The next plan takes
+  // this one's place.
   Side plan(Launch& launch, int most_groups, int64_t first, int64_t n_groups);
+
+ private:
+  std::optional<Tensor> plan_;
 };
 
 struct Roles {
