@@ -117,7 +117,7 @@ def test_no_races(watched, order):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_loads_are_whole_sectors_and_banks_are_free(watched, dtype):
-    batch = operands(4, 180, 4, 64, 128, dtype)
+    batch = operands(2, 180, 4, 64, 128, dtype)
     watched.configure(traffic=True)
     watched.traffic()
     all_of(watched, *batch)
