@@ -55,6 +55,17 @@ def test_sums_run_in_float32(dtype, backend):
 
 
 @pytest.mark.all_backends
+def test_a_gradient_alone_is_the_same():
+    inputs = random_batch(3, 140, 4, 9, 20, dtype=torch.float32, ragged_regions=True)
+    gradients = torch.ops.itm_fast.max_similarity_backward
+    grad, flags = torch.ones(3, 4), ("t2i", "LogSumExp", 6.0)
+    both = gradients(grad, *inputs, *flags, True, True)
+    assert torch.equal(gradients(grad, *inputs, *flags, True, False)[0], both[0])
+    assert torch.equal(gradients(grad, *inputs, *flags, False, True)[1], both[1])
+    assert gradients(grad, *inputs, *flags, False, True)[0].shape == (0,)
+
+
+@pytest.mark.all_backends
 @pytest.mark.parametrize("lambda_lse", [0.01, 1000.0])
 def test_logsumexp_of_any_temperature(lambda_lse):
     regions, *rest = random_batch(3, 17, 5, 19, 20, ragged_regions=True)
