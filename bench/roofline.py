@@ -27,6 +27,7 @@ FLOP_OF_MMA = {"bfloat16": 2 * 16 * 8 * 16, "float32": 2 * 16 * 8 * 8, "tf32": 2
 PRODUCTS = {"bfloat16": 1, "float32": 3, "tf32": 1}  # float32 is three products of TF32
 BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
 FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, scale, sums
+FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
 # NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
 # 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the later ones too.
@@ -130,6 +131,33 @@ def training(region_counts, word_counts, max_words, dim, dtype, cross_attn="t2i"
     return {**total, **{name: forward[name] for name in of_tiles}}
 
 
+def steps(count):
+    """Vectors of each step of a group that is streamed."""
+    return [min(TILE_VECTORS, count - begin) for begin in range(0, count, TILE_VECTORS)]
+
+
+def late_interaction(document_counts, query_counts, dim, dtype):
+    """Counts of max_similarity of documents, the contexts, beyond 128 vectors: by the kernel of largest.cu."""
+    context = [n for count in document_counts for n in steps(count)]
+    product = product_counts(context, steps(sum(query_counts)), dim, dtype)
+    n_pairs, n_query = len(document_counts) * len(query_counts), sum(query_counts)
+    n_sims = sum(document_counts) * n_query
+    return {
+        **product,
+        "launches": 4,  # two plans, the largest similarities, scores
+        "torch launches": 0,
+        "host waits": 0,
+        "tensor FLOP": product["mma"] * FLOP_OF_MMA[dtype],
+        "useful FLOP": 2 * n_sims * dim,
+        "FMA FLOP": FLOP_OF_LARGEST * n_sims,
+        "exps": 0,
+        "shared bytes": product["shared bytes"] + 2 * 4 * n_sims,  # S, written and read
+        "memory bytes": (sum(document_counts) + n_query) * dim * BYTES[dtype]
+        + 2 * 4 * n_query * len(document_counts)
+        + 4 * n_pairs,
+    }
+
+
 def shared_of_tile():
     """Bytes of shared memory that a block of the tile kernel has at most, as its source asserts."""
     source = Path(__file__).resolve().parents[1] / "csrc" / "cuda" / "tiles.cu"
@@ -186,7 +214,7 @@ def bound(counts, device, dtype):
 
 
 def cases(scale=1.0):
-    """Name, counts and dtype of each case: SCAN's training step, and the evaluation of COCO's 5,000 images."""
+    """Name, counts and dtype of each case: SCAN's training step, the evaluation of COCO, late interaction."""
     n_images, n_captions = max(2, int(5000 * scale)), max(2, int(25000 * scale))
     _, words, word_counts = scan_batch(128, 128, dim=1)
     torch.manual_seed(0)
@@ -197,6 +225,11 @@ def cases(scale=1.0):
             yield f"training step, B = 128, {cross_attn}", counts, dtype
         counts = scoring([36] * n_images, lengths, 1024, dtype)
         yield f"{n_images} x {n_captions} evaluation, t2i", counts, dtype
+
+    n_documents = max(2, int(1000 * scale))
+    for vectors, of_query in ((300, 32), (1024, 1024)):
+        counts = late_interaction([vectors] * n_documents, [of_query], 128, "bfloat16")
+        yield f"1 query of {of_query} x {n_documents} documents of {vectors}, dim 128", counts, "bfloat16"
 
 
 AMOUNTS = {

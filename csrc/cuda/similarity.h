@@ -79,6 +79,49 @@ struct GramArgs {
 };
 void gram_tiles(const GramArgs& args, Product product, void* stream);
 
+// ---- largest.cu
+
+// The largest similarity of each query vector with each of some context groups of any size, and the row that reaches
+// it. Query vectors are counted without padding: vector i of group g is number offsets[g] + i.
+struct LargestArgs {
+  Side context, query;  // of the query's plan only sizes and offsets count
+  float* largest;       // (n_contexts, pitch); NaN where the context has no vectors
+  int32_t* rows;        // (n_contexts, pitch): the first row of the group that reaches it, -1 without any; or null
+  int32_t* sources;     // (pitch,): the place of each query vector in the batch; or null
+  int64_t pitch;
+  int32_t dim;
+};
+void find_largest(const LargestArgs& args, Product product, void* stream);
+
+// From the largest similarities to scores (grad_scores null), or to their cotangents, which take their place.
+struct PairsArgs {
+  float* largest;
+  const int32_t *sizes, *offsets;  // of the queries
+  float* scores;
+  const float* grad_scores;
+  int64_t pitch, context_stride, query_stride;  // of scores
+  SimilarityOptions options;
+  int32_t n_contexts, n_queries;
+};
+void score_largest(const PairsArgs& args, void* stream);
+
+// ---- gather.cu
+
+// Gradients from the cotangents of the largest similarities and their rows: sums in a fixed order, in float32.
+struct GatherArgs {
+  const void *context, *query;  // (n_groups, max, padded_dim), rows of a multiple of 16 bytes, 16-byte aligned
+  const float* weights;         // (n_contexts, pitch)
+  const int32_t* rows;          // (n_contexts, pitch)
+  const int32_t *sources, *sizes, *offsets;  // of the query vectors and groups
+  void* out;    // gather_contexts: (n_contexts, context_max, dim); gather_queries: (n_queries, query_max, dim), on the
+                // last of several rounds of contexts
+  float* sums;  // gather_queries: (n_queries, query_max, padded_dim) between rounds; or null
+  int64_t pitch;
+  int32_t n_contexts, n_queries, context_max, query_max, dim, padded_dim, first_round, last_round;
+};
+void gather_contexts(const GatherArgs& args, Number number, void* stream);
+void gather_queries(const GatherArgs& args, Number number, void* stream);
+
 // ---- chunks.cu
 
 // S of some contexts with all queries lies in memory, made by a matrix product of zero-padded copies: row

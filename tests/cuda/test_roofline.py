@@ -8,7 +8,7 @@ import pytest
 import roofline
 import torch
 from emulation import Device, build, compiler, statistics
-from similarity_kernels import SOURCES, score_by_tiles
+from similarity_kernels import SOURCES, Largest, score_by_tiles
 
 import itm_fast
 
@@ -42,6 +42,22 @@ def test_tensor_core_instructions_and_bytes_are_the_kernels_own(dtype, name):
     # A matrix load reads eight rows of 16 bytes for each of its matrices.
     matrices = sum(row["requests"] for row in traffic if row["shared"] and not row["write"] and row["bytes"] == 16)
     assert 128 * matrices == loaded
+
+
+@pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
+def test_counts_of_late_interaction_are_the_kernels_own():
+    device = Device(build(*SOURCES, hooks=True))
+    documents, queries = vectors([300, 140, 257], 128, torch.bfloat16), vectors(COUNTS, 128, torch.bfloat16)
+    device.configure(traffic=True)
+    device.traffic()
+    before = device.statistics()
+    Largest(device, *documents, *queries).scores()
+    after, traffic = device.statistics(), device.traffic()
+    want = roofline.late_interaction([300, 140, 257], COUNTS, 128, "bfloat16")
+    assert after["matrix_products"] - before["matrix_products"] == want["mma"]
+    assert after["launches"] - before["launches"] == want["launches"]
+    copies = [row for row in traffic if row["line"].startswith("tile_product") and not row["shared"]]
+    assert 32 * sum(row["units"] for row in copies if row["bytes"] == 16) == want["L2 bytes"]
 
 
 @pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
@@ -107,4 +123,4 @@ def test_says_that_nothing_was_measured(capsys):
     assert roofline.main(["--scale", "0.01", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["measured"] is False
-    assert len(record["cases"]) == 9
+    assert len(record["cases"]) == 11

@@ -11,6 +11,12 @@ EMU_EXPORT void prepare_vectors_(const VectorsArgs* args, int from, int to) {
 EMU_EXPORT void plan_tiles_(const PlanArgs* args) { plan_tiles(*args, nullptr); }
 EMU_EXPORT void gram_tiles_(const GramArgs* args, int product) { gram_tiles(*args, Product(product), nullptr); }
 EMU_EXPORT void score_tiles_(const TilesArgs* args, int product) { score_tiles(*args, Product(product), nullptr); }
+EMU_EXPORT void find_largest_(const LargestArgs* args, int product) { find_largest(*args, Product(product), nullptr); }
+EMU_EXPORT void score_largest_(const PairsArgs* args) { score_largest(*args, nullptr); }
+EMU_EXPORT void gather_contexts_(const GatherArgs* args, int number) {
+  gather_contexts(*args, Number(number), nullptr);
+}
+EMU_EXPORT void gather_queries_(const GatherArgs* args, int number) { gather_queries(*args, Number(number), nullptr); }
 EMU_EXPORT void score_chunk_(const ChunkArgs* args, int number, int on_chip) {
   score_chunk(*args, Number(number), on_chip != 0, nullptr);
 }

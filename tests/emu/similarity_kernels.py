@@ -8,7 +8,7 @@ from emulation import CUDA
 from kernels import HERE, NUMBERS, raw
 
 SOURCES = (
-    *(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "chunks", "gradients")),
+    *(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "largest", "gather", "chunks", "gradients")),
     HERE / "exports_similarity.cu",
 )
 FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax")
@@ -47,6 +47,22 @@ TilesArgs = structure(
     (INT, "dim gram_pitch norm_pitch"),
 )
 GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "dim pitch"))
+LargestArgs = structure(
+    "LargestArgs", (Side, "context query"), (POINTER, "largest rows sources"), (LONG, "pitch"), (INT, "dim")
+)
+PairsArgs = structure(
+    "PairsArgs",
+    (POINTER, "largest sizes offsets scores grad_scores"),
+    (LONG, "pitch context_stride query_stride"),
+    (Options, "options"),
+    (INT, "n_contexts n_queries"),
+)
+GatherArgs = structure(
+    "GatherArgs",
+    (POINTER, "context query weights rows sources sizes offsets out sums"),
+    (LONG, "pitch"),
+    (INT, "n_contexts n_queries context_max query_max dim padded_dim first_round last_round"),
+)
 ChunkArgs = structure(
     "ChunkArgs",
     (POINTER, "sims context_counts query_counts gram norms scores grad_scores grad_sims grad_gram kappa"),
@@ -158,6 +174,61 @@ def score_by_tiles(
     )  # fmt: skip
     device.run("score_tiles_", ctypes.byref(args), product)
     return torch.from_numpy(scores.numpy())
+
+
+class Largest:
+    """The largest similarities of all query vectors, some contexts at a time, and what follows from them."""
+
+    def __init__(self, device, context, context_counts, query, query_counts, *, product=None, **flags):
+        self.device, self.options = device, options(attends=False, **flags)
+        self.left, self.right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+        self.product = PRODUCTS[context.dtype] if product is None else product
+        self.sides = [batch.plan(32) for batch in (self.left, self.right)]
+        self.pitch = up(self.right.n * self.right.max, 8)
+        self.largest = device.empty((self.left.n, self.pitch))
+        self.rows = device.empty((self.left.n, self.pitch), np.int32)
+        self.sources = device.empty(self.pitch, np.int32)
+        args = LargestArgs(
+            *self.sides, self.largest.pointer, self.rows.pointer, self.sources.pointer, self.pitch, self.left.dim
+        )
+        device.run("find_largest_", ctypes.byref(args), self.product)
+
+    def _pairs(self, scores=None, grad_scores=None):
+        query = self.sides[1]
+        args = PairsArgs(
+            self.largest.pointer, query.sizes, query.offsets, pointer(scores), pointer(grad_scores), self.pitch,
+            self.right.n, 1, self.options, self.left.n, self.right.n,
+        )  # fmt: skip
+        self.device.run("score_largest_", ctypes.byref(args))
+
+    def scores(self):
+        """(n_contexts, n_queries)."""
+        scores = self.device.empty((self.left.n, self.right.n))
+        self._pairs(scores=scores)
+        return torch.from_numpy(scores.numpy())
+
+    def gradients(self, cotangent, *, contexts_at_a_time=None):
+        """Gradients of context and queries for a cotangent (n_contexts, n_queries); no scores can be had after it."""
+        self._pairs(grad_scores=self.device.array(cotangent.float().numpy()))
+        left, right, query = self.left, self.right, self.sides[1]
+        number = raw(torch.empty(0, dtype=left.dtype)).dtype
+        results = [self.device.empty((batch.n, batch.max, batch.dim), number) for batch in (left, right)]
+        sums = self.device.empty((right.n, right.max, right.dim))
+        step = contexts_at_a_time or left.n
+        for first in range(0, left.n, step):
+            n = min(step, left.n - first)
+            of_context = first * left.max * left.dim * number.itemsize
+            args = GatherArgs(
+                left.data.pointer + of_context, right.data.pointer, self.largest.pointer + 4 * first * self.pitch,
+                self.rows.pointer + 4 * first * self.pitch, self.sources.pointer, query.sizes, query.offsets,
+                results[0].pointer + of_context, sums.pointer, self.pitch, n, right.n, left.max, right.max, left.dim,
+                left.dim, int(first == 0), int(first + n == left.n),
+            )  # fmt: skip
+            self.device.run("gather_contexts_", ctypes.byref(args), NUMBERS[left.dtype])
+            args.out = results[1].pointer
+            self.device.run("gather_queries_", ctypes.byref(args), NUMBERS[left.dtype])
+        found = [torch.from_numpy(result.numpy()) for result in results]
+        return tuple(grad.view(left.dtype) if grad.dtype != left.dtype else grad for grad in found)
 
 
 class Chunk:

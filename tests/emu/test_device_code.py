@@ -20,7 +20,9 @@ ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
 BUDGETS = {
     "chunks.cu": (128, 256, 99 * 1024 // 2),  # at most: the operator works in place where S of a pair needs more
     "cider.cu": (80, 256, 28 * 1024),
+    "gather.cu": (64, 256, 19 * 1024),
     "gradients.cu": (128, 128, 5 * 1024),
+    "largest.cu": (128, 512, 87 * 1024),
     "ranking.cu": (64, 256, 9 * 1024),
     "semantic_margin.cu": (64, 256, 20 * 1024),
     "tiles.cu": (128, 512, 87 * 1024),
@@ -29,8 +31,12 @@ BUDGETS = {
     "vectors.cu": (64, 1024, 9 * 1024),
 }
 SHARED_BYTES_OF_SM, THREADS_OF_SM, REGISTERS_OF_SM = 100 * 1024, 1536, 65536  # the least from 8.0 on
-# 7.5 has less of them: what asks for what it needs is told so, and tiles.cu is not launched there.
-SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = 64 * 1024, 1024, ("chunks.cu", "tiles.cu", "topk.cu")
+# 7.5 has less of them: what asks for what it needs is told so, and largest.cu and tiles.cu are not launched there.
+SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = (
+    64 * 1024,
+    1024,
+    ("chunks.cu", "largest.cu", "tiles.cu", "topk.cu"),
+)
 # Turing's backward pass that works in memory spills one number.
 STACKS = {("chunks.cu", "75"): 8}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
@@ -45,6 +51,15 @@ INSTRUCTIONS = {
         ("kernel", r"LDSM\.16\.M88\.4"),
         ("ELb1EE", r"LDG\.E\.128"),  # Gram matrices
     ],
+    "largest.cu": [
+        ("largest_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
+        ("largest_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
+        ("largest_kernelINS0_11ProductTf32E", r"HMMA\.1688\.F32\.TF32"),
+        ("largest_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
+        ("largest_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
+        ("largest_kernel", r"LDSM\.16\.M88\.4"),
+    ],
+    "gather.cu": [("kernelIfE", r"LDG\.E\.128"), ("kernelI6__half", r"LDG\.E\.64"), ("kernelI13__nv_b", r"LDG\.E\.64")],
     "chunks.cu": [("chunk_kernelIfLb1", r"LDG\.E\.128|LD\.E\.128")],  # S into shared memory
 }
 

@@ -19,6 +19,28 @@ def test_scores_and_gradients_equal_the_reference(sizes, cross_attn, agg_func, r
         assert relative_error(result, want) < 1e-12
 
 
+@pytest.mark.all_backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (2, 300, 2, 257, 16),  # both sides in several steps
+        (3, 140, 5, 9, 20),
+        (5, 9, 2, 140, 7),
+        (70, 2, 3, 200, 8),  # several rounds in the emulated build's little scratch memory
+    ],
+)
+def test_any_length_in_every_type(sizes, dtype):
+    batch = random_batch(*sizes, dtype=dtype, ragged_regions=True)
+    for cross_attn, agg_func in (("t2i", "LogSumExp"), ("i2t", "Sum")):
+        flags = {"cross_attn": cross_attn, "agg_func": agg_func}
+        scores, *gradients = scores_and_gradients(max_similarity, *batch, **flags)
+        exact, *exact_gradients = truth("max_similarity", *batch, **flags)
+        assert relative_error(scores, exact) < 2e-6
+        for got, want in zip(gradients, exact_gradients, strict=True):
+            assert relative_error(got, want) <= torch.finfo(dtype).eps + 1e-5
+
+
 @pytest.mark.all_backends(without=("emulated-races",))  # slow there
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_sums_run_in_float32(dtype, backend):
@@ -30,6 +52,17 @@ def test_sums_run_in_float32(dtype, backend):
     assert relative_error(scores, exact) < 2e-6
     for got, want in zip(gradients, exact_gradients, strict=True):
         assert relative_error(got, want) <= torch.finfo(dtype).eps + 1e-5
+
+
+@pytest.mark.all_backends
+def test_a_gradient_alone_is_the_same():
+    inputs = random_batch(3, 140, 4, 9, 20, dtype=torch.float32, ragged_regions=True)
+    gradients = torch.ops.itm_fast.max_similarity_backward
+    grad, flags = torch.ones(3, 4), ("t2i", "LogSumExp", 6.0)
+    both = gradients(grad, *inputs, *flags, True, True)
+    assert torch.equal(gradients(grad, *inputs, *flags, True, False)[0], both[0])
+    assert torch.equal(gradients(grad, *inputs, *flags, False, True)[1], both[1])
+    assert gradients(grad, *inputs, *flags, False, True)[0].shape == (0,)
 
 
 @pytest.mark.all_backends

@@ -2,129 +2,14 @@
 
 #include <algorithm>
 
+#include "groups.h"
+#include "largest.h"
 #include "products.h"
 
 namespace itm::cuda {
 namespace {
 
 constexpr int kBlocksPerMultiprocessor = 4;  // that a launch should have, where the work can be split so far
-
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-int64_t size_in_bytes(ScalarType type) { return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2; }
-
-// One side of the operator: groups of vectors, and what was prepared of them.
-struct Groups {
-  Tensor vectors;                // (n, max, dim)
-  std::optional<Tensor> counts;  // (n,) contiguous
-  int64_t n, max, dim;
-
-  Tensor prepared;                                            // what the kernels read: `vectors`, or a zero-padded copy
-  int64_t pitch = 0, padded_dim = 0;                          // of `prepared`
-  std::optional<Tensor> norms;                                // (n, pitch)
-  std::optional<Tensor> sizes, offsets, tile_begin, n_tiles;  // of the plan
-
-  Groups(const char* what, const Tensor& given, const std::optional<Tensor>& given_counts)
-      : vectors(given), n(given.size(0)), max(given.size(1)), dim(given.size(2)) {
-    STD_TORCH_CHECK(n == 0 || max > 0, what, "s has max_", what, "s = 0; every group needs at least one ", what);
-    if (given_counts.has_value()) counts = torch::stable::contiguous(*given_counts);
-  }
-
-  ScalarType type() const { return vectors.scalar_type(); }
-  ScalarType wide() const { return type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
-
-  // `prepared` with groups of `new_pitch` vectors of `new_dim` numbers of type `to`; a copy where the batch isn't that
-  // already, or has padding that must read as zero.
-  void prepare(Launch& launch, int64_t new_pitch, int64_t new_dim, ScalarType to, bool need_norms, bool zero_padding) {
-    pitch = new_pitch;
-    padded_dim = new_dim;
-    const bool aligned = reinterpret_cast<uintptr_t>(vectors.const_data_ptr()) % 16 == 0;
-    const bool as_it_is = vectors.is_contiguous() && aligned && pitch == max && padded_dim == dim && to == type() &&
-                          !(zero_padding && counts.has_value());
-    prepared = as_it_is ? vectors : empty(vectors, {n, pitch, padded_dim}, to);
-    if (need_norms) norms = empty(vectors, {n, pitch}, wide());
-    if (as_it_is && !need_norms) return;
-    VectorsArgs args{};
-    args.data = launch.strided<void>(vectors);
-    args.counts = launch.in<int64_t>(counts);
-    args.copy = as_it_is ? nullptr : launch.out<void>(prepared);
-    args.norms = need_norms ? launch.out<void>(*norms) : nullptr;
-    args.group_stride = vectors.stride(0);
-    args.vector_stride = vectors.stride(1);
-    args.number_stride = vectors.stride(2);
-    args.n_groups = int32_t(n);
-    args.max = int32_t(max);
-    args.dim = int32_t(dim);
-    args.pitch = int32_t(pitch);
-    args.padded_dim = int32_t(padded_dim);
-    prepare_vectors(args, number_of(type()), number_of(to), launch.stream());
-  }
-
-  // Cuts the groups into tiles. n_tiles stays on the device; its bound follows from the shape.
-  Side plan(Launch& launch, int most_groups) {
-    const Tensor tables = empty(vectors, {3 * n + 3}, ScalarType::Int);
-    auto part = [&](int64_t begin, int64_t length) {
-      return torch::stable::narrow(const_cast<Tensor&>(tables), 0, begin, length);
-    };
-    sizes = part(0, n);
-    offsets = part(n, n + 1);
-    tile_begin = part(2 * n + 1, n + 1);
-    n_tiles = part(3 * n + 2, 1);
-    PlanArgs args{};
-    args.counts = launch.in<int64_t>(counts);
-    args.sizes = launch.out<int32_t>(*sizes);
-    args.offsets = launch.out<int32_t>(*offsets);
-    args.tile_begin = launch.out<int32_t>(*tile_begin);
-    args.n_tiles = launch.out<int32_t>(*n_tiles);
-    args.n_groups = int32_t(n);
-    args.max = int32_t(max);
-    args.limit = kTileVectors;
-    args.most_groups = most_groups;
-    plan_tiles(args, launch.stream());
-    // A tile ends where it has all the groups it may, or where it and the next one together hold more than the limit.
-    const int64_t by_vectors = 2 * (n * max / (kTileVectors + 1)) + 1, by_groups = n / most_groups + 1;
-    const int64_t at_least = std::min<int64_t>(most_groups, kTileVectors / max);  // groups, when none is shorter
-    const int64_t bound = std::min((n + at_least - 1) / at_least, by_vectors + by_groups);
-    return {launch.in<void>(prepared),
-            args.sizes,
-            args.offsets,
-            args.tile_begin,
-            args.n_tiles,
-            int32_t(n),
-            int32_t(max),
-            int32_t(bound)};
-  }
-};
-
-struct Roles {
-  bool regions_query;
-  Groups context, query;
-
-  Roles(const SimilarityInputs& in)
-      : regions_query(in.cross_attn == "i2t"),
-        context(regions_query ? Groups("word", in.words, in.word_counts)
-                              : Groups("region", in.regions, in.region_counts)),
-        query(regions_query ? Groups("region", in.regions, in.region_counts)
-                            : Groups("word", in.words, in.word_counts)) {
-    STD_TORCH_CHECK(in.cross_attn == "t2i" || in.cross_attn == "i2t", "cross_attn must be t2i or i2t");
-    STD_TORCH_CHECK(context.dim == query.dim && context.dim > 0, "regions and words must have the same dim above 0");
-    STD_TORCH_CHECK(context.type() == query.type(), "regions and words must have the same dtype");
-    number_of(context.type());
-    for (const Groups* side : {&context, &query})
-      STD_TORCH_CHECK(
-          side->n * round_up(std::max<int64_t>(side->max, 1), 8) < (int64_t(1) << 31) && side->dim < (int64_t(1) << 24),
-          "a batch of shape ", shape_of(side->vectors), " is too large: score it in parts");
-  }
-
-  // Of a (n_images, n_captions) matrix, by context and query group.
-  int64_t context_stride() const { return regions_query ? 1 : query.n; }
-  int64_t query_stride() const { return regions_query ? context.n : 1; }
-};
-
-Product product_of(ScalarType type) {
-  if (type == ScalarType::BFloat16) return Product::kBf16;
-  if (type == ScalarType::Half) return Product::kF16;
-  return tf32_allowed() ? Product::kTf32 : Product::kTf32x3;
-}
 
 void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
   auto& [regions_query, context, query] = roles;
@@ -134,8 +19,8 @@ void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& optio
   context.prepare(launch, context.max, padded_dim, type, false, false);
   query.prepare(launch, query.max, padded_dim, type, attends, false);
   TilesArgs args{};
-  args.context = context.plan(launch, kTileContexts);
-  args.query = query.plan(launch, kTileQueries);
+  args.context = context.plan(launch, kTileContexts, 0, context.n);
+  args.query = query.plan(launch, kTileQueries, 0, query.n);
   STD_TORCH_CHECK(int64_t(args.context.most_tiles) * args.query.most_tiles < (int64_t(1) << 31), "a batch of ",
                   context.n, " and ", query.n, " groups is too large: score it in parts");
   const int64_t gram_pitch = round_up(context.max, 8);
@@ -298,8 +183,12 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
   if (scores.numel() == 0) return scores;
   Launch launch(op, inputs.regions);
   const bool fits = roles.context.max <= kTileVectors && roles.query.max <= kTileVectors;
-  const bool by_tiles = fits && roles.context.type() != ScalarType::Double && launch.has_tile_kernels();
-  (by_tiles ? score_by_tiles : score_by_chunks)(launch, roles, options, scores);
+  if (roles.context.type() == ScalarType::Double || !launch.has_tile_kernels())
+    score_by_chunks(launch, roles, options, scores);
+  else if (fits)
+    score_by_tiles(launch, roles, options, scores);
+  else
+    (options.attends != 0 ? score_by_chunks : score_by_largest)(launch, roles, options, scores);
   return scores;
 }
 
@@ -326,6 +215,11 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
                &grad_query = regions_query ? grad_regions : grad_words;
 
   const bool attends = options.attends != 0;
+  if (!attends && wide == ScalarType::Float && launch.has_tile_kernels()) {
+    gradients_by_largest(launch, roles, options, cotangent, need_context ? &grad_context : nullptr,
+                         need_query ? &grad_query : nullptr);
+    return {grad_regions, grad_words};
+  }
   Chunks chunks(launch, roles, options, true);
   const ScalarType grad_type = context.prepared.scalar_type();
   std::optional<Tensor> query_sum, kappa_sum;

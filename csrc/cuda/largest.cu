@@ -1,0 +1,162 @@
+// The largest similarity of each query vector with context groups of any size: a block makes S of 128 query vectors and
+// a tile of small groups, or of one group 128 rows after the other with a running maximum. S never leaves the chip.
+#include "attention.cuh"
+#include "tile_product.cuh"
+
+namespace itm::cuda {
+namespace {
+
+constexpr int kParts = kProductThreads / kTileVectors;  // threads that share a column, and the rows of a step
+constexpr int kBand = 8;                                // context tiles of the blocks that run at the same time
+constexpr int kPairsThreads = 256;
+
+struct LargestShared {
+  ProductMemory product;
+  int32_t rows[2][kTileVectors], columns[kTileVectors];  // places in the batch; rows of this step and of the next
+  float largest[kProductThreads];                        // so far, of each part of each column
+  int32_t row[kProductThreads];
+};
+
+static_assert(sizeof(LargestShared) <= 87 * 1024);
+
+// The place in the batch of vector `number` of groups [begin, end), counted without padding.
+SIMT_DEVICE int32_t place_of(const Side& side, int begin, int end, int number) {
+  while (end - begin > 1) {
+    const int middle = (begin + end) / 2;
+    (side.offsets[middle] <= number ? begin : end) = middle;
+  }
+  return begin * side.max + (number - side.offsets[begin]);
+}
+
+// The first that no other exceeds; row -1: none yet.
+SIMT_DEVICE void take_larger(float value, int32_t row, float& largest, int32_t& at) {
+  const bool equal = !exceeds(value, largest) & !exceeds(largest, value);
+  const bool take = (row >= 0) & ((at < 0) | exceeds(value, largest) | (equal & (row < at)));
+  largest = take ? value : largest;
+  at = take ? row : at;
+}
+
+SIMT_DEVICE void write(const LargestArgs& args, int context, int number, float largest, int32_t row) {
+  const int64_t at = context * args.pitch + number;
+  args.largest[at] = row < 0 ? NAN : largest;
+  if (args.rows != nullptr) args.rows[at] = row;
+}
+
+template <class Product>
+SIMT_KERNEL(kProductThreads, 1)
+largest_kernel(LargestArgs args, int column_tiles) {
+  const int64_t per_band = int64_t(kBand) * column_tiles;
+  const int band = int(blockIdx.x / per_band), within = int(blockIdx.x % per_band);
+  const int left = args.context.most_tiles - band * kBand, width = left < kBand ? left : kBand;
+  const int tile = band * kBand + within % width, first_column = within / width * kTileVectors;
+  const int columns_left = args.query.offsets[args.query.n_groups] - first_column;
+  if (tile >= *args.context.n_tiles || columns_left <= 0) return;
+  auto& shared = simt::shared<LargestShared>();
+  const int t = int(threadIdx.x), column = t % kTileVectors, part = t / kTileVectors;
+  const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
+  const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
+  const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
+  float* const s = shared.product.sims + column;
+
+  if (t < n_columns) {
+    shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
+    if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
+  }
+  if (t < kTileVectors && t < n_rows) shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
+  shared.largest[t] = 0;
+  shared.row[t] = -1;
+  SYNC(61);
+  for (int begin = 0, step = 0; begin < n_rows; begin += kTileVectors, step = 1 - step) {
+    const int rest = n_rows - begin, n = rest < kTileVectors ? rest : kTileVectors;
+    tile_product<Product>(shared.product, {args.context.data, shared.rows[step], n},
+                          {args.query.data, shared.columns, n_columns}, args.dim);
+    if (t < rest - n && t < kTileVectors)
+      shared.rows[1 - step][t] = place_of(args.context, first, first + n_groups, start + begin + kTileVectors + t);
+    SYNC(62);
+    if (n_groups == 1 && column < n_columns) {
+      float largest = shared.largest[t];
+      int32_t at = shared.row[t];
+      const int end = n < (part + 1) * (kTileVectors / kParts) ? n : (part + 1) * (kTileVectors / kParts);
+      for (int row = part * (kTileVectors / kParts); row < end; row++) {
+        const float x = s[row * kSimsLd];
+        const bool take = (at < 0) | exceeds(x, largest);
+        largest = take ? x : largest;
+        at = take ? begin + row : at;
+      }
+      shared.largest[t] = largest;
+      shared.row[t] = at;
+    }
+    if (rest > n) SYNC(63);
+  }
+  if (n_groups == 1) {
+    SYNC(64);
+    if (t >= n_columns) return;
+    float largest = shared.largest[t];
+    int32_t at = shared.row[t];
+    for (int other = 1; other < kParts; other++)
+      take_larger(shared.largest[other * kTileVectors + t], shared.row[other * kTileVectors + t], largest, at);
+    return write(args, first, first_column + t, largest, at);
+  }
+  // Several groups in one step: a thread a column of a group.
+  for (int group = part; group < n_groups && column < n_columns; group += kParts) {
+    const int top = args.context.offsets[first + group] - start, size = args.context.sizes[first + group];
+    float largest = 0;
+    int32_t at = -1;
+    for (int row = 0; row < size; row++) {
+      const float x = s[(top + row) * kSimsLd];
+      const bool take = (at < 0) | exceeds(x, largest);
+      largest = take ? x : largest;
+      at = take ? row : at;
+    }
+    write(args, first + group, first_column + column, largest, at);
+  }
+}
+
+// Eight lanes a pair of context and query group.
+template <bool kBackward>
+SIMT_KERNEL(kPairsThreads, 4)
+pairs_kernel(PairsArgs args) {
+  const int t = int(threadIdx.x), place = t % 8;
+  const int64_t pair = int64_t(blockIdx.x) * (kPairsThreads / 8) + t / 8;
+  const bool inside = pair < int64_t(args.n_contexts) * args.n_queries;
+  const int context = inside ? int(pair / args.n_queries) : 0, query = inside ? int(pair % args.n_queries) : 0;
+  float* values = args.largest + context * args.pitch + args.offsets[query];
+  const int size = inside ? args.sizes[query] : 0;
+  const int64_t score = context * args.context_stride + query * args.query_stride;
+  const float lambda = float(args.options.lambda_lse);
+  if constexpr (kBackward) {
+    const float grad = inside ? args.grad_scores[score] : 0.0f;
+    aggregate_backward(args.options.aggregation, lambda, values, size, place, grad, values);
+  } else {
+    const float value = aggregate<float>(args.options.aggregation, lambda, values, size, place);
+    if (inside && place == 0) args.scores[score] = value;
+  }
+}
+
+template <class Product>
+void launch(const LargestArgs& args, void* stream) {
+  const int64_t vectors = int64_t(args.query.n_groups) * args.query.max;
+  const unsigned column_tiles = unsigned((vectors + kTileVectors - 1) / kTileVectors);
+  SIMT_LAUNCH(largest_kernel<Product>, dim3(unsigned(args.context.most_tiles) * column_tiles), dim3(kProductThreads),
+              sizeof(LargestShared), stream, args, int(column_tiles));
+}
+
+}  // namespace
+
+void find_largest(const LargestArgs& args, Product product, void* stream) {
+  if (product == Product::kBf16) launch<ProductBf16>(args, stream);
+  if (product == Product::kF16) launch<ProductF16>(args, stream);
+  if (product == Product::kTf32) launch<ProductTf32>(args, stream);
+  if (product == Product::kTf32x3) launch<ProductTf32x3>(args, stream);
+}
+
+void score_largest(const PairsArgs& args, void* stream) {
+  constexpr int per_block = kPairsThreads / 8;
+  const dim3 grid(unsigned((int64_t(args.n_contexts) * args.n_queries + per_block - 1) / per_block));
+  if (args.grad_scores != nullptr)
+    SIMT_LAUNCH(pairs_kernel<true>, grid, dim3(kPairsThreads), 0, stream, args);
+  else
+    SIMT_LAUNCH(pairs_kernel<false>, grid, dim3(kPairsThreads), 0, stream, args);
+}
+
+}  // namespace itm::cuda
