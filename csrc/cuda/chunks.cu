@@ -1,7 +1,8 @@
 // Scores, and their gradient in S, where S of some contexts with all queries lies in memory: for float64 and compute
 // capability 7.5, for attention to groups that no tile holds, and for attention's backward pass, whose products with dS
 // need it there anyway. A block takes one context and goes through its share of the query groups, 64 columns at a time;
-// float32 S of the pair is copied into shared memory where it fits; otherwise, and in float64, it is worked on in place.
+// float32 S of the pair is copied into shared memory where it fits; otherwise, and in float64, it is worked on in
+// place.
 #include "attention.cuh"
 #include "groups.cuh"
 

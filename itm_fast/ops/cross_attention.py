@@ -64,6 +64,7 @@ def cross_attention_similarity(
         Lee et al., Stacked Cross Attention for Image-Text Matching, ECCV 2018, equations 1-9; kuanghuei/SCAN, model.py.
 
     Example:
+        >>> import torch
         >>> regions = torch.nn.functional.normalize(torch.randn(2, 36, 64), dim=-1)
         >>> words = torch.nn.functional.normalize(torch.randn(3, 12, 64), dim=-1)
         >>> cross_attention_similarity(regions, words, torch.tensor([12, 5, 1])).shape

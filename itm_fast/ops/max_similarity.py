@@ -61,6 +61,7 @@ def max_similarity(
         Fine-Grained Image-Text Matching by Cross-Modal Hard Aligning Network, CVPR 2023; ppanzx/CHAN.
 
     Example:
+        >>> import torch
         >>> documents, query = torch.eye(3).reshape(1, 3, 3), torch.tensor([[[0.5, 2.0, 0.0]]])
         >>> max_similarity(documents, query)
         tensor([[2.]])

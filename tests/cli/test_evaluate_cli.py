@@ -105,7 +105,7 @@ class MeanModel:
     """Mean of words times mean of regions."""
 
     vocabulary = Vocabulary.build([["a", "dog"], ["a", "cat"]], threshold=1)
-    config = SimpleNamespace(img_dim=6, image_size=None)
+    config = SimpleNamespace(img_dim=6, image_size=None, resampling="points")
 
     def encode_images(self, images):
         return images

@@ -564,7 +564,7 @@ def _set(name: str, content: Callable[[], bytes]) -> Case:
     return Case(lambda: {name: content()}, at(name, _read_set), lambda r: len(r.captions) == 4)
 
 
-_COCO = {
+_COCO_SET = {
     "images": [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "b.jpg"}],
     "annotations": [{"id": n, "image_id": 1 + n // 2, "caption": f"a dog {n}"} for n in range(4)],
 }
@@ -602,7 +602,7 @@ def _parquet(**options: Any) -> bytes:
 
 
 SETS = {
-    "set of COCO": _set("a.json", lambda: js(_COCO)),
+    "set of COCO": _set("a.json", lambda: js(_COCO_SET)),
     "set of RSICD": of_file(
         "a.json", js({**_KARPATHY, "dataset": "rsicd"}), _read_set, lambda r: r.format.startswith("RSICD")
     ),

@@ -83,9 +83,11 @@ def test_half_precision(data, name, precision):
     found = scorer(*whole)
     assert found.dtype == torch.float32
     assert not torch.equal(found, wanted)
-    torch.testing.assert_close(found, wanted, rtol=0.05, atol=0.05)
+    # LAPS chooses patches, and another one where two score nearly alike.
+    near = {"rtol": 0.05, "atol": 0.15 if name == "laps" else 0.05}
+    torch.testing.assert_close(found, wanted, **near)
     rows, columns = (places.flatten() for places in np.meshgrid(np.arange(9), np.arange(45), indexing="ij"))
-    torch.testing.assert_close(scorer.score_pairs(rows, columns), found.flatten(), rtol=0.05, atol=0.05)
+    torch.testing.assert_close(scorer.score_pairs(rows, columns), found.flatten(), **near)
     (note,) = (note for note in scorer.notes if precision in note)
     assert f"ran in {precision} (autocast) on cpu" in note
 
