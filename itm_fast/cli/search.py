@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from itm_fast.similarities.scorers import IntArray
     from itm_fast.sources.trained_model import ModelScorer
 
-_SHOWN = 60  # letters of a caption in the table
+_LEAST_OF_CAPTION, _FRAME = 20, 20  # letters in the table: of a caption, and of lines and scores
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,11 @@ def _plain(answer: Answer, found: tuple[TopK, bool]) -> dict[str, Any]:
 
 
 def _print(answer: Answer) -> None:
-    rows = [(hit.name, f"{hit.score:.4f}", _cut(next(iter(hit.captions), ""))) for hit in answer.hits]
+    longest = max((len(hit.name) for hit in answer.hits), default=0)
+    room = max(_LEAST_OF_CAPTION, shutil.get_terminal_size().columns - longest - _FRAME)  # names are never cut
+    rows = [(hit.name, f"{hit.score:.4f}", _cut(next(iter(hit.captions), ""), room)) for hit in answer.hits]
     print_table(["", "score", "caption"], rows, title=answer.query)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else text[: room - 1] + "…"
