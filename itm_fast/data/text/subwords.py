@@ -83,9 +83,10 @@ class Subwords:
     @functools.cached_property
     def _pieces(self) -> list[str]:
         ids: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
-        pieces = [""] * (max(ids.values(), default=-1) + 1)
-        if len(pieces) > 10 * len(ids) + 1000:
-            raise ValueError(f"its {len(ids)} subwords have ids up to {len(pieces) - 1}")
+        largest = max(ids.values(), default=-1)
+        if largest >= 10 * len(ids) + 1000:  # before there is a list that long
+            raise ValueError(f"its {len(ids)} subwords have ids up to {largest}")
+        pieces = [""] * (largest + 1)
         for piece, index in ids.items():
             pieces[index] = piece
         return pieces
