@@ -2,7 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,21 @@ def text_library(name: str, purpose: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(f"{purpose} needs {name}: pip install 'itm-fast[text]'") from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the bars and warnings of transformers: what matters of them is said in an error of ours."""
+    logging = text_library("transformers.utils.logging", "a transformer")
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def pretrained_folder(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from itm_fast.data.readers.image_file import ImageFile, read_image
 from itm_fast.errors import DataError
-from itm_fast.pretrained import pretrained_folder, read_config, text_library
+from itm_fast.pretrained import pretrained_folder, quiet_transformers, read_config, text_library
 
 ModelDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
 Inputs: TypeAlias = Mapping[str, Tensor]
@@ -223,28 +221,13 @@ def _give_features(blip: Any) -> None:
 
 def _from_folder(auto: Any, folder: Path, **options: Any) -> Any:
     try:
-        with _quiet():
+        with quiet_transformers():
             return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
     except ImportError as error:
         raise ImportError(f"{folder}: {' '.join(str(error).split())}") from error
     except Exception as error:  # a damaged or foreign folder raises nearly every kind of exception
         reason = " ".join(str(error).split())
         raise DataError(f"{folder}: {auto.__name__} of transformers cannot read it: {reason:.300}") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars and warnings of transformers: what matters of them is said in an error of ours."""
-    logging = importlib.import_module("transformers.utils.logging")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _context_length(model: Any, tokenizer: Any, default: int | None) -> int:

@@ -33,10 +33,10 @@ def compared(arrays, prefix, score):
 @pytest.mark.all_backends(without=("emulated-races",))
 @pytest.mark.parametrize("file", FILES)
 def test_golden_ncs(file, backend):
-    if backend == "emulated" and file != FILES[0]:
-        pytest.skip("sixteen times as many scores are ranked by the same kernels: 40 seconds where they are emulated")
     arrays, sims, phi, ks = inputs(file)
-    for prefix, variant in (("NCS", "released"), ("NCSorder", "order")):
+    # Both variants sum over the same lists: where ranking them takes 20 seconds, the kernels rank them once.
+    once = backend == "emulated" and file != FILES[0]
+    for prefix, variant in (("NCS", "released"), ("NCSorder", "order"))[: 1 if once else 2]:
         compared(
             arrays,
             prefix,

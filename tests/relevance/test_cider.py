@@ -46,9 +46,7 @@ def flat(references):
         ("cider_plain_sam", "cider"),
     ],
 )
-def test_golden_matrices(name, tokens, key, variant, backend):
-    if backend == "emulated" and (name, tokens) == ("coco60", "ptb"):
-        pytest.skip("other words, the same kernels: 15 seconds where they are emulated")
+def test_golden_matrices(name, tokens, key, variant):
     references = golden_json(f"cider_{name}.json")[f"tokens_{tokens}"]
     expected = golden(f"cider_{name}.npz")[f"{key}_{tokens}"].T
     cider = Cider(variant, tokenizer=AS_GIVEN).fit(references)

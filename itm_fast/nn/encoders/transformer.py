@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from itm_fast.errors import DataError
-from itm_fast.pretrained import text_library
+from itm_fast.pretrained import quiet_transformers, text_library
 
 # No AutoModel knows these, which are parts of larger ones.
 _PARTS = {"siglip_text_model": "SiglipTextModel", "siglip2_text_model": "Siglip2TextModel"}
@@ -65,7 +64,7 @@ def load_transformer(module: Any, folder: Path, what: Literal["text", "image"]) 
         DataError: There are no weights, or those of another architecture.
     """
     try:
-        with _quiet():
+        with quiet_transformers():
             pretrained, report = type(module).from_pretrained(
                 folder,
                 config=_own_config(folder, module.config.model_type),
@@ -90,18 +89,3 @@ def _own_config(folder: Path, model_type: str) -> Any:
     found = transformers_library("a transformer").AutoConfig.from_pretrained(folder, local_files_only=True)
     parts = (getattr(found, name, None) for name in ("text_config", "vision_config"))
     return next((part for part in parts if getattr(part, "model_type", None) == model_type), found)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bars and warnings of transformers: what matters of them is said in an error of ours."""
-    logging = text_library("transformers.utils.logging", "a transformer")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
