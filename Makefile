@@ -22,11 +22,11 @@ SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -n
 FORMATTED := $(SOURCES) $(wildcard bench/*.cpp tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast build wheel bench lint format sanitize docs lock clean
+.PHONY: help demo test test-fast build wheel bench lint format sanitize docs publish-docs lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
-	@echo "Targets: demo test test-fast build wheel bench lint format sanitize docs lock clean"
+	@echo "Targets: demo test test-fast build wheel bench lint format sanitize docs publish-docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
 # Torch comes first and alone: no other package is to come from its index. There, 2.13.0 is 2.13.0+cpu.
@@ -109,6 +109,11 @@ docs: build $(VENV)/.requirements
 	$(BIN)/python scripts/docs_source.py build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 	@echo "build/docs/site/index.html"
+
+# The site as one version of several, on the branch gh-pages: make publish-docs VERSION=1.2 ALIAS=latest PUSH=--push
+publish-docs: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy $(PUSH) --update-aliases $(or $(VERSION),dev) $(ALIAS)
+	$(if $(ALIAS),$(BIN)/mike set-default $(PUSH) $(ALIAS))
 
 # The lock leaves out what torch's CUDA wheels pull in: which torch (CPU or CUDA) is the index's choice, and pip adds its needs.
 lock:

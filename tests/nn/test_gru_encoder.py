@@ -81,3 +81,17 @@ def test_nan_gradients_of_the_padding_are_dropped(bi_gru):
     encode = encoder(bi_gru)
     encode(TOKENS, WORD_COUNTS)[..., 0].square().sqrt().sum().backward()  # NaN: a root at 0
     assert all(parameter.grad.isfinite().all() for parameter in encode.parameters())
+
+
+def test_a_compiled_model_leaves_it_as_it_is():
+    encode, graphs = encoder(), []
+
+    def keep(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(lambda tokens, counts: encode(tokens * 1, counts) * 2, backend=keep)
+    assert torch.equal(compiled(TOKENS, WORD_COUNTS), encode(TOKENS, WORD_COUNTS) * 2)
+    for counts in ([5, 2, 1], [4, 4, 4]):
+        compiled(TOKENS, torch.tensor(counts))
+    assert len(graphs) == 2  # before and after, whatever the counts

@@ -79,7 +79,10 @@ def test_one_version():
 
 def test_import_is_light():
     heavy = ["tyro", "rich", "nltk", "scipy", "transformers", "tokenizers", "matplotlib", "accelerate", "hypothesis"]
-    code = f"import sys, itm_fast; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys, itm_fast; print([name for name in {heavy} if name in sys.modules]);"
+        "import itm_fast.cli.evaluate, itm_fast.training.loop; assert 'torch._dynamo' not in sys.modules"  # a second
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"

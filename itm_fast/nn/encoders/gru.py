@@ -1,5 +1,9 @@
 """Captions to embeddings by a GRU: every step a word, or the last one the caption."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
@@ -8,6 +12,18 @@ from itm_fast.nn.encoders.packed_gru import packed_states
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.ops._counts import Counts, counted, counted_in_place
 from itm_fast.shown import named_options
+
+
+def not_compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What `torch.compiler.disable` does, whose import of the compiler, a second, waits for the first compilation."""
+
+    @functools.wraps(forward)
+    def call(*args: Any, **options: Any) -> Tensor:
+        function = torch.compiler.disable(forward) if torch.compiler.is_compiling() else forward
+        result: Tensor = function(*args, **options)
+        return result
+
+    return call
 
 
 def counts_or_all(word_counts: Tensor | None, tokens: Tensor) -> Tensor:
@@ -75,7 +91,7 @@ class GRUEncoder(nn.Module):
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
 
     # Every batch has other numbers of captions at each step, and would be a graph of its own.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @not_compiled
     def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
         """Tokens (n, max_words), their counts (n,) or mask -> words (n, max_words, embed_size), padding exactly 0."""
         word_counts = counts_or_all(counted_in_place("word_counts", word_counts, "tokens", tokens), tokens)
@@ -121,7 +137,7 @@ class SentenceGRUEncoder(nn.Module):
         self.rnn = nn.GRU(word_dim, embed_size, num_layers, batch_first=True)
         nn.init.uniform_(self.embed.weight, -0.1, 0.1)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @not_compiled
     def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
         """Tokens (n, max_words) and their counts (n,) or mask -> embeddings (n, embed_size) of unit length."""
         tokens, counts = counted("word_counts", word_counts, "tokens", tokens)
