@@ -14,7 +14,7 @@
 #define SIMT_DEVICE inline
 #define SIMT_KERNEL(threads, min_blocks) static void
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ((void)(stream), ::emu::launch((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel))
+  ((void)(stream), ::emu::launch_with((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel))
 #define EMU_LINE int line = __builtin_LINE()
 
 struct dim3 {
@@ -42,6 +42,12 @@ int left_out();                   // number of the barrier or wait that a test l
 #define BUG (::emu::left_out())
 
 void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()>& body, const char* name);
+
+// The kernel's arguments stay on the caller's stack: on the heap they could take the memory of a tensor that was freed.
+template <class Body>
+void launch_with(dim3 grid, dim3 block, size_t shared_bytes, const Body& body, const char* name) {
+  launch(grid, block, shared_bytes, std::cref(body), name);
+}
 void* shared_memory(size_t bytes);
 
 void barrier(int line, int predicate, int* any, int* all, int* count);

@@ -75,13 +75,16 @@ void Fibre::prepare(void (*entry)()) {
     if (memory == MAP_FAILED) abort();
     mprotect(memory, kGuard, PROT_NONE);  // an overflow ends here instead of in another fibre's stack
     stack_ = static_cast<char*>(memory) + kGuard;
+    static size_t n_stacks = 0;
+    colour_ = n_stacks++ % 16 * 256;
   }
 #if defined(__SANITIZE_ADDRESS__)
   __asan_unpoison_memory_region(stack_, kStack);  // what an abandoned fibre left
 #endif
   fake_stack_ = nullptr;
 #if defined(__x86_64__)
-  auto* top = reinterpret_cast<uintptr_t*>(stack_ + kStack - 64);
+  // Stacks that all began at one offset of a page would share eight ways of the first cache.
+  auto* top = reinterpret_cast<uintptr_t*>(stack_ + kStack - 64 - colour_);
   *--top = 0;  // where `entry` would return to: it never does
   *--top = reinterpret_cast<uintptr_t>(entry);
   for (int i = 0; i < 6; i++) *--top = 0;  // the saved registers

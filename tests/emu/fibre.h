@@ -30,6 +30,7 @@ class Fibre {
  private:
   static constexpr size_t kGuard = 4096;
   char* stack_ = nullptr;
+  size_t colour_ = 0;
 #if defined(__x86_64__)
   void* stack_pointer_ = nullptr;
 #else

@@ -50,7 +50,8 @@ void run(Thread* from, Thread* to, bool leaving) {
 
 void release_barrier_if_complete(Block& block) {
   if (block.alive == 0 || block.arrived != block.alive) return;
-  std::vector<Thread*> threads;
+  static std::vector<Thread*> threads;
+  threads.clear();
   for (auto& thread : block.threads) {
     if (thread->done) continue;
     thread->barriers++;
@@ -64,7 +65,7 @@ void release_barrier_if_complete(Block& block) {
   block.any = block.count = 0;
   block.all = 1;
   machine.statistics.barriers++;
-  make_ready(std::move(threads));
+  make_ready(threads);
 }
 
 void thread_main() {
@@ -77,6 +78,7 @@ void thread_main() {
     if (meeting.mask >> thread.view.lane & 1)
       fail("a lane exits that others wait for at line " + std::to_string(meeting.line));
   thread.done = true;
+  block.exited[thread.view.warp] |= 1u << thread.view.lane;
   block.alive--;
   release_barrier_if_complete(block);
   switch_away(true);
@@ -97,6 +99,7 @@ void begin_block(Block& block) {
   block.any = block.count = 0;
   block.all = 1;
   block.meetings.assign((block.n_threads + 31) / 32, {});
+  block.exited.assign(block.meetings.size(), 0);
   begin_block_memory(block);
   std::vector<Thread*> threads;
   for (unsigned t = 0; t < block.n_threads; t++) {
@@ -116,7 +119,7 @@ void begin_block(Block& block) {
     threads.push_back(&thread);
   }
   block.threads.resize(block.n_threads);
-  make_ready(std::move(threads));
+  make_ready(threads);
 }
 
 std::string deadlock() {
@@ -131,7 +134,7 @@ std::string deadlock() {
 
 }  // namespace
 
-void make_ready(std::vector<Thread*> threads) {
+void make_ready(std::vector<Thread*>& threads) {
   if (machine.options.order == Order::kReverse) std::reverse(threads.begin(), threads.end());
   if (machine.options.order == Order::kWarpRandom) {  // warps in random order, lanes in theirs
     const uint64_t key = random_number();
@@ -192,9 +195,8 @@ void collective(unsigned mask, Kind kind, int line, void* posted, Combine combin
   const unsigned full = lanes == 32 ? ~0u : (1u << lanes) - 1;
   mask &= full;
   if (!(mask >> thread.view.lane & 1)) fail("the caller's lane is not in its own mask, line " + std::to_string(line));
-  for (unsigned lane = 0; lane < lanes; lane++)
-    if ((mask >> lane & 1) && block.threads[first + lane]->done)
-      fail("the mask names a lane that has exited, line " + std::to_string(line));
+  if ((mask & block.exited[thread.view.warp]) != 0)
+    fail("the mask names a lane that has exited, line " + std::to_string(line));
   auto& meetings = block.meetings[thread.view.warp];
   size_t at = 0;
   while (at < meetings.size() && meetings[at].mask != mask) at++;  // some lanes may meet before all do elsewhere
@@ -206,20 +208,20 @@ void collective(unsigned mask, Kind kind, int line, void* posted, Combine combin
   meeting.arrived |= 1u << thread.view.lane;
   meeting.posted[thread.view.lane] = posted;
   if (meeting.arrived != mask) return wait("a warp's collective", line);
-  const Meeting complete = meeting;
-  meetings.erase(meetings.begin() + long(at));
   machine.statistics.collectives++;
   machine.place = __builtin_return_address(0);
-  if (combine != nullptr) combine(complete.posted.data(), mask);
+  if (combine != nullptr) combine(meeting.posted.data(), mask);
+  meetings.erase(meetings.begin() + long(at));
   {
-    std::vector<Thread*> threads;
+    static std::vector<Thread*> threads;
+    threads.clear();
     for (unsigned lane = 0; lane < lanes; lane++) {
       if (!(mask >> lane & 1)) continue;
       Thread& other = *block.threads[first + lane];
       if (kind == Kind::kWarpBarrier && mask == full) other.warp_barriers++;
       threads.push_back(&other);
     }
-    make_ready(std::move(threads));
+    make_ready(threads);
   }
   switch_away();  // the others may go first
 }
@@ -253,7 +255,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
   m.next_block = 0;
   m.clock = 0;
   m.published.assign(m.block_order.size(), {});
-  begin_launch_memory();
+  m.launch++;
   const size_t n_resident = std::min(size_t(std::max(1, m.options.resident_blocks)), m.block_order.size());
   while (m.resident.size() < n_resident) m.resident.push_back(std::make_unique<Block>());
   for (auto& idle : m.resident) {

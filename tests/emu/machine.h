@@ -71,8 +71,9 @@ struct Shadow {
     uint32_t thread = 0, barriers = 0, warp_barriers = 0;
   };
   Access write, read[2];
-  uint32_t block = 0;  // that wrote last, from 1; 0: none
-  uint32_t clock = 0;  // of that write
+  uint32_t block = 0;   // that wrote last, from 1; 0: none
+  uint32_t clock = 0;   // of that write
+  uint32_t launch = 0;  // that all of this is of
   bool initialised = false;
   bool atomic = false;  // that write was; more than one thread's: thread is kSeveral
   static constexpr uint32_t kSeveral = 1u << 30;
@@ -101,6 +102,7 @@ struct Block {
   int result_any = 0, result_all = 0, result_count = 0;
   std::vector<std::unique_ptr<Thread>> threads;
   std::vector<std::vector<Meeting>> meetings;  // by warp
+  std::vector<unsigned> exited;                // by warp: the lanes that have
   char* shared = nullptr;
   size_t shared_capacity = 0;
   std::vector<Shadow> shadow;
@@ -143,6 +145,7 @@ struct Machine {
   std::deque<Thread*> ready;
   uint64_t random_state = 1;
   int in_atomic = 0;
+  uint32_t launch = 0;           // its number: what shadows know of others is void
   uint32_t clock = 0;            // of fences
   std::vector<Fence> published;  // by number of block: the last fence before its last atomic operation
 
@@ -152,7 +155,7 @@ struct Machine {
 extern Machine machine;
 
 uint64_t random_number();
-void make_ready(std::vector<Thread*> threads);
+void make_ready(std::vector<Thread*>& threads);
 void switch_away(bool leaving = false);           // to whoever is ready, or to the host
 void wait(const char* what, int line);            // until made ready again
 [[noreturn]] void fail(const std::string& what);  // ends the launch
@@ -165,7 +168,6 @@ void count_matrix_load(const void* const (&rows)[8]);
 Buffer* buffer_of(const void* p);
 size_t place_offset(const void* place);  // in its library, of the instruction before it: what addr2line takes
 bool in_shared(const Block& block, const void* p, size_t bytes);
-void begin_launch_memory();
 void begin_block_memory(Block& block);
 void end_block_memory(Block& block);
 

@@ -34,6 +34,11 @@ void report(const char* what, const Thread& thread, const char* memory, size_t o
   machine.races.push_back(text + ", " + where(place));
 }
 
+// A launch comes after everything that those before it did.
+void of_this_launch(Shadow& byte) {
+  if (byte.launch != machine.launch) byte = {{}, {}, 0, 0, machine.launch, byte.initialised};
+}
+
 // Whether an earlier access of the same block comes before what this thread does now, by a barrier of the block or of
 // the warp. Shuffles do not order memory.
 bool ordered(const Shadow::Access& access, const Thread& thread) {
@@ -51,6 +56,7 @@ bool covers(const Fence& fence, const Shadow& byte) {
 
 // False after a report: one report per access will do.
 bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, size_t offset, const void* place) {
+  of_this_launch(byte);
   const uint32_t block = thread.block->number + 1;
   const Shadow::Access mine{thread.view.number + 1, thread.barriers, thread.warp_barriers};
   const bool same_block = byte.block == block;
@@ -94,6 +100,7 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
 
 // Atomic operations on shared memory race with everything but each other.
 bool note_atomic(Shadow& byte, Thread& thread, size_t offset, const void* place) {
+  of_this_launch(byte);
   const bool after = ordered(byte.write, thread);
   const bool clean = (after || byte.atomic) && ordered(byte.read[0], thread) && ordered(byte.read[1], thread);
   if (!clean) report("an atomic operation races", thread, "shared", offset, after ? 0 : byte.write.thread, place);
@@ -229,12 +236,6 @@ void note_access(const void* p, size_t bytes, bool write, const void* place) {
   }
 }
 
-void begin_launch_memory() {
-  if (!machine.options.check_races) return;
-  for (auto& [key, buffer] : machine.buffers)
-    for (Shadow& byte : buffer.shadow) byte = {{}, {}, 0, 0, byte.initialised};
-}
-
 void begin_block_memory(Block& block) {
   const size_t bytes = machine.shared_bytes;
   if (bytes > 0 && block.shared_capacity < bytes) {
@@ -280,6 +281,7 @@ Atomic::Atomic(const void* p, size_t bytes) {
   if (Buffer* buffer = buffer_of(p); buffer != nullptr && machine.options.check_races)
     for (size_t i = 0; i < bytes; i++) {
       Shadow& byte = buffer->shadow[uintptr_t(p) - buffer->begin + i];
+      of_this_launch(byte);
       byte.block = 0;  // nobody's: atomics of two blocks do not race
       byte.initialised = true;
     }
