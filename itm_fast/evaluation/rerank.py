@@ -15,8 +15,10 @@ from torch import Tensor
 from itm_fast.evaluation.caveats import has_embeddings, normalised, source_notes
 from itm_fast.evaluation.figures import RSUM_KS, mean_figures
 from itm_fast.evaluation.list_sections import extra_sections, list_section
-from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
+from itm_fast.evaluation.plan import NO_SELF, Annotations, Plan, Request
+from itm_fast.evaluation.plans import make_plan
 from itm_fast.evaluation.protocols import ProtocolName
+from itm_fast.evaluation.protocols.captioned_sets import SETS
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
@@ -285,6 +287,8 @@ def _scored(
             "protocol cxc also compares captions with captions and images with images, which is not re-ranked; use "
             "protocol cxc-image-text"
         )
+    if request.protocol in SETS and SETS[request.protocol].scored == "language":
+        raise ValueError(f"protocol {request.protocol} ranks each language by itself, which is not re-ranked")
     if callable(coarse) and not isinstance(coarse, (TileScorer, Tensor)):
         raise ValueError("coarse is a callable without n_images and n_captions: give it these attributes")
     of_all = as_scorer(coarse)
