@@ -27,6 +27,7 @@ ProtocolName: TypeAlias = Literal[
     "flickr30k-1k",
     "coco-1k",
     "coco-5k",
+    "coco-all",
     "eccv",
     "cxc",
     "cxc-image-text",

@@ -117,7 +117,7 @@ def run(args: Evaluate) -> int:
     options = args.protocol_options(args.split)
     ids: IdsLike | None = args.ids
     if embedded is not None:
-        by_id = args.protocol in RELEASES  # whose files say all else
+        by_id = args.protocol in (*RELEASES, "coco-all")  # whose files say all else
         ids, options["caption_to_image"] = embedded.places("positives" if by_id else args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
     about, per_image = _source(args, scorer), args.captions_per_image or 5
@@ -125,7 +125,7 @@ def run(args: Evaluate) -> int:
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
         # Text-text and image-image retrieval compare embeddings, which the file has not.
-        source = scorer if args.protocol == "cxc" else source
+        source = scorer if args.protocol in ("cxc", "coco-all") else source
         report = evaluate(
             source,
             relevance,

@@ -51,6 +51,13 @@ ABOUT: dict[ProtocolName, About] = {
         25000,
         "in the package eccv_caption (pip install eccv-caption); or a folder with its files",
     ),
+    "coco-all": About(
+        "eccv and all of cxc, of one pass over the similarities",
+        5000,
+        25000,
+        _CXC.format("{sts,sis,sits}") + ", and eccv's",
+        needs_embeddings=True,
+    ),
     "cxc": About(
         "CxC recall of image-text, text-text and image-image retrieval, and correlations with ratings",
         5000,

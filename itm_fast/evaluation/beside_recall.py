@@ -29,7 +29,7 @@ from itm_fast.metrics.retrieved import TopKeeper
 from itm_fast.metrics.set_ranks import SetRanks
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.selection import Part, select
-from itm_fast.similarities.tiles import Collector, Progress, Tiles, everything, tile_sims
+from itm_fast.similarities.tiles import Collector, Progress, Tiles, tile_sims
 from itm_fast.sources.pairs import PairScores
 
 _PMRP_CUT = 50  # of the "modified" PMRP of the ECCV Caption paper
@@ -294,7 +294,8 @@ class IntraModal:
         scorer = _WithoutSelf(self.embeddings, self.self_score)
         # No item is a positive of itself, so plain products will do for the scores of the positives.
         counted = SetRanks(scorer.products, n_sims, self.truth, None)
-        Tiles(scorer, progress, f"{self.name} similarities").collect(everything(scorer), n_sims, counted.collectors, ())
+        tiles = Tiles(scorer, progress, f"{self.name} similarities")
+        tiles.collect_symmetric(n_sims, counted.collectors)
         ranks = counted.ranks()[0]
         if ranks is None:
             return {}

@@ -93,7 +93,8 @@ def evaluate(
             5000 images at once; the folds are reported beside): sizes are checked, folds are set. With annotations:
             "eccv": coco-5k, and of the same pass CxC recall and ECCV Caption's mAP@R, R-Precision and recall (and PMRP
             if its ground truth is in the folder); "cxc": image-text, text-text and image-image retrieval, and the STS,
-            SIS and SITS correlations, of embeddings; "cxc-image-text": what of it needs no embeddings; "coco-fg",
+            SIS and SITS correlations, of embeddings; "coco-all": eccv and cxc at once, of one pass;
+            "cxc-image-text": what of cxc needs no embeddings; "coco-fg",
             "flickr30k-fg": refined captions against the pool with distractor images; "coco-fg-originals",
             "flickr30k-fg-originals": without distractors; "positives": any ids and positives. Of a public release each,
             from its own files: "urban1k", "docci", "dci", "iiw" (long captions), "xm3600", "xtd10", "multi30k",
@@ -164,7 +165,7 @@ def evaluate(
         figures, dtype, notes = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages, keep)
     else:
         if relevance is not None:
-            raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k or eccv")
+            raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k, eccv or coco-all")
         figures, dtype, notes = _of_sets(plan, plan.positives, ks, chunk_bytes, stages, keep)
     sections = _sections(figures)
     more: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +42,8 @@ from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer
 from itm_fast.similarities.selection import select
 from itm_fast.similarities.two_way import TwoWayScorer
 
+_BY_COCO_IDS = ("eccv", "coco-all", "cxc", "cxc-image-text")
+
 
 def make_plan(scorer: TileScorer, request: Request, source: TileScorer | None = None) -> Plan:
     """The plan of an evaluation; reads the annotations and checks the sizes.
@@ -74,7 +76,7 @@ def _plan(scorer: TileScorer, request: Request) -> Plan:
         return _plain(scorer, request)
     if request.captions_per_image is not None:
         raise ValueError(f"captions_per_image has no use with protocol {name}, whose annotations say whose captions")
-    if name == "eccv":
+    if name in ("eccv", "coco-all"):
         return _eccv(scorer, request)
     if name in ("cxc", "cxc-image-text"):
         return _cxc(scorer, request)
@@ -92,7 +94,7 @@ def _plan(scorer: TileScorer, request: Request) -> Plan:
 def _with_owners(request: Request, scorer: TileScorer) -> Request:
     """The owners that a model's data set brings, where nothing else says whose captions they are."""
     given = (request.captions_per_image, request.caption_to_image, request.ids)
-    names_them = request.protocol in (None, "flickr30k-1k", "coco-1k", "coco-5k", "eccv", "cxc", "cxc-image-text")
+    names_them = request.protocol in (None, "flickr30k-1k", "coco-1k", "coco-5k", *_BY_COCO_IDS)
     if not names_them or any(one is not None for one in given):
         return request
     return replace(request, caption_to_image=owners_of(scorer))
@@ -131,6 +133,9 @@ def _check_folds(request: Request, folds: int | None) -> None:
 
 def _eccv(scorer: TileScorer, request: Request) -> Plan:
     _check_folds(request, 5)
+    whole = request.protocol == "coco-all"
+    if whole:
+        scorer = _embeddings(scorer)
     test = read_coco_test(request.annotations_folder())
     arranged = _coco_test(scorer, request, test)
     folder = request.annotations_folder()
@@ -139,6 +144,10 @@ def _eccv(scorer: TileScorer, request: Request) -> Plan:
         RetrievedSets("eccv", *_by_id(read_truth(folder, "eccv"), test, "eccv"), request.ks),
     ]
     notes = list(arranged.notes)
+    if whole:
+        rated = _rated(request, cxc.COLUMNS)
+        extras += [*_intra_modal(arranged.scorer, rated, test, request), _sits(arranged.scorer, rated, test, request)]
+        notes.append(cxc.INTRA_MODAL)
     if has_plausible_matches(folder) and isinstance(scorer, TwoWayScorer):
         notes.append("PMRP was left out: it ranks thousands of items, where two-way similarities have few candidates")
     elif has_plausible_matches(folder):
@@ -186,37 +195,51 @@ def _by_id(truth: Truth, test: CocoTest, name: str) -> tuple[QueryPositives, Que
 
 def _cxc(scorer: TileScorer, request: Request) -> Plan:
     _check_folds(request, None)
-    folder = request.annotations_folder()
     whole = request.protocol == "cxc"
     if whole:
         scorer = _embeddings(scorer)
+    rated = _rated(request, cxc.COLUMNS if whole else ("sits",))
+    folder = request.annotations_folder()
+    test = read_coco_test(folder) if request.ids is None else _given_test(rated["sits"], read_ids(request.ids))
+    arranged = _coco_test(scorer, request, test)
+    truths = _by_id(cxc.image_text_truth(rated["sits"]), test, "sits")
+    intra = _intra_modal(arranged.scorer, rated, test, request) if whole else []
+    extras = [*intra, _sits(arranged.scorer, rated, test, request)]
+    notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
+    return Plan(arranged.scorer, truths, None, "full", extras, order=arranged.order, notes=notes)
+
+
+def _rated(request: Request, tasks: Iterable[str]) -> dict[str, cxc.Rated]:
+    """The rated pairs of every task."""
+    folder = request.annotations_folder()
     if folder is None:
         raise ValueError(
             f"protocol {request.protocol} needs annotations: the folder with the .csv files of {cxc.PUBLISHED}"
         )
-    rated = {task: cxc.read_rated(folder, task) for task in (cxc.COLUMNS if whole else ("sits",))}
-    test = read_coco_test(folder) if request.ids is None else _given_test(rated["sits"], read_ids(request.ids))
-    arranged = _coco_test(scorer, request, test)
-    truth = cxc.image_text_truth(rated["sits"])
-    truths = _by_id(truth, test, "sits")
+    return {task: cxc.read_rated(folder, task) for task in tasks}
+
+
+def _intra_modal(scorer: TileScorer, rated: dict[str, cxc.Rated], test: CocoTest, request: Request) -> list[Extra]:
+    """Text-text and image-image retrieval of embeddings, and their correlations."""
+    embeddings = _embeddings(scorer)
+    owners = cxc.owners(rated["sits"], test.caption_ids)
     extras: list[Extra] = []
-    of = arranged.scorer
-    embeddings = (of.captions, of.images) if whole and isinstance(of, DotProductScorer) else None
-    if embeddings is not None:
-        owners = cxc.owners(rated["sits"], test.caption_ids)
-        sides = (
-            ("t2t", "sts", embeddings[0], test.caption_ids, owners),
-            ("i2i", "sis", embeddings[1], test.image_ids, None),
-        )
-        for name, task, side, ids, siblings in sides:
-            related = cxc.intra_modal_positives(rated[task], cxc.THRESHOLDS[task], ids, siblings)
-            extras.append(IntraModal(name, side, related, request.ks, request.self_score))
-            places = rated[task].places(ids, ids)
-            extras.append(_correlation(task, rated[task], places, request, (side, side)))
+    for name, task, side, ids, siblings in (
+        ("t2t", "sts", embeddings.captions, test.caption_ids, owners),
+        ("i2i", "sis", embeddings.images, test.image_ids, None),
+    ):
+        related = cxc.intra_modal_positives(rated[task], cxc.THRESHOLDS[task], ids, siblings)
+        extras.append(IntraModal(name, side, related, request.ks, request.self_score))
+        extras.append(_correlation(task, rated[task], rated[task].places(ids, ids), request, (side, side)))
+    return extras
+
+
+def _sits(scorer: TileScorer, rated: dict[str, cxc.Rated], test: CocoTest, request: Request) -> Correlation:
+    """The correlation of captions with images; of embeddings, where intra-modal retrieval is, by cosine."""
+    whole = len(rated) > 1
+    embeddings = (scorer.captions, scorer.images) if whole and isinstance(scorer, DotProductScorer) else None
     places = rated["sits"].places(test.caption_ids, test.image_ids)
-    extras.append(_correlation("sits", rated["sits"], places, request, embeddings))
-    notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
-    return Plan(of, truths, None, "full", extras, order=arranged.order, notes=notes)
+    return _correlation("sits", rated["sits"], places, request, embeddings)
 
 
 def _given_test(sits: cxc.Rated, ids: Ids) -> CocoTest:

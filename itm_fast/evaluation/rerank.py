@@ -282,10 +282,10 @@ def _scored(
             f"k is {k}, but R@{max(request.ks)} is asked for: beyond the candidates there is no order; expected k of "
             f"at least {max(request.ks)}"
         )
-    if request.protocol == "cxc":
+    if request.protocol in ("cxc", "coco-all"):
         raise ValueError(
-            "protocol cxc also compares captions with captions and images with images, which is not re-ranked; use "
-            "protocol cxc-image-text"
+            f"protocol {request.protocol} also compares captions with captions and images with images, which is not "
+            "re-ranked; use protocol cxc-image-text, or eccv"
         )
     if request.protocol in SETS and SETS[request.protocol].scored == "language":
         raise ValueError(f"protocol {request.protocol} ranks each language by itself, which is not re-ranked")

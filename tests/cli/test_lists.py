@@ -93,7 +93,7 @@ def test_protocols(capsys):
         "annotations": None,
         "needs_embeddings": False,
     }
-    assert [name for name, one in found.items() if one["needs_embeddings"]] == ["cxc"]
+    assert [name for name, one in found.items() if one["needs_embeddings"]] == ["coco-all", "cxc"]
     text = printed(capsys, "protocols")
     assert [line.split()[0] for line in text.splitlines() if line[:1].strip()][:-1] == list(found)
     assert (
