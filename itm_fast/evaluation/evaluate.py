@@ -206,7 +206,7 @@ def _of_choices(
     scorer: TileScorer, request: Request, unused: tuple[object, ...], progress: Progress | None, started: float
 ) -> Report:
     """The report of a protocol that compares pairs."""
-    for name, value in zip(("relevance", "m", "keep"), unused, strict=True):
+    for name, value in zip(("relevance", "m", "keep (--run, --export mteb or trec)"), unused, strict=True):
         if value is not None:
             raise ValueError(
                 f"{name} has no use with protocol {request.protocol}, which compares pairs and ranks nothing"

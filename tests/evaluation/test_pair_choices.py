@@ -114,7 +114,7 @@ def test_by_ids(tmp_path, embedded):
     ("options", "said"),
     [
         ({"folds": 2}, "folds has no use with protocol winoground"),
-        ({"keep": RunKeeper()}, "keep has no use with protocol winoground"),
+        ({"keep": RunKeeper()}, "keep .--run, .* has no use with protocol winoground"),
         ({"relevance": np.eye(8)}, "relevance has no use with protocol winoground"),
     ],
 )

@@ -58,7 +58,7 @@ def test_long_captions_are_one_an_image(made, name):
     assert report["t2i"]["R@5"] == pytest.approx(hits(sims.T, t2i, 5))
     assert report["chance"]["t2i"]["R@1"] == pytest.approx(100 / 12)
     notes = " ".join(report["conditions"]["notes"])
-    assert "have 12 images, not" in notes
+    assert "12 images instead of" in notes
     assert "the figures are of another test set" in notes
     assert "chance: image -> caption R@1 8.33" in notes
 

@@ -166,10 +166,10 @@ def _check_altered(items: CaptionedImages, path: Path, protocol: str) -> None:
 def _sizes(rules: SetRules, items: CaptionedImages, protocol: str) -> list[str]:
     """What is said where the numbers are not the release's."""
     given = {"images": (len(items.image_names), rules.n_images), "captions": (len(items.captions), rules.n_captions)}
-    wrong = [f"{n} {what}, not {wanted}" for what, (n, wanted) in given.items() if wanted is not None and n != wanted]
+    wrong = [f"{n} {what} instead of {fixed}" for what, (n, fixed) in given.items() if fixed is not None and n != fixed]
     if not wrong:
         return []
     return [
-        f"WARNING: these files have {' and '.join(wrong)} as the release of {protocol} has: the figures are of another "
-        "test set and do not compare."
+        f"WARNING: these files are not the release of {protocol}, {' and '.join(wrong)}: the figures are of "
+        "another test set and do not compare."
     ]
