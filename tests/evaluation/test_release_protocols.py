@@ -11,6 +11,7 @@ from itm_fast.evaluation import Ids, RunKeeper, evaluate, rerank
 from itm_fast.evaluation.chance_levels import chance_recall
 from itm_fast.evaluation.protocols.captioned_sets import SETS, read_captioned_set
 from itm_fast.metrics import judged_ranks
+from itm_fast.report.comparable import check_runs
 
 LANGUAGES = [name for name, rules in SETS.items() if rules.scored == "language"]
 LONG = ("urban1k", "docci", "dci", "iiw")
@@ -174,7 +175,10 @@ def test_a_run_is_kept(made):
     path, _, pair = made("xtd10")
     keep = RunKeeper(depth=3)
     report = evaluate(pair, protocol="xtd10", annotations=path, keep=keep)
-    assert keep.run(report, name="x").i2t.retrieved.shape == (12, 3)
+    run = keep.run(report, name="x")
+    assert run.i2t.retrieved.shape == (12, 3)
+    with pytest.raises(DataError, match=r"run 'x': report\.json: its figures are means over languages"):
+        check_runs([run])  # their intervals would be those of another gallery
 
 
 FAULTS = [
