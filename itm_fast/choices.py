@@ -27,6 +27,7 @@ ProtocolName: TypeAlias = Literal[
     "flickr30k-1k",
     "coco-1k",
     "coco-5k",
+    "coco-all",
     "eccv",
     "cxc",
     "cxc-image-text",
@@ -35,6 +36,20 @@ ProtocolName: TypeAlias = Literal[
     "flickr30k-fg",
     "flickr30k-fg-originals",
     "positives",
+    "urban1k",
+    "docci",
+    "dci",
+    "iiw",
+    "xm3600",
+    "xtd10",
+    "multi30k",
+    "coco-cn",
+    "flickr30k-cn",
+    "rococo",
+    "winoground",
+    "sugarcrepe",
+    "sugarcrepe-pp",
+    "vidore",
 ]
 
 

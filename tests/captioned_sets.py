@@ -204,3 +204,22 @@ NAMED = (*JSON, token, kaggle, table, tsv, flickr_annotations, beir_text)
 IN_PARQUET = (parquet_lists, parquet_rows, beir)
 IN_TAR = (tar_lines, tar_json)
 EVERY = (*NAMED, *IN_TAR, *IN_PARQUET)
+FORMAT = {  # the name of each as the package has it
+    "coco": "COCO's captions_*.json",
+    "karpathy": "Karpathy's dataset_*.json",
+    "rsicd": "RSICD's or RSITMD's dataset_*.json",
+    "albef_lists": 'list of {"image", "caption"} as of ALBEF and BLIP',
+    "albef_rows": 'list of {"image", "caption"} as of ALBEF and BLIP',
+    "caption_lists": "{image: [captions]}",
+    "token": "lines of a name and a caption (.token, results.csv, CSV, TSV)",
+    "kaggle": "lines of a name and a caption (.token, results.csv, CSV, TSV)",
+    "table": "table with headings (CSV, TSV)",
+    "tsv": "table with headings (CSV, TSV)",
+    "flickr_annotations": "table with headings (CSV, TSV)",
+    "tar_lines": "web-dataset .tar",
+    "tar_json": "web-dataset .tar",
+    "parquet_lists": "Hugging Face parquet",
+    "parquet_rows": "Hugging Face parquet",
+    "beir": "MTEB's, MIEB's or BEIR's queries, corpus and qrels",
+    "beir_text": "MTEB's, MIEB's or BEIR's queries, corpus and qrels",
+}

@@ -105,7 +105,7 @@ def run(args: Ensemble) -> int:
         keep = RunKeeper(1, args.n_listed) if args.n_listed else None
         source = saved(ensemble, args.save_results, progress)
         report = evaluate(
-            ensemble if args.protocol == "cxc" else source,
+            ensemble if args.protocol in ("cxc", "coco-all") else source,
             **args.protocol_options(args.split),
             ids=args.ids[0] if args.ids and (reads_ids or len(args.ids) == 1) else None,
             progress=progress,

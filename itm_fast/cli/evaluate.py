@@ -104,6 +104,7 @@ def run(args: Evaluate) -> int:
     """Evaluate, print the report, and return the exit code."""
     from itm_fast.evaluation import evaluate
     from itm_fast.evaluation.caveats import normalised, source_notes
+    from itm_fast.evaluation.protocols import RELEASES
     from itm_fast.files.ids import Ids
 
     args.check_output()
@@ -116,14 +117,15 @@ def run(args: Evaluate) -> int:
     options = args.protocol_options(args.split)
     ids: IdsLike | None = args.ids
     if embedded is not None:
-        ids, options["caption_to_image"] = embedded.places(args.protocol, args.annotations)
+        by_id = args.protocol in (*RELEASES, "coco-all")  # whose files say all else
+        ids, options["caption_to_image"] = embedded.places("positives" if by_id else args.protocol, args.annotations)
     relevance = _relevance(args, scorer, embedded)
     about, per_image = _source(args, scorer), args.captions_per_image or 5
     writer = RunWriter(args, scorer, about, _references(args), per_image, embedded, args.split, n_listed=args.n_listed)
     with progress_bar("evaluate") as progress:
         source = saved(scorer, args.save_results, progress)
         # Text-text and image-image retrieval compare embeddings, which the file has not.
-        source = scorer if args.protocol == "cxc" else source
+        source = scorer if args.protocol in ("cxc", "coco-all") else source
         report = evaluate(
             source,
             relevance,

@@ -99,6 +99,11 @@ class ExchangeFlags(ExportFlags):
         """
         export = Path(str(self.export))
         kind = str(export_format(export))
+        if "choices" in report:
+            raise ValueError(
+                f"--export {export}: protocol {report['conditions']['protocol']} compares pairs, which {kind} has no "
+                "figures of; .csv, .json and .tex have them"
+            )
         if kind == "clip-benchmark":
             from itm_fast.runs.clip_benchmark import clip_benchmark_result
 

@@ -25,7 +25,8 @@ class Inspect:
 
     path: Path
     """A set of captioned images in any format, a data set in SCAN's layout, embeddings of itm-fast embed, a run of
-    itm-fast evaluate, captions, relevance judgements, an array."""
+    itm-fast evaluate or train, a model, captions, relevance judgements, ids, names, owners, ratings, arrays, the
+    annotations of a protocol."""
 
     images_folder: tuple[Path, ...] = ()
     """Look whether the images that the set names are in this folder, or these."""
@@ -54,6 +55,7 @@ def run(args: Inspect) -> int:
 
 def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
     """What a path is, as plain values: "format", then figures."""
+    from itm_fast.cli.inspected import BEFORE, of_array, of_folder
     from itm_fast.data.readers.data_folders import holds_data_set
     from itm_fast.data.readers.description import describe
     from itm_fast.data.readers.formats import format_of, not_captioned
@@ -66,20 +68,29 @@ def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
     if found.is_folder and (found.path / "run.json").is_file():
         return _of_run(found.path)
     if found.path.suffix in (".npy", ".npz", ".safetensors"):
-        return _of_array(found.path)
+        return of_array(found.path)
     judged = _of_qrels(found)
-    if judged is not None:
-        return judged
+    known = judged or next(filter(None, (look(found) for look in BEFORE)), None)
+    if known is not None:
+        return known
     form = format_of(found)
+    if form is None and found.is_folder:
+        known = of_folder(found)
+    if known is not None:
+        return known
     if form is not None:
         about = _of_set(describe(found, form))
         return {**about, "odd": [*about["odd"], *_missing(args)]}
     if found.lines is not None:
         return {"format": "captions alone, one a line", "captions": len(found.lines.captions)}
-    if isinstance(found.json, list) and found.json and all(isinstance(item, (list, str)) for item in found.json):
+    if isinstance(found.json, list) and found.json and all(map(_are_texts, found.json)):
         n_captions = sum(1 if isinstance(item, str) else len(item) for item in found.json)
         return {"format": "captions alone, in lists", "lists": len(found.json), "captions": n_captions}
     raise not_captioned(found)
+
+
+def _are_texts(item: Any) -> bool:
+    return isinstance(item, str) or (isinstance(item, list) and all(isinstance(text, str) for text in item))
 
 
 def _of_set(found: Description) -> dict[str, Any]:
@@ -154,14 +165,6 @@ def _of_run(folder: Path) -> dict[str, Any]:
     return {"format": f"run of itm-fast evaluate, {found.name!r}", **figures}
 
 
-def _of_array(path: Path) -> dict[str, Any]:
-    """Scores, embeddings or owners: which, its shape says to people."""
-    from itm_fast.sources.array_files import open_array
-
-    array = open_array(path, None)
-    return {"format": "array", "shape": list(array.shape), "dtype": str(array.dtype)}
-
-
 def _of_qrels(found: FoundPath) -> dict[str, Any] | None:
     """Relevance judgements, if the file holds such."""
     from itm_fast.data.readers.qrels import read_graded_pairs
@@ -187,7 +190,8 @@ def _print_lines(key: str, value: Any) -> None:
         for split, figures in value.items():
             print(f"  {split}: {_told(figures)}")
     elif isinstance(value, dict):
-        print(f"  {key}: {', '.join(f'{name} {count:,}' for name, count in value.items())}")
+        told = (f"{name} {count:,}" if isinstance(count, int) else f"{name} {count}" for name, count in value.items())
+        print(f"  {key}: {', '.join(told)}")
     elif key in ("odd", "notes"):
         for line in value:
             print(f"  {key.removesuffix('s')}: {line}")

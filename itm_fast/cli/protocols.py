@@ -37,6 +37,8 @@ class About:
 
 _CXC = "folder of Crisscrossed-Captions: {}_test.csv (github.com/google-research-datasets/Crisscrossed-Captions, data/)"
 _FINE = "folder with {0}_ann.json, {0}_img_filenames.npy (github.com/cwj1412/MSCOCO-Flikcr30K_FG)"
+_LONG = "recall on {}, one long caption an image"
+_LANGUAGES = "recall by language, and its mean: {}"
 _ORIGINALS = "the same without the distractors: another, easier test"
 
 ABOUT: dict[ProtocolName, About] = {
@@ -48,6 +50,13 @@ ABOUT: dict[ProtocolName, About] = {
         5000,
         25000,
         "in the package eccv_caption (pip install eccv-caption); or a folder with its files",
+    ),
+    "coco-all": About(
+        "eccv and all of cxc, of one pass over the similarities",
+        5000,
+        25000,
+        _CXC.format("{sts,sis,sits}") + ", and eccv's",
+        needs_embeddings=True,
     ),
     "cxc": About(
         "CxC recall of image-text, text-text and image-image retrieval, and correlations with ratings",
@@ -82,6 +91,83 @@ ABOUT: dict[ProtocolName, About] = {
         None,
         ".json or .npz with image_ids, caption_ids, image_to_captions or caption_to_images",
     ),
+    "urban1k": About(_LONG.format("Urban1k"), 1000, 1000, "folder with image/ and caption/ (hf BeichenZhang/Urban1k)"),
+    "docci": About(
+        _LONG.format("DOCCI's test split"), 5000, 5000, "docci_descriptions.jsonlines (google.github.io/docci)"
+    ),
+    "dci": About(
+        _LONG.format("Densely Captioned Images, all splits"),
+        7805,
+        7805,
+        "folder with splits.json and annotations/ (github.com/facebookresearch/DCI, dci.tar.gz)",
+    ),
+    "iiw": About(
+        _LONG.format("ImageInWords"),
+        612,
+        612,
+        "folder with IIW-400/, DCI_Test/, DOCCI_Test/ (github.com/google/imageinwords, datasets/)",
+    ),
+    "xm3600": About(
+        _LANGUAGES.format("Crossmodal-3600, 36 languages"),
+        3600,
+        None,
+        "captions.jsonl (google.github.io/crossmodal-3600)",
+    ),
+    "xtd10": About(
+        _LANGUAGES.format("XTD10, a caption an image"),
+        1000,
+        None,
+        "folder with test_image_names.txt, test_1kcaptions_*.txt "
+        "(github.com/adobe-research/Cross-lingual-Test-Dataset-XTD10)",
+    ),
+    "multi30k": About(
+        _LANGUAGES.format("Multi30k's test_2016, five captions an image"),
+        1000,
+        None,
+        "folder with test_2016_images.txt, test_2016.*.gz (github.com/multi30k/dataset, data/task2/)",
+    ),
+    "coco-cn": About(
+        _LANGUAGES.format("COCO-CN's test split"),
+        1000,
+        None,
+        "folder with coco-cn_test.txt, imageid.human-written-caption.txt (github.com/li-xirong/coco-cn)",
+    ),
+    "flickr30k-cn": About(
+        _LANGUAGES.format("Flickr30k-CN's test split"),
+        1000,
+        5000,
+        "flickr30k_cn_test.txt, image#number and caption a line (Flickr30k-CNA, github.com/yuxie11/R2D2)",
+    ),
+    "rococo": About(
+        "recall on MSCOCO's test split with altered captions in the gallery (RoCOCO), the false rate, and without them",
+        5000,
+        50010,
+        "same_concept.json, diff_concept.json, rand_voca.json or danger.json (github.com/pseulki/rococo)",
+    ),
+    "winoground": About(
+        "choice of a pair: text, image and group score of Winoground's 400 examples",
+        800,
+        800,
+        "examples.jsonl (hf facebook/winoground)",
+    ),
+    "sugarcrepe": About(
+        "choice of a pair: SugarCrepe's seven kinds of altered captions",
+        1560,
+        15022,
+        "folder with add_obj.json, ... (github.com/RAIVNLab/sugar-crepe, data/), or one of the files",
+    ),
+    "sugarcrepe-pp": About(
+        "choice of a pair: SugarCrepe++'s two captions against an altered one; with embeddings also of text alone",
+        1542,
+        14271,
+        "folder with replace_obj.json, ... (github.com/Sri-Harsha/scpp, data/), or one of the files",
+    ),
+    "vidore": About(
+        "nDCG@5 and recall of pages for questions, in folders such as ViDoRe's",
+        None,
+        None,
+        "folder of queries, corpus and qrels as BEIR has them, parquet, .jsonl or .tsv (hf vidore/...)",
+    ),
 }
 
 
@@ -97,6 +183,7 @@ def run(args: Protocols) -> int:
 
 
 def _texts(about: About) -> list[str]:
-    sizes = "any size" if about.n_images is None else f"{about.n_images} images x {about.n_captions} captions"
+    captions = "any number of" if about.n_captions is None else about.n_captions
+    sizes = "any size" if about.n_images is None else f"{about.n_images} images x {captions} captions"
     needs = "; needs embeddings, similarities are not enough" if about.needs_embeddings else ""
     return [f"{about.evaluates}; {sizes}", f"annotations: {about.annotations or 'none'}{needs}"]

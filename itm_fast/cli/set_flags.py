@@ -81,12 +81,13 @@ class ProtocolFlags:
     protocol: ProtocolName | None = None
     """Check the sizes of a test set and use its folds: coco-1k is the mean of five folds of 1000 images. With
     --annotations: eccv (coco-5k with CxC recall and ECCV Caption's mAP@R, R-Precision), cxc (also text-text, image-
-    image and correlations; needs embeddings), cxc-image-text, the fine-grained sets with or without distractor images,
-    positives (any ids and positives)."""
+    image and correlations; needs embeddings), coco-all (both at once), cxc-image-text, the fine-grained sets with or
+    without distractor images, positives (any ids and positives); and public releases by their own files, which
+    itm-fast protocols lists."""
 
     annotations: Path | None = None
-    """Folder of the protocol's annotation files, as their owners publish them; for positives a .json or .npz file,
-    or qrels of trec_eval's format beside --ids."""
+    """Folder of the protocol's annotation files, as their owners publish them, or the one file; for positives a .json
+    or .npz file, or qrels of trec_eval's format beside --ids."""
 
     folds: int | None = None
     """Folds in file order whose mean is quoted; protocols set this themselves."""

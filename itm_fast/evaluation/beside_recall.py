@@ -8,20 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
-from itm_fast.evaluation.figures import check_ranks, check_retrieved, precision_figures, rank_figures, section
+from itm_fast.evaluation.figures import (
+    check_ranks,
+    check_retrieved,
+    mean_figures,
+    precision_figures,
+    rank_figures,
+    section,
+)
 from itm_fast.evaluation.sampled_correlation import FloatArray, sampled_spearman
-from itm_fast.metrics.positives import Positives
+from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.precision import hits_of_lists, r_precision
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.metrics.retrieved import TopKeeper
 from itm_fast.metrics.set_ranks import SetRanks
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.selection import Part, select
-from itm_fast.similarities.tiles import Collector, Progress, Tiles, everything, tile_sims
+from itm_fast.similarities.tiles import Collector, Progress, Tiles, tile_sims
 from itm_fast.sources.pairs import PairScores
 
 _PMRP_CUT = 50  # of the "modified" PMRP of the ECCV Caption paper
@@ -137,30 +145,87 @@ class PlausibleMatches:
 
 
 @dataclass
-class OriginalsOnly:
-    """Caption queries against the images that have captions, without the distractors."""
+class PartRanks:
+    """Recall and ranks in a part of the gallery: of some images, of some captions.
 
-    positives: Positives
+    Attributes:
+        name: of the section.
+        rows: (n,) ascending numbers of the images, or None for all.
+        columns: (m,) ascending numbers of the captions, or None for all.
+        image: positives of image queries, numbered within the part; None: images do not ask.
+        caption: positives of caption queries, likewise.
+        ks: cut-offs.
+    """
+
+    name: str
+    rows: IntArray | None
+    columns: IntArray | None
+    image: QueryPositives | None
+    caption: QueryPositives | None
     ks: Sequence[int]
     n_pairs: int = 0
     _ranks: SetRanks | None = field(default=None, init=False)
 
     def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
-        """A counter that sees the rows of the originals."""
-        originals = np.flatnonzero(self.positives.captions_of_image)
-        n_captions = self.positives.n_captions
-        places = np.searchsorted(originals, self.positives.caption_to_image)
-        truth = QueryPositives(places, np.arange(n_captions + 1), np.zeros(n_captions, np.int64), len(originals))
-        self._ranks = SetRanks(select(scorer, originals, None), n_sims, None, truth)
-        return [Part(originals, None, self._ranks.collectors)]
+        """Counters that see the part."""
+        self._ranks = SetRanks(select(scorer, self.rows, self.columns), n_sims, self.image, self.caption)
+        return [Part(self.rows, self.columns, [counter]) for counter in self._ranks.collectors]
+
+    def figures(self) -> dict[str, Any]:
+        """{"i2t", "t2i", "rsum"}, or the one direction that asks, once the common pass is over."""
+        image, caption = (None, None) if self._ranks is None else self._ranks.ranks()
+        if image is not None and caption is not None:
+            return section(image, caption, self.ks)
+        found = {}
+        sides: tuple[tuple[str, Query, Ranks | None], ...] = (("i2t", "image", image), ("t2i", "caption", caption))
+        for way, query, ranks in sides:
+            if ranks is not None:
+                check_ranks(ranks, max(self.ks), query)
+                found[way] = rank_figures(ranks, self.ks)
+        return found
 
     def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
-        """{"originals": {"t2i"}}."""
-        caption = None if self._ranks is None else self._ranks.ranks()[1]
-        if caption is None:
+        """{name: figures}."""
+        return {self.name: self.figures()}
+
+
+@dataclass
+class Languages:
+    """Recall by language: the captions of each with all images, and the mean over the languages."""
+
+    parts: Sequence[PartRanks]
+    n_pairs: int = 0
+
+    def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
+        """Those of every language."""
+        return [collector for part in self.parts for collector in part.collectors(scorer, n_sims)]
+
+    def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
+        """{"language_mean": figures, "languages": {language: figures}}."""
+        found = {part.name: part.figures() for part in self.parts}
+        return {"language_mean": mean_figures(list(found.values())), "languages": found}
+
+
+@dataclass
+class AlteredFirst:
+    """How many images have an altered caption, one that is nobody's, as the first that is retrieved."""
+
+    altered: npt.NDArray[np.bool_]
+    n_pairs: int = 0
+    _keeper: TopKeeper | None = field(default=None, init=False)
+
+    def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
+        """The first caption of every image."""
+        self._keeper = TopKeeper("image", scorer.n_images, 1, Tiles(scorer).dtype())
+        return [self._keeper]
+
+    def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
+        """{"altered": {"i2t": {"false rate", "n_queries"}}}."""
+        if self._keeper is None:
             return {}
-        check_ranks(caption, max(self.ks), "caption")
-        return {"originals": {"t2i": rank_figures(caption, self.ks)}}
+        first = self._keeper.topk().indices[:, 0].numpy()
+        rate = float(100 * self.altered[first].mean())
+        return {"altered": {"i2t": {"false rate": rate, "n_queries": len(first)}}}
 
 
 @dataclass
@@ -229,7 +294,8 @@ class IntraModal:
         scorer = _WithoutSelf(self.embeddings, self.self_score)
         # No item is a positive of itself, so plain products will do for the scores of the positives.
         counted = SetRanks(scorer.products, n_sims, self.truth, None)
-        Tiles(scorer, progress, f"{self.name} similarities").collect(everything(scorer), n_sims, counted.collectors, ())
+        tiles = Tiles(scorer, progress, f"{self.name} similarities")
+        tiles.collect_symmetric(n_sims, counted.collectors)
         ranks = counted.ranks()[0]
         if ranks is None:
             return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import torch
 
 from itm_fast.choices import Query
+from itm_fast.evaluation.beside_recall import Languages
 from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
+from itm_fast.evaluation.chance_levels import chance_levels, chance_notes, told
 from itm_fast.evaluation.figures import (
     RSUM_KS,
     UndefinedError,
@@ -20,8 +23,11 @@ from itm_fast.evaluation.figures import (
     sum_note,
     with_common_sums,
 )
-from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, QueryColumn, Request, make_plan
+from itm_fast.evaluation.paired_choices import choice_sections
+from itm_fast.evaluation.plan import NO_SELF, Annotations, Plan, QueryColumn, Request
+from itm_fast.evaluation.plans import make_plan
 from itm_fast.evaluation.protocols import ProtocolName
+from itm_fast.evaluation.protocols.pair_choices import CHOICES
 from itm_fast.evaluation.semantics import Semantics
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
@@ -34,7 +40,7 @@ from itm_fast.metrics.semantic_lists import Relevance
 from itm_fast.metrics.set_ranks import SetRanks
 from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
-from itm_fast.similarities.scorers import Sims, as_scorer
+from itm_fast.similarities.scorers import Sims, TileScorer, as_scorer
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, n_pairs, tile_sims
 
 
@@ -87,9 +93,13 @@ def evaluate(
             5000 images at once; the folds are reported beside): sizes are checked, folds are set. With annotations:
             "eccv": coco-5k, and of the same pass CxC recall and ECCV Caption's mAP@R, R-Precision and recall (and PMRP
             if its ground truth is in the folder); "cxc": image-text, text-text and image-image retrieval, and the STS,
-            SIS and SITS correlations, of embeddings; "cxc-image-text": what of it needs no embeddings; "coco-fg",
+            SIS and SITS correlations, of embeddings; "coco-all": eccv and cxc at once, of one pass;
+            "cxc-image-text": what of cxc needs no embeddings; "coco-fg",
             "flickr30k-fg": refined captions against the pool with distractor images; "coco-fg-originals",
-            "flickr30k-fg-originals": without distractors; "positives": any ids and positives.
+            "flickr30k-fg-originals": without distractors; "positives": any ids and positives. Of a public release each,
+            from its own files: "urban1k", "docci", "dci", "iiw" (long captions), "xm3600", "xtd10", "multi30k",
+            "coco-cn", "flickr30k-cn" (by language), "rococo" (altered captions in the gallery), "vidore" (pages, nDCG),
+            and "winoground", "sugarcrepe", "sugarcrepe-pp", which compare pairs and rank nothing.
         annotations: the folder with the annotation files of the protocol, in their owners' formats; for "positives" a
             .json or .npz file, qrels (``read_relevant_pairs``) or a ``RelevantPairs``. "eccv" finds what is not there
             in the installed package eccv_caption.
@@ -142,6 +152,8 @@ def evaluate(
     )
     given = as_scorer(sims, n_images, n_captions)
     given = normalised(given) if normalise else given
+    if protocol in CHOICES:
+        return _of_choices(given, request, (relevance, m, keep), progress, started)
     plan = make_plan(given, request)
     scorer = plan.scorer
     if not scorer.n_captions:
@@ -153,13 +165,13 @@ def evaluate(
         figures, dtype, notes = _of_owners(plan, plan.positives, relevance, ks, m, chunk_bytes, stages, keep)
     else:
         if relevance is not None:
-            raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k or eccv")
+            raise ValueError(f"relevance has no use with protocol {protocol}; use protocol coco-5k, eccv or coco-all")
         figures, dtype, notes = _of_sets(plan, plan.positives, ks, chunk_bytes, stages, keep)
     sections = _sections(figures)
     more: dict[str, Any] = {}
     for extra in plan.extras:
         more |= extra.sections(chunk_bytes, stages.next(extra.n_pairs) if extra.n_pairs else None)
-    conditions = {
+    conditions: dict[str, Any] = {
         "n_images": scorer.n_images,
         "n_captions": scorer.n_captions,
         "protocol": protocol,
@@ -171,7 +183,48 @@ def evaluate(
         "notes": [*plan.notes, *source_notes(given), *notes],
     }
     headline = plan.headline
-    return Report({**sections[headline], "headline": headline, **sections, **more, "conditions": conditions})
+    quoted: dict[str, Any] = {**sections, **more}[headline]
+    report = {**quoted, "headline": headline, **sections, **more, "conditions": conditions}
+    if plan.says_chance:
+        conditions["notes"] += _with_chance(report, plan, ks)
+    return Report(report)
+
+
+def _with_chance(report: dict[str, Any], plan: Plan, ks: Sequence[int]) -> list[str]:
+    """Adds what a random order would score; says it, and where the figures are no better."""
+    parts = [part for extra in plan.extras if isinstance(extra, Languages) for part in extra.parts]
+    if not parts:
+        report["chance"] = chance_levels(plan.positives, ks)
+        return [told(report["chance"]), *chance_notes(report, report["chance"])]
+    levels = {part.name: chance_levels((part.image, part.caption), ks) for part in parts if part.image and part.caption}
+    report["chance"] = mean_figures(list(levels.values()))
+    of_languages = [chance_notes(report["languages"][name], of, name) for name, of in levels.items()]
+    return [told(report["chance"]), *itertools.chain.from_iterable(of_languages)]
+
+
+def _of_choices(
+    scorer: TileScorer, request: Request, unused: tuple[object, ...], progress: Progress | None, started: float
+) -> Report:
+    """The report of a protocol that compares pairs."""
+    for name, value in zip(("relevance", "m", "keep (--run, --export mteb or trec)"), unused, strict=True):
+        if value is not None:
+            raise ValueError(
+                f"{name} has no use with protocol {request.protocol}, which compares pairs and ranks nothing"
+            )
+    found, notes = choice_sections(scorer, request, progress)
+    conditions = {
+        "n_images": scorer.n_images,
+        "n_captions": scorer.n_captions,
+        "protocol": request.protocol,
+        "folds": None,
+        "ks": list(request.ks),
+        "m": None,
+        "n_pairs": found.pop("n_pairs"),
+        "dtype": found.pop("dtype"),
+        "seconds": time.perf_counter() - started,
+        "notes": [*getattr(scorer, "notes", ()), *source_notes(scorer), *notes],
+    }
+    return Report({**found["choices"]["all"], "headline": "choices", **found, "conditions": conditions})
 
 
 class _Stages:

@@ -8,9 +8,16 @@ from typing import Any
 import torch
 
 from itm_fast.choices import Query
-from itm_fast.evaluation.beside_recall import Correlation, OriginalsOnly, PlausibleMatches, RankedSets, RetrievedSets
+from itm_fast.evaluation.beside_recall import (
+    AlteredFirst,
+    Correlation,
+    PartRanks,
+    PlausibleMatches,
+    RankedSets,
+    RetrievedSets,
+)
 from itm_fast.evaluation.figures import RSUM_KS, precision_figures, precision_of_ranks, section
-from itm_fast.evaluation.plans import Plan
+from itm_fast.evaluation.plan import Plan
 from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.list_ranks import ranks_in_lists
 from itm_fast.metrics.positives import Positives
@@ -23,7 +30,8 @@ _WAYS = ("i2t", "t2i")
 _NEED_ALL: dict[type[Any], str] = {
     PlausibleMatches: "PMRP",
     Correlation: "the correlation with human scores",
-    OriginalsOnly: "t2i against the originals alone",
+    PartRanks: "recall among the originals alone",
+    AlteredFirst: "the share of images whose first caption is an altered one",
 }
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from itm_fast.data.readers.fine_grained import FineGrained, read_fine_grained
 from itm_fast.evaluation.arrangement import Arranged, arrange
@@ -13,13 +13,15 @@ from itm_fast.evaluation.beside_recall import (
     Correlation,
     Extra,
     IntraModal,
-    OriginalsOnly,
+    PartRanks,
     PlausibleMatches,
     RankedSets,
     RetrievedSets,
 )
-from itm_fast.evaluation.protocols import Protocol, ProtocolName, check_protocol, cxc, find_protocol
+from itm_fast.evaluation.plan import Plan, Request
+from itm_fast.evaluation.protocols import Protocol, check_protocol, cxc, find_protocol
 from itm_fast.evaluation.protocols._protocol import Headline
+from itm_fast.evaluation.protocols.captioned_sets import SETS
 from itm_fast.evaluation.protocols.eccv_caption import (
     CocoTest,
     Truth,
@@ -27,80 +29,20 @@ from itm_fast.evaluation.protocols.eccv_caption import (
     read_coco_test,
     read_truth,
 )
-from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs, graded_lists, read_relevant_pairs
-from itm_fast.files.ids import Ids, IdsLike, coco_ids, read_ids
+from itm_fast.evaluation.protocols.pair_choices import CHOICES
+from itm_fast.evaluation.protocols.relevant_pairs import graded_lists, read_relevant_pairs
+from itm_fast.evaluation.set_plans import judged_pages, set_plan
+from itm_fast.files.ids import Ids, coco_ids, read_ids
 from itm_fast.files.owners import OwnersLike
-from itm_fast.metrics.graded_ranks import SingleScores, Ties, trec_order
-from itm_fast.metrics.judgements import Judgements, judgements_by_id
+from itm_fast.metrics.graded_ranks import SingleScores, trec_order
+from itm_fast.metrics.judgements import judgements_by_id
 from itm_fast.metrics.positives import Positives, first_five, make_positives
 from itm_fast.metrics.query_positives import QueryPositives, positives_by_id
 from itm_fast.similarities.scorers import DotProductScorer, IntArray, TileScorer, Vectors, owners_of
-from itm_fast.similarities.selection import Order, select
+from itm_fast.similarities.selection import select
 from itm_fast.similarities.two_way import TwoWayScorer
 
-Annotations: TypeAlias = str | Path | RelevantPairs
-QueryColumn: TypeAlias = Literal[0, 1]
-
-NO_SELF = -float("inf")
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What an evaluation ranks.
-
-    Attributes:
-        scorer: the similarities, in the order of the protocol.
-        positives: captions of images; or any positives of image and of caption queries.
-        folds: in that order, or None.
-        headline: which figures are quoted.
-        extras: what is reported beside them.
-        judged: graded relevance for image and for caption queries, where nDCG, MAP, MRR, mAP@R and R-Precision are
-            reported.
-        order: which of the images and captions given these are; None for all of them, in the order given.
-        notes: what was left out.
-    """
-
-    scorer: TileScorer
-    positives: Positives | tuple[QueryPositives, QueryPositives]
-    folds: int | None = None
-    headline: Headline = "full"
-    extras: Sequence[Extra] = ()
-    judged: tuple[Judgements, Judgements] | None = None
-    order: Order = (None, None)
-    notes: Sequence[str] = ()
-
-    @property
-    def moved(self) -> bool:
-        """Whether nothing else may be read by position."""
-        return any(part is not None for part in self.order)
-
-    @property
-    def annotated(self) -> list[tuple[QueryPositives, QueryPositives]]:
-        """Positives beside a caption's own image: ECCV Caption's and CxC's; or all, where a query may have any."""
-        found = [(more.image, more.caption) for more in self.extras if isinstance(more, (RankedSets, RetrievedSets))]
-        return found if isinstance(self.positives, Positives) else [*found, self.positives]
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What the caller of ``evaluate`` said about the test set; its docstring has the meaning."""
-
-    ks: Sequence[int]
-    captions_per_image: int | None
-    caption_to_image: OwnersLike | None
-    folds: int | None
-    protocol: ProtocolName | None
-    annotations: Annotations | None
-    ids: IdsLike | None
-    self_score: float
-    query_column: QueryColumn
-    ties: Ties = "index"
-
-    def annotations_folder(self) -> str | Path | None:
-        """The folder of annotations, if one was given."""
-        if isinstance(self.annotations, RelevantPairs):
-            raise TypeError(f"annotations is a RelevantPairs, but protocol {self.protocol} reads a folder of files")
-        return self.annotations
+_BY_COCO_IDS = ("eccv", "coco-all", "cxc", "cxc-image-text")
 
 
 def make_plan(scorer: TileScorer, request: Request, source: TileScorer | None = None) -> Plan:
@@ -120,32 +62,39 @@ def make_plan(scorer: TileScorer, request: Request, source: TileScorer | None = 
         check_protocol(request.protocol)
     if request.ties not in ("index", "trec"):
         raise ValueError(f'ties is {request.ties!r}, expected "index" or "trec"')
-    if request.ties == "trec" and request.protocol != "positives":
-        raise ValueError('ties="trec" orders equal scores by id, which protocol positives has; use that')
+    if request.ties == "trec" and request.protocol not in ("positives", "vidore"):
+        raise ValueError('ties="trec" orders equal scores by id, which protocols positives and vidore have')
     plan = _plan(scorer, _with_owners(request, source))
     return replace(plan, notes=[*plan.notes, *getattr(source, "notes", ())])
 
 
 def _plan(scorer: TileScorer, request: Request) -> Plan:
     name = request.protocol
+    if name in CHOICES:
+        raise ValueError(f"protocol {name} compares pairs and ranks nothing: evaluate it by itself")
     if name in (None, "flickr30k-1k", "coco-1k", "coco-5k"):
         return _plain(scorer, request)
     if request.captions_per_image is not None:
         raise ValueError(f"captions_per_image has no use with protocol {name}, whose annotations say whose captions")
-    if name == "eccv":
+    if name in ("eccv", "coco-all"):
         return _eccv(scorer, request)
     if name in ("cxc", "cxc-image-text"):
         return _cxc(scorer, request)
     if request.caption_to_image is not None or request.folds is not None:
         given = "folds" if request.caption_to_image is None else "caption_to_image"
         raise ValueError(f"{given} has no use with protocol {name}, whose annotations say whose captions they are")
+    if name in SETS:
+        return set_plan(scorer, request)
+    if name == "vidore":
+        pages = replace(request, annotations=judged_pages(request), ids=request.ids)
+        return _positives(scorer, pages)
     return _positives(scorer, request) if name == "positives" else _fine_grained(scorer, request)
 
 
 def _with_owners(request: Request, scorer: TileScorer) -> Request:
     """The owners that a model's data set brings, where nothing else says whose captions they are."""
     given = (request.captions_per_image, request.caption_to_image, request.ids)
-    names_them = request.protocol in (None, "flickr30k-1k", "coco-1k", "coco-5k", "eccv", "cxc", "cxc-image-text")
+    names_them = request.protocol in (None, "flickr30k-1k", "coco-1k", "coco-5k", *_BY_COCO_IDS)
     if not names_them or any(one is not None for one in given):
         return request
     return replace(request, caption_to_image=owners_of(scorer))
@@ -184,6 +133,9 @@ def _check_folds(request: Request, folds: int | None) -> None:
 
 def _eccv(scorer: TileScorer, request: Request) -> Plan:
     _check_folds(request, 5)
+    whole = request.protocol == "coco-all"
+    if whole:
+        scorer = _embeddings(scorer)
     test = read_coco_test(request.annotations_folder())
     arranged = _coco_test(scorer, request, test)
     folder = request.annotations_folder()
@@ -192,6 +144,10 @@ def _eccv(scorer: TileScorer, request: Request) -> Plan:
         RetrievedSets("eccv", *_by_id(read_truth(folder, "eccv"), test, "eccv"), request.ks),
     ]
     notes = list(arranged.notes)
+    if whole:
+        rated = _rated(request, cxc.COLUMNS)
+        extras += [*_intra_modal(arranged.scorer, rated, test, request), _sits(arranged.scorer, rated, test, request)]
+        notes.append(cxc.INTRA_MODAL)
     if has_plausible_matches(folder) and isinstance(scorer, TwoWayScorer):
         notes.append("PMRP was left out: it ranks thousands of items, where two-way similarities have few candidates")
     elif has_plausible_matches(folder):
@@ -239,37 +195,51 @@ def _by_id(truth: Truth, test: CocoTest, name: str) -> tuple[QueryPositives, Que
 
 def _cxc(scorer: TileScorer, request: Request) -> Plan:
     _check_folds(request, None)
-    folder = request.annotations_folder()
     whole = request.protocol == "cxc"
     if whole:
         scorer = _embeddings(scorer)
+    rated = _rated(request, cxc.COLUMNS if whole else ("sits",))
+    folder = request.annotations_folder()
+    test = read_coco_test(folder) if request.ids is None else _given_test(rated["sits"], read_ids(request.ids))
+    arranged = _coco_test(scorer, request, test)
+    truths = _by_id(cxc.image_text_truth(rated["sits"]), test, "sits")
+    intra = _intra_modal(arranged.scorer, rated, test, request) if whole else []
+    extras = [*intra, _sits(arranged.scorer, rated, test, request)]
+    notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
+    return Plan(arranged.scorer, truths, None, "full", extras, order=arranged.order, notes=notes)
+
+
+def _rated(request: Request, tasks: Iterable[str]) -> dict[str, cxc.Rated]:
+    """The rated pairs of every task."""
+    folder = request.annotations_folder()
     if folder is None:
         raise ValueError(
             f"protocol {request.protocol} needs annotations: the folder with the .csv files of {cxc.PUBLISHED}"
         )
-    rated = {task: cxc.read_rated(folder, task) for task in (cxc.COLUMNS if whole else ("sits",))}
-    test = read_coco_test(folder) if request.ids is None else _given_test(rated["sits"], read_ids(request.ids))
-    arranged = _coco_test(scorer, request, test)
-    truth = cxc.image_text_truth(rated["sits"])
-    truths = _by_id(truth, test, "sits")
+    return {task: cxc.read_rated(folder, task) for task in tasks}
+
+
+def _intra_modal(scorer: TileScorer, rated: dict[str, cxc.Rated], test: CocoTest, request: Request) -> list[Extra]:
+    """Text-text and image-image retrieval of embeddings, and their correlations."""
+    embeddings = _embeddings(scorer)
+    owners = cxc.owners(rated["sits"], test.caption_ids)
     extras: list[Extra] = []
-    of = arranged.scorer
-    embeddings = (of.captions, of.images) if whole and isinstance(of, DotProductScorer) else None
-    if embeddings is not None:
-        owners = cxc.owners(rated["sits"], test.caption_ids)
-        sides = (
-            ("t2t", "sts", embeddings[0], test.caption_ids, owners),
-            ("i2i", "sis", embeddings[1], test.image_ids, None),
-        )
-        for name, task, side, ids, siblings in sides:
-            related = cxc.intra_modal_positives(rated[task], cxc.THRESHOLDS[task], ids, siblings)
-            extras.append(IntraModal(name, side, related, request.ks, request.self_score))
-            places = rated[task].places(ids, ids)
-            extras.append(_correlation(task, rated[task], places, request, (side, side)))
+    for name, task, side, ids, siblings in (
+        ("t2t", "sts", embeddings.captions, test.caption_ids, owners),
+        ("i2i", "sis", embeddings.images, test.image_ids, None),
+    ):
+        related = cxc.intra_modal_positives(rated[task], cxc.THRESHOLDS[task], ids, siblings)
+        extras.append(IntraModal(name, side, related, request.ks, request.self_score))
+        extras.append(_correlation(task, rated[task], rated[task].places(ids, ids), request, (side, side)))
+    return extras
+
+
+def _sits(scorer: TileScorer, rated: dict[str, cxc.Rated], test: CocoTest, request: Request) -> Correlation:
+    """The correlation of captions with images; of embeddings, where intra-modal retrieval is, by cosine."""
+    whole = len(rated) > 1
+    embeddings = (scorer.captions, scorer.images) if whole and isinstance(scorer, DotProductScorer) else None
     places = rated["sits"].places(test.caption_ids, test.image_ids)
-    extras.append(_correlation("sits", rated["sits"], places, request, embeddings))
-    notes = [*arranged.notes, cxc.rules_in_words(truths[0], whole)]
-    return Plan(of, truths, None, "full", extras, order=arranged.order, notes=notes)
+    return _correlation("sits", rated["sits"], places, request, embeddings)
 
 
 def _given_test(sits: cxc.Rated, ids: Ids) -> CocoTest:
@@ -323,8 +293,16 @@ def _fine_grained(scorer: TileScorer, request: Request) -> Plan:
         arranged = Arranged(scorer, (None, None), [])
     _check_fine_grained(arranged.scorer, fine, name, len(names))
     positives = make_positives(len(names), len(fine.captions), caption_to_image=fine.caption_to_image(names))
-    extras = [OriginalsOnly(positives, request.ks)] if name == base else []
+    extras = [_originals_only(positives, request.ks)] if name == base else []
     return Plan(arranged.scorer, positives, None, "full", extras, order=arranged.order, notes=arranged.notes)
+
+
+def _originals_only(positives: Positives, ks: Sequence[int]) -> PartRanks:
+    """Caption queries against the images that have captions, without the distractors."""
+    originals, n_captions = np.flatnonzero(positives.captions_of_image), positives.n_captions
+    places = np.searchsorted(originals, positives.caption_to_image)
+    truth = QueryPositives(places, np.arange(n_captions + 1), np.zeros(n_captions, np.int64), len(originals))
+    return PartRanks("originals", originals, None, None, truth, ks)
 
 
 def _check_fine_grained(scorer: TileScorer, fine: FineGrained, name: str, n_images: int) -> None:
@@ -348,13 +326,13 @@ def _positives(scorer: TileScorer, request: Request) -> Plan:
     images, captions = list(pairs.ids.images), list(pairs.ids.captions or ())
     if request.ties == "trec":  # the higher id comes first, so that the lower index is trec_eval's choice
         images, captions = ([ids[place] for place in trec_order(list(map(str, ids)))] for ids in (images, captions))
-    arranged = arrange(
-        scorer, pairs.ids if request.ids is None else read_ids(request.ids), (images, captions), "positives"
-    )
+    given = pairs.ids if request.ids is None else read_ids(request.ids)
+    arranged = arrange(scorer, given, (images, captions), str(request.protocol))
     of = SingleScores(arranged.scorer) if request.ties == "trec" else arranged.scorer
     judged = (
         judgements_by_id(graded_lists(pairs.image_to_captions), images, captions, source="image_to_captions"),
         judgements_by_id(graded_lists(pairs.caption_to_images), captions, images, source="caption_to_images"),
     )
     truths = (judged[0].positives, judged[1].positives)
-    return Plan(of, truths, None, "full", (), judged, arranged.order, arranged.notes)
+    says_chance = request.protocol == "vidore"
+    return Plan(of, truths, None, "full", (), judged, arranged.order, arranged.notes, says_chance)

@@ -15,8 +15,10 @@ from torch import Tensor
 from itm_fast.evaluation.caveats import has_embeddings, normalised, source_notes
 from itm_fast.evaluation.figures import RSUM_KS, mean_figures
 from itm_fast.evaluation.list_sections import extra_sections, list_section
-from itm_fast.evaluation.plans import NO_SELF, Annotations, Plan, Request, make_plan
+from itm_fast.evaluation.plan import NO_SELF, Annotations, Plan, Request
+from itm_fast.evaluation.plans import make_plan
 from itm_fast.evaluation.protocols import ProtocolName
+from itm_fast.evaluation.protocols.captioned_sets import SETS
 from itm_fast.files.ids import IdsLike
 from itm_fast.files.owners import OwnersLike
 from itm_fast.metrics.positives import Positives
@@ -280,11 +282,13 @@ def _scored(
             f"k is {k}, but R@{max(request.ks)} is asked for: beyond the candidates there is no order; expected k of "
             f"at least {max(request.ks)}"
         )
-    if request.protocol == "cxc":
+    if request.protocol in ("cxc", "coco-all"):
         raise ValueError(
-            "protocol cxc also compares captions with captions and images with images, which is not re-ranked; use "
-            "protocol cxc-image-text"
+            f"protocol {request.protocol} also compares captions with captions and images with images, which is not "
+            "re-ranked; use protocol cxc-image-text, or eccv"
         )
+    if request.protocol in SETS and SETS[request.protocol].scored == "language":
+        raise ValueError(f"protocol {request.protocol} ranks each language by itself, which is not re-ranked")
     if callable(coarse) and not isinstance(coarse, (TileScorer, Tensor)):
         raise ValueError("coarse is a callable without n_images and n_captions: give it these attributes")
     of_all = as_scorer(coarse)

@@ -129,12 +129,9 @@ def integer_id(key: object) -> int | None:
         >>> [integer_id(key) for key in (391895.0, "val2017/000000391895.jpg", "391895_mirrored_2.jpg")]
         [391895, 391895, None]
     """
-    if isinstance(key, numbers.Integral) and not isinstance(key, bool):
-        return int(key)
-    if isinstance(key, numbers.Real) and not isinstance(key, bool):
-        number = float(key)
-        return int(number) if math.isfinite(number) and number == int(number) and abs(number) <= _EXACT else None
-    if not isinstance(key, str) or len(key) > 1000:  # int() refuses thousands of digits
+    if not isinstance(key, str):
+        return _integer_number(key)
+    if len(key) > 1000:  # int() refuses thousands of digits
         return None
     whole = _WHOLE.fullmatch(key.strip())
     if whole is not None:
@@ -143,11 +140,22 @@ def integer_id(key: object) -> int | None:
     return None if named is None else int(named[1])
 
 
+def _integer_number(key: object) -> int | None:
+    if isinstance(key, numbers.Integral) and not isinstance(key, bool):
+        return int(key)
+    if isinstance(key, numbers.Real) and not isinstance(key, bool):
+        number = float(key)
+        return int(number) if math.isfinite(number) and number == int(number) and abs(number) <= _EXACT else None
+    return None
+
+
 def stem(name: str) -> str:
     """The name of an image without its folders and its suffix: two files may write it with and without."""
-    last = re.split(r"[/\\]", name.strip())[-1]
-    suffix = next((suffix for suffix in IMAGE_SUFFIXES if last.lower().endswith(suffix)), "")
-    return last[: len(last) - len(suffix)]
+    last = name.strip().replace("\\", "/").rpartition("/")[2]
+    lowered = last.lower()
+    if not lowered.endswith(IMAGE_SUFFIXES):
+        return last
+    return last[: len(last) - len(next(suffix for suffix in IMAGE_SUFFIXES if lowered.endswith(suffix)))]
 
 
 def coco_ids(ids: Iterable[Hashable], name: str) -> list[int]:
@@ -165,8 +173,14 @@ def coco_ids(ids: Iterable[Hashable], name: str) -> list[int]:
         [391895, 7]
     """
     plain = []
+    known: dict[str, int | None] = {}  # files name an id again and again
     for place, key in enumerate(ids):
-        number = integer_id(key)
+        if not isinstance(key, str):
+            number = integer_id(key)
+        elif key in known:
+            number = known[key]
+        else:
+            number = known[key] = integer_id(key)
         if number is None:
             raise ValueError(
                 f"{name}[{place}] is {_told(key)}; expected an id of COCO: a whole number, or a file's name that is "

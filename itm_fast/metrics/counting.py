@@ -101,12 +101,19 @@ class RankCounter:
 
     def add(self, tile: Tensor, rows: slice, columns: slice) -> None:
         """Count the scores (n_rows, n_columns) of some images and captions, without NaN."""
-        queries, items = (rows, columns) if self.query == "image" else (columns, rows)
+        self._count(tile, rows, columns, self.query == "image")
+
+    def add_turned(self, tile: Tensor, rows: slice, columns: slice) -> None:
+        """Likewise, of a tile that is to be read turned: its columns are images and its rows captions."""
+        self._count(tile, rows, columns, self.query == "caption")
+
+    def _count(self, tile: Tensor, rows: slice, columns: slice, rows_ask: bool) -> None:
+        queries, items = (rows, columns) if rows_ask else (columns, rows)
         count_ranks_(
             tile.to(self._scores),
             queries.start,
             items.start,
-            self.query == "image",
+            rows_ask,
             scores=self._scores,
             index=self._index,
             n_positives=self._n_positives,
@@ -115,7 +122,7 @@ class RankCounter:
             n_before=self._n_before,
         )
         if self._counts_candidates:
-            per_query = (tile > -torch.inf).sum(int(self.query == "image")).to(self._n_candidates)
+            per_query = (tile > -torch.inf).sum(int(rows_ask)).to(self._n_candidates)
             seen = slice(queries.start, queries.stop)
             self._n_candidates[seen] += per_query
             self._n_others[seen] += items.stop - items.start - per_query

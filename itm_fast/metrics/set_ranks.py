@@ -10,7 +10,7 @@ from itm_fast.choices import Query
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.similarities.scorers import IntArray, TileScorer
-from itm_fast.similarities.tiles import Collector, Tiles
+from itm_fast.similarities.tiles import Tiles
 from itm_fast.similarities.two_way import TwoWayScorer, of_query
 
 _QUERIES: tuple[Query, Query] = ("image", "caption")
@@ -55,7 +55,7 @@ class SetRanks:
             self._counters[query] = RankCounter(query, padded, index)
 
     @property
-    def collectors(self) -> list[Collector]:
+    def collectors(self) -> list[RankCounter]:
         """What has to see every tile once."""
         return list(self._counters.values())
 

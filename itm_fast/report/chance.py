@@ -1,4 +1,4 @@
-"""What a random order of the gallery would score: the level that recall is to be read against."""
+"""The level that the recall of a run is to be read against: that of a random order of its gallery."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from itm_fast.evaluation.chance_levels import chance_recall as of_random_order
 from itm_fast.report.queries import Direction, headline_ranks, numbers
 from itm_fast.runs.folder import Run
 
 
 def chance_recall(run: Run, direction: Direction, ks: Sequence[int]) -> list[float] | None:
     """R@k of a random order, the mean over the queries, inside folds where the headline is their mean.
-
-    Of N items, P of them positive, none is among the first k with probability C(N - P, k) / C(N, k).
 
     Args:
         run: the run.
@@ -41,11 +40,4 @@ def chance_recall(run: Run, direction: Direction, ks: Sequence[int]) -> list[flo
     is_query = headline_ranks(run, direction) >= 0
     if not is_query.any():
         return None
-    kinds, n_alike = np.unique(np.stack([n_items, n_positives])[:, is_query], axis=1, return_counts=True)
-    sizes, found = kinds.astype(np.float64)
-    recall = []
-    for k in ks:
-        taken = np.arange(k)[:, None]
-        misses = np.clip((sizes - found - taken) / np.maximum(sizes - taken, 1), 0, 1).prod(axis=0)
-        recall.append(float(100 * np.average(1 - misses, weights=n_alike)))
-    return recall
+    return of_random_order(n_items[is_query], n_positives[is_query], ks)

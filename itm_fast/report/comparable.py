@@ -79,6 +79,11 @@ def _check_report(run: Run) -> None:
     conditions = report.get("conditions")
     if not isinstance(conditions, dict) or not isinstance(report.get("headline"), str):
         raise DataError(f"{where} lacks conditions or headline; expected what itm-fast evaluate writes")
+    if report["headline"] not in ("full", "fold_mean"):
+        raise DataError(
+            f"{where}: its figures are means over languages, each with ranks of its own, but a run keeps those of all "
+            "languages together; evaluate a language by itself for a page (--caption-to-image its captions)"
+        )
     ks = conditions.get("ks")
     if not isinstance(ks, list) or not ks or not all(isinstance(k, int) and k > 0 for k in ks):
         raise DataError(f"{where}: conditions.ks is {ks!r:.60}, expected a list of cut-offs")

@@ -77,15 +77,16 @@ def _published_table(caption: str, published: Sequence[PublishedRow], runs: Sequ
         numbers = ", ".join(str(number) for number in sorted(notes.index(remark) + 1 for remark in remarks))
         return Row(name, (*map(Cell, figures), Cell(numbers or "this page", prose=True)), series)
 
-    entries: list[tuple[float, tuple[str, Mapping[str, Any], int | None, list[str]]]] = []
+    entries: list[tuple[tuple[float, float], tuple[str, Mapping[str, Any], int | None, list[str]]]] = []
     for one in published:
         share = "" if one.training_percent == 100 else f", {one.training_percent} % of the training data"
         remarks = [one.source, *(remark for remark in one.notes.split("; ") if remark)]
         order = one.rsum if one.rsum is not None else one.added_up.get("rsum", -1.0)
-        entries.append((order, (f"{one.method}{share}", vars(one), None, remarks)))
+        firsts = one.i2t.get("R@1", 0.0) + one.t2i.get("R@1", 0.0)
+        entries.append(((order, firsts), (f"{one.method}{share}", vars(one), None, remarks)))
     for series, run in enumerate(runs):
-        entries.append((float(run.report["rsum"]), (run.name, run.report, series, [])))
-    entries.sort(key=lambda entry: -entry[0])
+        entries.append(((float(run.report["rsum"]), 0.0), (run.name, run.report, series, [])))
+    entries.sort(key=lambda entry: entry[0], reverse=True)  # where no rsum can be formed, behind all others, by R@1
     return Table(
         caption,
         ("method", *names, *names, *sums, "source, notes"),

@@ -11,7 +11,7 @@ from typing import Any
 from itm_fast.evaluation.protocols import check_protocol
 
 # These report recall over the gallery of coco-5k too, beside what their annotations add.
-_SAME_TEST = {"eccv": "coco-5k", "cxc": "coco-5k", "cxc-image-text": "coco-5k"}
+_SAME_TEST = {"eccv": "coco-5k", "coco-all": "coco-5k", "cxc": "coco-5k", "cxc-image-text": "coco-5k"}
 _SUMS = {"rsum": "R@", "nsum": "NCS@"}
 _N_TERMS = 6
 _ROUNDING = 0.05 * (_N_TERMS + 1) + 1e-6  # six terms and their sum, each printed to 0.1
@@ -23,10 +23,11 @@ class PublishedRow:
 
     Attributes:
         method: as the table names it.
-        data: data set that it was trained on.
+        data: data set that it was trained on, or, of zero-shot models, what the source calls it.
         test: protocol that it was tested by: "flickr30k-1k", "coco-1k", "coco-5k".
         training_percent: share of the training images that it was trained on.
-        i2t: figures of image queries: "R@1", "R@5", "R@10", "NCS@1" ...; empty where only sums are printed.
+        i2t: figures of image queries: "R@1", "R@5", "R@10", "NCS@1" ..., those that are printed; empty where only sums
+            are.
         t2i: figures of caption queries.
         rsum: printed sum of the recalls; None: none is printed.
         nsum: printed sum of the NCS, ground truth kept; None: none is printed.
@@ -77,12 +78,15 @@ def published_results(protocol: str | None = None) -> tuple[PublishedRow, ...]:
     Raises:
         ValueError: no protocol of that name.
 
-    Source: Biten et al., WACV 2022, Tables 2 to 5; READMEs of CrossmodalGroup/ESL and BruceW91/CVSE.
+    Source: Biten et al., WACV 2022, Tables 2 to 5; the repositories of the methods' owners, of open_clip and of LAVIS;
+        each row names its own.
 
     Example:
         >>> best = max(published_results("flickr30k-1k"), key=lambda row: row.rsum or 0)
         >>> best.method, best.rsum, best.i2t["R@1"]
         ('ESL-H', 523.7, 83.5)
+        >>> max(published_results("flickr30k-1k"), key=lambda row: row.added_up.get("rsum", 0)).method
+        'BLIP'
     """
     if protocol is None:
         return _all_rows()

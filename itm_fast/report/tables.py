@@ -26,6 +26,7 @@ _SETS = {
     "eccv": "ECCV Caption",
     "pmrp": "plausible matches",
     "originals": "originals only",
+    "altered": "altered captions",
     "t2t": "CxC caption → caption",
     "i2i": "CxC image → image",
 }

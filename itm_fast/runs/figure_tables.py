@@ -14,14 +14,19 @@ PARTS = {
     "eccv": "ECCV Caption",
     "pmrp": "plausible matches",
     "originals": "originals only",
+    "altered": "altered captions",
 }
 """Sections of a report with both directions, beside the galleries' own."""
 
 _WAYS = ("i2t", "t2i", "t2t", "i2i")
 _SAMPLED = ("sts", "sis", "sits")
 _SUMS = ("rsum", "nsum", "nsum(N)")
+_SHARES = ("text", "image", "group", "text alone", "n_examples")  # of protocols that compare pairs
 _AT_K = ("R", "R_all", "nDCG", "NCS", "NCS(N)", "SR", "SR(N)")
-_OF_PAPERS = re.compile(r"R@\d+|NCS@\d+|nDCG@\d+|mAP@R|R-Precision|MAP|MRR|PMRP|rsum|nsum")
+_OF_PAPERS = re.compile(
+    r"R@\d+|NCS@\d+|nDCG@\d+|mAP@R|R-Precision|MAP|MRR|PMRP|false rate|rsum|nsum"
+    r"|text|image|group|text alone"
+)
 _Row = tuple[str, str, dict[tuple[str, str], Value]]
 
 
@@ -105,8 +110,16 @@ def _rows(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[_Row]:
 
 def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What a report has a row for: galleries, folds and their mean, then other positives."""
+    if "choices" in report:
+        yield from report["choices"].items()
+        yield "chance", report["chance"]
+        return
     beside = {key: report[key] for key in ("t2t", "i2i", *_SAMPLED) if key in report}
-    if "full" in report or "folds" not in report:
+    yield from report.get("languages", {}).items()
+    if "language_mean" in report:
+        yield "mean of languages", report["language_mean"]
+        yield "all languages together", report["full"]
+    elif "full" in report or "folds" not in report:
         yield "whole gallery", {**report.get("full", report), **beside}
     for number, fold in enumerate(report.get("folds", ()), start=1):
         yield f"fold {number}", fold
@@ -119,7 +132,9 @@ def _parts(report: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def _figures(sections: Mapping[str, Any]) -> dict[tuple[str, str], Value]:
     """(direction, figure) -> value; sums have no direction."""
-    found: dict[tuple[str, str], Value] = {("", total): sections[total] for total in _SUMS if total in sections}
+    found: dict[tuple[str, str], Value] = {
+        ("", total): sections[total] for total in (*_SUMS, *_SHARES) if total in sections
+    }
     for way in (*_WAYS, *_SAMPLED):
         for name, value in sections.get(way, {}).items():
             if value is None or isinstance(value, (int, float)):
@@ -135,10 +150,10 @@ def _columns(
     ks = sorted({int(k) for one in conditions for k in (*one["ks"], one.get("k", one["ks"][0]))})
     at_k = {kind: [f"{kind}@{k}" for k in ks] for kind in _AT_K}
     names = [*at_k["R"], "medr", "meanr", *at_k["R_all"], "mAP@R", "R-Precision"]
-    names += [*at_k["nDCG"], "MAP", "MRR", "PMRP", "PMRP@50"]
+    names += [*at_k["nDCG"], "MAP", "MRR", "PMRP", "PMRP@50", "false rate"]
     names += [*at_k["NCS"], *at_k["NCS(N)"], *at_k["SR"], *at_k["SR(N)"], "n_queries"]
     known = [(way, name) for way in _WAYS for name in names if is_wanted(name)]
     known += [(task, name) for task in _SAMPLED for name in ("spearman", "std") if is_wanted(name)]
-    known += [("", total) for total in _SUMS if is_wanted(total)]
+    known += [("", total) for total in (*_SUMS, *_SHARES) if is_wanted(total)]
     filled = {column for *_, found in rows for column, value in found.items() if value is not None}
     return [column for column in known if column in filled]

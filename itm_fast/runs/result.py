@@ -29,6 +29,7 @@ _SET_DEFINITIONS = {
     "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
     "judged": "nDCG@k: gain the grade, discount log2(rank + 1).  MAP: over the whole gallery.  MRR: 1 / first rank.",
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
+    "altered": "false rate: % of images whose first caption is an altered one, which is nobody's.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
 _EXTRAS = {**PARTS, "t2t": "CxC t2t", "i2i": "CxC i2i"}
@@ -37,6 +38,10 @@ _SAMPLED = (
     "it depends on which column is the query: compare like with like."
 )
 _CORRELATIONS = {"sts": "STS", "sis": "SIS", "sits": "SITS"}
+_TEXT_SCORE = "each image scores its own captions above the wrong ones."
+_IMAGE_SCORE = "each caption scores its own image above the other."
+_GROUP_SCORE = "both."
+_TEXT_ALONE = "the two captions of the image are nearer each other than either is to the wrong one."
 _WIDE_BOUNDS = 0.1  # points of R@k between the tie bounds from which the figures should not be trusted
 
 
@@ -52,13 +57,19 @@ class Report(Mapping[str, Any]):
         rsum: R@1 + R@5 + R@10 of both directions; not where a query has fewer than 10 candidates.
         nsum, nsum(N): likewise of NCS and NCS(N); only with φ. Then i2t and t2i also hold "NCS@1", "NCS(N)@1", ... and,
             where m is given, "SR@1", "SR(N)@1", ...
-        headline: "full" or "fold_mean".
+        headline: "full", "fold_mean", "language_mean" or "choices".
         full: {"i2t", "t2i", "rsum"} over the whole gallery.
         fold_mean, folds: only with folds: the mean over the folds, and a list with one {"i2t", "t2i", "rsum"} a fold.
         coarse: {"i2t", "t2i"} of ``rerank``'s first stage: "R@1", ..., and R@k, which re-ranking cannot exceed.
         members: of an ensemble: a list of {"name", "weight", "min", "max", "mean", "std", "seconds"}.
         cxc, eccv, pmrp, originals: {"i2t", "t2i"} with other positives or another gallery, as the protocol says:
             "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
+        languages, language_mean: of a protocol by language, {language: {"i2t", "t2i", "rsum"}} and their mean; "full"
+            is then the gallery of all languages together.
+        altered: {"i2t": {"false rate"}}: % of images whose first caption is an altered one.
+        chance: {"i2t", "t2i"}, "R@1", ... of a random order; of protocols that compare pairs, by score.
+        choices: of these, instead of i2t, t2i and rsum: {"all", file, ..., "mean"}, each with the shares of examples
+            that are right, "text", "image", "group", ..., "n_examples", "n_tied".
         t2t, i2i: figures of text-text and image-image retrieval.
         sts, sis, sits: {"spearman", "std", "query_column", "n_queries", ...}, sampled correlation x 100.
         search: of ``itm-fast rerank`` and ``ensemble``: what was tried on the validation set, and the best.
@@ -129,6 +140,8 @@ class Report(Mapping[str, Any]):
 
     def __str__(self) -> str:
         """A table, its definitions, and the conditions."""
+        if "choices" in self:
+            return "\n".join([*self._choice_lines(), *self["conditions"].get("notes", []), self._conditions()])
         ks = self["conditions"]["ks"]
         recall = [*(f"R@{k}" for k in ks), "medr", "meanr", *(f"R_all@{k}" for k in ks), "mAP@R", "R-Precision"]
         recall += [*(f"nDCG@{k}" for k in ks), "MAP", "MRR"]
@@ -150,20 +163,28 @@ class Report(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         """The headline in one line."""
+        if "choices" in self:
+            return f"Report({', '.join(f'{name}={self[name]:.2f}' for name in self['chance'])})"
         rsum = f"rsum={self['rsum']:.2f}, " if "rsum" in self else ""
         first = (f"{name} R@1={_number('R@1', self[name].get('R@1'))}" for name in _DIRECTIONS)
         return f"Report({rsum}{', '.join(first)})"
 
     def _title(self) -> str:
         conditions = self["conditions"]
-        what = "whole gallery" if self["headline"] == "full" else f"mean of {conditions['folds']} folds"
+        what = {"full": "whole gallery", "fold_mean": f"mean of {conditions['folds']} folds"}.get(
+            self["headline"], f"mean of {len(self.get('languages', ()))} languages"
+        )
         nsum = f", nsum {self['nsum']:.1f}" if "nsum" in self else ""
         rsum = f", rsum {self['rsum']:.1f}" if "rsum" in self else ""
         return f"{conditions['protocol'] or 'retrieval'}: {what}{rsum}{nsum}"
 
     def _rows(self, columns: list[str], sums: list[str]) -> list[list[str]]:
         rows = [["", *columns, *sums]]
-        sections = [("whole gallery", self["full"])] if "full" in self else []
+        sections = list(self.get("languages", {}).items())
+        if sections:
+            sections += [("mean of languages", self["language_mean"]), ("all languages together", self["full"])]
+        elif "full" in self:
+            sections = [("whole gallery", self["full"])]
         if "folds" in self:
             sections += [(f"fold {number}", fold) for number, fold in enumerate(self["folds"], start=1)]
             sections.append(("mean of folds", self["fold_mean"]))
@@ -187,7 +208,7 @@ class Report(Mapping[str, Any]):
             ks = self["conditions"]["ks"]
             depth = self["conditions"].get("k", ks[0])
             known = [*(f"R@{k}" for k in dict.fromkeys((*ks, depth)))]
-            known += ["medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50"]
+            known += ["medr", "meanr", "mAP@R", "R-Precision", "PMRP", "PMRP@50", "false rate"]
             columns = [name for name in known if any(name in figures for figures in found.values())]
             rows = [["", *columns, "queries"]]
             for title, figures in found.items():
@@ -202,6 +223,18 @@ class Report(Mapping[str, Any]):
                 rows.append([title, *figures, *(str(one[name]) for name in ("n_queries", "n_sampled", "n_pairs"))])
             lines += [*_table(rows), _SAMPLED, ""]
         return lines
+
+    def _choice_lines(self) -> list[str]:
+        """The table of a protocol that compares pairs, and what its columns are."""
+        names = list(self["chance"])
+        rows = [["", *names, "examples", "tied"]]
+        for part, figures in self["choices"].items():
+            shares = [f"{figures[name]:.1f}" for name in names]
+            rows.append([part, *shares, str(figures["n_examples"]), str(figures["n_tied"])])
+        rows.append(["chance", *(f"{self['chance'][name]:.1f}" for name in names), "", ""])
+        known = {"text": _TEXT_SCORE, "image": _IMAGE_SCORE, "group": _GROUP_SCORE, "text alone": _TEXT_ALONE}
+        title = f"{self['conditions']['protocol']}: % of examples whose right pairs score above the wrong ones"
+        return [title, *_table(rows), *(f"{name}: {known[name]}" for name in names)]
 
     def _member_table(self) -> list[str]:
         """What an ensemble is made of."""
@@ -235,6 +268,11 @@ class Report(Mapping[str, Any]):
 
     def _conditions(self) -> str:
         conditions = self["conditions"]
+        if "choices" in self:
+            return (
+                f"{conditions['n_pairs']} pairs of {conditions['n_images']} images and {conditions['n_captions']} "
+                f"captions, compared in {conditions['dtype']}, {conditions['seconds']:.2f} s"
+            )
         return (
             f"{conditions['n_images']} images x {conditions['n_captions']} captions, "
             f"{self['i2t']['n_queries']} image queries, compared in {conditions['dtype']}, "

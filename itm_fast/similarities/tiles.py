@@ -37,6 +37,14 @@ class Collector(Protocol):
         ...
 
 
+class TurningCollector(Collector, Protocol):
+    """Whatever also collects from tiles of which the turned one is meant."""
+
+    def add_turned(self, tile: Tensor, rows: slice, columns: slice, /) -> None:
+        """Take scores (n_rows, n_columns) that are those of the ``columns`` as images and the ``rows`` as captions."""
+        ...
+
+
 class Tiles:
     """Checked tiles of a scorer, and how far the pass has come."""
 
@@ -118,6 +126,26 @@ class Tiles:
             self._done += tile.numel()
             if self._progress is not None:
                 self._progress(self._done, self._total)
+
+    def collect_symmetric(self, n_sims: int, collectors: Iterable[TurningCollector]) -> None:
+        """Score every pair of a symmetric matrix once, and hand its tile on for both of its places.
+
+        Args:
+            n_sims: bound of one tile, in pairs.
+            collectors: get every tile on and above the diagonal, and those below it as what these are turned.
+        """
+        collectors, side = list(collectors), max(1, math.isqrt(n_sims))
+        steps = [columns for _, columns in _steps(np.array([0, self.scorer.n_images]), side)]
+        for place, rows in enumerate(steps):
+            for columns in steps[place:]:
+                tile = self.score(rows, columns)
+                for collector in collectors:
+                    collector.add(tile, rows, columns)
+                    if columns is not rows:
+                        collector.add_turned(tile, rows, columns)
+                self._done += tile.numel() * (1 + (columns is not rows))
+                if self._progress is not None:
+                    self._progress(self._done, self._total)
 
     def _directions(self) -> dict[Query, Tiles]:
         """The tiles of either direction; their progress is a part of that of both."""

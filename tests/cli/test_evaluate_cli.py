@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import release_sets
 import torch
 
 from itm_fast.cli import main as cli
@@ -285,3 +286,17 @@ def test_models_as_embeddings(folder):
     torch.testing.assert_close(found(slice(0, 4), slice(0, 20)), sims)
     with pytest.raises(ValueError, match="no similarity of two captions or two images"):
         ModelScorer(NoEmbeddings(), data, tokenizer="split").as_embeddings()
+
+
+def test_a_choice_of_pairs_has_tables_of_its_own(tmp_path, capsys):
+    path = release_sets.winoground(tmp_path)
+    np.save(tmp_path / "sims.npy", np.eye(8, dtype=np.float32))
+    flags = ["evaluate", "--sims", str(tmp_path / "sims.npy"), "--protocol", "winoground", "--annotations", str(path)]
+    assert cli.main([*flags, "--export", "csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == ["part,text,image,group,n_examples", "all,100.0,100.0,100.0,4"]
+    for more, said in (
+        (["--export", "clip-benchmark"], "--export clip-benchmark: protocol winoground compares pairs"),
+        (["--run", str(tmp_path / "run")], "keep (--run, --export mteb or trec) has no use with protocol winoground"),
+    ):
+        assert cli.main([*flags, *more]) == 2
+        assert said in capsys.readouterr().err

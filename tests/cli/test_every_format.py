@@ -1,6 +1,7 @@
 """The same ten images in every format give the same figures, to the last bit: embed, evaluate, φ, runs, made data."""
 
 import json
+import re
 
 import captioned_sets
 import numpy as np
@@ -22,6 +23,9 @@ def _name(write):
 
 
 every_format = pytest.mark.parametrize("write", EVERY, ids=_name)
+quick_formats = pytest.mark.parametrize(
+    "write", [write if write in QUICK else pytest.param(write, marks=pytest.mark.slow) for write in EVERY], ids=_name
+)
 pytestmark = pytest.mark.filterwarnings("ignore::itm_fast.errors.DataWarning")
 
 
@@ -59,9 +63,7 @@ def path(write, tmp_path):
     return write(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "write", [write if write in QUICK else pytest.param(write, marks=pytest.mark.slow) for write in EVERY], ids=_name
-)
+@quick_formats
 def test_the_same_report_from_embeddings(write, path, place, capsys):
     assert embed(place, path, write.__name__) == 0
     capsys.readouterr()
@@ -100,6 +102,57 @@ def test_the_same_phi_and_made_data(write, path, tmp_path):
     assert cli.main(["make-data", str(tmp_path / "made"), "--captions", str(path), *split, *sizes]) == 0
     made = (tmp_path / "made/train_caps.txt").read_text().splitlines()
     assert made == [text for five in CAPTIONS[:6] for text in five]
+
+
+EXPORTS = ("x.mteb.json", "x.clip-benchmark.json", "x.trec")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, place):
+    """What evaluate writes for other tools, and the pictures of its page, by the set that names the owners."""
+
+    def of(path, images):
+        folder = path.parent / "exported"
+        sims = ["--sims", str(place / "sims.npy"), "--caption-to-image", str(path)]
+        for name in EXPORTS:
+            folder.mkdir(exist_ok=True)
+            assert cli.main(["evaluate", *sims, "--export", str(folder / name)]) == 0
+        files = {file.name: file.read_text(encoding="utf-8") for file in folder.iterdir()}
+        files |= {
+            name: json.loads(text)["scores"] for name, text in files.items() if "mteb" in name
+        }  # without the time
+        assert cli.main(["evaluate", *sims, "--image-names", str(path), "--run", str(folder / "run")]) == 0
+        page = ["report", str(folder / "run"), "--output", str(folder / "page.html"), "--images-folder", str(images)]
+        assert cli.main(page) == 0
+        pictures = re.findall(r"data:image/\w+;base64,[^\"']+", (folder / "page.html").read_text(encoding="utf-8"))
+        return files, pictures
+
+    return of, of(captioned_sets.caption_lists(tmp_path_factory.mktemp("exported")), place / "images")
+
+
+@quick_formats
+def test_the_same_files_for_other_tools_and_the_same_page(write, path, place, exported):
+    """MTEB's, CLIP_benchmark's and trec_eval's files, and thumbnails, also those that the set holds itself."""
+    of, (files, pictures) = exported
+    found = of(path, path if write in (*IN_PARQUET, *captioned_sets.IN_TAR) else place / "images")
+    assert sorted(files) == sorted(found[0])
+    assert len(files) == 7
+    assert [name for name, content in files.items() if found[0][name] != content] == []
+    assert pictures
+    assert found[1] == pictures
+
+
+@every_format
+def test_the_same_stages_and_members(write, path, place, capsys):
+    """rerank and ensemble read owners as evaluate does."""
+    sims = str(place / "sims.npy")
+    for command in (["rerank", "--coarse", sims, "--fine", sims, "--k", "10"], ["ensemble", sims, sims]):
+        figures = []
+        for owners in (["--caption-to-image", str(path)], []):
+            capsys.readouterr()
+            assert cli.main([*command, *owners, "--json"]) == 0
+            figures.append(json.loads(capsys.readouterr().out)["i2t"])
+        assert figures[0] == figures[1]
 
 
 def test_splits_that_are_not_named(tmp_path, capsys):

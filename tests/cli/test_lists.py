@@ -14,6 +14,8 @@ from itm_fast.cli import main as cli
 from itm_fast.cli.protocols import ABOUT
 from itm_fast.data.readers.fine_grained import _FILES
 from itm_fast.evaluation.protocols import find_protocol
+from itm_fast.evaluation.protocols.captioned_sets import SETS
+from itm_fast.evaluation.protocols.pair_choices import CHOICES
 from itm_fast.registry import ENTRIES, MODELS, model_class, presets
 
 PROTOCOLS = Path(__file__).parents[2] / "docs" / "protocols.md"
@@ -57,7 +59,15 @@ def test_sizes_of_a_protocol_are_those_it_checks(name):
         said = re.search(r"^\| \[`coco-fg`.*$", PROTOCOLS.read_text(encoding="utf-8"), re.MULTILINE)[0].replace(",", "")
         assert f"{about.n_captions}" in said
         assert f"{about.n_images}" in said or about.n_images * 5 == about.n_captions  # of images that have captions
-    elif name == "positives":
+    elif name in SETS:
+        rules = SETS[name]
+        assert (about.n_images, about.n_captions) == (rules.n_images, rules.n_captions)
+        assert rules.published.removeprefix("https://").partition(" ")[0].rpartition("/")[2] in about.annotations
+    elif name in CHOICES:
+        assert f"{CHOICES[name].n_examples}" in about.evaluates or name != "winoground"
+        assert about.n_captions % CHOICES[name].release.n_captions == 0
+        assert about.n_captions // CHOICES[name].release.n_captions == CHOICES[name].n_examples
+    elif name in ("positives", "vidore"):
         assert about.n_images is about.n_captions is None
     else:
         rules = find_protocol(name)
@@ -83,7 +93,7 @@ def test_protocols(capsys):
         "annotations": None,
         "needs_embeddings": False,
     }
-    assert [name for name, one in found.items() if one["needs_embeddings"]] == ["cxc"]
+    assert [name for name, one in found.items() if one["needs_embeddings"]] == ["coco-all", "cxc"]
     text = printed(capsys, "protocols")
     assert [line.split()[0] for line in text.splitlines() if line[:1].strip()][:-1] == list(found)
     assert (

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from itm_fast.evaluation import Ids, RelevantPairs, evaluate
-from itm_fast.evaluation.plans import NO_SELF, Request, make_plan
+from itm_fast.evaluation.plan import NO_SELF, Request
+from itm_fast.evaluation.plans import make_plan
 from itm_fast.metrics import TwoWayScorer
 from itm_fast.metrics.positives import first_five
 from itm_fast.similarities.scorers import as_scorer

@@ -12,7 +12,7 @@ from itm_fast.data import Vocabulary
 from itm_fast.evaluation import RelevantPairs, evaluate, rerank, search_alpha
 from itm_fast.evaluation.beside_recall import PlausibleMatches, RankedSets, RetrievedSets
 from itm_fast.evaluation.list_sections import extra_sections
-from itm_fast.evaluation.plans import Plan
+from itm_fast.evaluation.plan import Plan
 from itm_fast.files.ids import Ids
 from itm_fast.metrics.precision import map_at_r
 from itm_fast.metrics.query_positives import positives_by_id

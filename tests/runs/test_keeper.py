@@ -12,7 +12,7 @@ from itm_fast import reference
 from itm_fast.data import Vocabulary
 from itm_fast.evaluation import Ids, RelevantPairs, RunKeeper, evaluate, load_run, save_run
 from itm_fast.evaluation.beside_recall import RankedSets, RetrievedSets
-from itm_fast.evaluation.plans import Plan
+from itm_fast.evaluation.plan import Plan
 from itm_fast.evaluation.semantics import CURVE_MS
 from itm_fast.metrics import TwoWayScorer, make_positives, ncs_at_k, query_positives, semantic_recall_at_k
 from itm_fast.metrics.ranks import stream_ranks

@@ -1,7 +1,8 @@
 """Folders of queries, a corpus and relevance judgements (qrels): MTEB's, MIEB's, BEIR's; parquet, JSON lines, TSV.
 
 Each query has to be of one image, as a caption is: sets with several, and pages of documents with graded relevance,
-are no captioned images. Sources: beir-cellar/beir; embeddings-benchmark/mteb (image tasks); TREC's qrels.
+are no captioned images; ``read_judged_folder`` takes them.
+Sources: beir-cellar/beir; embeddings-benchmark/mteb (image tasks); TREC's qrels.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from itm_fast.files.ids import IMAGE_SUFFIXES
 from itm_fast.files.plain_text import read_lines
 
 _PARTS = {"queries": ("queries", "query"), "corpus": ("corpus",), "qrels": ("qrels", "qrel")}
+_SIDES = ("queries", "corpus")
 _SUFFIXES = (".parquet", ".jsonl", ".tsv", ".txt", ".trec", ".qrels")
 _IDS = ("_id", "id", "corpus-id", "query-id", "corpus_id", "query_id", "docid", "qid")
 _TEXTS = ("text", "query", "caption")
@@ -49,11 +51,8 @@ def read_beir(found: FoundPath) -> list[Entry]:
         DataError: a file is damaged; an id is there twice, or judged but not there; a text is relevant to several
             images; neither queries nor corpus are images.
     """
-    queries, corpus = (_items(found, part) for part in ("queries", "corpus"))
-    from_text = any(item.image is not None for item in corpus.values())
-    if from_text == any(item.image is not None for item in queries.values()):
-        both = "both" if from_text else "neither"
-        raise DataError(f"{found.path}: {both} of queries and corpus are images; expected one, and texts as the other")
+    queries, corpus = (_items(found, part) for part in _SIDES)
+    from_text = _from_text(found, queries, corpus)
     images, texts = (corpus, queries) if from_text else (queries, corpus)
     entries = []
     for split, judgements in _judged(found).items():
@@ -72,15 +71,49 @@ def read_beir(found: FoundPath) -> list[Entry]:
     return entries
 
 
+def read_judged_folder(path: str | Path, split: str) -> tuple[list[str], list[str], dict[str, dict[str, float]]]:
+    """The ids of images and of texts, in the order of their files, and the grades of the images of each text.
+
+    Any number of images may be relevant to a text, as pages of documents are to a question.
+
+    Args:
+        path: a folder of queries, a corpus and qrels; either side may be the images.
+        split: of the qrels, where they have several.
+
+    Returns:
+        Ids of images, ids of texts, {text: {image: grade}} of grades above 0.
+
+    Raises:
+        DataError: it is no such folder, or as ``read_beir``; no pair is relevant.
+    """
+    found = FoundPath(path)
+    if not is_beir(found):
+        raise DataError(f"{path}: no folder of queries, corpus and qrels, as MTEB and BEIR have it")
+    queries, corpus = (_items(found, part) for part in _SIDES)
+    from_text = _from_text(found, queries, corpus)
+    images, texts = (corpus, queries) if from_text else (queries, corpus)
+    judged = _judged(found)
+    if len(judged) > 1 and split not in judged:
+        raise DataError(f"{path}: has qrels of {', '.join(map(str, judged))}, none of {split}")
+    judgements = judged[split] if split in judged else next(iter(judged.values()))
+    grades: dict[str, dict[str, float]] = {}
+    for query, document, grade in judgements:
+        _check_judged(query, document, queries, corpus, f"{found.path}: qrels")
+        text, image = (query, document) if from_text else (document, query)
+        if grade > 0:
+            grades.setdefault(text, {})[image] = float(grade)
+    if not grades:
+        raise DataError(f"{path}: nothing is relevant to anything in its qrels")
+    return list(images), list(texts), grades
+
+
 def _owners(
     judgements: list[Judgement], queries: dict[str, _Item], corpus: dict[str, _Item], from_text: bool, where: str
 ) -> dict[str, str]:
     """The image of each text that has one."""
     owners: dict[str, str] = {}
     for query, document, grade in judgements:
-        for key, items, what in ((query, queries, "queries"), (document, corpus, "corpus")):
-            if key not in items:
-                raise DataError(f"{where}: {key!r:.60} is judged, but is not in {what}")
+        _check_judged(query, document, queries, corpus, where)
         text, image = (query, document) if from_text else (document, query)
         if grade > 0 and owners.setdefault(text, image) != image:
             raise DataError(
@@ -88,6 +121,21 @@ def _owners(
                 "captioned images, where each caption has one"
             )
     return owners
+
+
+def _from_text(found: FoundPath, queries: dict[str, _Item], corpus: dict[str, _Item]) -> bool:
+    """Whether texts ask for images; else images for texts."""
+    from_text = any(item.image is not None for item in corpus.values())
+    if from_text == any(item.image is not None for item in queries.values()):
+        both = "both" if from_text else "neither"
+        raise DataError(f"{found.path}: {both} of queries and corpus are images; expected one, and texts as the other")
+    return from_text
+
+
+def _check_judged(query: str, document: str, queries: dict[str, _Item], corpus: dict[str, _Item], where: str) -> None:
+    for key, items, what in ((query, queries, "queries"), (document, corpus, "corpus")):
+        if key not in items:
+            raise DataError(f"{where}: {key!r:.60} is judged, but is not in {what}")
 
 
 def _judged(found: FoundPath) -> dict[str | None, list[Judgement]]:

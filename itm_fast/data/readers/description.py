@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from itm_fast.data.readers.captioned_images import Entry, collected, stem_of
-from itm_fast.data.readers.formats import Format
+from itm_fast.data.readers.format import Format
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
 

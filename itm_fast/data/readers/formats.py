@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from itm_fast.data.readers.beir_folder import is_beir, read_beir
@@ -13,30 +12,13 @@ from itm_fast.data.readers.caption_lists import is_caption_lists, read_caption_l
 from itm_fast.data.readers.caption_table import is_table, read_table
 from itm_fast.data.readers.captioned_images import CaptionedImages, Entry, collected, of_split
 from itm_fast.data.readers.coco_captions import is_coco, read_coco
+from itm_fast.data.readers.format import Format
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.karpathy import is_karpathy, is_remote_sensing, read_karpathy
 from itm_fast.data.readers.parquet_files import is_parquet, read_parquet
+from itm_fast.data.readers.releases import RELEASES
 from itm_fast.data.readers.tar_shards import is_shards, read_shards
 from itm_fast.errors import DataError
-
-
-@dataclass(frozen=True)
-class Format:
-    """One format.
-
-    Attributes:
-        name: as people call it.
-        recognises: whether a path holds it, by what is in it.
-        read: the images of all splits; DataError where they are not as the format has them.
-        comes_once: whether an image that comes again is an error.
-        note: what the format leaves unsaid, and how it is taken.
-    """
-
-    name: str
-    recognises: Callable[[FoundPath], bool]
-    read: Callable[[FoundPath], list[Entry]]
-    comes_once: bool = False
-    note: str = ""
 
 
 def _are_named_lines(found: FoundPath) -> bool:
@@ -48,6 +30,7 @@ def _read_named_lines(found: FoundPath) -> list[Entry]:
 
 
 FORMATS = (
+    *RELEASES,
     Format(
         "COCO's captions_*.json",
         is_coco,
@@ -146,4 +129,5 @@ def not_captioned(found: FoundPath) -> DataError:
 
 def _names(folders: bool = False) -> list[str]:
     in_folders = (is_beir, is_parquet, is_shards)
-    return [form.name for form in FORMATS if not folders or form.recognises in in_folders]
+    common = [form for form in FORMATS if form not in RELEASES]
+    return [form.name for form in common if not folders or form.recognises in in_folders]

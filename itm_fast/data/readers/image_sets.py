@@ -11,7 +11,8 @@ import numpy as np
 from itm_fast.choices import Resampling
 from itm_fast.data.readers.captioned_images import CaptionedImages, Entry, collected, of_split
 from itm_fast.data.readers.data_folders import holds_data_set
-from itm_fast.data.readers.formats import Format, format_of, not_captioned
+from itm_fast.data.readers.format import Format
+from itm_fast.data.readers.formats import format_of, not_captioned
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_places import find_images
 from itm_fast.data.readers.images import IMAGE_FOLDERS, ImageDataset

@@ -6,10 +6,16 @@ from typing import get_args
 
 from itm_fast.choices import ProtocolName, in_order, perhaps
 from itm_fast.evaluation.protocols._protocol import Protocol
-from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K, CXC, CXC_IMAGE_TEXT, ECCV
+from itm_fast.evaluation.protocols.captioned_sets import SETS
+from itm_fast.evaluation.protocols.coco import COCO_1K, COCO_5K, COCO_ALL, CXC, CXC_IMAGE_TEXT, ECCV
 from itm_fast.evaluation.protocols.flickr30k import FLICKR30K_1K
+from itm_fast.evaluation.protocols.pair_choices import CHOICES
 
-_OF_FIXED_SIZE = {protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K, COCO_5K, ECCV, CXC, CXC_IMAGE_TEXT)}
+RELEASES = (*SETS, *CHOICES, "vidore")
+"""Protocols whose images and captions are those of a public release's own files, by their ids or in their order."""
+_OF_FIXED_SIZE = {
+    protocol.name: protocol for protocol in (FLICKR30K_1K, COCO_1K, COCO_5K, COCO_ALL, ECCV, CXC, CXC_IMAGE_TEXT)
+}
 
 
 def check_protocol(name: str) -> None:
@@ -44,4 +50,4 @@ def find_protocol(name: str) -> Protocol:
     return _OF_FIXED_SIZE[name]
 
 
-__all__ = ["Protocol", "ProtocolName", "check_protocol", "find_protocol"]
+__all__ = ["RELEASES", "Protocol", "ProtocolName", "check_protocol", "find_protocol"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Headline: TypeAlias = Literal["full", "fold_mean"]
+Headline: TypeAlias = Literal["full", "fold_mean", "language_mean"]
 
 
 @dataclass(frozen=True)

@@ -18,5 +18,6 @@ _WRONG_CAPTIONS = {25010: _ALL_CAPTIONS}
 COCO_1K = Protocol("coco-1k", 5000, 25000, 5, "fold_mean", _WRONG_SIZE, _WRONG_CAPTIONS)
 COCO_5K = Protocol("coco-5k", 5000, 25000, 5, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
 ECCV = Protocol("eccv", 5000, 25000, 5, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
+COCO_ALL = Protocol("coco-all", 5000, 25000, 5, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
 CXC = Protocol("cxc", 5000, 25000, None, "full", _WRONG_SIZE, _WRONG_CAPTIONS)
 CXC_IMAGE_TEXT = Protocol("cxc-image-text", 5000, 25000, None, "full", _WRONG_SIZE, _WRONG_CAPTIONS)

@@ -22,6 +22,10 @@ PUBLISHED = "https://github.com/google-research-datasets/Crisscrossed-Captions (
 COLUMNS = {"sts": ("caption1", "caption2"), "sis": ("image1", "image2"), "sits": ("caption", "image")}
 # Inclusive: 276, 155 and 79 test pairs lie exactly on these.
 THRESHOLDS = {"sts": 3.0, "sis": 2.5, "sits": 3.0}
+INTRA_MODAL = (
+    f"t2t: STS >= {THRESHOLDS['sts']} and captions of the same image; i2i: SIS >= {THRESHOLDS['sis']}; "
+    "the larger of two ratings of a pair"
+)
 _ORIGINAL = "c2i_original"
 
 
@@ -105,8 +109,7 @@ def rules_in_words(image: QueryPositives, whole: bool) -> str:
     words = f"CxC positives: SITS >= {THRESHOLDS['sits']}, original pairs not added, {image.n_pairs} pairs"
     if not whole:
         return words
-    intra = f"t2t: STS >= {THRESHOLDS['sts']} and captions of the same image; i2i: SIS >= {THRESHOLDS['sis']}"
-    return f"{words}; {intra}; the larger of two ratings of a pair"
+    return f"{words}; {INTRA_MODAL}"
 
 
 def owners(sits: Rated, caption_ids: list[int]) -> IntArray:

@@ -114,6 +114,9 @@ def read_positives(path: Path) -> dict[Hashable, list[int]]:
             raise DataError(f"{path}: the key {key!r:.60} is no number, or there in two spellings; {expected}")
         if not isinstance(ids, list) or not ids:
             raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id")
+        if all(type(item) is int for item in ids):
+            positives[number] = ids
+            continue
         try:
             positives[number] = coco_ids(id_list(ids, f"{key}"), f"{key}")
         except ValueError as error:  # also DataError
