@@ -170,12 +170,15 @@ class ESLSimilarity(nn.Module):
     def caption_levels(self, words: Tensor, word_counts: Counts = None) -> Tensor:
         """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0.
 
-        Only the words themselves are multiplied: on CUDA this waits for the device, to know how many there are.
+        On the CPU only the words themselves are multiplied; elsewhere nobody waits to know how many there are.
         """
         word_counts = counted_in_place("word_counts", word_counts, "words", words)
         if word_counts is None:
             return self._projected_levels(words)
-        valid = ~padding(word_counts, words.shape[1])
+        missing = padding(word_counts, words.shape[1])
+        if words.device.type != "cpu":
+            return self._projected_levels(words.masked_fill(missing[..., None], 0)).masked_fill(missing[..., None], 0)
+        valid = ~missing
         levels = self._projected_levels(words[valid])
         padded = levels.new_zeros(*valid.shape, levels.shape[1])
         padded[valid] = levels

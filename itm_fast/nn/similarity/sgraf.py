@@ -11,17 +11,12 @@ from torch.utils.checkpoint import checkpoint
 from itm_fast.nn.encoders.regions import l2_normalise, mean_of_regions
 from itm_fast.nn.linear import TileLinear
 from itm_fast.nn.pooling.region_norm import normalise_regions
+from itm_fast.nn.similarity.caption_groups import CaptionGroup, caption_groups, split_captions, split_words
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
-from itm_fast.ops._counts import Counts, counted
-from itm_fast.ops.attended_similarity import (
-    CaptionGroup,
-    attended_similarity,
-    caption_groups,
-    split_captions,
-    split_words,
-)
+from itm_fast.ops._counts import Counts, as_counts, counted, moved_to_front
+from itm_fast.ops.attended_similarity import attended_similarity
 from itm_fast.ops.graph_reasoning import graph_reasoning
 from itm_fast.shown import named_options
 
@@ -278,7 +273,7 @@ class SGRAFSimilarity(nn.Module):
     ) -> Tensor:
         """Similarities of all pairs.
 
-        The counts are read on the host: on CUDA this waits for the device.
+        The counts are read on the host, which waits for those that are on a device, once, and for nothing else.
 
         Args:
             regions: (n_images, n_regions, embed_size) floating; in training at least two images.
@@ -296,9 +291,8 @@ class SGRAFSimilarity(nn.Module):
             TypeError: An argument has the wrong type or dtype.
         """
         self._check(regions, words)
-        words, word_counts = counted("word_counts", word_counts, "words", words)
+        words, counts = _on_the_host(words, word_counts)
         regions, region_counts = counted("region_counts", region_counts, "regions", regions)
-        counts = _on_the_host(word_counts, words)
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
@@ -339,7 +333,8 @@ class SGRAFSimilarity(nn.Module):
             word_counts: Words of each caption.
         """
         groups, counts = caption_groups(word_counts, len(words)), torch.tensor(word_counts, device=words.device)
-        dtype = torch.promote_types(regions.dtype, torch.float32)  # of the sums
+        # On a device 16-bit vectors are multiplied as such, and summed in float32.
+        dtype = torch.promote_types(regions.dtype, torch.float32) if words.device.type == "cpu" else regions.dtype
         layer = self.sim_tranloc_w
         local = attended_similarity(
             regions.to(dtype), words.to(dtype), counts, layer.weight.to(dtype), layer.bias.to(dtype)
@@ -351,8 +346,9 @@ class SGRAFSimilarity(nn.Module):
         steps = [cast(_GraphReasoning, step) for step in self.SGR_module]
         forms, form_biases = zip(*(step.form() for step in steps), strict=True)
         weights, biases = ([getattr(step.sim_graph_w, name) for step in steps] for name in ("weight", "bias"))
-        parameters = (torch.stack(tensors).to(dtype) for tensors in (forms, form_biases, weights, biases))
-        return (self._scores(graph_reasoning(whole.to(dtype), local, counts, *parameters).to(whole.dtype)),)
+        parameters = (torch.stack(tensors).to(local.dtype) for tensors in (forms, form_biases, weights, biases))
+        vectors = graph_reasoning(whole.to(local.dtype), local, counts, *parameters, max_words=max(word_counts))
+        return (self._scores(vectors.to(whole.dtype)),)
 
     def attention(self, regions: Tensor, words: Tensor) -> Tensor:
         """Each word's weights over the regions in one pair, (n_words, n_regions), as `CrossAttention.attention`."""
@@ -373,14 +369,18 @@ class SGRAFSimilarity(nn.Module):
         return f"{self.module_name}, {named_options(self, *names)}"
 
 
-def _on_the_host(word_counts: Tensor | None, words: Tensor) -> list[int]:
-    """The counts as a list, found to be inside 1 ... max_words."""
+def _on_the_host(words: Tensor, word_counts: Counts) -> tuple[Tensor, list[int]]:
+    """Words that come first in their rows, and the counts as a list, found to be inside 1 ... max_words."""
     n_captions, max_words, _ = words.shape
-    counts: list[int] = [max_words] * n_captions if word_counts is None else word_counts.tolist()
+    on_a_device = isinstance(word_counts, Tensor) and word_counts.device.type != "cpu"
+    device = words.device if on_a_device else torch.device("cpu")
+    read, first = as_counts("word_counts", word_counts, "words", (n_captions, max_words), device)
+    words = moved_to_front(words, None if first is None else first.to(words.device))
+    counts: list[int] = [max_words] * n_captions if read is None else read.tolist()
     for caption, count in enumerate(counts):
         if not 1 <= count <= max_words:
             raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
-    return counts
+    return words, counts
 
 
 def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:
@@ -397,7 +397,7 @@ def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:
 def _without_padding(words: Tensor, order: list[int], word_counts: list[int]) -> Tensor:
     """Words (n_captions, max_words, dim) -> (n_words, dim), captions in this order; word_counts are in it already."""
     max_words = words.shape[1]
-    counts = torch.tensor(word_counts, device=words.device)[:, None]
-    places = torch.tensor(order, device=words.device)[:, None] * max_words
-    position = torch.arange(max_words, device=words.device)
-    return words.flatten(0, 1).index_select(0, (places + position)[position < counts])
+    places = torch.tensor(order)[:, None] * max_words
+    position = torch.arange(max_words)
+    rows = (places + position)[position < torch.tensor(word_counts)[:, None]]  # on the host: nobody waits
+    return words.flatten(0, 1).index_select(0, rows.to(words.device))
