@@ -17,7 +17,8 @@ class GPO(nn.Module):
     """Generalised pooling operator: one vector of each set of vectors.
 
     pooled_d = sum_k theta_k x_(k),d with x_(k),d the k-th largest number of channel d. The weights theta depend on the
-    size of the set only, so that they are computed once for every size that occurs in a batch.
+    size of the set only, so that they are computed once for every size that occurs in a batch; where the sizes are on a
+    device, for every one that could.
 
     State dict: `gru.*` (both directions), `linear.weight` (1, d_hid).
 
@@ -51,8 +52,10 @@ class GPO(nn.Module):
         n, most, _ = vectors.shape
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
+        elif counts.device.type != "cpu":  # where nobody waits to know which sizes there are
+            theta = self.weights(torch.arange(1, most + 1), most)[counts.clamp(1, most) - 1]
         else:
-            sizes, which = torch.unique(counts.cpu(), return_inverse=True)
+            sizes, which = torch.unique(counts, return_inverse=True)
             theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
         return generalised_pooling(vectors, theta.to(vectors), counts)
 

@@ -304,7 +304,8 @@ class SGRAFSimilarity(nn.Module):
         packed = _without_padding(words, order, counts)
         images = self.v_global_w(regions, region_counts)
         results = []
-        for part in _parts(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim)):
+        is_padded = regions.device.type != "cpu"  # by graph_reasoning, to the longest of a part
+        for part in parts_of_captions(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim), is_padded=is_padded):
             n_words = sum(part)
             results.append(self._sims(regions, images, packed[:n_words], part))
             packed = packed[n_words:]
@@ -383,11 +384,14 @@ def _on_the_host(words: Tensor, word_counts: Counts) -> tuple[Tensor, list[int]]
     return words, counts
 
 
-def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:
-    """Runs of captions of at most `most_words` words, but at least one caption."""
+def parts_of_captions(word_counts: list[int], most_words: int, *, is_padded: bool) -> Iterator[list[int]]:
+    """Runs of captions of at most `most_words` words, but at least one caption.
+
+    `word_counts` increase; where captions are padded, none of a run is longer than twice the first.
+    """
     part: list[int] = []
     for n_words in word_counts:
-        if part and sum(part) + n_words > most_words:
+        if part and (sum(part) + n_words > most_words or (is_padded and n_words > 2 * part[0])):
             yield part
             part = []
         part.append(n_words)

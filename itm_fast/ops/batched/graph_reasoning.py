@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from itm_fast.ops.batched.products import Captions, product, wide
 
-BLOCK_NUMBERS = 1 << 22  # of nodes, or of padded nodes, at a time: what an L2 cache holds several of
+BLOCK_NUMBERS = 1 << 24  # of nodes, or of padded nodes, at a time
 
 
 class _Nodes:
