@@ -1,6 +1,7 @@
 """Counts of vectors as people have them, made what the operators take: int64, on the device of the vectors.
 
-Only masks are looked at. An int64 tensor is returned as it is, so that nobody waits for a device.
+Only masks are looked at. An int64 tensor is returned as it is, and others are copied to a device without waiting for
+what it has still to do.
 """
 
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def as_counts(
         expected = f"({shape[0]},), one count per row of {of}"
         raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}{hint}")
     is_ready = given.dtype == torch.int64 and given.device == device
-    return given if is_ready else given.to(device, torch.int64), None
+    return given if is_ready else given.to(device, torch.int64, non_blocking=True), None
 
 
 def packed_counts(name: str, counts: Counts, of: str) -> Tensor:

@@ -13,9 +13,6 @@ def test_counts_of_sgr_hold_its_products():
     of_vectors = 2 * n * n_words * dim * width  # each of a product forward and two backward
     assert counts["tensor FLOP"] > 3 * of_vectors
     assert counts["memory bytes"] > 4 * 3 * n * n_words * (dim + width)
-    halves = roofline_models.sgr_training(n, torch.bfloat16, dim, width)
-    assert halves["tensor FLOP"] == counts["tensor FLOP"]
-    assert halves["memory bytes"] < counts["memory bytes"]
 
 
 def test_what_binds_attention_to_patches():
@@ -29,11 +26,12 @@ def test_what_binds_attention_to_patches():
     assert max(times, key=times.get) == "float32 FMAs"
 
 
-def test_says_that_nothing_was_measured(capsys):
-    assert roofline_models.main(["--scale", "0.02"]) == 0
-    text = capsys.readouterr().out
-    assert "not measured: nobody has run this on a GPU" in text
-    assert roofline_models.main(["--scale", "0.02", "--json"]) == 0
+def test_says_that_nothing_was_measured(capsys, monkeypatch):
+    few = ("a case", roofline_models.patches_scoring(197, 40, 2, 2, 64), "bfloat16")
+    monkeypatch.setattr(roofline_models, "cases", lambda _: [few])
+    assert roofline_models.main([]) == 0
+    assert "not measured: nobody has run this on a GPU" in capsys.readouterr().out
+    assert roofline_models.main(["--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["measured"] is False
-    assert [case["dtype"] for case in record["cases"]] == ["bfloat16", "float32", "bfloat16", "bfloat16"]
+    assert record["cases"][0]["dtype"] == "bfloat16"

@@ -1,6 +1,5 @@
 """SGR's and SAF's similarity: a similarity vector of every word and of the whole, then graph reasoning or a gate."""
 
-from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -11,11 +10,20 @@ from torch.utils.checkpoint import checkpoint
 from itm_fast.nn.encoders.regions import l2_normalise, mean_of_regions
 from itm_fast.nn.linear import TileLinear
 from itm_fast.nn.pooling.region_norm import normalise_regions
-from itm_fast.nn.similarity.caption_groups import CaptionGroup, caption_groups, split_captions, split_words
+from itm_fast.nn.similarity.caption_groups import (
+    CaptionGroup,
+    caption_groups,
+    on_device,
+    parts_of_captions,
+    read_on_the_host,
+    split_captions,
+    split_words,
+    without_padding,
+)
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
-from itm_fast.ops._counts import Counts, as_counts, counted, moved_to_front
+from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops.attended_similarity import attended_similarity
 from itm_fast.ops.graph_reasoning import graph_reasoning
 from itm_fast.shown import named_options
@@ -155,7 +163,8 @@ class _GatedSums(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, local = ctx.saved_tensors
         n_words = [group.n_words for group in ctx.groups for _ in range(group.n_captions)]
-        of_words = grad.repeat_interleave(torch.tensor(n_words, device=grad.device), dim=1)
+        repeats = on_device(torch.tensor(n_words), grad)
+        of_words = grad.repeat_interleave(repeats, dim=1, output_size=local.shape[1])
         of_gate = (of_words[:, :, None] @ local[..., None])[..., 0, 0]
         return of_gate, of_words.mul_(gate[..., None]), None
 
@@ -291,7 +300,7 @@ class SGRAFSimilarity(nn.Module):
             TypeError: An argument has the wrong type or dtype.
         """
         self._check(regions, words)
-        words, counts = _on_the_host(words, word_counts)
+        words, counts = read_on_the_host(words, word_counts)
         regions, region_counts = counted("region_counts", region_counts, "regions", regions)
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
@@ -301,7 +310,7 @@ class SGRAFSimilarity(nn.Module):
             regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
         counts = [counts[caption] for caption in order]
-        packed = _without_padding(words, order, counts)
+        packed = without_padding(words, order, counts)
         images = self.v_global_w(regions, region_counts)
         results = []
         is_padded = regions.device.type != "cpu"  # by graph_reasoning, to the longest of a part
@@ -309,7 +318,7 @@ class SGRAFSimilarity(nn.Module):
             n_words = sum(part)
             results.append(self._sims(regions, images, packed[:n_words], part))
             packed = packed[n_words:]
-        place = torch.tensor(order, device=words.device).argsort()
+        place = on_device(torch.tensor(order).argsort(), words)
         sims, *statistics = (torch.cat(parts, dim=-1)[..., place] for parts in zip(*results, strict=True))
         if self.training and statistics:
             self.SAF_module.update(*statistics)
@@ -333,7 +342,7 @@ class SGRAFSimilarity(nn.Module):
             words: (n_words, embed_size), the captions' words one after another.
             word_counts: Words of each caption.
         """
-        groups, counts = caption_groups(word_counts, len(words)), torch.tensor(word_counts, device=words.device)
+        groups, counts = caption_groups(word_counts, len(words)), on_device(torch.tensor(word_counts), words)
         # On a device 16-bit vectors are multiplied as such, and summed in float32.
         dtype = torch.promote_types(regions.dtype, torch.float32) if words.device.type == "cpu" else regions.dtype
         layer = self.sim_tranloc_w
@@ -368,40 +377,3 @@ class SGRAFSimilarity(nn.Module):
         steps = ("sgr_step",) if self.module_name == "SGR" else ()
         names = ("embed_size", "sim_dim", *steps, "n_regions", "dropout")
         return f"{self.module_name}, {named_options(self, *names)}"
-
-
-def _on_the_host(words: Tensor, word_counts: Counts) -> tuple[Tensor, list[int]]:
-    """Words that come first in their rows, and the counts as a list, found to be inside 1 ... max_words."""
-    n_captions, max_words, _ = words.shape
-    on_a_device = isinstance(word_counts, Tensor) and word_counts.device.type != "cpu"
-    device = words.device if on_a_device else torch.device("cpu")
-    read, first = as_counts("word_counts", word_counts, "words", (n_captions, max_words), device)
-    words = moved_to_front(words, None if first is None else first.to(words.device))
-    counts: list[int] = [max_words] * n_captions if read is None else read.tolist()
-    for caption, count in enumerate(counts):
-        if not 1 <= count <= max_words:
-            raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
-    return words, counts
-
-
-def parts_of_captions(word_counts: list[int], most_words: int, *, is_padded: bool) -> Iterator[list[int]]:
-    """Runs of captions of at most `most_words` words, but at least one caption.
-
-    `word_counts` increase; where captions are padded, none of a run is longer than twice the first.
-    """
-    part: list[int] = []
-    for n_words in word_counts:
-        if part and (sum(part) + n_words > most_words or (is_padded and n_words > 2 * part[0])):
-            yield part
-            part = []
-        part.append(n_words)
-    yield part
-
-
-def _without_padding(words: Tensor, order: list[int], word_counts: list[int]) -> Tensor:
-    """Words (n_captions, max_words, dim) -> (n_words, dim), captions in this order; word_counts are in it already."""
-    max_words = words.shape[1]
-    places = torch.tensor(order)[:, None] * max_words
-    position = torch.arange(max_words)
-    rows = (places + position)[position < torch.tensor(word_counts)[:, None]]  # on the host: nobody waits
-    return words.flatten(0, 1).index_select(0, rows.to(words.device))

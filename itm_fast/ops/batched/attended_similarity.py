@@ -95,7 +95,7 @@ def backward(
 def _captions(regions: Tensor, words: Tensor, word_counts: Tensor) -> Captions:
     if regions.shape[1] == 0:
         raise ValueError(f"regions must have rows, got max_regions = 0 in {tuple(regions.shape)}")
-    return Captions(word_counts.to(words.device), len(words))
+    return Captions(word_counts.to(words.device, non_blocking=True), len(words))
 
 
 def _image_blocks(regions: Tensor, n_words: int) -> Iterator[slice]:

@@ -46,7 +46,7 @@ def _weights(vectors: Tensor, theta: Tensor, counts: Tensor) -> tuple[Tensor, Te
         )
     if theta.dtype != vectors.dtype:
         raise TypeError(f"vectors and theta must have the same dtype, got {vectors.dtype} and {theta.dtype}")
-    counts = counts.to(vectors.device)
+    counts = counts.to(vectors.device, non_blocking=True)
     missing = torch.arange(most, device=vectors.device) >= counts[:, None]
     fits = (counts >= 1) & (counts <= most)
     weights = theta.to(wide(vectors.dtype)).masked_fill(missing, 0).masked_fill_(~fits[:, None], torch.nan)

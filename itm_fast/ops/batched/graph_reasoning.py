@@ -20,7 +20,7 @@ class _Nodes:
     def __init__(self, local: Tensor, word_counts: Tensor, max_words: int | None) -> None:
         if max_words is None:
             max_words = _most(word_counts)
-        captions = Captions(word_counts.to(local.device), local.shape[1])
+        captions = Captions(word_counts.to(local.device, non_blocking=True), local.shape[1])
         n_captions, device = len(captions.counts), local.device
         self.n_nodes, self.n_captions = n_captions + len(captions.of_words), n_captions
         self.longest = max_words + 1

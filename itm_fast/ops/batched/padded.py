@@ -26,7 +26,7 @@ class Padded:
             raise ValueError(f"{name} must have rows, got {tuple(vectors.shape)}")
         if counts is None:
             counts = torch.full((n,), most, device=vectors.device)
-        counts = counts.to(vectors.device)
+        counts = counts.to(vectors.device, non_blocking=True)
         self.missing = torch.arange(most, device=vectors.device) >= counts.clamp(min=1)[:, None]
         self.vectors = vectors.masked_fill(self.missing[..., None], 0)
         fits = (counts >= 1) & (counts <= most)

@@ -163,12 +163,11 @@ def _weights(given: _Given, images: slice, captions: slice) -> Tensor:
 def _through_cosines(block: _Block, captions: Padded, grad: Tensor) -> Tensor:
     """Gradient of <token, word> (images, captions, tokens, words), lengths of the tokens fixed."""
     cosines = leaky_relu(block.cosines, _NEGATIVE_SLOPE)
-    n_tokens = cosines.shape[2]
     of_words = (grad * captions.shares)[..., None].masked_fill(captions.missing, 0)
-    of_cosines = torch.zeros_like(cosines)
-    of_cosines.scatter_(2, cosines.argmax(2, keepdim=True), of_words[:, :, None])
+    tokens, words = (torch.arange(n, device=grad.device) for n in cosines.shape[2:])
+    of_cosines = torch.where(cosines.argmax(2, keepdim=True) == tokens[:, None], of_words[:, :, None], 0)
     best = cosines.masked_fill_(captions.missing[:, None], -torch.inf).argmax(3, keepdim=True)
-    of_cosines.scatter_add_(3, best, (grad / n_tokens)[..., None, None].expand(-1, -1, n_tokens, 1))
+    of_cosines += torch.where(best == words, (grad / len(tokens))[..., None, None], 0)
     of_cosines = torch.where(block.cosines > 0, of_cosines, _NEGATIVE_SLOPE * of_cosines)
     return of_cosines.div_(block.length[..., None])
 
