@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from itm_fast.ops._counts import may_be_read
+
 _CAPTIONS_AT_A_TIME = 32
 _BLOCK_ELEMENTS = 1 << 18  # affinities at a time, about ten temporaries of this size: what a cache holds
 _DEVICE_ELEMENTS = 1 << 22  # likewise on a device, which has to be kept busy by a block
@@ -24,7 +26,7 @@ def valid_counts(name: str, counts: Tensor | None, vectors: Tensor) -> Tensor:
     if counts is None:
         return torch.full((n_groups,), most, device=vectors.device)
     out_of_range = (counts < 1) | (counts > most)
-    if counts.device.type != "cpu":
+    if not may_be_read(counts):
         return counts.masked_fill(out_of_range, 0)
     wrong = out_of_range.nonzero()
     if len(wrong):
@@ -69,10 +71,10 @@ def sims_in_blocks(
     recomputed = torch.is_grad_enabled() and n_images * max_regions * words.shape[0] * words.shape[1] > _KEPT_ELEMENTS
     columns = [regions[:, 0, :0]]  # nothing, but differentiable where there is no block
     order, groups = _caption_blocks(word_counts, max_regions * words.shape[1])
-    most = _BLOCK_ELEMENTS if words.device.type == "cpu" else _DEVICE_ELEMENTS
+    most = _BLOCK_ELEMENTS if may_be_read(words) else _DEVICE_ELEMENTS
     for group in groups:
         counts = word_counts[group]
-        captions = words[group, : int(counts.max()) if words.device.type == "cpu" else None]
+        captions = words[group, : int(counts.max()) if may_be_read(words) else None]
         rows = max(1, most // (max_regions * captions.shape[0] * captions.shape[1]))
         sims = [regions.new_empty(0, len(captions))]
         for start in range(0, n_images, rows):
@@ -93,7 +95,7 @@ def _caption_blocks(word_counts: Tensor, of_caption: int) -> tuple[Tensor | None
         On the CPU the captions in the order of their lengths, for which the padding would be most of the work; on a
         device, where nobody waits for lengths, None. And the blocks, in this order.
     """
-    if word_counts.device.type == "cpu":
+    if may_be_read(word_counts):
         order = word_counts.argsort()
         return order, list(torch.split(order, _CAPTIONS_AT_A_TIME)) if len(order) else []
     step = max(1, _DEVICE_ELEMENTS // of_caption)

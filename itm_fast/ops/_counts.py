@@ -15,7 +15,15 @@ Counts: TypeAlias = Tensor | Sequence[int] | np.ndarray[Any, Any] | None
 """How many vectors of each group are there: None for all; a list, array or tensor of any integers (n,); or a boolean
 mask (n, max), True at what is there, which is one run a row, padded behind or before."""
 
+READ_ON = ("cpu",)
+"""Devices whose tensors the host reads without waiting."""
+
 _EXPECTED = "a list, array or tensor of integers, a boolean mask, or None"
+
+
+def may_be_read(tensor: Tensor) -> bool:
+    """Whether the host reads it without waiting for a device."""
+    return tensor.device.type in READ_ON
 
 
 def counted(name: str, counts: Counts, of: str, vectors: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -17,7 +17,7 @@ import torch
 from emulation import CUDA, HERE, ORDERS, compiler
 
 import itm_fast
-from itm_fast.ops import _devices, _library, _ragged
+from itm_fast.ops import _counts, _devices, _library, _ragged
 from itm_fast.ops.batched import kernels as batched
 
 HOST = CUDA / "ops"
@@ -106,11 +106,17 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
 
 
 @contextlib.contextmanager
-def in_place_of_the_cpus(functions):
-    """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's."""
+def in_place_of_the_cpus(functions, *, counts_are_read=True):
+    """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's.
+
+    Args:
+        functions: by operator.
+        counts_are_read: counts are those of the CPU; False: they are on the device too, where nobody looks at them.
+    """
     kernels = torch.library.Library("itm_fast", "IMPL")
-    packed_on, compiled_on = _ragged.PACKED_ON, batched.COMPILED_ON
+    packed_on, compiled_on, read_on = _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON
     _ragged.PACKED_ON = batched.COMPILED_ON = ()
+    _counts.READ_ON = ("cpu",) if counts_are_read else ()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")  # it is meant
@@ -118,5 +124,5 @@ def in_place_of_the_cpus(functions):
                 kernels.impl(operator, function, "CPU", allow_override=True)
         yield
     finally:
-        _ragged.PACKED_ON, batched.COMPILED_ON = packed_on, compiled_on
+        _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON = packed_on, compiled_on, read_on
         kernels._destroy()

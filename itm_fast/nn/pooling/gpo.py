@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._counts import Counts, counted, may_be_read
 from itm_fast.ops.generalised_pooling import generalised_pooling
 from itm_fast.shown import named_options
 
@@ -52,7 +52,7 @@ class GPO(nn.Module):
         n, most, _ = vectors.shape
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
-        elif counts.device.type != "cpu":  # where nobody waits to know which sizes there are
+        elif not may_be_read(counts):  # where nobody waits to know which sizes there are
             theta = self.weights(torch.arange(1, most + 1), most)[counts.clamp(1, most) - 1]
         else:
             sizes, which = torch.unique(counts, return_inverse=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from itm_fast.ops._counts import Counts, as_counts, moved_to_front
+from itm_fast.ops._counts import Counts, as_counts, may_be_read, moved_to_front
 
 
 class CaptionGroup(NamedTuple):
@@ -45,7 +45,7 @@ def split_words(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Ten
 def read_on_the_host(words: Tensor, word_counts: Counts) -> tuple[Tensor, list[int]]:
     """Words that come first in their rows, and the counts as a list, found to be inside 1 ... max_words."""
     n_captions, max_words, _ = words.shape
-    on_a_device = isinstance(word_counts, Tensor) and word_counts.device.type != "cpu"
+    on_a_device = isinstance(word_counts, Tensor) and not may_be_read(word_counts)
     device = words.device if on_a_device else torch.device("cpu")
     read, first = as_counts("word_counts", word_counts, "words", (n_captions, max_words), device)
     words = moved_to_front(words, None if first is None else on_device(first, words))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
-from itm_fast.ops._counts import Counts, counted, counted_in_place
+from itm_fast.ops._counts import Counts, counted, counted_in_place, may_be_read
 from itm_fast.ops._ragged import Groups
 from itm_fast.ops.level_attention import level_attention
 from itm_fast.shown import named_options
@@ -176,7 +176,7 @@ class ESLSimilarity(nn.Module):
         if word_counts is None:
             return self._projected_levels(words)
         missing = padding(word_counts, words.shape[1])
-        if words.device.type != "cpu":
+        if not may_be_read(words):
             return self._projected_levels(words.masked_fill(missing[..., None], 0)).masked_fill(missing[..., None], 0)
         valid = ~missing
         levels = self._projected_levels(words[valid])

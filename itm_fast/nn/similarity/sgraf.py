@@ -25,6 +25,7 @@ from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops.attended_similarity import attended_similarity
+from itm_fast.ops.batched import kernels
 from itm_fast.ops.graph_reasoning import graph_reasoning
 from itm_fast.shown import named_options
 
@@ -313,7 +314,7 @@ class SGRAFSimilarity(nn.Module):
         packed = without_padding(words, order, counts)
         images = self.v_global_w(regions, region_counts)
         results = []
-        is_padded = regions.device.type != "cpu"  # by graph_reasoning, to the longest of a part
+        is_padded = regions.device.type not in kernels.COMPILED_ON  # by graph_reasoning, to the longest of a part
         for part in parts_of_captions(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim), is_padded=is_padded):
             n_words = sum(part)
             results.append(self._sims(regions, images, packed[:n_words], part))
@@ -344,7 +345,8 @@ class SGRAFSimilarity(nn.Module):
         """
         groups, counts = caption_groups(word_counts, len(words)), on_device(torch.tensor(word_counts), words)
         # On a device 16-bit vectors are multiplied as such, and summed in float32.
-        dtype = torch.promote_types(regions.dtype, torch.float32) if words.device.type == "cpu" else regions.dtype
+        is_compiled = regions.device.type in kernels.COMPILED_ON
+        dtype = torch.promote_types(regions.dtype, torch.float32) if is_compiled else regions.dtype
         layer = self.sim_tranloc_w
         local = attended_similarity(
             regions.to(dtype), words.to(dtype), counts, layer.weight.to(dtype), layer.bias.to(dtype)

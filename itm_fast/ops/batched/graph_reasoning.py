@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from itm_fast.ops._counts import may_be_read
 from itm_fast.ops.batched.products import Captions, product, wide
 
 BLOCK_NUMBERS = 1 << 24  # of nodes, or of padded nodes, at a time
@@ -49,7 +50,7 @@ class _Nodes:
 
 
 def _most(word_counts: Tensor) -> int:
-    if word_counts.device.type != "cpu":
+    if not may_be_read(word_counts):
         raise ValueError(
             f"word_counts are on {word_counts.device}, where nobody waits to look at them: say max_words, the most "
             "words of a caption, or give the counts on the CPU"
