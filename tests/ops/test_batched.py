@@ -229,6 +229,44 @@ def test_gradients_of_float16_do_not_underflow():
     assert not gradient_product(torch.zeros(2, 16), b).any()
 
 
+@every_operator
+def test_strides_and_places_in_memory_change_nothing(name):
+    def spread(x):
+        room = torch.full((2 * x.numel() + 1,), torch.nan if x.is_floating_point() else -1, dtype=x.dtype)
+        return room[1:].view(*x.shape, 2)[..., 0].copy_(x) if x.ndim else x  # between others, and misaligned
+
+    arguments = given(name)
+    want = both_passes(name, arguments)
+    strided = [spread(x) if isinstance(x, torch.Tensor) else x for x in arguments]
+    for found, exact in zip(both_passes(name, strided), want, strict=True):
+        assert relative_error(found, exact) < 1e-13
+
+
+@pytest.mark.parametrize("name", ["attended_similarity", "graph_reasoning"])
+def test_the_cpu_widens_and_rounds_once(name):
+    *arguments, option = given(name, torch.bfloat16)
+    options = {} if name == "attended_similarity" else {"max_words": option}
+    operator = getattr(itm_fast, name)
+    wide = [x.float() if x.is_floating_point() else x for x in arguments]
+    found = operator(*arguments, **options)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, operator(*wide, **options).bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("max_words", "error", "message"),
+    [
+        (3, ValueError, r"word_counts\[2\] is 4, above max_words = 3"),
+        (0, ValueError, "max_words must be at least 1, got 0"),
+        (2.0, TypeError, "max_words must be an integer, got float"),
+    ],
+)
+def test_most_words_are_checked(max_words, error, message):
+    *arguments, _ = given("graph_reasoning")
+    with pytest.raises(error, match=message):
+        itm_fast.graph_reasoning(*arguments, max_words=max_words)
+
+
 @pytest.mark.all_backends(of=BATCHED, without=("cpu", "cuda"))
 def test_autocast_multiplies_in_its_type():
     regions, words, counts, weight, bias, _ = given("attended_similarity", torch.float32)
