@@ -158,7 +158,7 @@ def main(argv):
     if args.json:
         print(json.dumps({"measured": False, "cases": records}))
         return 0
-    print("Predicted from counts, not measured: nobody has run this on a GPU. Milliseconds at least.")
+    print("Predicted from counts, not measured: nobody has run this on a GPU. Milliseconds at least; memory: at most.")
     for record in records:
         ms = record["predicted_ms"]
         rows = [[name, *(f"{ms[device][name]:.3g}" for device in DEVICES)] for name in next(iter(ms.values()))]
