@@ -1,5 +1,6 @@
 """One suite for every backend: tests marked `all_backends` run on the CPU's kernels, on emulated CUDA kernels, on those
-with races found, and on a CUDA device, with the same inputs and tolerances.
+with races found, and on a CUDA device, with the same inputs and tolerances. Those marked `all_backends(of=BATCHED)` run
+the device's batched products on CPU tensors instead of emulated kernels.
 
 A backend's kernels take the place of the CPU's: tests make CPU tensors and call the public functions.
 """
@@ -13,6 +14,7 @@ import torch
 from emulation import compiler
 
 BACKENDS = ("cpu", "emulated", "emulated-races", "cuda")
+BATCHED = ("cpu", "batched", "cuda")  # of operators whose device kernels are torch's products: nothing to emulate
 
 
 @contextlib.contextmanager
@@ -35,7 +37,7 @@ def cuda():
 
         return run
 
-    names = emulated_operators.operators()
+    names = {*emulated_operators.operators(), *emulated_operators.batched_kernels()}
     functions = {name: on_device(getattr(torch.ops.itm_fast, name)) for name in names}
     with emulated_operators.in_place_of_the_cpus(functions):
         yield
@@ -52,6 +54,9 @@ def backend_named(name):
         pytest.skip("the emulator's fibres have a sanitizer test of their own")
     if name == "cpu":
         yield
+    elif name == "batched":
+        with emulated_operators.in_place_of_the_cpus(emulated_operators.batched_kernels()):
+            yield
     elif name == "cuda":
         with cuda():
             yield
@@ -73,5 +78,5 @@ def pytest_generate_tests(metafunc):
     """Runs marked tests on every backend."""
     marker = metafunc.definition.get_closest_marker("all_backends")
     if marker is not None:
-        without = marker.kwargs.get("without", ())
-        metafunc.parametrize("backend", [b for b in BACKENDS if b not in without], indirect=True, scope="module")
+        backends, without = marker.kwargs.get("of", BACKENDS), marker.kwargs.get("without", ())
+        metafunc.parametrize("backend", [b for b in backends if b not in without], indirect=True, scope="module")

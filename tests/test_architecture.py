@@ -24,7 +24,7 @@ LAYERED = (
     {"cli", "report"},
     {"cli", "models"},
     {"losses", "nn"},
-    {"ops", "reference", "nn/losses", "nn/similarity"},
+    {"ops", "ops/batched", "reference", "nn/losses", "nn/similarity"},
     {"models", "originals", "nn/similarity", "compat"},
 )
 

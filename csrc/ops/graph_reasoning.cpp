@@ -18,7 +18,7 @@ struct Given {
   int64_t steps, width;
 
   Given(const Tensor& w, const Tensor& l, const Tensor& word_counts, const Tensor& f, const Tensor& fb, const Tensor& m,
-        const Tensor& b)
+        const Tensor& b, std::optional<int64_t> max_words)
       : whole(as_contiguous(w)),
         local(as_contiguous(l)),
         forms(as_contiguous(f)),
@@ -29,6 +29,9 @@ struct Given {
         steps(f.size(0)),
         width(w.size(2)) {
     ITM_CHECK_VALUE(steps > 0 && width > 0, "forms must have at least one step and one number, got ", shape_of(f));
+    for (int64_t c = 0; max_words.has_value() && c < words.n_groups; c++)
+      ITM_CHECK_VALUE(words.count(c) <= *max_words, "word_counts[", c, "] is ", words.count(c),
+                      ", above max_words = ", *max_words);
     check("whole", w, {w.size(0), words.n_groups, width}, w);
     check("local", l, {w.size(0), l.size(1), width}, w);
     check("forms", f, {steps, width, width}, w);
@@ -61,8 +64,9 @@ struct Given {
 };
 
 Tensor graph_reasoning_cpu(const Tensor& whole, const Tensor& local, const Tensor& word_counts, const Tensor& forms,
-                           const Tensor& form_biases, const Tensor& weights, const Tensor& biases) {
-  const Given given(whole, local, word_counts, forms, form_biases, weights, biases);
+                           const Tensor& form_biases, const Tensor& weights, const Tensor& biases,
+                           std::optional<int64_t> max_words) {
+  const Given given(whole, local, word_counts, forms, form_biases, weights, biases, max_words);
   Tensor out = empty(whole.sizes(), whole.scalar_type());
   if (given.empty()) return out;
   if (whole.scalar_type() == ScalarType::Double)
@@ -74,8 +78,8 @@ Tensor graph_reasoning_cpu(const Tensor& whole, const Tensor& local, const Tenso
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> graph_reasoning_backward_cpu(
     const Tensor& grad, const Tensor& whole, const Tensor& local, const Tensor& word_counts, const Tensor& forms,
-    const Tensor& form_biases, const Tensor& weights, const Tensor& biases) {
-  const Given given(whole, local, word_counts, forms, form_biases, weights, biases);
+    const Tensor& form_biases, const Tensor& weights, const Tensor& biases, std::optional<int64_t> max_words) {
+  const Given given(whole, local, word_counts, forms, form_biases, weights, biases, max_words);
   check("grad", grad, whole.sizes(), whole);
   auto gradient = [&](const Tensor& of) { return zeros(of.sizes(), of.scalar_type()); };
   Tensor of_whole = gradient(whole), of_local = gradient(local), of_forms = gradient(forms),
@@ -98,10 +102,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> graph_reasoning_backw
 STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "graph_reasoning(Tensor whole, Tensor local, Tensor word_counts, Tensor forms, Tensor form_biases, "
-      "Tensor weights, Tensor biases) -> Tensor");
+      "Tensor weights, Tensor biases, int? max_words) -> Tensor");
   m.def(
       "graph_reasoning_backward(Tensor grad, Tensor whole, Tensor local, Tensor word_counts, Tensor forms, "
-      "Tensor form_biases, Tensor weights, Tensor biases) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "Tensor form_biases, Tensor weights, Tensor biases, int? max_words) -> (Tensor, Tensor, Tensor, Tensor, Tensor, "
+      "Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("graph_reasoning", TORCH_BOX(&graph_reasoning_cpu));

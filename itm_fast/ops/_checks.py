@@ -13,7 +13,8 @@ from torch import Tensor
 from itm_fast.choices import in_order, perhaps
 from itm_fast.ops import _library
 
-FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+FLOAT_DTYPES = (torch.float32, torch.float64, *HALF_DTYPES)
 
 
 def check_choice(name: str, value: object, alias: object) -> None:
@@ -32,6 +33,15 @@ def check_finite(name: str, value: float, *, positive: bool) -> float:
     if not -math.inf < value < math.inf or (positive and value <= 0):
         raise ValueError(f"{name} must be a finite number{' above 0' if positive else ''}, got {value}")
     return float(value)
+
+
+def check_number(name: str, value: int) -> int:
+    """Returns `value`; raises TypeError for what is no integer, ValueError for one below 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
 
 
 def check_vectors(

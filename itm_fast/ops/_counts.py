@@ -1,6 +1,7 @@
 """Counts of vectors as people have them, made what the operators take: int64, on the device of the vectors.
 
-Only masks are looked at. An int64 tensor is returned as it is, so that nobody waits for a device.
+Only masks are looked at. An int64 tensor is returned as it is, and others are copied to a device without waiting for
+what it has still to do.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,15 @@ Counts: TypeAlias = Tensor | Sequence[int] | np.ndarray[Any, Any] | None
 """How many vectors of each group are there: None for all; a list, array or tensor of any integers (n,); or a boolean
 mask (n, max), True at what is there, which is one run a row, padded behind or before."""
 
+READ_ON = ("cpu",)
+"""Devices whose tensors the host reads without waiting."""
+
 _EXPECTED = "a list, array or tensor of integers, a boolean mask, or None"
+
+
+def may_be_read(tensor: Tensor) -> bool:
+    """Whether the host reads it without waiting for a device."""
+    return tensor.device.type in READ_ON
 
 
 def counted(name: str, counts: Counts, of: str, vectors: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -72,7 +81,7 @@ def as_counts(
         expected = f"({shape[0]},), one count per row of {of}"
         raise ValueError(f"{name} must have shape {expected}, got {tuple(given.shape)}{hint}")
     is_ready = given.dtype == torch.int64 and given.device == device
-    return given if is_ready else given.to(device, torch.int64), None
+    return given if is_ready else given.to(device, torch.int64, non_blocking=True), None
 
 
 def packed_counts(name: str, counts: Counts, of: str) -> Tensor:

@@ -20,7 +20,7 @@ PLAIN_ON_CUDA = (
     "level_attention",
     "patch_word_similarity",
 )
-"""Operators without CUDA kernels, which run there as plain torch."""
+"""Operators without CUDA kernels, which run there as batched products of torch's own."""
 
 _NO_TENSOR_CORES = "before compute capability 8.0 tensor cores know neither TF32 nor bfloat16"
 _CPUINFO = Path("/proc/cpuinfo")

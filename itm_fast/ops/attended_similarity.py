@@ -1,12 +1,11 @@
-"""Similarity vectors of words and what they attend to (SGR, SAF): public function, autograd, and plain torch."""
+"""Similarity vectors of words and what they attend to (SGR, SAF): public function, fake kernel, autograd."""
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
@@ -14,44 +13,11 @@ from itm_fast.ops._candidates import Candidates, as_candidates, check_values
 from itm_fast.ops._counts import Counts, packed_counts
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches, Groups, packed_regions, packed_words, take
+from itm_fast.ops.batched import attended_similarity as batched
+from itm_fast.ops.batched.kernels import as_multiplied, register
+from itm_fast.ops.batched.products import wide
 
 _library.load()
-
-_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU before the first normalisation, as in SCAN
-_EPSILON = 1e-8
-_BLOCK_NUMBERS = 1 << 24  # of attended contexts that plain torch makes at a time
-
-
-class CaptionGroup(NamedTuple):
-    """Neighbouring captions of one length."""
-
-    n_captions: int
-    n_words: int  # of each caption
-
-
-def caption_groups(word_counts: list[int], most_words: int) -> list[CaptionGroup]:
-    """Cuts captions into groups of one length and at most `most_words` words, but at least one caption."""
-    groups = []
-    for n_words, run in itertools.groupby(word_counts):
-        left = len(list(run))
-        while left:
-            n_captions = min(left, max(1, most_words // n_words))
-            groups.append(CaptionGroup(n_captions, n_words))
-            left -= n_captions
-    return groups
-
-
-def split_captions(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Tensor]:
-    """(..., all captions, ...) -> for each group (..., n_captions, ...)."""
-    return list(torch.split(x, [group.n_captions for group in groups], dim=dim))
-
-
-def split_words(x: Tensor, groups: list[CaptionGroup], dim: int = 0) -> list[Tensor]:
-    """(..., all words, ...) -> for each group (..., n_captions, n_words, ...)."""
-    # torch.split: its backward pass is one concatenation, where that of as many slices adds as many whole tensors.
-    parts = torch.split(x, [group.n_captions * group.n_words for group in groups], dim=dim)
-    shapes = ((*x.shape[:dim], *group, *x.shape[dim + 1 :]) for group in groups)
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def attended_similarity(
@@ -70,11 +36,12 @@ def attended_similarity(
     u = attended context (text to image, "clipped_l2norm", see `cross_attention_similarity`) at unit length;
     y = weight (u - word)^2 + bias, the square taken number by number; result y / (|y| + 1e-8).
     On the CPU no attended context is ever kept, neither here nor for the gradients, which make them again. On other
-    devices: plain torch, some captions at a time.
+    devices batched products, some images and words at a time, made again for the gradients as well; nothing there waits
+    for the host, and 16-bit vectors, those of autocast among them, are multiplied as such and summed in float32.
 
     Args:
-        regions: (n_images, n_regions, dim) float32 or float64; or `Packed`, or a list of matrices, whose images are
-            scored together where they have as many regions (their counts are read on the host).
+        regions: (n_images, n_regions, dim) floating, as all but the counts; or `Packed`, or a list of matrices, whose
+            images are scored together where they have as many regions (their counts are read on the host).
         words: (n_words, dim), the words of all captions one after another, without padding; or `Packed`, or a list of
             matrices, with word_counts None.
         word_counts: (n_captions,) integers, at least 1, as a list, array or tensor: words of each caption; they sum to
@@ -90,10 +57,11 @@ def attended_similarity(
         (n_images, n_words, width), dtype of the inputs. With candidates (1, words of these pairs, width): pair by pair
         in the order of the candidates, those that are none left out, as `graph_reasoning` takes them. Differentiable
         once in all but the counts; where the original divides by the root of 0 (similarities of a region that are all
-        0, a context or a vector of length 0), the gradient through it is 0. Deterministic on the CPU.
+        0, a context or a vector of length 0), the gradient through it is 0. Deterministic.
 
     Raises:
-        ValueError: Shapes, devices or counts do not fit; the message names the argument.
+        ValueError: Shapes, devices or counts do not fit; the message names the argument. On CUDA nobody waits for the
+            device to look at counts: where they do not fit, all vectors are NaN and all gradients 0.
         TypeError: A dtype is not supported, or they differ.
 
     Source:
@@ -109,26 +77,19 @@ def attended_similarity(
     words, word_counts = packed_words(words, word_counts)
     regions, region_counts = packed_regions(regions)
     _check(regions, words, weight, bias, "(n_images, n_regions, dim)" if region_counts is None else "(total, dim)")
+    dtype, (regions, words, weight, bias) = as_multiplied(regions, words, weight, bias)
     word_counts = packed_counts("word_counts", word_counts, "words")
     batches = Batches(regions, words, word_counts, region_counts)
     given = as_candidates(candidates, candidates_of, batches)
 
     def score(regions: Tensor, words: Tensor, word_counts: Tensor) -> Tensor:
-        return _scored(regions, words, word_counts, weight, bias, lambda_softmax)
+        similarities: Tensor
+        similarities, _ = _attended(regions, words, word_counts, weight, bias, lambda_softmax)
+        return similarities.to(dtype)
 
     if given is not None:
         return _of_pairs(score, batches, given)
     return score(regions, words, word_counts) if region_counts is None else _by_count(score, batches)
-
-
-def _scored(
-    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
-) -> Tensor:
-    if regions.device.type not in ("cpu", "meta"):
-        return _plain(regions, words, word_counts, weight, bias, lambda_softmax)
-    similarities: Tensor
-    similarities, _ = _attended(regions, words, word_counts, weight, bias, lambda_softmax)
-    return similarities
 
 
 def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches) -> Tensor:
@@ -177,8 +138,11 @@ def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, of_regi
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
         if tensor.ndim != shapes[name].count(",") + (name != "bias"):
             raise ValueError(f"{name} must have shape {shapes[name]}, got {tuple(tensor.shape)}")
-        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != regions.dtype:
-            raise TypeError(f"{', '.join(given)} must all be float32 or all float64; {name} is {tensor.dtype}")
+        if tensor.dtype not in _checks.FLOAT_DTYPES or tensor.dtype != regions.dtype:
+            raise TypeError(
+                f"{', '.join(given)} must all be float32, float64, bfloat16 or float16, and all the same; {name} is "
+                f"{tensor.dtype}, regions are {regions.dtype}"
+            )
         if tensor.device != regions.device:
             raise ValueError(f"{name} must be on the device of regions, {regions.device}, got {tensor.device}")
     if not regions.shape[-1] == words.shape[1] == weight.shape[1] or len(bias) != len(weight):
@@ -190,49 +154,10 @@ def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, of_regi
         raise ValueError(f"weight has no numbers, got shape {tuple(weight.shape)}")
 
 
-def _plain(
-    regions: Tensor, words: Tensor, word_counts: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
-) -> Tensor:
-    """The operator in plain torch: captions of one length together, contexts made again in the backward pass."""
-    counts: list[int] = word_counts.tolist()
-    if sum(counts) != len(words) or min(counts, default=1) < 1:
-        raise ValueError(f"word_counts must be at least 1 and sum to the {len(words)} words, got {counts}")
-    gram = regions @ regions.transpose(1, 2)
-    parts = [regions.new_empty(len(regions), 0, len(weight))]
-    groups = caption_groups(counts, _BLOCK_NUMBERS // max(1, len(regions) * regions.shape[2]))
-    for captions in split_words(words, groups) if groups else ():
-        block = (regions, gram, captions, weight, bias, lambda_softmax)
-        recomputed = torch.is_grad_enabled()
-        parts.append(checkpoint(_plain_group, *block, use_reentrant=False) if recomputed else _plain_group(*block))
-    return torch.cat(parts, dim=1)
-
-
-def _plain_group(
-    regions: Tensor, gram: Tensor, words: Tensor, weight: Tensor, bias: Tensor, lambda_softmax: float
-) -> Tensor:
-    """Words (n_captions, n_words, dim) -> (n_images, n_captions * n_words, width)."""
-    flat = words.flatten(0, 1)
-    sims = (regions @ flat.T).view(*regions.shape[:2], *words.shape[:2])
-    clipped = _unit(torch.nn.functional.leaky_relu(sims, _NEGATIVE_SLOPE))
-    attention = (lambda_softmax * clipped).softmax(1).flatten(2).transpose(1, 2)  # (n_images, words, n_regions)
-    squared = ((attention @ gram) * attention).sum(2, keepdim=True)  # of the context's length, without the context
-    live = squared > 0
-    inverse = live / (torch.where(live, squared, 1).sqrt() + _EPSILON)
-    contexts = (attention * inverse) @ regions
-    return _unit(torch.nn.functional.linear((contexts - flat).square(), weight, bias))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """X / (|x| + 1e-8) along the last axis, gradient 0 where x is 0."""
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    unit: Tensor = torch.where(length > 0, x, x.detach()) / (length + _EPSILON)
-    return unit
-
-
 @torch.library.register_fake("itm_fast::attended_similarity")  # type: ignore[untyped-decorator]
 def _fake(regions: Tensor, words: Tensor, _word_counts: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     shape = (regions.shape[0], words.shape[0])
-    return regions.new_empty((*shape, weight.shape[0])), regions.new_empty(shape)
+    return regions.new_empty((*shape, weight.shape[0])), regions.new_empty(shape, dtype=wide(regions.dtype))
 
 
 @torch.library.register_fake("itm_fast::attended_similarity_backward")  # type: ignore[untyped-decorator]
@@ -262,5 +187,6 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return regions, words, None, weight, bias, None
 
 
+register("attended_similarity", batched.forward, batched.backward)
 _attended = differentiable("attended_similarity", _backward, _setup_context)
 _gradients = once_only("attended_similarity_backward")

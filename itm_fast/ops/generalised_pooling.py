@@ -5,10 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from itm_fast import reference
 from itm_fast.ops import _library
+from itm_fast.ops._checks import HALF_DTYPES
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops.batched import generalised_pooling as batched
+from itm_fast.ops.batched import kernels
 
 _library.load()
 
@@ -17,7 +19,8 @@ def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Counts = None) -
     """One vector of each set: its channels' numbers in decreasing order, weighted by rank.
 
     pooled_d = sum_k theta_k x_(k),d with x_(k),d the k-th largest number of channel d. On the CPU by a sorting network
-    over vectors of channels, nothing of the size of `vectors` is made but its gradient; on other devices torch's sort.
+    over vectors of channels, nothing of the size of `vectors` is made but its gradient; on other devices by torch's
+    sort, some sets at a time, sorted again for the gradients.
 
     Args:
         vectors: (n, max, dim) float32, float64, bfloat16 or float16; what lies beyond a count is never read.
@@ -30,7 +33,8 @@ def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Counts = None) -
         goes back to the k-th largest number of each channel, equal numbers rank by their place. Deterministic.
 
     Raises:
-        ValueError: Shapes or counts do not fit.
+        ValueError: Shapes or counts do not fit. On CUDA nobody waits for the device to look at counts: one out of range
+            gives NaN, and its theta and vectors gradient 0.
         TypeError: A dtype is not supported, or they differ.
 
     Source:
@@ -46,12 +50,11 @@ def generalised_pooling(vectors: Tensor, theta: Tensor, counts: Counts = None) -
     vectors, counts = counted("counts", counts, "vectors", vectors)
     if counts is None:
         counts = torch.full((vectors.shape[0],), vectors.shape[1], device=vectors.device)
-    if vectors.dtype in (torch.bfloat16, torch.float16):
-        return generalised_pooling(vectors.float(), theta.float(), counts).to(vectors.dtype)
-    if vectors.device.type not in ("cpu", "meta"):
-        return reference.generalised_pooling(vectors, theta, counts)
+    dtype = vectors.dtype
+    if vectors.device.type in kernels.COMPILED_ON and dtype in HALF_DTYPES:
+        vectors, theta = vectors.float(), theta.float()
     pooled: Tensor = _pooled(vectors, theta, counts)
-    return pooled
+    return pooled.to(dtype)
 
 
 @torch.library.register_fake("itm_fast::generalised_pooling")  # type: ignore[untyped-decorator]
@@ -72,5 +75,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
     return *_gradients(grad, *ctx.saved_tensors), None
 
 
+kernels.register("generalised_pooling", batched.forward, batched.backward)
 _pooled = differentiable("generalised_pooling", _backward, _setup_context)
 _gradients = once_only("generalised_pooling_backward")

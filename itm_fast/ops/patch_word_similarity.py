@@ -1,23 +1,18 @@
-"""LAPS's similarity as one operator: public function, plain torch for other devices, fake kernel, autograd."""
+"""LAPS's similarity as one operator: public function, fake kernel, autograd."""
 
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu, normalize
-from torch.utils.checkpoint import checkpoint
 
 from itm_fast.ops import _checks, _library
-from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops.batched import patch_word_similarity as batched
+from itm_fast.ops.batched.kernels import register
 
 _library.load()
-
-_NEGATIVE_SLOPE = 0.1  # of the leaky ReLU on cosines, as in SCAN
-_EPSILON = 1e-12  # below it a vector is not brought to unit length
-_BLOCK_NUMBERS = 1 << 24  # of patches' weights in tokens that plain torch makes at a time
 
 
 def patch_word_similarity(
@@ -38,8 +33,9 @@ def patch_word_similarity(
     of tokens and words after a leaky ReLU of slope 0.1: sim = mean over words of max over tokens + mean over tokens of
     max over words.
     On the CPU no token of a pair is ever made: its products with the words and its length come from those of the
-    patches, tile by tile, and the gradients make them again. On other devices: plain torch, batched products of some
-    images and captions at a time; there the counts are read on the host, which waits for the device.
+    patches, tile by tile, and the gradients make them again. On other devices batched products of some images and
+    captions at a time, which make the patches' weights in the tokens, again for the gradients, without waiting for the
+    host.
 
     Args:
         regions: (n_images, n_tokens, dim) float32, float64, bfloat16 or float16; any strides, any length of a vector.
@@ -56,12 +52,12 @@ def patch_word_similarity(
 
     Returns:
         (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
-        in `regions`, `words` and `logits`; gradients come in their dtype. The gradient of a vector that is all zero is
-        0 on the CPU. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic on the
-        CPU.
+        in `regions`, `words` and `logits`; gradients come in their dtype. The gradient of a word that is all zero
+        is 0. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic.
 
     Raises:
-        ValueError: Shapes, devices, counts or options do not fit; the message names the argument.
+        ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nobody waits
+            for the device to look at counts: one out of range gives NaN scores.
         TypeError: A dtype is not supported, or the vectors' differ.
 
     Source:
@@ -87,8 +83,6 @@ def patch_word_similarity(
     _check_numbers("logits", logits, "(n_images, n_patches, n_aggregated)", (len(regions), n_patches), words)
     dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
     scores, logits, n_kept = scores.detach().to(dtype), logits.to(dtype), math.ceil(n_patches * sparse_ratio)
-    if regions.device.type not in ("cpu", "meta"):
-        return _plain(regions.to(dtype), words.to(dtype), scores, logits, word_counts, n_kept, class_token)
     sims: Tensor = _scored(regions, words, scores, logits, word_counts, n_kept, class_token)
     return sims
 
@@ -103,70 +97,6 @@ def _check_numbers(name: str, given: Tensor, shape: str, sizes: tuple[int, ...],
         raise ValueError(f"{name} must have shape {shape}, here ({expected}, ...), got {tuple(given.shape)}")
     if given.device != like.device:
         raise ValueError(f"{name} must be on the device of words, {like.device}, got {given.device}")
-
-
-def _plain(
-    regions: Tensor,
-    words: Tensor,
-    scores: Tensor,
-    logits: Tensor,
-    word_counts: Tensor | None,
-    n_kept: int,
-    class_token: bool,
-) -> Tensor:
-    """The operator in plain torch: weights of the patches of some images for some captions at a time."""
-    if words.shape[1] == 0:
-        raise ValueError(f"words must have rows, got {tuple(words.shape)}")
-    word_counts = valid_counts("word_counts", word_counts, words)
-    words = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0)
-    words = normalize(words, dim=2, eps=_EPSILON)
-    of_pair = regions.shape[1] * (logits.shape[2] + 2)
-    n_captions = max(1, min(len(words), _BLOCK_NUMBERS // of_pair))
-    n_images = max(1, _BLOCK_NUMBERS // (of_pair * n_captions))
-    rows = [regions[:0, :1, 0].expand(0, len(words))]  # nothing, but differentiable where there is no image
-    for first in range(0, len(regions), n_images):
-        images = slice(first, first + n_images)
-        row = [regions[images, 0, :0]]  # likewise where there is no caption
-        for start in range(0, len(words), n_captions):
-            captions = slice(start, start + n_captions)
-            block = (regions[images], words[captions], scores[images, captions], logits[images], word_counts[captions])
-            options = (n_kept, class_token)
-            recomputed = torch.is_grad_enabled()
-            row.append(
-                checkpoint(_plain_block, *block, *options, use_reentrant=False)
-                if recomputed
-                else _plain_block(*block, *options)
-            )
-        rows.append(torch.cat(row, dim=1))
-    return torch.cat(rows)
-
-
-def _plain_block(
-    regions: Tensor,
-    words: Tensor,
-    scores: Tensor,
-    logits: Tensor,
-    word_counts: Tensor,
-    n_kept: int,
-    class_token: bool,
-) -> Tensor:
-    best = scores.argsort(dim=2, descending=True, stable=True)[:, :, :n_kept]
-    kept = torch.zeros_like(scores, dtype=torch.bool).scatter_(2, best, True)
-    aggregated = logits[:, None].masked_fill(~kept[..., None], -torch.inf).softmax(2)
-    extra = scores.masked_fill(kept, -torch.inf).softmax(2) if n_kept < scores.shape[2] else torch.zeros_like(scores)
-    weights = torch.cat([aggregated, extra[..., None]], 3)  # (n_images, n_captions, n_patches, n_tokens)
-    if class_token:
-        weights = torch.nn.functional.pad(weights, (1, 0, 1, 0))
-        weights[:, :, 0, 0] = 1
-    products = (regions @ words.flatten(0, 1).T).view(*regions.shape[:2], *words.shape[:2]).transpose(1, 2)
-    gram = regions @ regions.transpose(1, 2)
-    squared = ((gram[:, None] @ weights) * weights).sum(2)
-    length = squared.clamp(min=_EPSILON**2).sqrt()  # the root has no slope at 0
-    cosines = leaky_relu(weights.transpose(2, 3) @ products / length[..., None], _NEGATIVE_SLOPE)
-    no_word = padding(word_counts, words.shape[1])
-    of_words: Tensor = cosines.max(2).values.masked_fill(no_word, 0).sum(2) / word_counts
-    of_tokens: Tensor = cosines.masked_fill(no_word[:, None], -torch.inf).max(3).values.mean(2)
-    return of_words + of_tokens
 
 
 @torch.library.register_fake("itm_fast::patch_word_similarity")  # type: ignore[untyped-decorator]
@@ -195,5 +125,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return regions, words, None, logits, None, None, None
 
 
+register("patch_word_similarity", batched.forward, batched.backward)
 _scored = differentiable("patch_word_similarity", _backward, _setup_context)
 _gradients = once_only("patch_word_similarity_backward")

@@ -1,4 +1,5 @@
 """The CUDA operators' host side over emulated kernels, in place of the CPU's: the public functions run them unchanged.
+Operators that have no CUDA kernels run their batched products.
 
 `csrc/cuda/ops` is compiled against this torch with `host.cpp` here instead of the one that talks to a device. CPU
 tensors are device memory for as long as an operator runs.
@@ -15,7 +16,9 @@ import emulation
 import torch
 from emulation import CUDA, HERE, ORDERS, compiler
 
-from itm_fast.ops import _library, _ragged
+import itm_fast
+from itm_fast.ops import _counts, _devices, _library, _ragged
+from itm_fast.ops.batched import kernels as batched
 
 HOST = CUDA / "ops"
 LIBRARIES = ("-ltorch_cpu", "-lc10", "-ldl")
@@ -31,6 +34,13 @@ def operators():
         for line in source.read_text(encoding="utf-8").splitlines()
         if "m.impl(" in line
     )
+
+
+def batched_kernels():
+    """By operator, the batched products of those that have no CUDA kernels."""
+    for name in _devices.PLAIN_ON_CUDA:
+        getattr(itm_fast, name)  # it registers itself when it is asked for
+    return batched.KERNELS
 
 
 @functools.cache
@@ -90,16 +100,23 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
     loaded.emu_configure(seed, ORDERS[order], resident_blocks, 0.0, int(watched), 0)
     loaded.emu_be_ampere(int(ampere))
     loaded.emu_be_pessimistic(int(pessimistic))
-    with in_place_of_the_cpus({operator: getattr(namespace, operator) for operator in operators()}):
+    compiled = {operator: getattr(namespace, operator) for operator in operators()}
+    with in_place_of_the_cpus({**compiled, **batched_kernels()}):
         yield
 
 
 @contextlib.contextmanager
-def in_place_of_the_cpus(functions):
-    """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's."""
+def in_place_of_the_cpus(functions, *, counts_are_read=True):
+    """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's.
+
+    Args:
+        functions: by operator.
+        counts_are_read: counts are those of the CPU; False: they are on the device too, where nobody looks at them.
+    """
     kernels = torch.library.Library("itm_fast", "IMPL")
-    packed_on = _ragged.PACKED_ON
-    _ragged.PACKED_ON = ()
+    packed_on, compiled_on, read_on = _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON
+    _ragged.PACKED_ON = batched.COMPILED_ON = ()
+    _counts.READ_ON = ("cpu",) if counts_are_read else ()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")  # it is meant
@@ -107,5 +124,5 @@ def in_place_of_the_cpus(functions):
                 kernels.impl(operator, function, "CPU", allow_override=True)
         yield
     finally:
-        _ragged.PACKED_ON = packed_on
+        _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON = packed_on, compiled_on, read_on
         kernels._destroy()

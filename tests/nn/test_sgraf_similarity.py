@@ -8,7 +8,6 @@ from golden_files import golden
 
 from itm_fast.nn.similarity import sgraf
 from itm_fast.nn.similarity.sgraf import SGRAFSimilarity
-from itm_fast.ops import graph_reasoning
 
 KINDS = pytest.mark.parametrize("kind", ["SGR", "SAF"])
 
@@ -98,7 +97,6 @@ def test_blocks_change_nothing(kind, monkeypatch):
     results = []
     for numbers in (1 << 22, 3 * 16 * 4, 1):  # a length at a time; two captions of two words; a caption
         monkeypatch.setattr(sgraf, "_LOCAL_NUMBERS", numbers)
-        monkeypatch.setattr(graph_reasoning, "_BLOCK_NUMBERS", numbers)
         module, regions, words, counts = made(kind)
         regions.requires_grad_()
         sims = module(regions, words, counts)

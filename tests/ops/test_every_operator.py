@@ -74,7 +74,8 @@ def test_torch_func_grad_is_that_of_autograd(name):
     assert value == function(leaves)
     assert all(leaf.grad.any() for key, leaf in leaves.items() if key != "form_biases")
     for key, leaf in leaves.items():
-        assert torch.equal(found[key], leaf.grad), key
+        # A product of torch's may round otherwise where its operand lies elsewhere in memory.
+        torch.testing.assert_close(found[key], leaf.grad, rtol=1e-14, atol=1e-14 * float(leaf.grad.abs().max()))
 
 
 @every_operator

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from backends import BATCHED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import on_three_threads_and_on_one, relative_error
@@ -7,6 +8,7 @@ from operators import on_three_threads_and_on_one, relative_error
 from itm_fast import reference
 from itm_fast.ops.generalised_pooling import generalised_pooling
 
+on_devices = pytest.mark.all_backends(of=BATCHED)
 SIZES = [
     (1, 1, 1),
     (3, 2, 5),
@@ -50,6 +52,7 @@ def assert_equal_to_rounding(inputs):
         assert float((found - exact).abs().max()) <= bound * torch.finfo(torch.float64).eps
 
 
+@on_devices
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_pooled_vectors_and_gradients_equal_the_reference(sizes, ties):
@@ -65,6 +68,7 @@ def test_any_shape(n, most, dim, seed):
     assert_equal_to_rounding(made(n, most, dim, seed=seed, ties=bool(seed % 2)))
 
 
+@on_devices
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_error_is_at_most_twice_that_of_plain_torch(dtype):
     vectors, theta, counts = made(6, 36, 100, dtype)
@@ -100,6 +104,7 @@ def test_threads_compilation_and_strides_change_nothing():
     assert torch.equal(generalised_pooling(*strided), whole[0])
 
 
+@on_devices
 def test_nan_reaches_its_channel_and_no_other():
     vectors, theta, counts = made(3, 20, 33)
     want = generalised_pooling(vectors, theta, counts)
@@ -111,6 +116,7 @@ def test_nan_reaches_its_channel_and_no_other():
     assert torch.equal(found[~hit], want[~hit])
 
 
+@on_devices
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 4, 0)])
 def test_empty(shape):
     vectors, theta = torch.randn(shape), torch.randn(shape[:2])

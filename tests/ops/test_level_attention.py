@@ -2,13 +2,13 @@ from unittest import mock
 
 import pytest
 import torch
+from backends import BATCHED
 from operators import on_three_threads_and_on_one, random_batch, relative_error, threads
 
 from itm_fast import reference
-from itm_fast.ops import _blocks
-from itm_fast.ops import level_attention as module
 from itm_fast.ops.level_attention import level_attention
 
+on_devices = pytest.mark.all_backends(of=BATCHED)
 TEMPERATURE = 14.3
 NAMES = ("sims", "regions", "words", "temperature")
 
@@ -41,6 +41,7 @@ def truth(inputs):
 
 
 # One of all; groups that straddle vectors, several blocks of columns, a caption and an image longer than a block.
+@on_devices
 @pytest.mark.parametrize("temperature", [TEMPERATURE, 0.0, -3.0])
 @pytest.mark.parametrize(
     "sizes", [(1, 1, 1, 1, 1), (3, 17, 5, 19, 20), (20, 36, 4, 9, 30), (2, 150, 3, 70, 5), (2, 300, 2, 200, 4)]
@@ -48,9 +49,8 @@ def truth(inputs):
 def test_sims_and_gradients_equal_the_reference(sizes, temperature):
     inputs = made(*sizes, temperature=temperature)
     exact = truth(inputs)
-    for operator in (level_attention, module._plain):
-        for name, found, want in zip(NAMES, with_gradients(operator, *inputs), exact, strict=True):
-            assert relative_error(found, want) < 1e-11, name
+    for name, found, want in zip(NAMES, with_gradients(level_attention, *inputs), exact, strict=True):
+        assert relative_error(found, want) < 1e-11, name
 
 
 # Sizes straddle the vector (16), the panel (64), the column (256) and the row block (144).
@@ -94,16 +94,15 @@ def test_float32_at_the_width_of_esl():
 def test_half_precision_rounds_only_its_inputs_and_gradients(dtype):
     inputs = made(6, 36, 7, 20, 512, dtype=dtype)
     exact = truth(inputs)
-    for operator in (level_attention, module._plain):
-        for name, found, want, given in zip(
-            NAMES, with_gradients(operator, *inputs), exact, (inputs[3], *inputs[:2], inputs[3]), strict=True
-        ):
-            assert found.dtype == given.dtype
-            # A similarity is off by about sqrt(512) roundings of float32, and 14 times that in an exponent.
-            rounded = 0 if name in ("sims", "temperature") else torch.finfo(dtype).eps
-            assert relative_error(found, want) <= rounded + TEMPERATURE * 512**0.5 * 2**-24, name
+    results = with_gradients(level_attention, *inputs)
+    for name, found, want, given in zip(NAMES, results, exact, (inputs[3], *inputs[:2], inputs[3]), strict=True):
+        assert found.dtype == given.dtype
+        # A similarity is off by about sqrt(512) roundings of float32, and 14 times that in an exponent.
+        rounded = 0 if name in ("sims", "temperature") else torch.finfo(dtype).eps
+        assert relative_error(found, want) <= rounded + TEMPERATURE * 512**0.5 * 2**-24, name
 
 
+@on_devices
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_smallest_affinities_keep_their_accuracy(dtype):
     # Both norms take their size away: a tanh that is right only in absolute terms would show here.
@@ -114,6 +113,7 @@ def test_the_smallest_affinities_keep_their_accuracy(dtype):
         assert relative_error(found.double() / scale, want / scale) < 1000 * torch.finfo(dtype).eps, name
 
 
+@on_devices
 def test_large_affinities_and_temperatures_stay_finite():
     for dtype in (torch.float32, torch.float64):
         for temperature in (1e4, -1e4, 1e-4):
@@ -140,6 +140,7 @@ def test_gradcheck_and_opcheck():
         torch.library.opcheck(torch.ops.itm_fast.level_attention_backward.default, inputs)
 
 
+@on_devices
 def test_only_the_gradient_that_is_needed():
     inputs = clean(made(2, 5, 3, 4, 8))
     want = with_gradients(level_attention, *inputs)[1:]
@@ -153,6 +154,7 @@ def test_only_the_gradient_that_is_needed():
         assert torch.equal(leaves[needed].grad, exact)
 
 
+@on_devices
 def test_a_second_derivative_is_refused():
     regions, *rest = clean(made(2, 4, 3, 5, 6))
     sims = level_attention(regions.requires_grad_(), *rest)
@@ -187,6 +189,7 @@ def test_autocast_scores_in_the_autocast_dtype():
     assert sims.dtype == torch.float32
 
 
+@on_devices
 def test_zero_rows_have_gradient_0():
     regions, words, word_counts, temperature = clean(made(3, 6, 4, 5, 8))
     word_counts[2] = 5
@@ -194,30 +197,30 @@ def test_zero_rows_have_gradient_0():
     words[0, :, 4:], regions[0, 0, :4] = 0, 0  # orthogonal, and neither is 0
     inputs = (regions, words, word_counts, temperature)
     exact = truth(inputs)
-    for operator in (level_attention, module._plain):
-        found = with_gradients(operator, *inputs)
-        for name, result, want in zip(NAMES, found, exact, strict=True):
-            assert result.isfinite().all()
-            assert relative_error(result, want) < 1e-11, name
-        for gradient in (found[1][1, 2], found[1][2], found[2][2, 0], found[2][3]):
-            assert not gradient.any()
-        assert found[1][0, 0].any()
+    found = with_gradients(level_attention, *inputs)
+    for name, result, want in zip(NAMES, found, exact, strict=True):
+        assert result.isfinite().all()
+        assert relative_error(result, want) < 1e-11, name
+    for gradient in (found[1][1, 2], found[1][2], found[2][2, 0], found[2][3]):
+        assert not gradient.any()
+    assert found[1][0, 0].any()
 
 
+@on_devices
 def test_nan_reaches_its_image_or_caption_and_no_other():
     regions, words, word_counts, temperature = made(4, 6, 5, 7, 8, dtype=torch.float32)
-    for operator in (level_attention, module._plain):
-        whole = operator(regions, words, word_counts, temperature)
-        spoiled = regions.clone(), words.clone()
-        spoiled[0][1, 0, 3], spoiled[1][2, 0, 0] = torch.nan, torch.nan
-        sims = operator(*spoiled, word_counts, temperature)
-        hit = torch.zeros(4, 5, dtype=torch.bool)
-        hit[1], hit[:, 2] = True, True
-        assert torch.equal(sims.isnan(), hit)
-        torch.testing.assert_close(sims[~hit], whole[~hit], rtol=0, atol=0)
-        assert operator(regions, words, word_counts, temperature * torch.nan).isnan().all()
+    whole = level_attention(regions, words, word_counts, temperature)
+    spoiled = regions.clone(), words.clone()
+    spoiled[0][1, 0, 3], spoiled[1][2, 0, 0] = torch.nan, torch.nan
+    sims = level_attention(*spoiled, word_counts, temperature)
+    hit = torch.zeros(4, 5, dtype=torch.bool)
+    hit[1], hit[:, 2] = True, True
+    assert torch.equal(sims.isnan(), hit)
+    torch.testing.assert_close(sims[~hit], whole[~hit], rtol=0, atol=0)
+    assert level_attention(regions, words, word_counts, temperature * torch.nan).isnan().all()
 
 
+@on_devices
 def test_nan_of_an_image_does_not_reach_the_gradients_of_others():
     # A wide column block, then a narrow one: what the first leaves in a worker's scratch must not count in the second.
     regions, words, word_counts, temperature = clean(made(18, 16, 3, 5, 8, dtype=torch.float32))
@@ -254,39 +257,15 @@ def test_non_contiguous_inputs():
     assert torch.equal(leaves[0].grad, again.grad)
 
 
+@on_devices
 @pytest.mark.parametrize(("n_images", "n_captions"), [(0, 3), (3, 0), (0, 0)])
-@pytest.mark.parametrize("operator", [level_attention, module._plain], ids=["fused", "plain"])
-def test_empty_batches(operator, n_images, n_captions):
+def test_empty_batches(n_images, n_captions):
     regions, words = torch.randn(n_images, 4, 8), torch.randn(n_captions, 5, 8)
-    sims, *gradients = with_gradients(operator, regions, words, None, torch.tensor(2.0))
+    sims, *gradients = with_gradients(level_attention, regions, words, None, torch.tensor(2.0))
     assert sims.shape == (n_images, n_captions)
     assert sims.dtype == torch.float32
     for gradient, of in zip(gradients, (regions, words, torch.tensor(0.0)), strict=True):
         assert gradient is None or (gradient.shape == of.shape and not gradient.any())
-
-
-def test_blocks_of_plain_torch_change_nothing(monkeypatch):
-    inputs = made(3, 5, 4, 6, 20)
-    want = truth(inputs)
-    # All at once; an image and two captions at a time; less room than one needs; affinities kept, and made again.
-    for elements, captions, kept in ((1 << 22, 32, 1 << 22), (5 * 2 * 6, 2, 1 << 22), (1, 3, 1), (1 << 22, 1, 1)):
-        monkeypatch.setattr(_blocks, "_BLOCK_ELEMENTS", elements)
-        monkeypatch.setattr(_blocks, "_CAPTIONS_AT_A_TIME", captions)
-        monkeypatch.setattr(_blocks, "_KEPT_ELEMENTS", kept)
-        for name, found, exact in zip(NAMES, with_gradients(module._plain, *inputs), want, strict=True):
-            assert relative_error(found, exact) < 1e-11, name
-
-
-def test_what_is_no_cpu_runs_plain_torch(monkeypatch):
-    class Elsewhere(torch.Tensor):
-        device = torch.device("cuda")
-
-    called = []
-    monkeypatch.setattr(module, "_plain", lambda *inputs: called.append(inputs))
-    inputs = [x.as_subclass(Elsewhere) for x in made(2, 3, 2, 4, 5)]
-    level_attention(*inputs)
-    assert len(called) == 1
-    assert all(a is b for a, b in zip(called[0], inputs, strict=True))
 
 
 R, W, TAU = torch.randn(2, 4, 8), torch.randn(3, 5, 8), torch.tensor(2.0)
@@ -310,10 +289,7 @@ R, W, TAU = torch.randn(2, 4, 8), torch.randn(3, 5, 8), torch.tensor(2.0)
         ({"temperature": TAU.to("meta")}, ValueError, "temperature must be on the device of regions, cpu, got meta"),
     ],
 )
-@pytest.mark.parametrize("on_the_cpu", [True, False])
-def test_bad_input_is_named(monkeypatch, on_the_cpu, changed, error, message):
-    if not on_the_cpu:  # the checks of both ways are the same, but for counts and empty groups
-        monkeypatch.setattr(module, "_scored", lambda batches, _, tau: module._by_count(batches, tau))
+def test_bad_input_is_named(changed, error, message):
     given = {"regions": R, "words": W, "word_counts": None, "temperature": TAU}
     with pytest.raises(error, match=message):
         level_attention(**{**given, **changed})

@@ -1,16 +1,15 @@
 """LAPS's similarity against the reference in float64: choice of patches, tokens, gradients; what is refused."""
 
-import sys
-
 import pytest
 import torch
+from backends import BATCHED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import on_three_threads_and_on_one, relative_error
 
 from itm_fast import patch_word_similarity, reference
 
-module = sys.modules["itm_fast.ops.patch_word_similarity"]
+on_devices = pytest.mark.all_backends(of=BATCHED)
 NAMES = ("sims", "regions", "words", "logits")
 # Images, patches, captions, words, dim, tokens. In one dimension every cosine is 1 or -1, and every gradient rounding.
 RANGES = ((1, 4), (1, 40), (1, 5), (1, 9), (2, 20), (1, 18))
@@ -30,12 +29,6 @@ def made(
     words[torch.arange(max_words) >= word_counts[:, None]] = torch.nan
     scores, logits = numbers(n_images, n_captions, n_patches), 2 * numbers(n_images, n_patches, n_aggregated)
     return numbers(n_images, n_patches + class_token, dim), words, scores, logits, word_counts
-
-
-def plain(regions, words, scores, logits, word_counts, *, sparse_ratio=0.5, class_token=False):
-    """What other devices run."""
-    n_kept = -int(-scores.shape[2] * sparse_ratio // 1)
-    return module._plain(regions, words, scores, logits, word_counts, n_kept, class_token)
 
 
 def with_gradients(operator, regions, words, scores, logits, word_counts, **options):
@@ -58,6 +51,7 @@ def agree(found, want, bound=1e-10):
         assert relative_error(torch.nan_to_num(result), exact) < bound, name
 
 
+@on_devices
 @settings(max_examples=25, deadline=None)
 @given(
     sizes=st.tuples(*(st.integers(least, most) for least, most in RANGES)),
@@ -68,9 +62,7 @@ def agree(found, want, bound=1e-10):
 def test_sims_and_gradients_equal_the_reference(sizes, sparse_ratio, class_token, seed):
     inputs = made(*sizes, class_token=class_token, seed=seed)
     options = {"sparse_ratio": sparse_ratio, "class_token": class_token}
-    want = truth(inputs, **options)
-    for operator in (patch_word_similarity, plain):
-        agree(with_gradients(operator, *inputs, **options), want)
+    agree(with_gradients(patch_word_similarity, *inputs, **options), truth(inputs, **options))
 
 
 @pytest.mark.parametrize("sizes", [(2, 196, 3, 30, 24, 39), (3, 49, 20, 40, 16, 23), (1, 300, 2, 280, 5, 17)])
@@ -79,6 +71,7 @@ def test_sizes_of_the_paper_and_beyond_a_tile(sizes):
     agree(with_gradients(patch_word_similarity, *inputs, class_token=True), truth(inputs, class_token=True))
 
 
+@on_devices
 def test_float32_is_as_good_as_plain_torch():
     inputs = made(5, 49, 6, 20, 512, 23, dtype=torch.float32)
     want = truth(inputs)
@@ -94,6 +87,7 @@ def test_float32_is_as_good_as_plain_torch():
         assert relative_error(torch.nan_to_num(found), exact) < 3 * relative_error(of_torch, exact) + 1e-6, name
 
 
+@on_devices
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_only_its_inputs_and_gradients(dtype):
     inputs = made(5, 16, 6, 9, 64, dtype=dtype)
@@ -107,6 +101,7 @@ def test_half_precision_rounds_only_its_inputs_and_gradients(dtype):
             assert relative_error(torch.nan_to_num(found), want) <= torch.finfo(dtype).eps + 1e-5, name
 
 
+@on_devices
 def test_of_equal_scores_the_first_patches_are_kept_and_nan_before_all():
     regions, words, scores, logits, word_counts = made(2, 9, 3, 4, 8)
     scores = scores.round()
@@ -122,6 +117,7 @@ def test_of_equal_scores_the_first_patches_are_kept_and_nan_before_all():
     assert torch.allclose(found, moved, rtol=0, atol=1e-12)
 
 
+@on_devices
 def test_what_is_left_out_counts_by_its_scores():
     regions, words, scores, logits, word_counts = made(1, 4, 1, 1, 8, 1)
     scores[0, 0] = torch.tensor([3.0, 2.0, 1.0, -500.0])
@@ -154,6 +150,7 @@ def test_gradcheck_and_opcheck():
     torch.library.opcheck(torch.ops.itm_fast.patch_word_similarity_backward.default, inputs)
 
 
+@on_devices
 @pytest.mark.parametrize("needed", [0, 1, 3])
 def test_only_the_gradient_that_is_needed(needed):
     inputs = made(3, 9, 4, 5, 8)
@@ -181,17 +178,17 @@ def test_compiled_without_graph_breaks_and_under_autocast():
     assert torch.equal(sims, patch_word_similarity(regions.bfloat16(), words.bfloat16(), *rest))
 
 
+@on_devices
 def test_nan_reaches_its_image_or_caption_and_no_other():
     regions, words, *rest = made(4, 9, 5, 7, 8, dtype=torch.float32)
-    for operator in (patch_word_similarity, plain):
-        whole = operator(regions, words, *rest)
-        spoiled = regions.clone(), words.clone()
-        spoiled[0][1, 4, 3], spoiled[1][2, 0, 0] = torch.nan, torch.nan
-        sims = operator(*spoiled, *rest)
-        hit = torch.zeros(4, 5, dtype=torch.bool)
-        hit[1], hit[:, 2] = True, True
-        assert torch.equal(sims.isnan(), hit)
-        torch.testing.assert_close(sims[~hit], whole[~hit], rtol=0, atol=0)
+    whole = patch_word_similarity(regions, words, *rest)
+    spoiled = regions.clone(), words.clone()
+    spoiled[0][1, 4, 3], spoiled[1][2, 0, 0] = torch.nan, torch.nan
+    sims = patch_word_similarity(*spoiled, *rest)
+    hit = torch.zeros(4, 5, dtype=torch.bool)
+    hit[1], hit[:, 2] = True, True
+    assert torch.equal(sims.isnan(), hit)
+    torch.testing.assert_close(sims[~hit], whole[~hit], rtol=0, atol=0)
 
 
 def test_nothing_depends_on_the_threads_or_the_other_pairs():
@@ -212,45 +209,28 @@ def test_non_contiguous_inputs():
         assert torch.equal(found, exact)
 
 
+@on_devices
 @pytest.mark.parametrize(("n_images", "n_captions"), [(0, 3), (3, 0), (0, 0)])
-@pytest.mark.parametrize("operator", [patch_word_similarity, plain], ids=["fused", "plain"])
-def test_empty_batches(operator, n_images, n_captions):
+def test_empty_batches(n_images, n_captions):
     shapes = (n_images, 4, 8), (n_captions, 5, 8), (n_images, n_captions, 4), (n_images, 4, 2)
     inputs = [torch.randn(*shape) for shape in shapes]
-    sims, *gradients = with_gradients(operator, *inputs, None)
+    sims, *gradients = with_gradients(patch_word_similarity, *inputs, None)
     assert sims.shape == (n_images, n_captions)
     assert sims.dtype == torch.float32
     for gradient, of in zip(gradients, (inputs[0], inputs[1], inputs[3]), strict=True):
         assert gradient is None or (gradient.shape == of.shape and not gradient.any())
 
 
+@on_devices
 def test_zero_vectors_are_finite():
     regions, words, scores, logits, word_counts = clean(made(3, 6, 4, 5, 8))
     regions[1, 2], regions[2], words[2, 0], words[3] = 0, 0, 0, 0
     inputs = (regions, words, scores, logits, word_counts)
     exact = truth(inputs)
-    for operator in (patch_word_similarity, plain):
-        found = with_gradients(operator, *inputs)
-        assert all(x.isfinite().all() for x in found)
-        assert relative_error(found[0], exact[0]) < 1e-11
-
-
-def test_blocks_of_plain_torch_change_nothing(monkeypatch):
-    inputs = made(3, 9, 5, 6, 8)
-    want = truth(inputs)
-    for numbers in (1, 9 * 5 * 2, 9 * 5 * 10):  # one pair at a time; two captions; two images
-        monkeypatch.setattr(module, "_BLOCK_NUMBERS", numbers)
-        agree(with_gradients(plain, *inputs), want)
-
-
-def test_what_is_no_cpu_runs_plain_torch(monkeypatch):
-    class Elsewhere(torch.Tensor):
-        device = torch.device("cuda")
-
-    called = []
-    monkeypatch.setattr(module, "_plain", lambda *inputs: called.append(inputs))
-    patch_word_similarity(*(x.as_subclass(Elsewhere) for x in made(2, 4, 2, 4, 5)), class_token=False)
-    assert [inputs[-2:] for inputs in called] == [(2, False)]
+    found = with_gradients(patch_word_similarity, *inputs)
+    assert all(x.isfinite().all() for x in found)
+    assert relative_error(found[0], exact[0]) < 1e-11
+    assert not found[2][2, 0].any()
 
 
 R, W = torch.randn(2, 5, 8), torch.randn(3, 4, 8)
@@ -282,10 +262,7 @@ GOOD = {"regions": R, "words": W, "scores": torch.randn(2, 3, 5), "logits": torc
         ({"sparse_ratio": 1.01}, ValueError, "sparse_ratio must be at most 1, got 1.01"),
     ],
 )
-@pytest.mark.parametrize("on_the_cpu", [True, False])
-def test_bad_input_is_named(monkeypatch, on_the_cpu, changed, error, message):
-    if not on_the_cpu:  # the checks of both ways are the same, but for counts and empty groups
-        monkeypatch.setattr(torch.ops.itm_fast, "patch_word_similarity", module._plain)
+def test_bad_input_is_named(changed, error, message):
     with pytest.raises(error, match=message):
         patch_word_similarity(**{**GOOD, **changed})
 

@@ -9,6 +9,9 @@
 namespace itm::cuda {
 namespace {
 
+// Of S at a time in the forward pass: it stays in an L2 cache (A100: 40 MB) between the product that writes it and the
+// kernel that reads it. The backward pass takes more: the queries' gradients are read and written once for each part.
+constexpr int64_t kCachedBytes = std::min(kScratchBytes, int64_t(24) << 20);
 constexpr int kBlocksPerMultiprocessor = 4;  // that a launch should have, where the work can be split so far
 
 void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
@@ -58,8 +61,9 @@ class Chunks {
     launch.check();
     // Some contexts with all queries; where that is too much for one context, forward only, one with some queries.
     const int64_t per_pair = context_.pitch * query_.pitch * size_in_bytes(wide_);
-    n_contexts_ = std::clamp<int64_t>(kScratchBytes / (per_pair * query_.n), 1, context_.n);
-    n_queries_ = backward ? query_.n : std::clamp<int64_t>(kScratchBytes / per_pair, 1, query_.n);
+    const int64_t room = backward ? kScratchBytes : kCachedBytes;
+    n_contexts_ = std::clamp<int64_t>(room / (per_pair * query_.n), 1, context_.n);
+    n_queries_ = backward ? query_.n : std::clamp<int64_t>(room / per_pair, 1, query_.n);
     args_.context_stride = roles.context_stride();
     args_.query_stride = roles.query_stride();
     args_.options = options;

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._counts import Counts, counted, may_be_read
 from itm_fast.ops.generalised_pooling import generalised_pooling
 from itm_fast.shown import named_options
 
@@ -17,7 +17,8 @@ class GPO(nn.Module):
     """Generalised pooling operator: one vector of each set of vectors.
 
     pooled_d = sum_k theta_k x_(k),d with x_(k),d the k-th largest number of channel d. The weights theta depend on the
-    size of the set only, so that they are computed once for every size that occurs in a batch.
+    size of the set only, so that they are computed once for every size that occurs in a batch; where the sizes are on a
+    device, for every one that could.
 
     State dict: `gru.*` (both directions), `linear.weight` (1, d_hid).
 
@@ -51,8 +52,10 @@ class GPO(nn.Module):
         n, most, _ = vectors.shape
         if counts is None:
             theta = self.weights(torch.tensor([most]), most).expand(n, -1)
+        elif not may_be_read(counts):  # where nobody waits to know which sizes there are
+            theta = self.weights(torch.arange(1, most + 1), most)[counts.clamp(1, most) - 1]
         else:
-            sizes, which = torch.unique(counts.cpu(), return_inverse=True)
+            sizes, which = torch.unique(counts, return_inverse=True)
             theta = self.weights(sizes, most)[which.to(self.linear.weight.device)]
         return generalised_pooling(vectors, theta.to(vectors), counts)
 

@@ -32,8 +32,8 @@ class CHANSimilarity(nn.Module):
     Pooling of these values r: "LSEPooling" = log(sum exp(r / belta)), not multiplied back by belta; "MaxPooling",
     "MeanPooling", "SumPooling"; "SoftmaxPooling": their sum weighted by softmax(r / belta).
 
-    Hard assignment runs as one fused operator, but for SoftmaxPooling; the rest is plain torch on blocks of pairs, and
-    reads the counts on the host. No parameters. Unlike in the original, a similarity of exactly -1 isn't taken for
+    Hard assignment runs as one fused operator, but for SoftmaxPooling; the rest is plain torch on blocks of pairs. No
+    parameters. Unlike in the original, a similarity of exactly -1 isn't taken for
     padding, and SoftmaxPooling isn't NaN where there is padding.
 
     Source:
@@ -117,7 +117,7 @@ class CHANSimilarity(nn.Module):
         return torch.zeros_like(dots).scatter_(dim, dots.argmax(dim, keepdim=True), 1.0)
 
     def _unfused(self, regions: Tensor, words: Tensor, word_counts: Counts, region_counts: Counts) -> Tensor:
-        """The counts are read on the host: on CUDA this waits for the device."""
+        """By blocks of pairs. On CUDA nobody waits to look at counts: one out of range gives NaN."""
         if isinstance(regions, Tensor) and isinstance(words, Tensor):
             regions, words = _checks.autocast(regions, words)
         _checks.check_vectors(regions, words)

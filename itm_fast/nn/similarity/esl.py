@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from itm_fast.nn.encoders.regions import l2_normalise
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding
-from itm_fast.ops._counts import Counts, counted, counted_in_place
+from itm_fast.ops._counts import Counts, counted, counted_in_place, may_be_read
 from itm_fast.ops._ragged import Groups
 from itm_fast.ops.level_attention import level_attention
 from itm_fast.shown import named_options
@@ -170,12 +170,15 @@ class ESLSimilarity(nn.Module):
     def caption_levels(self, words: Tensor, word_counts: Counts = None) -> Tensor:
         """Words (n, max_words, embed_size) -> their levels times the forms (n, max_words, width), padding 0.
 
-        Only the words themselves are multiplied: on CUDA this waits for the device, to know how many there are.
+        On the CPU only the words themselves are multiplied; elsewhere nobody waits to know how many there are.
         """
         word_counts = counted_in_place("word_counts", word_counts, "words", words)
         if word_counts is None:
             return self._projected_levels(words)
-        valid = ~padding(word_counts, words.shape[1])
+        missing = padding(word_counts, words.shape[1])
+        if not may_be_read(words):
+            return self._projected_levels(words.masked_fill(missing[..., None], 0)).masked_fill(missing[..., None], 0)
+        valid = ~missing
         levels = self._projected_levels(words[valid])
         padded = levels.new_zeros(*valid.shape, levels.shape[1])
         padded[valid] = levels

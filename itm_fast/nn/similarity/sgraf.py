@@ -1,6 +1,5 @@
 """SGR's and SAF's similarity: a similarity vector of every word and of the whole, then graph reasoning or a gate."""
 
-from collections.abc import Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -11,17 +10,22 @@ from torch.utils.checkpoint import checkpoint
 from itm_fast.nn.encoders.regions import l2_normalise, mean_of_regions
 from itm_fast.nn.linear import TileLinear
 from itm_fast.nn.pooling.region_norm import normalise_regions
+from itm_fast.nn.similarity.caption_groups import (
+    CaptionGroup,
+    caption_groups,
+    on_device,
+    parts_of_captions,
+    read_on_the_host,
+    split_captions,
+    split_words,
+    without_padding,
+)
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted
-from itm_fast.ops.attended_similarity import (
-    CaptionGroup,
-    attended_similarity,
-    caption_groups,
-    split_captions,
-    split_words,
-)
+from itm_fast.ops.attended_similarity import attended_similarity
+from itm_fast.ops.batched import kernels
 from itm_fast.ops.graph_reasoning import graph_reasoning
 from itm_fast.shown import named_options
 
@@ -160,7 +164,8 @@ class _GatedSums(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         gate, local = ctx.saved_tensors
         n_words = [group.n_words for group in ctx.groups for _ in range(group.n_captions)]
-        of_words = grad.repeat_interleave(torch.tensor(n_words, device=grad.device), dim=1)
+        repeats = on_device(torch.tensor(n_words), grad)
+        of_words = grad.repeat_interleave(repeats, dim=1, output_size=local.shape[1])
         of_gate = (of_words[:, :, None] @ local[..., None])[..., 0, 0]
         return of_gate, of_words.mul_(gate[..., None]), None
 
@@ -278,7 +283,7 @@ class SGRAFSimilarity(nn.Module):
     ) -> Tensor:
         """Similarities of all pairs.
 
-        The counts are read on the host: on CUDA this waits for the device.
+        The counts are read on the host, which waits for those that are on a device, once, and for nothing else.
 
         Args:
             regions: (n_images, n_regions, embed_size) floating; in training at least two images.
@@ -296,9 +301,8 @@ class SGRAFSimilarity(nn.Module):
             TypeError: An argument has the wrong type or dtype.
         """
         self._check(regions, words)
-        words, word_counts = counted("word_counts", word_counts, "words", words)
+        words, counts = read_on_the_host(words, word_counts)
         regions, region_counts = counted("region_counts", region_counts, "regions", regions)
-        counts = _on_the_host(word_counts, words)
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
@@ -307,14 +311,15 @@ class SGRAFSimilarity(nn.Module):
             regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
         counts = [counts[caption] for caption in order]
-        packed = _without_padding(words, order, counts)
+        packed = without_padding(words, order, counts)
         images = self.v_global_w(regions, region_counts)
         results = []
-        for part in _parts(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim)):
+        is_padded = regions.device.type not in kernels.COMPILED_ON  # by graph_reasoning, to the longest of a part
+        for part in parts_of_captions(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim), is_padded=is_padded):
             n_words = sum(part)
             results.append(self._sims(regions, images, packed[:n_words], part))
             packed = packed[n_words:]
-        place = torch.tensor(order, device=words.device).argsort()
+        place = on_device(torch.tensor(order).argsort(), words)
         sims, *statistics = (torch.cat(parts, dim=-1)[..., place] for parts in zip(*results, strict=True))
         if self.training and statistics:
             self.SAF_module.update(*statistics)
@@ -338,8 +343,10 @@ class SGRAFSimilarity(nn.Module):
             words: (n_words, embed_size), the captions' words one after another.
             word_counts: Words of each caption.
         """
-        groups, counts = caption_groups(word_counts, len(words)), torch.tensor(word_counts, device=words.device)
-        dtype = torch.promote_types(regions.dtype, torch.float32)  # of the sums
+        groups, counts = caption_groups(word_counts, len(words)), on_device(torch.tensor(word_counts), words)
+        # On a device 16-bit vectors are multiplied as such, and summed in float32.
+        is_compiled = regions.device.type in kernels.COMPILED_ON
+        dtype = torch.promote_types(regions.dtype, torch.float32) if is_compiled else regions.dtype
         layer = self.sim_tranloc_w
         local = attended_similarity(
             regions.to(dtype), words.to(dtype), counts, layer.weight.to(dtype), layer.bias.to(dtype)
@@ -351,8 +358,9 @@ class SGRAFSimilarity(nn.Module):
         steps = [cast(_GraphReasoning, step) for step in self.SGR_module]
         forms, form_biases = zip(*(step.form() for step in steps), strict=True)
         weights, biases = ([getattr(step.sim_graph_w, name) for step in steps] for name in ("weight", "bias"))
-        parameters = (torch.stack(tensors).to(dtype) for tensors in (forms, form_biases, weights, biases))
-        return (self._scores(graph_reasoning(whole.to(dtype), local, counts, *parameters).to(whole.dtype)),)
+        parameters = (torch.stack(tensors).to(local.dtype) for tensors in (forms, form_biases, weights, biases))
+        vectors = graph_reasoning(whole.to(local.dtype), local, counts, *parameters, max_words=max(word_counts))
+        return (self._scores(vectors.to(whole.dtype)),)
 
     def attention(self, regions: Tensor, words: Tensor) -> Tensor:
         """Each word's weights over the regions in one pair, (n_words, n_regions), as `CrossAttention.attention`."""
@@ -371,33 +379,3 @@ class SGRAFSimilarity(nn.Module):
         steps = ("sgr_step",) if self.module_name == "SGR" else ()
         names = ("embed_size", "sim_dim", *steps, "n_regions", "dropout")
         return f"{self.module_name}, {named_options(self, *names)}"
-
-
-def _on_the_host(word_counts: Tensor | None, words: Tensor) -> list[int]:
-    """The counts as a list, found to be inside 1 ... max_words."""
-    n_captions, max_words, _ = words.shape
-    counts: list[int] = [max_words] * n_captions if word_counts is None else word_counts.tolist()
-    for caption, count in enumerate(counts):
-        if not 1 <= count <= max_words:
-            raise ValueError(f"word_counts[{caption}] is {count}; expected 1 to {max_words}")
-    return counts
-
-
-def _parts(word_counts: list[int], most_words: int) -> Iterator[list[int]]:
-    """Runs of captions of at most `most_words` words, but at least one caption."""
-    part: list[int] = []
-    for n_words in word_counts:
-        if part and sum(part) + n_words > most_words:
-            yield part
-            part = []
-        part.append(n_words)
-    yield part
-
-
-def _without_padding(words: Tensor, order: list[int], word_counts: list[int]) -> Tensor:
-    """Words (n_captions, max_words, dim) -> (n_words, dim), captions in this order; word_counts are in it already."""
-    max_words = words.shape[1]
-    counts = torch.tensor(word_counts, device=words.device)[:, None]
-    places = torch.tensor(order, device=words.device)[:, None] * max_words
-    position = torch.arange(max_words, device=words.device)
-    return words.flatten(0, 1).index_select(0, (places + position)[position < counts])

@@ -1,0 +1,173 @@
+"""What the models' operators will do on a GPU, counted from the calls they make, next to what GPUs can do at most.
+
+Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
+values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP.
+Attention to more than 128 regions is counted from its launches, as bench/roofline.py counts tiles. `memory` takes every
+tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
+"""
+
+import argparse
+import json
+import sys
+
+import torch
+from _cases import scan_batch
+from roofline import DEVICES, EXPS_OF_CLOCK, FLOP_OF_WEIGHT, L2_BYTES_OF_CLOCK, MICROSECONDS_OF_LAUNCH
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import itm_fast
+from itm_fast.cli.console import print_table
+from itm_fast.nn.similarity.caption_groups import parts_of_captions
+from itm_fast.ops.batched import attended_similarity, graph_reasoning, products
+
+MB = 1 << 20
+CACHED_BYTES = 24 * MB  # csrc/cuda/ops/similarity.cpp, kCachedBytes
+
+
+class Counter(TorchDispatchMode):
+    """Launches, bytes and FLOP of the calls made meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = {"launches": 0, "tensor FLOP": 0, "memory bytes": 0}
+
+    def product(self, a, b):
+        """`products.product` on a device: 16-bit operands, a float32 result, one launch."""
+        result = a.new_empty(*a.shape[:-1], b.shape[-1], dtype=products.wide(a.dtype))
+        self._add((a, b), result, 2 * result.numel() * a.shape[-1])
+        return result
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        aliases = [r.alias_info for r in function._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in aliases)
+        name = function.name().removeprefix("aten::")
+        if is_view or name.startswith(("prim::", "empty", "new_empty", "_unsafe_view")):
+            return result
+        flop = 0
+        if name.startswith(("mm", "bmm", "addmm", "baddbmm")):
+            first = [x for x in arguments if isinstance(x, torch.Tensor)][-2]
+            flop = 2 * first.shape[-1] * result.numel()
+        if name.startswith("index_copy_"):  # of what is indexed only that is moved
+            self._add((), (arguments[3], arguments[3]), flop)
+        elif name.startswith("index_select"):
+            self._add((), (result, result), flop)
+        else:
+            self._add((arguments, options), result, flop)
+        return result
+
+    def _add(self, read, written, flop):
+        tensors = [x for x in tree_leaves((read, written)) if isinstance(x, torch.Tensor)]
+        self.counts["launches"] += 1
+        self.counts["tensor FLOP"] += flop
+        self.counts["memory bytes"] += sum(
+            min(x.numel() * x.element_size(), x.untyped_storage().nbytes()) for x in tensors
+        )
+
+
+def sgr_training(n, dtype, dim=1024, width=256, steps=3):
+    """Counts of SGR's vectors and reasoning, forward and backward, of n images of 36 regions with n captions."""
+    word_counts = sorted(scan_batch(n, n, dim=1)[2].tolist())
+    assert itm_fast.attended_similarity
+    assert itm_fast.graph_reasoning
+    with FakeTensorMode(), Counter() as counter:
+        replaced = [(module, module.product) for module in (attended_similarity, graph_reasoning, products)]
+        for module, _ in replaced:
+            module.product = counter.product
+        try:
+            for part in parts_of_captions(word_counts, 1 << 26, is_padded=True):
+                shapes = ((n, 36, dim), (sum(part), dim), (width, dim), (width,))
+                regions, flat, weight, bias = (torch.empty(shape, dtype=dtype) for shape in shapes)
+                counts = torch.empty(len(part), dtype=torch.int64)
+                local, lengths = attended_similarity.forward(regions, flat, counts, weight, bias, 9.0)
+                attended_similarity.backward(local, local, lengths, regions, flat, counts, weight, 9.0)
+                matrices, lines = (torch.empty(steps, *shape, dtype=dtype) for shape in ((width, width), (width,)))
+                whole = torch.empty(n, len(part), width, dtype=dtype)
+                given = (whole, local, counts, matrices, lines, matrices, lines, max(part))
+                graph_reasoning.backward(graph_reasoning.forward(*given), *given)
+        finally:
+            for module, product in replaced:
+                module.product = product
+    return counter.counts
+
+
+def patches_scoring(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
+    """Counts of cross attention's forward pass beyond 128 regions, t2i: torch's products, and chunks.cu on S."""
+    rows, columns = -(-n_patches // 4) * 4, -(-n_words // 8) * 8
+    of_image = 4 * rows * columns * n_captions
+    at_a_time = max(1, CACHED_BYTES // of_image)
+    rounds, sims = -(-n_images // at_a_time), rows * columns * n_captions * n_images
+    queries = n_images * n_captions * n_words
+    gram = sum(2 * 8 * min(first + 8, n_patches) for first in range(0, n_patches, 8))  # a^T G a: half of a square
+    operands = bytes_of_number * dim * (rows * n_images + columns * n_captions * rounds)
+    return {
+        "launches": 2 + 3 * rounds,  # two copies; S, Gram matrices, scores
+        "tensor FLOP": 2 * dim * (sims + rows * rows * n_images),
+        "FMA FLOP": queries * (gram + FLOP_OF_WEIGHT * n_patches),
+        "exps": queries * (n_patches + 1),
+        "memory bytes": 2 * operands,
+        # S is written once; read for norms, for the maximum, for the weights; weights are written and read twice.
+        "L2 bytes": 4 * sims * 7,
+    }
+
+
+def cases(scale=1.0):
+    """Name, counts and dtype of each case."""
+    n = max(2, int(128 * scale))
+    for dtype in (torch.bfloat16, torch.float32):
+        yield f"SGR training step, B = {n}", sgr_training(n, dtype), str(dtype).removeprefix("torch.")
+    for n_patches in (197, 577):
+        name = f"{n} images of {n_patches} patches x {n} captions of 40 words, t2i"
+        yield name, patches_scoring(n_patches, 40, n, n, 1024), "bfloat16"
+
+
+def predicted_ms(counts, device, dtype):
+    """Milliseconds that each resource needs at least."""
+    limits = DEVICES[device]
+    clocks = limits["sms"] * limits["GHz"] * 1e6
+    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, **counts}
+    by_fma = dtype == "float32"  # torch's float32 products use no tensor cores unless TF32 is allowed
+    tensor = limits["fma"] if by_fma else limits[dtype]
+    return {
+        "float32 FMAs, products" if by_fma else "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
+        "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
+        "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
+        "L2": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
+        "memory": counts["memory bytes"] / limits["memory"] / 1e9,
+        "launches": counts["launches"] * MICROSECONDS_OF_LAUNCH / 1e3,
+    }
+
+
+def main(argv):
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the batch")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    args = parser.parse_args(argv)
+    records = [
+        {
+            "case": name,
+            "dtype": dtype,
+            "counts": counts,
+            "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
+        }
+        for name, counts, dtype in cases(args.scale)
+    ]
+    if args.json:
+        print(json.dumps({"measured": False, "cases": records}))
+        return 0
+    print("Predicted from counts, not measured: nobody has run this on a GPU. Milliseconds at least; memory: at most.")
+    for record in records:
+        ms = record["predicted_ms"]
+        rows = [[name, *(f"{ms[device][name]:.3g}" for device in DEVICES)] for name in next(iter(ms.values()))]
+        print_table(["resource", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+        binding = {device: max(of, key=of.get) for device, of in ms.items()}
+        print("; ".join(f"{device}: {ms[device][name]:.3g} ms ({name})" for device, name in binding.items()))
+        print("; ".join(f"{amount:.3g} {name}" for name, amount in record["counts"].items() if amount), end="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""Padded batches on a device: what is missing is masked, and what a count says is never looked at by the host."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Padded:
+    """Groups of vectors (n, max, dim), zeros beyond their counts.
+
+    Attributes:
+        vectors: (n, max, dim).
+        missing: (n, max) bool, True beyond the counts.
+        counts: (n,) floating, as divisors; NaN where one is not 1 ... max.
+        shares: (n,) floating, 1 / counts, for gradients; 0 there.
+
+    Raises:
+        ValueError: There are groups without room for a vector.
+    """
+
+    def __init__(self, name: str, vectors: Tensor, counts: Tensor | None) -> None:
+        """See above; counts None: all vectors are there."""
+        n, most, _ = vectors.shape
+        if most == 0:
+            raise ValueError(f"{name} must have rows, got {tuple(vectors.shape)}")
+        if counts is None:
+            counts = torch.full((n,), most, device=vectors.device)
+        counts = counts.to(vectors.device, non_blocking=True)
+        self.missing = torch.arange(most, device=vectors.device) >= counts.clamp(min=1)[:, None]
+        self.vectors = vectors.masked_fill(self.missing[..., None], 0)
+        fits = (counts >= 1) & (counts <= most)
+        self.counts = counts.to(torch.promote_types(vectors.dtype, torch.float32)).masked_fill_(~fits, torch.nan)
+        self.shares = (1 / self.counts).masked_fill_(~fits, 0)
+
+    def part(self, groups: slice) -> Padded:
+        """Some of the groups."""
+        some = object.__new__(Padded)
+        some.missing, some.vectors = self.missing[groups], self.vectors[groups]
+        some.counts, some.shares = self.counts[groups], self.shares[groups]
+        return some
+
+    def moved_back(self, gradient: Tensor) -> Tensor:
+        """A gradient of `vectors` as one of what was given: its type, and 0 beyond the counts."""
+        return gradient.masked_fill_(self.missing[..., None], 0).to(self.vectors.dtype)
