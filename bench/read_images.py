@@ -1,4 +1,4 @@
-"""JPEGs of COCO's size read from a folder, from parquet and from a .tar: in order as embed does, and in any, as train."""
+"""JPEGs of COCO's size read from a folder, from parquet and from a .tar: in order, and in any order as training asks."""
 
 import io
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from _interleaved import arguments, extra_mb_apart, finish, report, timed
 
-from itm_fast.data.readers.captioned_images import read_captioned_images
+from itm_fast.data import read_captioned_images
 from itm_fast.data.readers.image_file import read_image
 
 DISTINCT = 50  # of so many pictures all are copies, which no format knows of
@@ -17,21 +17,21 @@ SIDES = 480, 640
 
 
 def add_flags(parser):
-    parser.add_argument("--images", type=int, default=1000, help="images; COCO-5K has 5,000")
+    parser.add_argument("--images", type=int, default=1000, help="images, COCO-5K has 5,000")
     parser.add_argument("--shuffled", type=int, default=100, help="of them read in any order")
     parser.add_argument("--folder", type=Path, help="where the sets lie meanwhile, 0.65 MB an image")
 
 
 def pictures(scale):
-    """JPEGs of 110 to 160 KB: a coarse pattern with grain."""
+    """JPEGs of 100 to 160 KB: a coarse pattern with grain."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     height, width = (max(16, int(side * min(1.0, scale))) for side in SIDES)
-    for _ in range(DISTINCT):
+    for grain in np.linspace(11, 19, DISTINCT):
         coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
         smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)
-        grainy = smooth + 19 * rng.standard_normal((height, width, 1), dtype=np.float32)
+        grainy = smooth + grain * rng.standard_normal((height, width, 1), dtype=np.float32)
         file = io.BytesIO()
         Image.fromarray(grainy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
         yield file.getvalue()
@@ -79,17 +79,17 @@ def files_of(path):
 def readers(paths, n_shuffled):
     """Calls that read all images of each set in order, and some in any."""
 
-    def reading(files):
+    def reading(path, order=None):
         def call():
-            for file in files:
+            files = files_of(path)  # opened anew: what was decoded last would be there still
+            for file in files if order is None else [files[place] for place in order]:
                 read_image(file)
 
         return call
 
-    files = {name: files_of(path) for name, path in paths.items()}
-    calls = {name: reading(some) for name, some in files.items()}
-    order = np.random.default_rng(1).permutation(len(files["folder"]))[:n_shuffled]
-    return calls | {f"shuffled, {name}": reading([some[place] for place in order]) for name, some in files.items()}
+    order = np.random.default_rng(1).permutation(len(files_of(paths["folder"])))[:n_shuffled]
+    calls = {name: reading(path) for name, path in paths.items()}
+    return calls | {f"shuffled, {name}": reading(path, order) for name, path in paths.items()}
 
 
 def main(argv=None):

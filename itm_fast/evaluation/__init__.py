@@ -9,10 +9,10 @@ from itm_fast.runs.figure_tables import latex_table
 from itm_fast.runs.folder import Run, load_run, save_run
 from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
+from itm_fast.sources.embedders.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.sources.embedders.encoder import Encoder
+from itm_fast.sources.embedders.loading import load_encoder
 from itm_fast.sources.embedding_files import EmbeddedSet, read_embeddings
-from itm_fast.sources.encoders.dual_encoder import DualEncoder, load_dual_encoder
-from itm_fast.sources.encoders.encoder import Encoder
-from itm_fast.sources.encoders.loading import load_encoder
 from itm_fast.sources.ensemble import EnsembleScorer
 from itm_fast.sources.extraction import extract_embeddings
 

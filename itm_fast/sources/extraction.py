@@ -20,6 +20,7 @@ from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.ops import _checks
+from itm_fast.sources.embedders.encoder import Encoded, Encoder, Inputs
 from itm_fast.sources.embedding_files import (
     CARD,
     ITEMS,
@@ -30,7 +31,6 @@ from itm_fast.sources.embedding_files import (
     EmbeddedSet,
     read_embeddings,
 )
-from itm_fast.sources.encoders.encoder import Encoded, Encoder, Inputs
 from itm_fast.sources.stored_rows import Batch, EmbedProgress, RaggedRows, VectorRows
 
 StoredDtype: TypeAlias = Literal["float32", "float16"]

@@ -17,9 +17,9 @@ from itm_fast.ops.ranking import NO_ITEM
 from itm_fast.similarities.ragged import RaggedScorer, RaggedVectors
 from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
+from itm_fast.sources.embedders.encoder import Encoder
+from itm_fast.sources.embedders.loading import load_encoder
 from itm_fast.sources.embedding_files import CARD, EmbeddedSet
-from itm_fast.sources.encoders.encoder import Encoder
-from itm_fast.sources.encoders.loading import load_encoder
 from itm_fast.sources.trained_model import ModelScorer
 
 

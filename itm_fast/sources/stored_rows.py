@@ -14,8 +14,8 @@ from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_header
+from itm_fast.sources.embedders.encoder import Encoded
 from itm_fast.sources.embedding_files import OFFSETS, mapped
-from itm_fast.sources.encoders.encoder import Encoded
 
 Batch: TypeAlias = npt.NDArray[np.int64]
 EmbedProgress: TypeAlias = Callable[[str, int, int], None]

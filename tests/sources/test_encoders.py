@@ -14,8 +14,8 @@ import tiny_encoders
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import load_encoder
-from itm_fast.sources.encoders.dual_encoder import DualEncoder
-from itm_fast.sources.encoders.token_encoder import TokenEncoder
+from itm_fast.sources.embedders.dual_encoder import DualEncoder
+from itm_fast.sources.embedders.token_encoder import TokenEncoder
 
 # Unit vectors from two layers: about ten sums of at most 24 terms one after the other, each off by 24 * 2^-24 at most.
 TOLERANCE = 10 * 24 * 2**-24

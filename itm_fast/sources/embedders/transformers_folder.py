@@ -9,7 +9,7 @@ import torch
 
 from itm_fast.errors import DataError
 from itm_fast.pretrained import quiet_transformers
-from itm_fast.sources.encoders.encoder import ModelDtype
+from itm_fast.sources.embedders.encoder import ModelDtype
 
 
 def load_whole(auto: Any, folder: Path, dtype: ModelDtype) -> Any:

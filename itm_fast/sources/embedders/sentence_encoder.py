@@ -20,7 +20,7 @@ from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.pretrained import quiet_transformers
-from itm_fast.sources.encoders.encoder import (
+from itm_fast.sources.embedders.encoder import (
     Encoded,
     Inputs,
     ModelDtype,

@@ -7,12 +7,12 @@ from pathlib import Path
 from itm_fast.choices import EncoderLibrary
 from itm_fast.ops import _checks
 from itm_fast.pretrained import CONFIG, pretrained_folder
-from itm_fast.sources.encoders.dual_encoder import load_dual_encoder
-from itm_fast.sources.encoders.encoder import Encoder, ModelDtype
-from itm_fast.sources.encoders.open_clip_encoder import CONFIG as OPEN_CLIP_CONFIG
-from itm_fast.sources.encoders.open_clip_encoder import load_open_clip
-from itm_fast.sources.encoders.sentence_encoder import MODULES, load_sentence_encoder
-from itm_fast.sources.encoders.token_encoder import is_token_level, load_token_encoder
+from itm_fast.sources.embedders.dual_encoder import load_dual_encoder
+from itm_fast.sources.embedders.encoder import Encoder, ModelDtype
+from itm_fast.sources.embedders.open_clip_encoder import CONFIG as OPEN_CLIP_CONFIG
+from itm_fast.sources.embedders.open_clip_encoder import load_open_clip
+from itm_fast.sources.embedders.sentence_encoder import MODULES, load_sentence_encoder
+from itm_fast.sources.embedders.token_encoder import is_token_level, load_token_encoder
 
 _FILES = "the weights, preprocessor_config.json and the tokenizer's files"
 _MARKS: dict[EncoderLibrary, str] = {

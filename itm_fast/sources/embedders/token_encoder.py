@@ -17,7 +17,7 @@ from itm_fast.choices import EncoderLibrary
 from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.errors import DataError
 from itm_fast.pretrained import read_config, text_library
-from itm_fast.sources.encoders.encoder import (
+from itm_fast.sources.embedders.encoder import (
     Inputs,
     ModelDtype,
     as_captions,
@@ -27,7 +27,7 @@ from itm_fast.sources.encoders.encoder import (
     versions,
     weights_digest,
 )
-from itm_fast.sources.encoders.transformers_folder import check_vocabulary, from_folder, load_whole
+from itm_fast.sources.embedders.transformers_folder import check_vocabulary, from_folder, load_whole
 
 _ARCHITECTURE = "ForRetrieval"  # how transformers ends the names of models whose output is an embedding a token
 

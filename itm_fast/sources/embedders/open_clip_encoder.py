@@ -19,7 +19,7 @@ from torch import Tensor
 from itm_fast.choices import EncoderLibrary, perhaps
 from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.errors import DataError
-from itm_fast.sources.encoders.encoder import (
+from itm_fast.sources.embedders.encoder import (
     Inputs,
     ModelDtype,
     as_captions,

@@ -14,7 +14,7 @@ from torch import Tensor
 from itm_fast.choices import EncoderLibrary
 from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.pretrained import pretrained_folder, read_config, text_library
-from itm_fast.sources.encoders.encoder import (
+from itm_fast.sources.embedders.encoder import (
     Inputs,
     ModelDtype,
     as_captions,
@@ -25,7 +25,7 @@ from itm_fast.sources.encoders.encoder import (
     versions,
     weights_digest,
 )
-from itm_fast.sources.encoders.transformers_folder import check_vocabulary, from_folder, load_whole
+from itm_fast.sources.embedders.transformers_folder import check_vocabulary, from_folder, load_whole
 
 _FILES = "the weights, preprocessor_config.json and the tokenizer's files"
 _PADDED_TO_THE_END = ("siglip", "siglip2", "align")  # trained so: their captions mean something else when padded less
