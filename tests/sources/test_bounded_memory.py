@@ -7,6 +7,7 @@ from memory_apart import apart, peaks_above_files
 MOST_MB = 40  # of sets of 64 MB
 
 
+@pytest.mark.slow
 def test_nothing_of_the_size_of_a_set_is_in_memory(tmp_path):
     pytest.importorskip("pyarrow", reason="parquet needs pyarrow, of the extra [parquet]")
     import pyarrow as pa

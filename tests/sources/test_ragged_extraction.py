@@ -237,8 +237,8 @@ def test_first_five_captions(extract):
 def test_search(among_images, by_image, extract):
     found = extract()
     asked = found.images if by_image else found.captions
-    queries = [torch.from_numpy(one).float() for one in parts(asked)][:3]
-    gallery = [torch.from_numpy(one).float() for one in parts(found.images if among_images else found.captions)]
+    queries = [torch.tensor(one).float() for one in parts(asked)][:3]
+    gallery = [torch.tensor(one).float() for one in parts(found.images if among_images else found.captions)]
     words_asked = among_images or not by_image
     sims = torch.tensor([
         [float((q @ g.T if words_asked else g @ q.T).max(dim=1).values.sum()) for g in gallery] for q in queries
