@@ -1,4 +1,4 @@
-"""JPEGs of COCO's size read from a folder, from parquet and from a .tar: in order, and in any order as training asks."""
+"""JPEGs of the size of COCO from a folder, parquet and a .tar: in order as embed reads them, and in any as train."""
 
 import io
 import sys
