@@ -33,3 +33,43 @@ def needed_and_taken(options):
 def peak_of_ones(n):
     """MB that a float32 tensor of n ones takes for a moment."""
     return extra_mb(lambda: torch.ones(n).sum())
+
+
+def peaks_above_files(folder):
+    """MB that are no file's while 64 MB are searched, scored by late interaction and read from one group of parquet."""
+    import numpy as np
+    from search import above_the_map
+
+    from itm_fast.data.readers import parquet_rows
+    from itm_fast.similarities import RaggedScorer, RaggedVectors, ragged
+    from itm_fast.sources.search import best_rows, search_vectors
+
+    torch.set_num_threads(1)
+    ragged._BLOCK_BYTES = parquet_rows._KEPT = 2 << 20
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    halves = np.load(folder / "halves.npy", mmap_mode="r")
+    queries = torch.ones(3, vectors.shape[1])
+    pages = RaggedVectors(halves, np.arange(0, len(halves) + 1, 64))
+    asked = RaggedVectors(queries, np.array([0, 1, 3]))
+
+    def of_parquet():
+        images = parquet_rows.ParquetImages(folder / "images.parquet", "image")
+        return [len(images.read(row)) for row in range(images_in(folder))]
+
+    calls = {
+        "search": lambda: search_vectors(vectors, queries, 5),
+        "late interaction": lambda: best_rows(RaggedScorer(pages, asked), 5),
+        "parquet": of_parquet,
+    }
+    found = {}
+    for name, call in calls.items():
+        call()
+        found[name] = above_the_map(call)
+    return found
+
+
+def images_in(folder):
+    """Rows of a .parquet file."""
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(folder / "images.parquet").metadata.num_rows

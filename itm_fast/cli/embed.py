@@ -1,4 +1,4 @@
-"""``itm-fast embed``: embeddings of a CLIP-like model, image files and captions in, a folder for ``evaluate`` out."""
+"""``itm-fast embed``: embeddings of an image-text model, image files and captions in, a folder for ``evaluate`` out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from itm_fast.choices import EncoderLibrary
 from itm_fast.cli.console import print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -19,11 +20,16 @@ class FileFlags:
     """Files."""
 
     model: str
-    """Folder of a model of transformers (CLIP, SigLIP, AltCLIP, ALIGN, BLIP for image-text retrieval, ...), or its name
-    in the Hugging Face cache."""
+    """Folder of a model, or its name in the Hugging Face cache: of transformers (CLIP, SigLIP, AltCLIP, ALIGN, BLIP for
+    image-text retrieval, ...; ColPali and its kin, with a vector a token), sentence-transformers or open_clip; or
+    ARCHITECTURE@WEIGHTS of open_clip, such as ViT-B-32@weights.pt."""
 
     output: Path
     """Folder to write to: images.npy, captions.npy, caption_to_image.npy, items.json, embeddings.json."""
+
+    library: EncoderLibrary | None = None
+    """Whose model it is, where its folder is of several: by default the first of sentence-transformers (modules.json),
+    transformers (config.json) and open-clip (open_clip_config.json)."""
 
     images_folder: tuple[Path, ...] = ()
     """The folder with the image files, such as val2014, or the one above it; or several. Needed where --captions names
@@ -67,8 +73,8 @@ class ComputeFlags:
 class OutputFlags:
     """Output."""
 
-    stored_dtype: Literal["float32", "float16"] = "float32"
-    """Of the files."""
+    stored_dtype: Literal["float32", "float16"] | None = None
+    """Of the files; float32, of a vector a token float16 unless given."""
 
     restart: bool = False
     """Replace embeddings in OUTPUT that are of another model or other inputs, instead of refusing."""
@@ -79,7 +85,7 @@ class OutputFlags:
 
 @dataclass(frozen=True)
 class Embed(FileFlags, ComputeFlags, OutputFlags):
-    """Encode the images and captions of a test set with a CLIP-like model, for itm-fast evaluate --embeddings.
+    """Encode the images and captions of a test set with an image-text model, for itm-fast evaluate --embeddings.
 
     May be interrupted at any time: the same command continues where it was. Nothing is downloaded.
     """
@@ -88,7 +94,7 @@ class Embed(FileFlags, ComputeFlags, OutputFlags):
 def run(args: Embed) -> int:
     """Encode, say what was written, and return the exit code."""
     from itm_fast.data import find_images, read_captioned_images
-    from itm_fast.evaluation import extract_embeddings, load_dual_encoder
+    from itm_fast.evaluation import extract_embeddings, load_encoder
 
     started = time.perf_counter()
     if args.captions is None:
@@ -97,7 +103,7 @@ def run(args: Embed) -> int:
         args.captions, split=args.split, image_list=args.image_list, drop_blank=args.drop_blank
     )
     find_images(items, args.images_folder)  # before the model is loaded, which may take long
-    encoder = load_dual_encoder(args.model, device=args.device, dtype=args.dtype)
+    encoder = load_encoder(args.model, library=args.library, device=args.device, dtype=args.dtype)
     with _Bars() as bars:
         embedded = extract_embeddings(
             encoder,
@@ -129,15 +135,15 @@ class _Bars(ExitStack):
 
 
 def _print(args: Embed, embedded: EmbeddedSet, seconds: float) -> None:
-    n_images, dim = embedded.images.shape
-    n_captions = len(embedded.texts)
+    sizes = {"n_images": len(embedded.images), "n_captions": len(embedded.texts)}
     if args.json:
-        figures = {"n_images": n_images, "n_captions": n_captions, "dim": dim, "dtype": str(embedded.images.dtype)}
+        figures = {**sizes, "dim": embedded.dim, "dtype": embedded.dtype, "per_token": embedded.per_token}
         print_json({"output": str(args.output), **figures, "notes": embedded.notes, "seconds": seconds})
         return
+    each = ", a vector a token" if embedded.per_token else ""
     print(
-        f"{args.output}: {n_images} images and {n_captions} captions, {dim} wide, {embedded.images.dtype}, "
-        f"{seconds:.1f} s"
+        f"{args.output}: {sizes['n_images']} images and {sizes['n_captions']} captions{each}, {embedded.dim} wide, "
+        f"{embedded.dtype}, {seconds:.1f} s"
     )
     for note in embedded.notes:
         print(f"note: {note}")

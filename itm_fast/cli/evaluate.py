@@ -10,7 +10,7 @@ from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
-from itm_fast.cli.score_files import ScoreFileFlags, scorer_of_files
+from itm_fast.cli.score_files import ScoreFileFlags, late_interaction, scorer_of_files
 from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
 from itm_fast.cli.source_flags import open_model
 from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run
@@ -183,6 +183,8 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     if sum(source is not None for source in (args.sims, embeddings, embedded, trained)) > 1:
         raise ValueError(f"more than one source of similarities given: {_SOURCES}")
     args.check_runs_a_model(trained is not None)
+    if embedded is not None and embedded.per_token:
+        return embedded.scorer(late_interaction(args))
     of_files = scorer_of_files(args)
     if of_files is not None:
         return of_files
@@ -212,6 +214,7 @@ def _references(args: Evaluate) -> Path | None:
 def _source(args: Evaluate, scorer: TileScorer) -> dict[str, Any]:
     """What is evaluated, as the flags say it, for a run folder."""
     from itm_fast.data.made.synthetic import is_generated
+    from itm_fast.similarities.ragged import RaggedScorer
     from itm_fast.sources.trained_model import ModelScorer
 
     if isinstance(scorer, ModelScorer):
@@ -225,7 +228,8 @@ def _source(args: Evaluate, scorer: TileScorer) -> dict[str, Any]:
         more = {} if args.t2i_sims is None else {"t2i_sims": str(args.t2i_sims)}
         return {"kind": "sims", "path": str(args.sims), **more}
     if args.embeddings is not None:
-        return {"kind": "embeddings", "path": str(args.embeddings), "similarity": "cosine" if args.normalise else "dot"}
+        of_vectors = "max" if isinstance(scorer, RaggedScorer) else "cosine" if args.normalise else "dot"
+        return {"kind": "embeddings", "path": str(args.embeddings), "similarity": of_vectors}
     return {
         "kind": "embeddings",
         "path": str(args.images),

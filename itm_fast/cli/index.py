@@ -56,7 +56,7 @@ def run(args: Index) -> int:
     if args.k < 1 or args.queries < 0:
         raise ValueError(f"--k is {args.k} and --queries {args.queries}; expected at least 1 and at least 0")
     embedded = read_embeddings(args.embeddings)
-    vectors, others = embedded.images, embedded.captions
+    vectors, others = embedded.arrays("an index of faiss")
     if args.of == "captions":
         vectors, others = others, vectors
     started = time.perf_counter()

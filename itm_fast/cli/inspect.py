@@ -149,9 +149,9 @@ def _of_embeddings(folder: Path) -> dict[str, Any]:
     from itm_fast.evaluation import read_embeddings
 
     found = read_embeddings(folder)
-    n_images, dim = found.images.shape
-    figures = {"n_images": n_images, "n_captions": len(found.texts), "dim": dim, "dtype": str(found.images.dtype)}
-    return {"format": f"embeddings of itm-fast embed, by {found.model}", **figures, "notes": found.notes}
+    sizes = {"n_images": len(found.images), "n_captions": len(found.texts), "dim": found.dim, "dtype": found.dtype}
+    what = "vectors a token" if found.per_token else "embeddings"
+    return {"format": f"{what} of itm-fast embed, by {found.model}", **sizes, "notes": found.notes}
 
 
 def _of_run(folder: Path) -> dict[str, Any]:

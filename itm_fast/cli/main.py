@@ -44,7 +44,7 @@ COMMANDS = {
     "evaluate": Command("itm_fast.cli.evaluate", "Evaluate", "recall, ranks and NCS of scores, embeddings or a model"),
     "rerank": Command("itm_fast.cli.rerank", "Rerank", "the best of a fast model, put in order by a slow one"),
     "ensemble": Command("itm_fast.cli.ensemble", "Ensemble", "the mean of the similarities of several models"),
-    "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of a CLIP-like model, to a folder for evaluate"),
+    "embed": Command("itm_fast.cli.embed", "Embed", "embeddings of an image-text model, to a folder for evaluate"),
     "search": Command("itm_fast.cli.search", "Search", "images for a text, captions for an image: exact, re-ranked"),
     "index": Command("itm_fast.cli.index", "Index", "embeddings as indices of faiss, and their recall against exact"),
     "report": Command("itm_fast.cli.report", "ReportPage", "an HTML page of runs: tables, curves, examples, attention"),

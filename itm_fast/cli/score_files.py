@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from itm_fast.cli.similarity_flags import SimilarityFlags
 
 if TYPE_CHECKING:
+    from itm_fast.similarities.ragged import PackedSimilarity
     from itm_fast.similarities.region_word_scorer import Similarity
     from itm_fast.similarities.scorers import Array, TileScorer
 
@@ -82,6 +83,22 @@ def scorer_of_files(args: ScoreFileFlags) -> TileScorer | None:
     return _of_embeddings(args.images, args.captions, similarity, args)
 
 
+def late_interaction(args: ScoreFileFlags) -> PackedSimilarity:
+    """The similarity of vectors a token, as the flags have it.
+
+    Raises:
+        ValueError: a flag of another similarity.
+    """
+    from itm_fast.ops.max_similarity import max_similarity
+
+    for name in (*(option for option in _OPTIONS if option not in _KNOWN["max"]), "word_counts", "region_counts"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"{_flag(name)} has no use with vectors a token, which are compared by late interaction")
+    if args.similarity not in (None, "max"):
+        raise ValueError(f"--similarity {args.similarity} needs one vector an item; there is one a token: max")
+    return partial(max_similarity, **_options("max", args))
+
+
 def _of_sims(path: Path, args: ScoreFileFlags) -> TileScorer:
     from itm_fast.similarities.scorers import MatrixScorer
     from itm_fast.similarities.two_way import TwoWayScorer
@@ -135,9 +152,14 @@ def _similarity(name: str, args: ScoreFileFlags) -> Similarity:
     from itm_fast.ops.cross_attention import cross_attention_similarity
     from itm_fast.ops.max_similarity import max_similarity
 
-    options: dict[str, Any] = {option: getattr(args, option) for option in _KNOWN[name]}
     operator = max_similarity if name == "max" else cross_attention_similarity
-    return partial(operator, **{option: value for option, value in options.items() if value is not None})
+    return partial(operator, **_options(name, args))
+
+
+def _options(name: str, args: ScoreFileFlags) -> dict[str, Any]:
+    """The options of a similarity that are given."""
+    given = {option: getattr(args, option) for option in _KNOWN[name]}
+    return {option: value for option, value in given.items() if value is not None}
 
 
 def _flag(name: str) -> str:

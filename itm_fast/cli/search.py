@@ -129,29 +129,29 @@ _Found = list[tuple["TopK", bool]]  # the list of each query, of one row, and wh
 
 def _in_embeddings(args: Search, progress: Any) -> tuple[_Set, _Found]:
     """What a folder of embeddings has."""
-    import torch
-
     from itm_fast.evaluation import read_embeddings
     from itm_fast.metrics.retrieved import TopK
     from itm_fast.sources.devices import resolve_device
-    from itm_fast.sources.search import encoded_queries, query_encoder, reranked, search_vectors
+    from itm_fast.sources.search import encoded_queries, query_encoder, reranked, search_embedded
 
     embedded = read_embeddings(args.source)
     of_images = [(args.among or default) == "images" for default in _defaults(args)]
     fine = _fine(args, len(embedded.images), of_images)
     encoder = query_encoder(embedded, args.encoder, device=str(resolve_device(args.device)))
     vectors = encoded_queries(encoder, args.texts, args.image)
-    if vectors.shape[1] != embedded.images.shape[1]:
+    if {one.shape[-1] for one in vectors} != {embedded.dim} or encoder.per_token != embedded.per_token:
         raise ValueError(
-            f"{encoder.name} makes vectors {vectors.shape[1]} wide, those of {args.source} are "
-            f"{embedded.images.shape[1]} wide; expected the model that made them"
+            f"{encoder.name} makes vectors {vectors[0].shape[-1]} wide, those of {args.source} are "
+            f"{embedded.dim} wide; expected the model that made them"
         )
     found: list[tuple[TopK, bool] | None] = [None] * len(of_images)
-    for is_image, gallery in ((True, embedded.images), (False, embedded.captions)):
-        asking = [number for number, kind in enumerate(of_images) if kind == is_image]
+    by_image = len(args.texts)  # the first query that is an image
+    for is_image, asks_image in ((True, False), (True, True), (False, False), (False, True)):
+        asking = [n for n, kind in enumerate(of_images) if kind == is_image and (n >= by_image) == asks_image]
         if asking:
             k = args.k if fine is None else args.candidates
-            top = search_vectors(gallery, vectors[torch.tensor(asking)], k, progress=progress)
+            asked = [vectors[number] for number in asking]
+            top = search_embedded(embedded, asked, k, among_images=is_image, by_image=asks_image, progress=progress)
             if fine is not None:
                 top = reranked(top, fine, args.k, progress)
             for place, number in enumerate(asking):

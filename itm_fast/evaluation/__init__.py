@@ -9,7 +9,9 @@ from itm_fast.runs.figure_tables import latex_table
 from itm_fast.runs.folder import Run, load_run, save_run
 from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
-from itm_fast.sources.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.sources.embedders.dual_encoder import DualEncoder, load_dual_encoder
+from itm_fast.sources.embedders.encoder import Encoder
+from itm_fast.sources.embedders.loading import load_encoder
 from itm_fast.sources.embedding_files import EmbeddedSet, read_embeddings
 from itm_fast.sources.ensemble import EnsembleScorer
 from itm_fast.sources.extraction import extract_embeddings
@@ -18,6 +20,7 @@ __all__ = [
     "AlphaSearch",
     "DualEncoder",
     "EmbeddedSet",
+    "Encoder",
     "EnsembleScorer",
     "Ids",
     "RelevantPairs",
@@ -29,6 +32,7 @@ __all__ = [
     "extract_embeddings",
     "latex_table",
     "load_dual_encoder",
+    "load_encoder",
     "load_run",
     "read_embeddings",
     "read_ids",

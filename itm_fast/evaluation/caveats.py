@@ -12,6 +12,7 @@ from itm_fast.metrics.counting import Ranks
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
+from itm_fast.similarities.ragged import RaggedScorer
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
 from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.two_way import TwoWayScorer
@@ -67,12 +68,15 @@ def source_notes(scorer: TileScorer) -> list[str]:
                     )
         elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
             notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
+        elif isinstance(one, RaggedScorer):
+            notes += _length_notes(of, "Vectors", _lengths(one.regions.vectors), _lengths(one.words.vectors))
+            notes += _sum_notes(of, one)
     return notes
 
 
 def has_embeddings(scorer: object) -> bool:
     """Whether similarities come from embeddings that can be normalised."""
-    return isinstance(scorer, (DotProductScorer, RegionWordScorer))
+    return isinstance(scorer, (DotProductScorer, RegionWordScorer, RaggedScorer))
 
 
 def normalised(scorer: TileScorer) -> TileScorer:
@@ -84,7 +88,7 @@ def normalised(scorer: TileScorer) -> TileScorer:
     Raises:
         ValueError: they do not come from embeddings.
     """
-    if isinstance(scorer, (DotProductScorer, RegionWordScorer)):
+    if isinstance(scorer, (DotProductScorer, RegionWordScorer, RaggedScorer)):
         return scorer.normalised()
     raise ValueError(
         "normalise is for embeddings, a pair (images, captions), which have lengths; similarities and models have "
@@ -161,6 +165,19 @@ def _length_notes(of: str, what: str, images: _Lengths, captions: _Lengths) -> l
     return [
         f"WARNING: {what}{of} are compared by dot product, but their lengths differ (images {images}; captions "
         f"{captions}), so that {' and '.join(moved)} ranks by length too; {_WAY_OUT}."
+    ]
+
+
+def _sum_notes(of: str, scorer: RaggedScorer) -> list[str]:
+    options = getattr(scorer.similarity, "keywords", {})
+    queries = scorer.regions if options.get("cross_attn") == "i2t" else scorer.words
+    side, way = ("images", "caption -> image") if queries is scorer.regions else ("captions", "image -> caption")
+    fewest, most = (int(n) for n in (queries.counts.min(), queries.counts.max())) if len(queries) else (0, 0)
+    if fewest == most or options.get("agg_func", "Sum") != "Sum":
+        return []
+    return [
+        f"Similarities{of} are sums over the vectors of {side}, of which there are {fewest} to {most}: {way} prefers "
+        f"those that have many; agg_func Mean (--agg-func Mean) does not."
     ]
 
 

@@ -17,7 +17,7 @@ from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything
 from itm_fast.similarities.two_way import of_query
 
 # Items at a time: few queries would otherwise read a gallery of embeddings at once, beside its memory map.
-_ITEMS = 4096
+_ITEMS = 8192
 
 PositiveItems: TypeAlias = int | Tensor | npt.NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
 

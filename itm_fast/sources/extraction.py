@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +12,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from itm_fast.data.readers.captioned_images import CaptionedImages
 from itm_fast.data.readers.image_file import ImageFile, stored_size
@@ -23,26 +20,35 @@ from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.ops import _checks
-from itm_fast.sources.dual_encoder import DualEncoder, Inputs, weights_digest
-from itm_fast.sources.embedding_files import CARD, ITEMS, OWNERS, PROGRESS, EmbeddedSet, mapped, read_embeddings
+from itm_fast.sources.embedders.encoder import Encoded, Encoder, Inputs
+from itm_fast.sources.embedding_files import (
+    CARD,
+    ITEMS,
+    OFFSETS,
+    OWNERS,
+    PER_TOKEN,
+    PROGRESS,
+    EmbeddedSet,
+    read_embeddings,
+)
+from itm_fast.sources.stored_rows import Batch, EmbedProgress, RaggedRows, VectorRows
 
 StoredDtype: TypeAlias = Literal["float32", "float16"]
-EmbedProgress: TypeAlias = Callable[[str, int, int], None]
-_Batch: TypeAlias = npt.NDArray[np.int64]
 
 _LAST_BITS = ("batch_size", "caption_batch_size", "device", "libraries")  # all that they change
+_ROWS = {False: VectorRows, True: RaggedRows}
 _IN_WORDS = {"model": "files of the model", "inputs": "images or captions", "sizes": "image files"}
 
 
 def extract_embeddings(
-    encoder: DualEncoder,
+    encoder: Encoder,
     items: CaptionedImages,
     images_folders: Sequence[str | Path],
     folder: str | Path,
     *,
     batch_size: int = 64,
     caption_batch_size: int = 256,
-    stored_dtype: StoredDtype = "float32",
+    stored_dtype: StoredDtype | None = None,
     workers: int = 4,
     restart: bool = False,
     progress: EmbedProgress | None = None,
@@ -59,7 +65,8 @@ def extract_embeddings(
         folder: to write to; made if it is not there.
         batch_size: images encoded at a time.
         caption_batch_size: captions encoded at a time, those of similar length together.
-        stored_dtype: of the files; float16 keeps 11 bits of each number.
+        stored_dtype: of the files; float16 keeps 11 bits of each number. None: float32, or, of a vector a token, of
+            which there are a thousand an image, float16.
         workers: batches of images read ahead, each in a thread.
         restart: replace what is in the folder, even if it is of another model or other inputs.
         progress: called with ("captions" or "images", done, total) of what this call has to do.
@@ -75,41 +82,45 @@ def extract_embeddings(
     for name, size in (("batch_size", batch_size), ("caption_batch_size", caption_batch_size), ("workers", workers)):
         if size < 1:
             raise ValueError(f"{name} is {size}, expected at least 1")
+    if stored_dtype is None:
+        stored_dtype = "float16" if encoder.per_token else "float32"
     _checks.check_choice("stored_dtype", stored_dtype, StoredDtype)
     if not items.captions:
         raise ValueError("items has no captions, expected at least one")
     folder = Path(folder)
     paths = find_images(items, images_folders)
     conditions = {
-        "model": weights_digest(encoder.folder),
+        "model": encoder.digest(),
+        "library": encoder.library,
         "inputs": _digest(json.dumps([items.image_names, items.captions, items.caption_to_image.tolist()]).encode()),
         "dtype": encoder.dtype,
         "stored_dtype": stored_dtype,
         "batch_size": batch_size,
         "caption_batch_size": caption_batch_size,
         "device": encoder.device.type,
-        "libraries": _libraries(encoder),
+        "libraries": encoder.libraries(),
     }
     state = _State(folder, conditions, np.array([stored_size(path) for path in paths], dtype=np.int64), restart)
     if state.is_complete:
         (folder / PROGRESS).unlink(missing_ok=True)
         return read_embeddings(folder)
     counts = np.array(encoder.token_counts(items.captions), dtype=np.int64)
-    # Longest first: what does not fit the memory fails at once, and little is spent on padding.
-    order = np.argsort(-counts, kind="stable")
-    batches = _batches(order, caption_batch_size, state.rows["captions"])
-    captions = _Rows(state, "captions", len(order), stored_dtype)
-    encoded: Iterator[tuple[_Batch, Tensor]] = (
+    # Longest first: what does not fit the memory fails at once, and little is spent on padding. Vectors a token lie one
+    # after the other, in the order of the items.
+    order = np.arange(len(counts)) if encoder.per_token else np.argsort(-counts, kind="stable")
+    batches, rows = _batches(order, caption_batch_size, state.rows["captions"]), _ROWS[encoder.per_token]
+    captions = rows(state, "captions", len(order), stored_dtype)
+    encoded: Iterator[tuple[Batch, Encoded]] = (
         (batch, encoder.encode_captions([items.captions[row] for row in batch])) for batch in batches
     )
     captions.fill(encoded, items.captions, progress)
-    images = _Rows(state, "images", len(paths), stored_dtype, dim=captions.dim)
+    images = rows(state, "images", len(paths), stored_dtype, dim=captions.dim)
     batches = _batches(np.arange(len(paths)), batch_size, state.rows["images"])
     prepared = _read_ahead(lambda batch: encoder.prepare_images([paths[row] for row in batch]), batches, workers)
     encoded = ((batch, encoder.encode_images(inputs)) for batch, inputs in prepared)
     images.fill(encoded, [str(path) for path in paths], progress)
-    n_cut = int((counts > encoder.context_length).sum())
-    state.finish(encoder.name, items, paths, [*items.notes, *_cut_note(n_cut, len(order), encoder.context_length)])
+    notes = [*items.notes, *_cut_note(counts, encoder.context_length)]
+    state.finish(encoder, items, paths, notes)
     return read_embeddings(folder)
 
 
@@ -124,8 +135,8 @@ class _State:
             raise ValueError(f"{folder} is a file, expected a folder to write to")
         ours = [folder / name for name in (CARD, PROGRESS) if (folder / name).is_file()]
         if restart:
-            for path in ours:
-                path.unlink()
+            for path in (*ours, *(folder / name for name in OFFSETS.values())):
+                path.unlink(missing_ok=True)
         elif ours:
             self._continue(ours[0])
         elif folder.is_dir() and not all(path.name.startswith(".") for path in folder.iterdir()):
@@ -138,7 +149,7 @@ class _State:
         found = read_json(path)
         try:
             rows = {kind: int(found["rows"][kind]) for kind in self.rows}
-            then, sizes = dict(found["conditions"]), found["sizes"]
+            then, sizes = {"library": "transformers", **found["conditions"]}, found["sizes"]
         except (KeyError, TypeError, ValueError, OverflowError) as error:  # int(Infinity)
             raise DataError(f"{path}: not written by itm-fast embed: {error}; replace it with --restart") from error
         self.is_complete = path.name == CARD
@@ -161,7 +172,7 @@ class _State:
         self.rows[kind] = rows
         _write_json(self.folder / PROGRESS, self._content())
 
-    def finish(self, model: str, items: CaptionedImages, paths: list[ImageFile], notes: list[str]) -> None:
+    def finish(self, encoder: Encoder, items: CaptionedImages, paths: list[ImageFile], notes: list[str]) -> None:
         """Write what lies beside the arrays, the card last."""
         with written_aside(self.folder / OWNERS) as aside, aside.open("wb") as file:
             np.save(file, items.caption_to_image)
@@ -174,7 +185,8 @@ class _State:
             "captions": items.captions,
         }
         _write_json(self.folder / ITEMS, content)
-        _write_json(self.folder / CARD, {"model": model, "notes": notes, **self._content()})
+        card = {"model": encoder.name, PER_TOKEN: encoder.per_token, "notes": notes}
+        _write_json(self.folder / CARD, {**card, **self._content()})
         (self.folder / PROGRESS).unlink(missing_ok=True)
 
     def _content(self) -> dict[str, Any]:
@@ -185,72 +197,16 @@ class _State:
         return _digest(self.sizes[:n_images].tobytes())
 
 
-class _Rows:
-    """One array on disk, written aside as ``<kind>.npy.part``."""
-
-    def __init__(self, state: _State, kind: str, n_rows: int, dtype: str, dim: int | None = None) -> None:
-        self._state, self._kind, self._n_rows, self._dtype = state, kind, n_rows, dtype
-        self._path = state.folder / f"{kind}.npy"
-        self._part = state.folder / f"{kind}.npy.part"
-        self._array: Any = None
-        self.dim = dim
-        self.begun = state.rows[kind]
-        if self.begun:
-            is_named = self.begun == n_rows and not self._part.exists()
-            self._array = mapped(self._path if is_named else self._part, writable=not is_named)
-            shape = (n_rows, self._array.shape[1] if dim is None else dim)
-            if self._array.shape != shape or self._array.dtype != dtype:
-                raise DataError(
-                    f"{self._part}: {self._array.dtype} of shape {self._array.shape}, expected {dtype} of shape "
-                    f"{shape}; replace it with --restart"
-                )
-            self.dim = shape[1]
-
-    def fill(
-        self, encoded: Iterable[tuple[_Batch, Tensor]], names: Sequence[str], progress: EmbedProgress | None
-    ) -> None:
-        """Write batch after batch, each saved before the next is made, then give the array its name."""
-        done = self.begun
-        if progress is not None and done < self._n_rows:
-            progress(self._kind, 0, self._n_rows - done)
-        for batch, vectors in encoded:
-            self._put(batch, vectors, names)
-            done += len(batch)
-            self._state.save(self._kind, done)
-            if progress is not None:
-                progress(self._kind, done - self.begun, self._n_rows - self.begun)
-        self._array = None
-        if self._part.exists():
-            os.replace(self._part, self._path)
-
-    def _put(self, batch: _Batch, vectors: Tensor, names: Sequence[str]) -> None:
-        if self.dim not in (None, vectors.shape[1]):
-            raise ValueError(
-                f"the model's images have {vectors.shape[1]} dimensions, its captions {self.dim}: they are not in one "
-                "space, and cannot be compared"
-            )
-        finite = vectors.isfinite().all(dim=1)
-        if not finite.all():
-            name = names[batch[int(finite.int().argmin())]]
-            raise ValueError(f"the model's vector of {name!r:.200} is not finite; a wider dtype, float32, may help")
-        if self._array is None:
-            self.dim = vectors.shape[1]
-            shape = (self._n_rows, self.dim)
-            self._array = np.lib.format.open_memmap(self._part, mode="w+", dtype=self._dtype, shape=shape)
-        self._array[batch] = vectors.numpy()
-        self._array.flush()
-
-
-def _batches(order: _Batch, size: int, done: int) -> list[_Batch]:
+def _batches(order: Batch, size: int, done: int) -> list[Batch]:
     """The batches that are still to do; their bounds are those of an extraction that was never interrupted."""
     return [order[start : start + size] for start in range(done, len(order), size)]
 
 
 def _read_ahead(
-    read: Callable[[_Batch], Inputs], batches: Iterable[_Batch], workers: int
-) -> Iterator[tuple[_Batch, Inputs]]:
+    read: Callable[[Batch], Inputs], batches: Iterable[Batch], workers: int
+) -> Iterator[tuple[Batch, Inputs]]:
     """Batches in order, with as many being read as there are workers while one is used."""
-    waiting: deque[tuple[_Batch, Future[Inputs]]] = deque()
+    waiting: deque[tuple[Batch, Future[Inputs]]] = deque()
     pool = ThreadPoolExecutor(workers)
     try:
         for batch in batches:
@@ -265,16 +221,11 @@ def _read_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _libraries(encoder: DualEncoder) -> str:
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "pillow")]
-    # Image processors with torchvision and without resize a little differently.
-    return ", ".join([*versions, type(encoder.image_processor).__name__])
-
-
-def _cut_note(n_cut: int, n_captions: int, context_length: int) -> list[str]:
+def _cut_note(counts: npt.NDArray[np.int64], context_length: int | None) -> list[str]:
+    n_cut = 0 if context_length is None else int((counts > context_length).sum())
     if not n_cut:
         return []
-    return [f"{n_cut} of {n_captions} captions were cut at {context_length} tokens, the model's context"]
+    return [f"{n_cut} of {len(counts)} captions were cut at {context_length} tokens, the model's context"]
 
 
 def _digest(content: bytes) -> str:

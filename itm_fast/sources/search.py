@@ -14,9 +14,11 @@ from itm_fast.metrics.list_ranks import in_order
 from itm_fast.metrics.retrieval import topk
 from itm_fast.metrics.retrieved import TopK, TopKeeper
 from itm_fast.ops.ranking import NO_ITEM
+from itm_fast.similarities.ragged import RaggedScorer, RaggedVectors
 from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles, everything, tile_sims
-from itm_fast.sources.dual_encoder import DualEncoder, load_dual_encoder, weights_digest
+from itm_fast.sources.embedders.encoder import Encoder
+from itm_fast.sources.embedders.loading import load_encoder
 from itm_fast.sources.embedding_files import CARD, EmbeddedSet
 from itm_fast.sources.trained_model import ModelScorer
 
@@ -43,6 +45,42 @@ def search_vectors(
     _check_k(k)
     scorer = DotProductScorer(queries, gallery)
     return topk(scorer, k=max(1, min(k, scorer.n_captions)), chunk_bytes=chunk_bytes, progress=progress)
+
+
+def search_embedded(
+    embedded: EmbeddedSet,
+    queries: Sequence[Tensor],
+    k: int,
+    *,
+    among_images: bool = True,
+    by_image: bool = False,
+    progress: Progress | None = None,
+) -> TopK:
+    """The k best images or captions of a folder of embeddings for each query.
+
+    Of vectors a token the score is the sum, over the words of a caption, of the largest product with a vector of an
+    image; between two of one kind over the vectors of what is asked.
+
+    Args:
+        embedded: what is searched.
+        queries: of each its vector (dim,), or its vectors (n_i, dim).
+        k: items; fewer where there are fewer.
+        among_images: whether images are searched, or captions.
+        by_image: whether the queries are images, or texts.
+        progress: called with (pairs done, pairs in all).
+
+    Returns:
+        (n_queries, k) scores and items, as of ``search_vectors``.
+    """
+    gallery = embedded.images if among_images else embedded.captions
+    if not isinstance(gallery, RaggedVectors):
+        return search_vectors(gallery, torch.stack(list(queries)), k, progress=progress)
+    _check_k(k)
+    offsets = np.cumsum([0, *map(len, queries)])
+    asked = RaggedVectors(torch.cat(list(queries)), offsets)
+    if by_image and not among_images:  # the words are those of the gallery
+        return topk(RaggedScorer(asked, gallery), k=max(1, min(k, len(gallery))), progress=progress)
+    return best_rows(RaggedScorer(gallery, asked), k, progress=progress)
 
 
 @torch.no_grad()
@@ -84,7 +122,7 @@ def reranked(top: TopK, fine: ModelScorer, k: int, progress: Progress | None = N
     return TopK(best.values[:, :k], best.indices[:, :k])
 
 
-def query_encoder(embedded: EmbeddedSet, model: str | None = None, *, device: str = "cpu") -> DualEncoder:
+def query_encoder(embedded: EmbeddedSet, model: str | None = None, *, device: str = "cpu") -> Encoder:
     """The model that made a folder of embeddings, to encode what is searched for.
 
     Args:
@@ -94,21 +132,22 @@ def query_encoder(embedded: EmbeddedSet, model: str | None = None, *, device: st
 
     Raises:
         ValueError: it is another model, whose vectors have nothing to do with those of the folder.
-        FileNotFoundError, DataError, ImportError: as ``load_dual_encoder``.
+        FileNotFoundError, DataError, ImportError: as ``load_encoder``.
     """
-    encoder = load_dual_encoder(model or embedded.model, device=device)
     conditions = read_json(embedded.folder / CARD).get("conditions")
-    made_by = conditions.get("model") if isinstance(conditions, dict) else None
-    if made_by is not None and made_by != weights_digest(encoder.folder):
+    conditions = conditions if isinstance(conditions, dict) else {}
+    encoder = load_encoder(model or embedded.model, library=conditions.get("library"), device=device)
+    made_by = conditions.get("model")
+    if made_by is not None and made_by != encoder.digest():
         raise ValueError(
-            f"{encoder.folder} holds other weights than the model that made {embedded.folder}: its vectors cannot be "
+            f"{encoder.name} holds other weights than the model that made {embedded.folder}: its vectors cannot be "
             "compared with those; name the model that did"
         )
     return encoder
 
 
-def encoded_queries(encoder: DualEncoder, texts: Sequence[str], images: Sequence[Path]) -> Tensor:
-    """Unit vectors (n, dim) of texts, then of image files."""
+def encoded_queries(encoder: Encoder, texts: Sequence[str], images: Sequence[Path]) -> list[Tensor]:
+    """Vectors of texts, then of image files: (dim,) of each, or (n_i, dim)."""
     parts = [encoder.encode_captions(texts)] if texts else []
     parts += [encoder.encode_images(encoder.prepare_images([path])) for path in images]
-    return torch.cat(parts)
+    return [vectors for part in parts for vectors in part]

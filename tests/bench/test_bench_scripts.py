@@ -35,6 +35,8 @@ def threads_as_they_were():
         "small_batches",
         "late_interaction",
         "rerank",
+        "search",
+        "read_images",
     ],
 )
 def test_runs_and_writes_its_figures(script, tmp_path, capsys, threads_as_they_were):

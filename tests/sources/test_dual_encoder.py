@@ -12,7 +12,7 @@ import tiny_clip
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import load_dual_encoder
-from itm_fast.sources.dual_encoder import weights_digest
+from itm_fast.sources.embedders.encoder import weights_digest
 
 # Unit vectors from two layers: about ten sums of at most 24 terms one after the other, each off by 24 * 2^-24 at most.
 TOLERANCE = 10 * 24 * 2**-24
@@ -206,7 +206,7 @@ def test_broken_images_are_named(clip_folder, tmp_path):
 def test_a_roberta_has_two_positions_fewer():
     from transformers import RobertaConfig, RobertaModel
 
-    from itm_fast.sources.dual_encoder import _context_length
+    from itm_fast.sources.embedders.dual_encoder import _context_length
 
     sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 8}
     model = RobertaModel(RobertaConfig(vocab_size=9, max_position_embeddings=20, pad_token_id=1, **sizes))

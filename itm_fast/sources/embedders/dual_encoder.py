@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from itm_fast.data.readers.image_file import ImageFile, read_image
-from itm_fast.errors import DataError
-from itm_fast.pretrained import pretrained_folder, quiet_transformers, read_config, text_library
-
-ModelDtype: TypeAlias = Literal["float32", "bfloat16", "float16"]
-Inputs: TypeAlias = Mapping[str, Tensor]
+from itm_fast.choices import EncoderLibrary
+from itm_fast.data.readers.image_file import ImageFile
+from itm_fast.pretrained import pretrained_folder, read_config, text_library
+from itm_fast.sources.embedders.encoder import (
+    Inputs,
+    ModelDtype,
+    as_captions,
+    moved,
+    read_pictures,
+    unit_rows,
+    usable_device,
+    versions,
+    weights_digest,
+)
+from itm_fast.sources.embedders.transformers_folder import check_vocabulary, from_folder, load_whole
 
 _FILES = "the weights, preprocessor_config.json and the tokenizer's files"
 _PADDED_TO_THE_END = ("siglip", "siglip2", "align")  # trained so: their captions mean something else when padded less
 _BLIP_RETRIEVAL = "BlipForImageTextRetrieval"  # AutoModel would make a BlipModel of it, half of it random
-_SMALL_FILES = (".json", ".txt", ".model")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +57,17 @@ class DualEncoder:
     padding: Literal["longest", "max_length"]
     device: torch.device
     dtype: ModelDtype
+    library: ClassVar[EncoderLibrary] = "transformers"
+    per_token: ClassVar[bool] = False
+
+    def digest(self) -> str:
+        """SHA-256 of the folder's weights, configuration and tokenizer."""
+        return weights_digest(self.folder)
+
+    def libraries(self) -> str:
+        """Versions of what may change the last bits."""
+        # Image processors with torchvision and without resize a little differently.
+        return f"{versions('torch', 'transformers', 'pillow')}, {type(self.image_processor).__name__}"
 
     def token_counts(self, captions: Sequence[str]) -> list[int]:
         """Tokens of each caption before it is cut, those of start and end included.
@@ -71,9 +88,7 @@ class DualEncoder:
         Raises:
             DataError: a file is missing, no image or broken; with its name.
         """
-        pillow = text_library("PIL.Image", "reading images")
-        images = [pillow.fromarray(np.ascontiguousarray(read_image(path).permute(1, 2, 0).numpy())) for path in paths]
-        return dict(self.image_processor(images=images, return_tensors="pt"))
+        return dict(self.image_processor(images=read_pictures(paths), return_tensors="pt"))
 
     def encode_images(self, inputs: Inputs) -> Tensor:
         """Unit vectors (n, dim), float32 on the CPU, of images from ``prepare_images``."""
@@ -81,10 +96,8 @@ class DualEncoder:
 
     def encode_captions(self, captions: Sequence[str]) -> Tensor:
         """Unit vectors (n, dim), float32 on the CPU, of captions; TypeError for a single string."""
-        if isinstance(captions, str):
-            raise TypeError(f"captions is the string {captions!r:.40}, expected a list of captions")
         tokens = self.tokenizer(
-            list(captions),
+            as_captions(captions),
             padding=self.padding,
             truncation=True,
             max_length=self.context_length,
@@ -94,10 +107,7 @@ class DualEncoder:
 
     @torch.inference_mode()
     def _encoded(self, encode: Any, inputs: Inputs) -> Tensor:
-        moved = {name: tensor.to(self.device) for name, tensor in inputs.items()}
-        dtype = getattr(torch, self.dtype)
-        moved = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in moved.items()}
-        found = encode(**moved)
+        found = encode(**moved(inputs, self.device, self.dtype))
         features = found if isinstance(found, Tensor) else getattr(found, "pooler_output", None)
         if features is None or features.ndim != 2:
             what = type(found).__name__ if features is None else f"a tensor of shape {tuple(features.shape)}"
@@ -105,7 +115,7 @@ class DualEncoder:
                 f"{self.name}: {encode.__name__} returned {what}, expected one vector an input, (n, dim): this model "
                 "is no dual encoder"
             )
-        return torch.nn.functional.normalize(features.float(), dim=1).cpu()
+        return unit_rows(features)
 
 
 def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtype = "float32") -> DualEncoder:
@@ -124,24 +134,22 @@ def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtyp
         ImportError: transformers, or a library its tokenizer needs, is not installed.
     """
     transformers = text_library("transformers", "a CLIP-like model")
-    where = _device(device)
+    where = usable_device(device)
     folder = pretrained_folder(str(path), argument="the model", files=_FILES)
-    model = _load_model(transformers, folder, dtype)
+    model = _dual_model(transformers, folder, dtype)
     if getattr(model, "get_image_features", None) is None or getattr(model, "get_text_features", None) is None:
         raise ValueError(
             f"{folder} is a {type(model).__name__}, which has no get_image_features and get_text_features: expected a "
             "dual encoder such as CLIP, SigLIP, AltCLIP, ALIGN, or BLIP for image-text retrieval"
         )
-    processor = _from_folder(transformers.AutoProcessor, folder)
+    processor = from_folder(transformers.AutoProcessor, folder)
     # A folder without processor, as of VisionTextDualEncoder, may give one of the two alone.
     tokenizer, image_processor = (getattr(processor, name, None) for name in ("tokenizer", "image_processor"))
     if tokenizer is None:
-        tokenizer = _from_folder(transformers.AutoTokenizer, folder)
-    names = sorted({"tokenizer.json", *getattr(tokenizer, "vocab_files_names", {}).values()})
-    if not any((folder / name).is_file() for name in names):  # transformers makes one without words
-        raise DataError(f"{folder} holds no vocabulary of a {type(tokenizer).__name__}: none of {', '.join(names)}")
+        tokenizer = from_folder(transformers.AutoTokenizer, folder)
+    check_vocabulary(tokenizer, folder)
     if image_processor is None:
-        image_processor = _from_folder(transformers.AutoImageProcessor, folder)
+        image_processor = from_folder(transformers.AutoImageProcessor, folder)
     defaults = getattr(type(processor), "text_kwargs", None)
     defaults = defaults if isinstance(defaults, dict) else {}
     ends = defaults.get("padding") == "max_length" or model.config.model_type in _PADDED_TO_THE_END
@@ -158,49 +166,12 @@ def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtyp
     )
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of what a pretrained folder makes: its weights, configuration and tokenizer.
-
-    Every byte is read: a fine-tuned copy has files of the same names and sizes.
-    """
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    weights = [path for path in files if path.suffix == ".safetensors"] or [p for p in files if p.suffix == ".bin"]
-    digest = hashlib.sha256()
-    for path in [*(path for path in files if path.suffix in _SMALL_FILES), *weights]:
-        digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":  # no kernel of this package has a part in it
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        where = torch.device(device)
-        torch.empty(1, device=where)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch's ways to say that there is none
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device is {device!r}, which torch cannot use here: {reason}") from error
-    if where.type == "meta":
-        raise ValueError("device is 'meta', where nothing is computed; expected such as 'cpu' or 'cuda'")
-    return where
-
-
-def _load_model(transformers: Any, folder: Path, dtype: str) -> Any:
-    architectures = read_config(folder).get("architectures") or []
-    auto = getattr(transformers, _BLIP_RETRIEVAL) if _BLIP_RETRIEVAL in architectures else transformers.AutoModel
-    model, report = _from_folder(auto, folder, dtype=getattr(torch, dtype), output_loading_info=True)
-    for key, what in (("missing_keys", "lack"), ("mismatched_keys", "have another shape for")):
-        if report[key]:
-            raise DataError(
-                f"{folder}: its weights {what} {len(report[key])} parameters of {type(model).__name__}, which would "
-                f"be random, such as {min(map(str, report[key]))}: not the weights of this model"
-            )
-    if _BLIP_RETRIEVAL in architectures:
-        _give_features(model)
-    return model.eval()
+def _dual_model(transformers: Any, folder: Path, dtype: ModelDtype) -> Any:
+    if _BLIP_RETRIEVAL not in (read_config(folder).get("architectures") or []):
+        return load_whole(transformers.AutoModel, folder, dtype)
+    model = load_whole(getattr(transformers, _BLIP_RETRIEVAL), folder, dtype)
+    _give_features(model)
+    return model
 
 
 def _give_features(blip: Any) -> None:
@@ -217,17 +188,6 @@ def _give_features(blip: Any) -> None:
         return projected
 
     blip.get_image_features, blip.get_text_features = get_image_features, get_text_features
-
-
-def _from_folder(auto: Any, folder: Path, **options: Any) -> Any:
-    try:
-        with quiet_transformers():
-            return auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
-    except ImportError as error:
-        raise ImportError(f"{folder}: {' '.join(str(error).split())}") from error
-    except Exception as error:  # a damaged or foreign folder raises nearly every kind of exception
-        reason = " ".join(str(error).split())
-        raise DataError(f"{folder}: {auto.__name__} of transformers cannot read it: {reason:.300}") from error
 
 
 def _context_length(model: Any, tokenizer: Any, default: int | None) -> int:
