@@ -75,11 +75,13 @@ def _of_processor(device: dict[str, Any], features: list[str]) -> dict[str, str]
 
 def _of_cuda(device: dict[str, Any]) -> dict[str, str]:
     kernels = "none" if device["kernels"] is None else f"of architecture {device['kernels']}"
-    plain = ", ".join(device["plain_torch"])
+    batched = ", ".join(device["batched_products"])
     return {
         "has": f"compute capability {device['compute_capability']}, {device['memory_gb']:.1f} GB",
         "kernels": f"{kernels} ({device['kernels_reason']})",
-        "plain torch": plain if device["kernels"] is not None else f"{plain}; the others refuse tensors of this device",
+        "torch's products": batched
+        if device["kernels"] is not None
+        else f"{batched}; the others refuse tensors of this device",
     }
 
 

@@ -13,7 +13,7 @@ import torch
 
 from itm_fast.ops import _library
 
-PLAIN_ON_CUDA = (
+BATCHED_ON_CUDA = (
     "attended_similarity",
     "generalised_pooling",
     "graph_reasoning",
@@ -34,8 +34,8 @@ def devices() -> list[dict[str, Any]]:
         One dictionary a device: `device` ("cpu", "cuda:0", as torch calls it), `name`; `cores` and `threads` of the CPU
         that this process may use, and `torch_threads`; `compute_capability` ("9.0") and `memory_gb` of a CUDA device;
         `kernels`: the instruction set or architecture whose kernels run there, None where there are none,
-        `kernels_reason`; `gemm_float32`, `gemm_bfloat16`: what multiplies, each with its `_reason`; `plain_torch`:
-        operators that have no kernels there.
+        `kernels_reason`; `gemm_float32`, `gemm_bfloat16`: what multiplies, each with its `_reason`; `batched_products`:
+        operators that run there as batched products of torch's.
 
     Raises:
         ImportError: As in `_library.load`.
@@ -51,7 +51,7 @@ def devices() -> list[dict[str, Any]]:
         "kernels": built["cpu_isa"],
         "kernels_reason": built["cpu_isa_reason"],
         **gemm,
-        "plain_torch": [],
+        "batched_products": [],
     }
     return [processor, *(_cuda_device(index, built["cuda_reason"]) for index in range(torch.cuda.device_count()))]
 
@@ -120,7 +120,7 @@ def _cuda_device(index: int, cuda_reason: str) -> dict[str, Any]:
         "gemm_float32_reason": f"torch.backends.cuda.matmul.allow_tf32 is {tf32}" if ampere else _NO_TENSOR_CORES,
         "gemm_bfloat16": "bfloat16, sums in float32" if ampere else "widened to float32",
         "gemm_bfloat16_reason": "" if ampere else _NO_TENSOR_CORES,
-        "plain_torch": list(PLAIN_ON_CUDA),
+        "batched_products": list(BATCHED_ON_CUDA),
     }
 
 

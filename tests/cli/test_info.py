@@ -8,7 +8,7 @@ import torch
 
 from itm_fast.cli.info import Info, run
 from itm_fast.ops import _devices, _library
-from itm_fast.ops._devices import PLAIN_ON_CUDA, devices, fitting_architecture, processor_name
+from itm_fast.ops._devices import BATCHED_ON_CUDA, devices, fitting_architecture, processor_name
 
 CPUINFO = """processor\t: 0
 model name\t: AMD EPYC 9B45: Turin
@@ -84,7 +84,7 @@ def test_devices_and_what_runs_on_each(machine, capsys):
     assert (processor["name"], processor["cores"], processor["threads"]) == ("AMD EPYC 9B45: Turin", 2, 2)
     assert (processor["kernels"], processor["gemm_float32"]) == (machine["cpu_isa"], machine["gemm_float32"])
     assert (fitting["name"], fitting["compute_capability"], fitting["memory_gb"]) == ("NVIDIA A100", "8.0", 85.2)
-    assert (fitting["kernels"], fitting["plain_torch"]) == ("8.0", list(PLAIN_ON_CUDA))
+    assert (fitting["kernels"], fitting["batched_products"]) == ("8.0", list(BATCHED_ON_CUDA))
     assert (other["device"], other["kernels"]) == ("cuda:1", None)
     assert "none runs here; rebuild with TORCH_CUDA_ARCH_LIST=9.0" in other["kernels_reason"]
     assert run(Info()) == 0
@@ -121,8 +121,8 @@ def test_what_has_no_cuda_kernels():
     """Of the operators that models call; the rest of those without are the CPU's own helpers."""
     _library.load()
     registered = emulated_operators.operators()
-    assert not set(PLAIN_ON_CUDA) & set(registered)
-    assert all(hasattr(torch.ops.itm_fast, name) for name in PLAIN_ON_CUDA)
+    assert not set(BATCHED_ON_CUDA) & set(registered)
+    assert all(hasattr(torch.ops.itm_fast, name) for name in BATCHED_ON_CUDA)
 
 
 def test_a_system_that_tells_nothing(monkeypatch, tmp_path):

@@ -38,7 +38,7 @@ def operators():
 
 def batched_kernels():
     """By operator, the batched products of those that have no CUDA kernels."""
-    for name in _devices.PLAIN_ON_CUDA:
+    for name in _devices.BATCHED_ON_CUDA:
         getattr(itm_fast, name)  # it registers itself when it is asked for
     return batched.KERNELS
 
