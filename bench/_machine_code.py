@@ -76,6 +76,7 @@ def _shortest(candidates):
     return min((len(block) for block in candidates), default=0)
 
 
+@functools.cache
 def tile_kernel(arch, dtype):
     """What a warp of the tile kernel with clipped_l2norm issues, from its machine code; None: not built here.
 
