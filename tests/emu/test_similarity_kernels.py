@@ -265,7 +265,7 @@ def test_every_barrier_and_wait_is_needed(watched, bug):
     file, number = bug
     work = {
         "vectors": lambda: Batch(watched, torch.zeros(9000, 5, 8), torch.full((9000,), 5)).plan(16),
-        "tiles": lambda: score_by_tiles(watched, *operands(8, 36, 3, 12, 80)),  # several tiles a block
+        "tiles": lambda: score_by_tiles(watched, *operands(12, 36, 3, 12, 80)),  # several tiles a block
         "chunks": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10)).gradients(torch.ones(3, 16)),
         "gradients": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10, torch.float16)).gradients(torch.ones(3, 16)),
     }
