@@ -5,6 +5,7 @@
 
 import functools
 import importlib.metadata
+import itertools
 import re
 import shutil
 import subprocess
@@ -57,18 +58,59 @@ def loops(instructions, labels):
             yield labels[branch[1]], at
 
 
-def tile_product(arch, dtype, steps_of_stage):
-    """Registers of a thread of the tile kernel, and what a warp issues for 128 bytes of K; None: not built here."""
+def _count(instructions, pattern):
+    return sum(re.search(pattern, text) is not None for text in instructions)
+
+
+def basic_blocks(instructions, labels):
+    """The runs of instructions that are entered at the first and left after the last only."""
+    starts = {0, *labels.values()}
+    # BRA.DIV leaves for lanes that are not together, which these kernels' never are.
+    leaves = re.compile(r"\b(BRA|EXIT|RET|BREAK|CALL)\b(?!\.DIV)")
+    starts |= {at + 1 for at, text in enumerate(instructions) if leaves.search(text)}
+    edges = [*sorted(starts), len(instructions)]
+    return [instructions[begin:end] for begin, end in itertools.pairwise(edges) if end > begin]
+
+
+def _shortest(candidates):
+    return min((len(block) for block in candidates), default=0)
+
+
+@functools.cache
+def tile_kernel(arch, dtype):
+    """What a warp of the tile kernel with clipped_l2norm issues, from its machine code; None: not built here.
+
+    Returns:
+        registers: of a thread.
+        stage: instructions for 64 bytes of K, and hmma, ldsm: tensor-core instructions and matrix loads among them.
+        row_number: for an element of S in the sum over a row and query group (32 rows at a time).
+        whole, partial: for the weights of 8 rows and 32 columns, and where the context ends among them.
+        products: for w^T G w of 40 rows and 32 columns with the sums and the quotient: 25 products of 8 x 8 of G.
+    """
     cubin = kept("tiles", arch)
     if cubin is None or disassembler() is None:
         return None
-    name = next(name for name in kernels(cubin) if "tiles_kernel" in name and f"{PRODUCTS[dtype]}ELb1" in name)
-    instructions, labels = kernels(cubin)[name]
-    around = sorted(
-        (last - first + 1, sum("HMMA" in text for text in instructions[first : last + 1]))
-        for first, last in loops(instructions, labels)
-        if any("HMMA" in text for text in instructions[first : last + 1])
+    name = next(
+        name for name in kernels(cubin) if "tiles_kernel" in name and f"{PRODUCTS[dtype]}ENS0_10ScaledRows" in name
     )
-    inner, outer = around[0], around[-1]
-    issued = outer[0] if inner == outer else outer[0] + (steps_of_stage - 1) * inner[0]
-    return {"registers": _cubins.usage(cubin)[name][0], "issued": issued}
+    instructions, labels = kernels(cubin)[name]
+    found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
+    stage = min((loop for loop in found if _count(loop, "LDSM")), key=len)
+    sums = [
+        loop
+        for loop in found
+        if _count(loop, r"\bFFMA") and _count(loop, r"\bLDS\b") and not _count(loop, r"MUFU|HMMA|STS|SHFL|BAR")
+    ]
+    blocks = basic_blocks(instructions, labels)
+    weights = [block for block in blocks if _count(block, r"MUFU\.EX2") == 8 and not _count(block, "STS|HMMA|SHFL")]
+    of_gram = [block for block in blocks if _count(block, "HMMA") and _count(block, "LDG")]
+    return {
+        "registers": _cubins.usage(cubin)[name][0],
+        "stage": len(stage),
+        "hmma": _count(stage, "HMMA"),
+        "ldsm": _count(stage, "LDSM"),
+        "row_number": min(len(loop) / _count(loop, r"\bLDS\b") for loop in sums),
+        "whole": _shortest(block for block in weights if not _count(block, "FSEL")),
+        "partial": _shortest(block for block in weights if _count(block, "FSEL")),
+        "products": sum(len(block) for block in of_gram if not _count(block, "LDS")),
+    }

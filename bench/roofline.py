@@ -1,9 +1,10 @@
 """What the CUDA kernels will do, counted from their launches and their machine code, next to what GPUs can do at most.
 
 Predicted, not measured: nobody has run the kernels on a GPU. The counts of tensor-core instructions and of bytes that
-tiles read are compared with the emulator's own in tests/cuda/test_roofline.py. Registers and what the product's loop
-issues are read from the machine code that `make test` keeps. Where only one block fits into a multiprocessor, its
-product and its epilogue come one after the other. Of the epilogue only multiply-adds and exponentials are counted.
+tiles read are compared with the emulator's own in tests/cuda/test_roofline.py. Registers and what warps issue are read
+from the machine code that `make test` keeps. Where two blocks fit into a multiprocessor, one's product runs beside the
+other's epilogue, and each resource serves both; where one fits, they come one after the other. Latencies, barriers and
+the aggregation of a caption's values are not counted, nor is the clock that a device keeps under load.
 """
 
 import argparse
@@ -18,14 +19,15 @@ from _cases import scan_batch
 
 from itm_fast.cli.console import print_table
 
-# csrc/cuda/similarity.h, tile_product.cuh, csrc/cuda/ops/similarity.cpp
+# csrc/cuda/similarity.h, tile_product.cuh, attention_tile.cuh, csrc/cuda/ops/similarity.cpp
 TILE_VECTORS, TILE_CONTEXTS, TILE_QUERIES = 128, 32, 16
-WARP_SIDE, STAGE_BYTES, MMAS_OF_STEP, STEPS_OF_STAGE = 32, 128, 8, 4
-THREADS_OF_TILE = 512
-LOADED_OF_STEP = 2 * 2 * 512  # bytes that a warp reads from shared memory: two matrices of 16 x 16 of either side
+WARP_ROWS, WARP_COLUMNS = 64, {"bfloat16": 64, "tf32": 64, "float32": 32}
+STAGE_BYTES, STEP_BYTES = 64, 32
+COLUMNS_OF_ATTENTION = 32  # of a warp; 8 rows at a time
 FLOP_OF_MMA = {"bfloat16": 2 * 16 * 8 * 16, "float32": 2 * 16 * 8 * 8, "tf32": 2 * 16 * 8 * 8}
 PRODUCTS = {"bfloat16": 1, "float32": 3, "tf32": 1}  # float32 is three products of TF32
 BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
+MMAS_OF_GRAM, BYTES_OF_GRAM = 4, 512  # of 8 x 8 numbers of a Gram matrix with 32 columns: in two parts, 16 bytes a lane
 FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, scale, sums
 FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
@@ -61,22 +63,45 @@ def plan(counts, most_groups):
 def product_counts(context_tiles, query_tiles, dim, dtype):
     """Tensor-core instructions of warps, and bytes read from L2, by the products of all pairs of tiles."""
     row_bytes = dim * BYTES[dtype]
-    stages = up(row_bytes, STAGE_BYTES) // STAGE_BYTES
-    warps = sum(up(n, WARP_SIDE) // WARP_SIDE for n in context_tiles) * sum(
-        up(n, WARP_SIDE) // WARP_SIDE for n in query_tiles
+    stages, columns = up(row_bytes, STAGE_BYTES) // STAGE_BYTES, WARP_COLUMNS[dtype]
+    warps = sum(up(n, WARP_ROWS) // WARP_ROWS for n in context_tiles) * sum(
+        up(n, columns) // columns for n in query_tiles
     )
+    steps = warps * stages * STAGE_BYTES // STEP_BYTES
     from_l2 = row_bytes * (len(query_tiles) * sum(context_tiles) + len(context_tiles) * sum(query_tiles))
     return {
-        "mma": warps * stages * STEPS_OF_STAGE * MMAS_OF_STEP * PRODUCTS[dtype],
+        "mma": steps * WARP_ROWS // 16 * columns // 8 * PRODUCTS[dtype],
         "warp stages": warps * stages,
         "L2 bytes": from_l2,
-        "shared bytes": from_l2 + warps * stages * STEPS_OF_STAGE * LOADED_OF_STEP,  # written once, read by each warp
+        # Written once, read by each warp: of 16 vectors 512 bytes a step.
+        "shared bytes": from_l2 + steps * (WARP_ROWS + columns) // 16 * 512,
+        "sims": warps * WARP_ROWS * columns,
+    }
+
+
+def attention_counts(context_counts, context_tiles, query_tiles):
+    """What the attention to all contexts of all columns does after the product."""
+    strips = sum(up(n, COLUMNS_OF_ATTENTION) // COLUMNS_OF_ATTENTION for n in query_tiles)
+    blocks = [up(n, 8) // 8 for n in context_counts]
+    squares = strips * sum(n * n for n in blocks)
+    rows = sum(up(n, WARP_ROWS) for n in context_tiles)
+    weights = strips * COLUMNS_OF_ATTENTION * 8 * sum(blocks)
+    return {
+        "gram mma": MMAS_OF_GRAM * squares,
+        "gram bytes": BYTES_OF_GRAM * squares,
+        "weights": weights,
+        "whole blocks": strips * sum(n // 8 for n in context_counts),
+        "partial blocks": strips * sum(n % 8 > 0 for n in context_counts),
+        "gram products": squares,
+        "row numbers": rows * sum(query_tiles),  # of sums along a row
+        # S and the rows' numbers are read for each weight, S once more for the rows' numbers.
+        "attention bytes": 4 * (2 * weights + rows * sum(query_tiles)) + BYTES_OF_GRAM * squares,
     }
 
 
 def gram_flop(count):
-    """FLOP of a^T G a for one query over `count` context vectors, as gram_quadratic goes through it."""
-    return sum(2 * 8 * min(first + 8, count) for first in range(0, count, 8))
+    """FLOP of G a for one query over `count` context vectors in the backward pass."""
+    return 2 * up(count, 8) * count
 
 
 def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
@@ -88,18 +113,21 @@ def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
     for tile in context_tiles:
         of_tile = product_counts([tile], [tile], dim, dtype)
         gram = {name: gram[name] + of_tile[name] for name in gram}
+    attention = attention_counts(context, context_tiles, query_tiles)
     n_vectors, n_context, n_query = sum(context) + sum(query), sum(context), sum(query)
     n_weights = n_context * n_query
     return {
+        **attention,
         "launches": 5,  # norms, two plans, Gram matrices, scores
         "torch launches": 0,
         "host waits": 0,
         "tensor FLOP": (scores["mma"] + gram["mma"]) * FLOP_OF_MMA[dtype],
-        "mma": scores["mma"] + gram["mma"],
+        "mma": scores["mma"] + gram["mma"] + attention["gram mma"],
+        "gram TF32 FLOP": attention["gram mma"] * FLOP_OF_MMA["tf32"],
         "useful FLOP": 2 * n_weights * dim,
-        "FMA FLOP": n_query * sum(gram_flop(n) for n in context) + FLOP_OF_WEIGHT * n_weights,
-        "exps": n_weights + n_query * len(context),
-        **{name: scores[name] + gram[name] for name in ("warp stages", "L2 bytes", "shared bytes")},
+        "FMA FLOP": FLOP_OF_WEIGHT * n_weights,
+        "exps": attention["weights"] + n_query * len(context),
+        **{name: scores[name] + gram[name] for name in ("warp stages", "L2 bytes", "shared bytes", "sims")},
         "memory bytes": 2 * n_vectors * dim * BYTES[dtype] + 4 * len(context) * len(query),
     }
 
@@ -112,7 +140,7 @@ def training(region_counts, word_counts, max_words, dim, dtype, cross_attn="t2i"
     counts = (region_counts, word_counts) if cross_attn == "t2i" else (word_counts, region_counts)
     rows, columns = up(longest[0], 4) * len(counts[0]), up(longest[1], 8) * len(counts[1])
     n_weights = sum(counts[0]) * sum(counts[1])
-    gram = sum(2 * n * n for n in counts[0]) * sum(counts[1])
+    gram = sum(gram_flop(n) for n in counts[0]) * sum(counts[1])
     sims, operand = 4 * rows * columns, BYTES[dtype] * (rows + columns) * dim
     products, by_fma = 3 * 2 * rows * columns * dim, dtype == "float32"  # torch's float32 uses no tensor cores
     backward = {
@@ -127,8 +155,7 @@ def training(region_counts, word_counts, max_words, dim, dtype, cross_attn="t2i"
     }
     loss = {"launches": 1, "torch launches": 2, "host waits": 0}  # and two counters set to 0
     total = {name: forward.get(name, 0) + backward.get(name, 0) + loss.get(name, 0) for name in backward}
-    of_tiles = ("L2 bytes", "mma", "warp stages", "shared bytes")
-    return {**total, **{name: forward[name] for name in of_tiles}}
+    return {**forward, **total}
 
 
 def steps(count):
@@ -151,7 +178,7 @@ def late_interaction(document_counts, query_counts, dim, dtype):
         "useful FLOP": 2 * n_sims * dim,
         "FMA FLOP": FLOP_OF_LARGEST * n_sims,
         "exps": 0,
-        "shared bytes": product["shared bytes"] + 2 * 4 * n_sims,  # S, written and read
+        "attention bytes": 4 * n_sims,
         "memory bytes": (sum(document_counts) + n_query) * dim * BYTES[dtype]
         + 2 * 4 * n_query * len(document_counts)
         + 4 * n_pairs,
@@ -164,53 +191,73 @@ def shared_of_tile():
     return 1024 * int(re.search(r"sizeof\(TileShared\) <= (\d+) \* 1024", source.read_text(encoding="utf-8"))[1])
 
 
-def blocks_of_tile(arch, registers):
+def blocks_of_tile(arch, dtype, registers):
     """How many blocks of the tile kernel are in a multiprocessor at a time."""
-    of_registers = 65536 // (up(registers, 8) * THREADS_OF_TILE)
-    return min(of_registers, SHARED_KB[arch] * 1024 // (shared_of_tile() + 1024), 2048 // THREADS_OF_TILE)
+    threads = 32 * TILE_VECTORS // WARP_ROWS * TILE_VECTORS // WARP_COLUMNS[dtype]
+    of_registers = 65536 // (up(registers, 8) * threads)
+    return min(of_registers, SHARED_KB[arch] * 1024 // (shared_of_tile() + 1024), 2048 // threads)
 
 
-def predicted_ms(counts, device, dtype):
-    """Milliseconds that each resource needs at least.
+def issued(counts, code):
+    """Instructions that warps issue for the product and its S, and for the attention."""
+    stores = 2 * counts["sims"] // 32 // 4 + counts["sims"] // 32 // 8  # 8 bytes a lane, and their addresses
+    if "weights" not in counts:
+        return counts["warp stages"] * code["stage"], stores
+    attention = (
+        counts["whole blocks"] * code["whole"]
+        + counts["partial blocks"] * code["partial"]
+        + counts["gram products"] * code["products"] / 25
+        + counts["row numbers"] * code["row_number"] / 32
+    )
+    return counts["warp stages"] * code["stage"], stores + attention
 
-    Returns:
-        By resource; what the tile product's loop issues is missing where no machine code was kept.
-    """
+
+def resources(counts, device, dtype):
+    """Resource -> milliseconds at least of the product, and of what follows it."""
     limits = DEVICES[device]
     tensor = limits["bfloat16" if dtype == "bfloat16" else "tf32"]
     clocks = limits["sms"] * limits["GHz"] * 1e6  # of all multiprocessors, a millisecond
-    code = _machine_code.tile_product(limits["arch"], dtype, STEPS_OF_STAGE)
-    issued = (
-        {}
-        if code is None
-        else {"issue slots of the product": counts["warp stages"] * code["issued"] / ISSUES_OF_CLOCK / clocks}
-    )
+    l2 = L2_BYTES_OF_CLOCK * limits["GHz"] * 1e6
+    code = _machine_code.tile_kernel(limits["arch"], dtype)
+    slots = (0, 0) if code is None else tuple(n / ISSUES_OF_CLOCK / clocks for n in issued(counts, code))
     return {
-        "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
-        "shared memory of the product": counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
-        **issued,
-        "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
-        "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
-        "L2, by the tiles": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
-        "memory": counts["memory bytes"] / limits["memory"] / 1e9,
-        "launches": (counts["launches"] + counts["torch launches"]) * MICROSECONDS_OF_LAUNCH / 1e3,
+        "tensor cores": (
+            counts["tensor FLOP"] / tensor / 1e9,
+            counts.get("gram TF32 FLOP", 0) / limits["tf32"] / 1e9,
+        ),
+        "shared memory": (
+            counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
+            (4 * counts["sims"] + counts["attention bytes"]) / SHARED_BYTES_OF_CLOCK / clocks,
+        ),
+        **({} if code is None else {"issue slots": slots}),
+        "float32 FMAs": (0, counts["FMA FLOP"] / limits["fma"] / 1e9),
+        "exponentials": (0, counts["exps"] / EXPS_OF_CLOCK / clocks),
+        "L2, by the tiles": (counts["L2 bytes"] / l2, counts.get("gram bytes", 0) / l2),
+        "memory": (counts["memory bytes"] / limits["memory"] / 1e9, 0),
+        "launches": ((counts["launches"] + counts["torch launches"]) * MICROSECONDS_OF_LAUNCH / 1e3, 0),
     }
 
 
-OF_EPILOGUE = ("float32 FMAs", "exponentials")
+def predicted_ms(counts, device, dtype):
+    """Milliseconds that each resource needs at least; issue slots are missing where no machine code was kept."""
+    return {name: product + after for name, (product, after) in resources(counts, device, dtype).items()}
 
 
 def bound(counts, device, dtype):
     """Milliseconds at least, and what binds: of one block a multiprocessor, the product's and the epilogue's add up."""
-    ms = predicted_ms(counts, device, dtype)
+    ms, of = predicted_ms(counts, device, dtype), resources(counts, device, dtype)
     arch = DEVICES[device]["arch"]
-    code = _machine_code.tile_product(arch, dtype, STEPS_OF_STAGE)
-    alone = code is not None and blocks_of_tile(arch, code["registers"]) == 1
-    product = max((name for name in ms if name not in OF_EPILOGUE), key=ms.get)
-    epilogue = max(OF_EPILOGUE, key=ms.get)
-    if alone and counts["warp stages"] and product not in ("launches", "memory"):
-        return ms[product] + ms[epilogue], f"{product}, then {epilogue}"
+    code = _machine_code.tile_kernel(arch, dtype)
+    product, after = (max(of, key=lambda name: of[name][part]) for part in (0, 1))
+    alone = code is not None and blocks_of_tile(arch, dtype, code["registers"]) == 1
+    if alone and product not in ("launches", "memory"):
+        return of[product][0] + of[after][1], f"{product}, then {after}"
     return max((ms[name], name) for name in ms)
+
+
+def of_tensor_cores(counts, device, dtype):
+    """The part of the time at least in which the product keeps the tensor cores busy."""
+    return resources(counts, device, dtype)["tensor cores"][0] / bound(counts, device, dtype)[0]
 
 
 def cases(scale=1.0):
@@ -234,7 +281,7 @@ def cases(scale=1.0):
 
 AMOUNTS = {
     "tensor cores": "tensor FLOP",
-    "shared memory of the product": "shared bytes",
+    "shared memory": "shared bytes",
     "float32 FMAs": "FMA FLOP",
     "exponentials": "exps",
     "L2, by the tiles": "L2 bytes",
@@ -242,13 +289,20 @@ AMOUNTS = {
 }
 
 
-def _of_kernel(device, dtype):
+def _of_kernel(device, counts, dtype):
     arch = DEVICES[device]["arch"]
-    code = _machine_code.tile_product(arch, dtype, STEPS_OF_STAGE)
+    code = _machine_code.tile_kernel(arch, dtype)
     if code is None:
         return "its machine code is not here: make test keeps it"
-    blocks = blocks_of_tile(arch, code["registers"])
-    return f"{code['registers']} registers, {shared_of_tile() // 1024} KB, {blocks} block{'s' * (blocks > 1)}"
+    blocks = blocks_of_tile(arch, dtype, code["registers"])
+    said = (
+        f"{code['registers']} registers, {shared_of_tile() // 1024} KB, {blocks} block{'s' * (blocks > 1)}, "
+        f"HMMA : LDSM {code['hmma'] / code['ldsm']:.3g}, {100 * of_tensor_cores(counts, device, dtype):.0f} % of the "
+        "tensor cores"
+    )
+    if "weights" in counts:
+        said += f", {32 * issued(counts, code)[1] / counts['weights']:.3g} instructions an element after the product"
+    return said
 
 
 def main(argv):
@@ -264,7 +318,7 @@ def main(argv):
             "counts": counts,
             "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
             "bound": {device: bound(counts, device, dtype) for device in DEVICES},
-            "kernel": {device: _of_kernel(device, dtype) for device in DEVICES},
+            "kernel": {device: _of_kernel(device, counts, dtype) for device in DEVICES},
         }
         for name, counts, dtype in cases(args.scale)
     ]

@@ -57,6 +57,7 @@ struct Pair {
   RowStatistics<T> statistics;
   T* column;  // kVectors vectors
   int column_ld;
+  T scale;  // of dS as it is written
 
   SIMT_DEVICE T& at(ColumnVector vector, int q) const { return column[vector * column_ld + q]; }
   SIMT_DEVICE int group(int q) const { return q / query_pitch; }
@@ -171,7 +172,7 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
         }
         grad = pair.at(kGradDot, begin + w) * pair.weights[row * pair.ld + begin + w] + norm.slope(s[w]) * through;
       }
-      narrow(grad, out[row * out_ld + begin + w]);
+      narrow_finite(pair.scale * grad, out[row * out_ld + begin + w]);
     }
   }
 }
@@ -233,7 +234,7 @@ SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, Grad* out, int6
       const bool inside = any && row < pair.n_rows;
       const T s = inside ? pair.sims[row * pair.ld + q] : T(0);
       const bool hit = inside && (s == largest || s != s);
-      narrow(hit ? left : T(0), out[row * out_ld + q]);
+      narrow_finite(hit ? pair.scale * left : T(0), out[row * out_ld + q]);
       left = hit ? T(0) : left;
     }
   }
@@ -259,6 +260,7 @@ chunk_kernel(ChunkArgs args, Layout layout) {
   pair.statistics = {shared.numbers + layout.inverse, shared.numbers + layout.size, args.queries_per_tile};
   pair.column = shared.numbers + layout.columns;
   pair.column_ld = layout.width;
+  pair.scale = kBackward && args.scale != nullptr ? T(*args.scale) : T(1);
   for (int tile = split; tile < n_tiles; tile += args.splits) {
     const int first_query = tile * args.queries_per_tile;
     const int left = args.n_queries - first_query;
@@ -387,6 +389,8 @@ void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool
   if (grad_type == Number::kBf16)
     on_chip ? launch<float, true, true, simt::bf16>(args, stream)
             : launch<float, false, true, simt::bf16>(args, stream);
+  else if (grad_type == Number::kF16)
+    on_chip ? launch<float, true, true, simt::f16>(args, stream) : launch<float, false, true, simt::f16>(args, stream);
   else
     on_chip ? launch<float, true, true, float>(args, stream) : launch<float, false, true, float>(args, stream);
 }

@@ -61,13 +61,14 @@ gradients_kernel(GradientsArgs args) {
   const auto* kappa = static_cast<const T*>(args.kappa);
   const auto* product = static_cast<const T*>(args.product);
   auto* out = static_cast<Out*>(args.out);
+  const T inverse = args.scale != nullptr ? T(1) / T(*args.scale) : T(1);
 #pragma unroll
   for (int row = 0; row < kRows; row++) {
     if (first + row >= args.max) continue;
     const int64_t v = group_row + first + row, at = v * args.padded_dim + d;
     T sum = 0;
     if (first + row < n && (norms == nullptr || norms[v] != T(0))) {
-      sum = product[at] + sums[row];
+      sum = product[at] * inverse + sums[row];
       if (kappa != nullptr) sum += kappa[v] * T(widened(__ldg(vectors + at - group_row * args.padded_dim)));
     }
     narrow(sum, out[(int64_t(group) * args.max + first + row) * args.dim + d]);
@@ -81,6 +82,31 @@ void launch(const GradientsArgs& args, void* stream) {
   SIMT_LAUNCH((gradients_kernel<T, Vector, Out>), grid, block, sizeof(GradientsShared<T>), stream, args);
 }
 
+constexpr int kScaleThreads = 1024;
+struct ScaleShared {
+  float largest[kScaleThreads / 32];
+};
+
+static_assert(sizeof(ScaleShared) <= 5 * 1024);
+
+SIMT_KERNEL(kScaleThreads, 1) scale_kernel(const float* grad_scores, int64_t n, float* scale) {
+  auto& shared = simt::shared<ScaleShared>();
+  const int t = int(threadIdx.x);
+  float largest = 0;
+  for (int64_t i = t; i < n; i += kScaleThreads) {
+    const float x = fabsf(__ldg(grad_scores + i));
+    largest = x > largest && x < INFINITY ? x : largest;
+  }
+  largest = simt::group_max(largest, 32);
+  if (t % 32 == 0) shared.largest[t / 32] = largest;
+  SYNC(53);
+  if (t != 0) return;
+  for (float other : shared.largest) largest = other > largest ? other : largest;
+  // The exponents' bits count from 127: 2^4 / 2^exponent.
+  const int bits = 2 * 127 + 4 - int(__float_as_uint(largest) >> 23), highest = 2 * 127;
+  *scale = largest > 0 ? __uint_as_float(unsigned(bits < highest ? bits : highest) << 23) : 1.0f;
+}
+
 }  // namespace
 
 void finish_gradients(const GradientsArgs& args, Number number, Number vectors, Number out, void* stream) {
@@ -90,6 +116,11 @@ void finish_gradients(const GradientsArgs& args, Number number, Number vectors, 
   if (vectors == Number::kFloat && out == Number::kF16) launch<float, float, simt::f16>(args, stream);
   if (vectors == Number::kFloat && out == Number::kBf16) launch<float, float, simt::bf16>(args, stream);
   if (vectors == Number::kBf16 && out == Number::kBf16) launch<float, simt::bf16, simt::bf16>(args, stream);
+  if (vectors == Number::kF16 && out == Number::kF16) launch<float, simt::f16, simt::f16>(args, stream);
+}
+
+void scale_for_float16(const float* grad_scores, int64_t n, float* scale, void* stream) {
+  SIMT_LAUNCH(scale_kernel, dim3(1), dim3(kScaleThreads), sizeof(ScaleShared), stream, grad_scores, n, scale);
 }
 
 }  // namespace itm::cuda

@@ -6,18 +6,16 @@
 namespace itm::cuda {
 namespace {
 
-constexpr int kParts = kProductThreads / kTileVectors;  // threads that share a column, and the rows of a step
-constexpr int kBand = 8;                                // context tiles of the blocks that run at the same time
-constexpr int kPairsThreads = 256;
+constexpr int kPairsThreads = 256, kMostThreads = 256;
 
 struct LargestShared {
   ProductMemory product;
   int32_t rows[2][kTileVectors], columns[kTileVectors];  // places in the batch; rows of this step and of the next
-  float largest[kProductThreads];                        // so far, of each part of each column
-  int32_t row[kProductThreads];
+  float largest[kMostThreads];                           // so far, of each part of each column
+  int32_t row[kMostThreads];
 };
 
-static_assert(sizeof(LargestShared) <= 87 * 1024);
+static_assert(sizeof(LargestShared) <= 81 * 1024);
 
 // The place in the batch of vector `number` of groups [begin, end), counted without padding.
 SIMT_DEVICE int32_t place_of(const Side& side, int begin, int end, int number) {
@@ -42,73 +40,78 @@ SIMT_DEVICE void write(const LargestArgs& args, int context, int number, float l
   if (args.rows != nullptr) args.rows[at] = row;
 }
 
+// As many blocks as run at a time share all pairs of a context tile and 128 query vectors.
 template <class Product>
-SIMT_KERNEL(kProductThreads, 1)
-largest_kernel(LargestArgs args, int column_tiles) {
-  const int64_t per_band = int64_t(kBand) * column_tiles;
-  const int band = int(blockIdx.x / per_band), within = int(blockIdx.x % per_band);
-  const int left = args.context.most_tiles - band * kBand, width = left < kBand ? left : kBand;
-  const int tile = band * kBand + within % width, first_column = within / width * kTileVectors;
-  const int columns_left = args.query.offsets[args.query.n_groups] - first_column;
-  if (tile >= *args.context.n_tiles || columns_left <= 0) return;
+SIMT_KERNEL(Product::kThreads, Product::kBlocks)
+largest_kernel(LargestArgs args) {
+  constexpr int kParts = Product::kThreads / kTileVectors;  // threads that share a column, and the rows of a step
   auto& shared = simt::shared<LargestShared>();
   const int t = int(threadIdx.x), column = t % kTileVectors, part = t / kTileVectors;
-  const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
-  const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
-  const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
-  float* const s = shared.product.sims + column;
+  const int n_query_vectors = args.query.offsets[args.query.n_groups];
+  const int context_tiles = *args.context.n_tiles, column_tiles = (n_query_vectors + kTileVectors - 1) / kTileVectors;
+  for (int64_t number = blockIdx.x; number < int64_t(context_tiles) * column_tiles; number += gridDim.x) {
+    const TilePair pair = tile_pair(number, context_tiles, column_tiles);
+    const int tile = pair.context, first_column = pair.query * kTileVectors;
+    const int columns_left = n_query_vectors - first_column;
+    const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
+    const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
+    const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
+    float* const s = shared.product.sims + column;
 
-  if (t < n_columns) {
-    shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
-    if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
-  }
-  if (t < kTileVectors && t < n_rows) shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
-  shared.largest[t] = 0;
-  shared.row[t] = -1;
-  SYNC(61);
-  for (int begin = 0, step = 0; begin < n_rows; begin += kTileVectors, step = 1 - step) {
-    const int rest = n_rows - begin, n = rest < kTileVectors ? rest : kTileVectors;
-    tile_product<Product>(shared.product, {args.context.data, shared.rows[step], n},
-                          {args.query.data, shared.columns, n_columns}, args.dim);
-    if (t < rest - n && t < kTileVectors)
-      shared.rows[1 - step][t] = place_of(args.context, first, first + n_groups, start + begin + kTileVectors + t);
-    SYNC(62);
-    if (n_groups == 1 && column < n_columns) {
-      float largest = shared.largest[t];
-      int32_t at = shared.row[t];
-      const int end = n < (part + 1) * (kTileVectors / kParts) ? n : (part + 1) * (kTileVectors / kParts);
-      for (int row = part * (kTileVectors / kParts); row < end; row++) {
-        const float x = s[row * kSimsLd];
+    if (t < n_columns) {
+      shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
+      if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
+    }
+    if (t < kTileVectors && t < n_rows) shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
+    shared.largest[t] = 0;
+    shared.row[t] = -1;
+    SYNC(61);
+    for (int begin = 0, step = 0; begin < n_rows; begin += kTileVectors, step = 1 - step) {
+      const int rest = n_rows - begin, n = rest < kTileVectors ? rest : kTileVectors;
+      tile_product<Product>(shared.product, {args.context.data, shared.rows[step], n},
+                            {args.query.data, shared.columns, n_columns}, args.dim);
+      if (t < rest - n && t < kTileVectors)
+        shared.rows[1 - step][t] = place_of(args.context, first, first + n_groups, start + begin + kTileVectors + t);
+      SYNC(62);
+      if (n_groups == 1 && column < n_columns) {
+        float largest = shared.largest[t];
+        int32_t at = shared.row[t];
+        const int end = n < (part + 1) * (kTileVectors / kParts) ? n : (part + 1) * (kTileVectors / kParts);
+        for (int row = part * (kTileVectors / kParts); row < end; row++) {
+          const float x = s[row * kSimsLd];
+          const bool take = (at < 0) | exceeds(x, largest);
+          largest = take ? x : largest;
+          at = take ? begin + row : at;
+        }
+        shared.largest[t] = largest;
+        shared.row[t] = at;
+      }
+      if (rest > n) SYNC(63);
+    }
+    if (n_groups == 1) {
+      SYNC(64);
+      if (t < n_columns) {
+        float largest = shared.largest[t];
+        int32_t at = shared.row[t];
+        for (int other = 1; other < kParts; other++)
+          take_larger(shared.largest[other * kTileVectors + t], shared.row[other * kTileVectors + t], largest, at);
+        write(args, first, first_column + t, largest, at);
+      }
+    }
+    // Several groups in one step: a thread a column of a group.
+    for (int group = part; n_groups > 1 && group < n_groups && column < n_columns; group += kParts) {
+      const int top = args.context.offsets[first + group] - start, size = args.context.sizes[first + group];
+      float largest = 0;
+      int32_t at = -1;
+      for (int row = 0; row < size; row++) {
+        const float x = s[(top + row) * kSimsLd];
         const bool take = (at < 0) | exceeds(x, largest);
         largest = take ? x : largest;
-        at = take ? begin + row : at;
+        at = take ? row : at;
       }
-      shared.largest[t] = largest;
-      shared.row[t] = at;
+      write(args, first + group, first_column + column, largest, at);
     }
-    if (rest > n) SYNC(63);
-  }
-  if (n_groups == 1) {
-    SYNC(64);
-    if (t >= n_columns) return;
-    float largest = shared.largest[t];
-    int32_t at = shared.row[t];
-    for (int other = 1; other < kParts; other++)
-      take_larger(shared.largest[other * kTileVectors + t], shared.row[other * kTileVectors + t], largest, at);
-    return write(args, first, first_column + t, largest, at);
-  }
-  // Several groups in one step: a thread a column of a group.
-  for (int group = part; group < n_groups && column < n_columns; group += kParts) {
-    const int top = args.context.offsets[first + group] - start, size = args.context.sizes[first + group];
-    float largest = 0;
-    int32_t at = -1;
-    for (int row = 0; row < size; row++) {
-      const float x = s[(top + row) * kSimsLd];
-      const bool take = (at < 0) | exceeds(x, largest);
-      largest = take ? x : largest;
-      at = take ? row : at;
-    }
-    write(args, first + group, first_column + column, largest, at);
+    SYNC(65);  // the next tile takes this one's place
   }
 }
 
@@ -136,9 +139,9 @@ pairs_kernel(PairsArgs args) {
 template <class Product>
 void launch(const LargestArgs& args, void* stream) {
   const int64_t vectors = int64_t(args.query.n_groups) * args.query.max;
-  const unsigned column_tiles = unsigned((vectors + kTileVectors - 1) / kTileVectors);
-  SIMT_LAUNCH(largest_kernel<Product>, dim3(unsigned(args.context.most_tiles) * column_tiles), dim3(kProductThreads),
-              sizeof(LargestShared), stream, args, int(column_tiles));
+  const int64_t tiles = args.context.most_tiles * ((vectors + kTileVectors - 1) / kTileVectors);
+  SIMT_LAUNCH(largest_kernel<Product>, blocks_of<Product>(tiles, args.multiprocessors), dim3(Product::kThreads),
+              sizeof(LargestShared), stream, args);
 }
 
 }  // namespace

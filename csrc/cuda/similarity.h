@@ -62,20 +62,22 @@ struct Side {
 // Scores of every context with every query group. S of a tile of 128 x 128 vectors lives in shared memory only.
 struct TilesArgs {
   Side context, query;
-  const float* gram;   // (n_groups, gram_pitch, gram_pitch) of the context
+  const float* gram;   // of the context, as gram_tiles writes them
   const float* norms;  // (n_groups, norm_pitch) of the queries
   float* scores;
   int64_t context_stride, query_stride;  // of scores
   SimilarityOptions options;
   int32_t dim, gram_pitch, norm_pitch;  // gram_pitch: a multiple of 8
+  int32_t multiprocessors;              // for as many blocks as these run at a time
 };
 void score_tiles(const TilesArgs& args, Product product, void* stream);
 
-// Gram matrices of the context groups, as score_tiles reads them.
+// Gram matrices of the context groups, as score_tiles reads them: 8 x 8 blocks in the order in which the lanes of a
+// warp take them, each number in two parts.
 struct GramArgs {
   Side context;
-  float* gram;
-  int32_t dim, pitch;
+  float* gram;  // (n_groups, pitch / 8, pitch / 8, 32, 4)
+  int32_t dim, pitch, multiprocessors;
 };
 void gram_tiles(const GramArgs& args, Product product, void* stream);
 
@@ -89,7 +91,7 @@ struct LargestArgs {
   int32_t* rows;        // (n_contexts, pitch): the first row of the group that reaches it, -1 without any; or null
   int32_t* sources;     // (pitch,): the place of each query vector in the batch; or null
   int64_t pitch;
-  int32_t dim;
+  int32_t dim, multiprocessors;
 };
 void find_largest(const LargestArgs& args, Product product, void* stream);
 
@@ -133,6 +135,7 @@ struct ChunkArgs {
   const void* norms;                             // (n_queries, query_pitch)
   void* scores;                                  // forward
   const void* grad_scores;                       // backward; strides as scores
+  const float* scale;                            // backward: dS is written times this; or null: as it is
   void* grad_sims;                               // backward: of type grad_type; may be sims where the types agree
   void* grad_gram;  // backward: (splits, n_contexts, gram_numbers), gram_numbers = lower_numbers(context_pitch)
   void* kappa;      // backward: (n_contexts, n_queries * query_pitch): the queries' gradient along themselves
@@ -155,6 +158,10 @@ void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool
 
 // ---- gradients.cu
 
+// A power of two for dS in float16 from all its cotangents: times it, the largest of them is in [16, 32). dS of unit
+// vectors is then far from float16's largest number, and what is 2^-28 of the largest is not lost.
+void scale_for_float16(const float* grad_scores, int64_t n, float* scale, void* stream);
+
 // The gradient of one side from sums of products: out = product + square . vectors (context) or + kappa vectors
 // (queries), in the type and layout of the input; 0 beyond the counts and where a vector is all zero.
 struct GradientsArgs {
@@ -163,6 +170,7 @@ struct GradientsArgs {
   const void* square;   // (splits, n_groups, square_numbers), lower_numbers(pitch) of each; or null
   const void* kappa;    // (n_groups, pitch); or null
   const void* norms;    // (n_groups, pitch): a vector of norm 0 has gradient 0; or null
+  const float* scale;   // that `product` is divided by; or null
   const int64_t* counts;
   void* out;  // (n_groups, max, dim) contiguous
   int32_t n_groups, max, dim, pitch, padded_dim, splits, square_numbers;

@@ -40,11 +40,16 @@ SIMT_DEVICE float to_float(bf16 x) { return __bfloat162float(x); }
 SIMT_DEVICE float to_float(f16 x) { return __half2float(x); }
 SIMT_DEVICE bf16 to_bf16(float x) { return __float2bfloat16_rn(x); }
 SIMT_DEVICE f16 to_f16(float x) { return __float2half_rn(x); }
-// A float rounded to the 10 bits of mantissa that a TF32 tensor core reads.
-SIMT_DEVICE uint32_t to_tf32(float x) {
-  uint32_t rounded = 0;
-  SIMT_SINCE_AMPERE("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
-  return rounded;
+// 2^x and the square root as the special function units have them, to about 2^-22.
+SIMT_DEVICE float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+SIMT_DEVICE float sqrt_approximate(float x) {
+  float y;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
 }
 
 // The block's shared memory, whose size the launch gives.
@@ -137,6 +142,12 @@ SIMT_DEVICE void store8(float2 x, float* to) { *reinterpret_cast<float2*>(to) = 
   } while (0)
 
 namespace simt {
+
+// Tensor cores read the first 19 bits of a float as TF32: those of x, and of x rounded to them, ties away from zero.
+SIMT_DEVICE uint32_t cut_to_tf32(uint32_t bits) { return bits & 0xffffe000u; }
+SIMT_DEVICE uint32_t rounded_for_tf32(uint32_t bits) {
+  return (bits & 0x7fffffffu) < 0x7f800000u ? bits + 0x1000u : bits;
+}
 
 // Over groups of `width` neighbouring lanes (a power of two); every lane of the warp takes part.
 template <class T>

@@ -37,11 +37,13 @@ def test_tensor_core_instructions_and_bytes_are_the_kernels_own(dtype, name):
     read = 32 * sum(row["units"] for row in copies if row["bytes"] == 16)
     assert read == pytest.approx(want["L2 bytes"], rel=0.02)  # last sectors of rows
     assert roofline.plan([36] * 7, 32) == [108, 108, 36]
-    loaded = want["warp stages"] * roofline.STEPS_OF_STAGE * roofline.LOADED_OF_STEP
-    assert want["shared bytes"] == want["L2 bytes"] + loaded
     # A matrix load reads eight rows of 16 bytes for each of its matrices.
-    matrices = sum(row["requests"] for row in traffic if row["shared"] and not row["write"] and row["bytes"] == 16)
-    assert 128 * matrices == loaded
+    matrices = sum(
+        row["requests"]
+        for row in traffic
+        if row["line"].startswith("tile_product") and row["shared"] and not row["write"] and row["bytes"] == 16
+    )
+    assert 128 * matrices == want["shared bytes"] - want["L2 bytes"]
 
 
 @pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
@@ -87,24 +89,35 @@ def test_launches_are_those_of_the_operators():
 def test_the_machine_code_of_the_build_is_read(arch):
     if _machine_code.disassembler() is None or _machine_code.kept("tiles", arch) is None:
         pytest.skip("no machine code in build/cubins, or no nvdisasm: make test, with nvcc, keeps it")
-    found = {dtype: _machine_code.tile_product(arch, dtype, 4) for dtype in ("bfloat16", "tf32", "float32")}
+    found = {dtype: _machine_code.tile_kernel(arch, dtype) for dtype in ("bfloat16", "tf32", "float32")}
     for dtype, code in found.items():
-        assert 64 < code["registers"] <= 128
-        least = roofline.STEPS_OF_STAGE * roofline.MMAS_OF_STEP * roofline.PRODUCTS[dtype]  # tensor-core instructions
-        assert least < code["issued"] < 20 * least
-        assert roofline.blocks_of_tile(arch, code["registers"]) == 1
-    assert found["bfloat16"]["issued"] < found["tf32"]["issued"] < found["float32"]["issued"]
+        steps = roofline.STAGE_BYTES // roofline.STEP_BYTES
+        assert code["hmma"] == steps * 4 * roofline.WARP_COLUMNS[dtype] // 8 * roofline.PRODUCTS[dtype]
+        assert code["ldsm"] == steps * (4 + roofline.WARP_COLUMNS[dtype] // 16)
+        assert code["hmma"] < code["stage"] < 7 * code["hmma"]
+        assert roofline.blocks_of_tile(arch, dtype, code["registers"]) == (1 if dtype == "float32" else 2)
+        # An element of S: of 8 x 32 a lane has 8.
+        assert 4 < code["row_number"] < 8
+        assert 7 < code["whole"] / 8 <= code["partial"] / 8 < 16
+        assert 25 * 4 * 2 < code["products"] < 600
+    assert found["bfloat16"]["stage"] < found["tf32"]["stage"] < 2 * found["float32"]["stage"]
+
+
+CODE = {"stage": 180, "hmma": 64, "ldsm": 16, "row_number": 6, "whole": 60, "partial": 90, "products": 400}
 
 
 def test_product_and_epilogue_add_up_where_one_block_fits(monkeypatch):
     counts = roofline.scoring([36] * 500, [12] * 500, 1024, "bfloat16")
-    monkeypatch.setattr(_machine_code, "tile_product", lambda *_: {"registers": 107, "issued": 210})
-    ms = roofline.predicted_ms(counts, "H100 SXM", "bfloat16")
-    alone = roofline.bound(counts, "H100 SXM", "bfloat16")
-    assert alone[0] == pytest.approx(ms["shared memory of the product"] + ms["float32 FMAs"])
-    monkeypatch.setattr(_machine_code, "tile_product", lambda *_: {"registers": 64, "issued": 210})
-    assert roofline.blocks_of_tile("90", 64) == 2
-    assert roofline.bound(counts, "H100 SXM", "bfloat16")[0] == pytest.approx(max(ms.values()))
+    monkeypatch.setattr(_machine_code, "tile_kernel", lambda *_: {**CODE, "registers": 238})
+    assert roofline.blocks_of_tile("80", "bfloat16", 238) == 2
+    ms = roofline.predicted_ms(counts, "A100 80 GB", "bfloat16")
+    assert roofline.bound(counts, "A100 80 GB", "bfloat16")[0] == max(ms.values())
+    together = roofline.of_tensor_cores(counts, "A100 80 GB", "bfloat16")
+    monkeypatch.setattr(roofline, "blocks_of_tile", lambda *_: 1)
+    of = roofline.resources(counts, "A100 80 GB", "bfloat16")
+    alone = roofline.bound(counts, "A100 80 GB", "bfloat16")
+    assert alone[0] == pytest.approx(max(a for a, _ in of.values()) + max(b for _, b in of.values()))
+    assert roofline.of_tensor_cores(counts, "A100 80 GB", "bfloat16") < together < 1
 
 
 def test_bounds_follow_from_counts():
@@ -113,7 +126,8 @@ def test_bounds_follow_from_counts():
     assert counts["useful FLOP"] == 4 * 2 * 128 * 36 * 128 * 12 * 1024
     assert counts["tensor FLOP"] > counts["useful FLOP"]
     times = roofline.predicted_ms(counts, "H100 SXM", "bfloat16")
-    assert times["tensor cores"] == pytest.approx(counts["tensor FLOP"] / 989e12 * 1e3)
+    in_gram = counts["gram TF32 FLOP"] / 495e12 * 1e3
+    assert times["tensor cores"] == pytest.approx(counts["tensor FLOP"] / 989e12 * 1e3 + in_gram)
 
 
 def test_says_that_nothing_was_measured(capsys):

@@ -243,11 +243,8 @@ inline bf16 to_bf16(float x) {  // to nearest, ties to even
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
   return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
 }
-inline uint32_t to_tf32(float x) {  // to nearest, ties away from zero
-  const uint32_t bits = __float_as_uint(x);
-  if ((bits & 0x7f800000u) == 0x7f800000u) return bits;
-  return (bits + 0x1000u) & 0xffffe000u;
-}
+inline float exp2_approximate(float x) { return emu::approximated(exp2f(x)); }
+inline float sqrt_approximate(float x) { return emu::approximated(sqrtf(x)); }
 
 // Kept as one access, as on a device.
 inline float4 load16(const float* from) { return __ldg(reinterpret_cast<const float4*>(from)); }

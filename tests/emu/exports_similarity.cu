@@ -26,3 +26,6 @@ EMU_EXPORT void gradient_chunk_(const ChunkArgs* args, int number, int grad_type
 EMU_EXPORT void finish_gradients_(const GradientsArgs* args, int number, int vectors, int out) {
   finish_gradients(*args, Number(number), Number(vectors), Number(out), nullptr);
 }
+EMU_EXPORT void scale_for_float16_(const float* grad_scores, int n, float* scale) {
+  scale_for_float16(grad_scores, n, scale, nullptr);
+}

@@ -15,6 +15,7 @@ FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clippe
 AGGREGATIONS = ("LogSumExp", "Mean", "Sum", "Max")
 PRODUCTS = {torch.bfloat16: 0, torch.float16: 1, torch.float32: 3}
 TF32 = 2
+MULTIPROCESSORS = 1  # few, so that a block has several tiles
 
 POINTER, INT, LONG, DOUBLE = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.c_double
 
@@ -44,11 +45,15 @@ TilesArgs = structure(
     (POINTER, "gram norms scores"),
     (LONG, "context_stride query_stride"),
     (Options, "options"),
-    (INT, "dim gram_pitch norm_pitch"),
+    (INT, "dim gram_pitch norm_pitch multiprocessors"),
 )
-GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "dim pitch"))
+GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "dim pitch multiprocessors"))
 LargestArgs = structure(
-    "LargestArgs", (Side, "context query"), (POINTER, "largest rows sources"), (LONG, "pitch"), (INT, "dim")
+    "LargestArgs",
+    (Side, "context query"),
+    (POINTER, "largest rows sources"),
+    (LONG, "pitch"),
+    (INT, "dim multiprocessors"),
 )
 PairsArgs = structure(
     "PairsArgs",
@@ -65,7 +70,7 @@ GatherArgs = structure(
 )
 ChunkArgs = structure(
     "ChunkArgs",
-    (POINTER, "sims context_counts query_counts gram norms scores grad_scores grad_sims grad_gram kappa"),
+    (POINTER, "sims context_counts query_counts gram norms scores grad_scores scale grad_sims grad_gram kappa"),
     (POINTER, "weights products"),
     (LONG, "context_stride query_stride"),
     (Options, "options"),
@@ -73,7 +78,7 @@ ChunkArgs = structure(
 )
 GradientsArgs = structure(
     "GradientsArgs",
-    (POINTER, "product vectors square kappa norms counts out"),
+    (POINTER, "product vectors square kappa norms scale counts out"),
     (INT, "n_groups max dim pitch padded_dim splits square_numbers"),
 )
 
@@ -162,15 +167,15 @@ def score_by_tiles(
     right.prepare(right.max)
     context_side, query_side = left.plan(32), right.plan(16)
     pitch = up(left.max, 8)
-    gram = device.empty((left.n, pitch, pitch))
+    gram = device.empty((left.n, pitch, pitch, 2))
     if flags.attends:
-        args = GramArgs(context_side, gram.pointer, left.dim, pitch)
+        args = GramArgs(context_side, gram.pointer, left.dim, pitch, MULTIPROCESSORS)
         device.run("gram_tiles_", ctypes.byref(args), product)
     scores = device.empty((left.n, right.n) if contexts_are_rows else (right.n, left.n))
     strides = (right.n, 1) if contexts_are_rows else (1, left.n)
     args = TilesArgs(
         context_side, query_side, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, pitch,
-        right.max,
+        right.max, MULTIPROCESSORS,
     )  # fmt: skip
     device.run("score_tiles_", ctypes.byref(args), product)
     return torch.from_numpy(scores.numpy())
@@ -189,8 +194,9 @@ class Largest:
         self.rows = device.empty((self.left.n, self.pitch), np.int32)
         self.sources = device.empty(self.pitch, np.int32)
         args = LargestArgs(
-            *self.sides, self.largest.pointer, self.rows.pointer, self.sources.pointer, self.pitch, self.left.dim
-        )
+            *self.sides, self.largest.pointer, self.rows.pointer, self.sources.pointer, self.pitch, self.left.dim,
+            MULTIPROCESSORS,
+        )  # fmt: skip
         device.run("find_largest_", ctypes.byref(args), self.product)
 
     def _pairs(self, scores=None, grad_scores=None):
@@ -238,12 +244,12 @@ class Chunk:
         on_chip = on_chip and context.dtype != torch.float64
         self.device, self.on_chip, self.splits = device, on_chip, splits
         self.left, self.right = Batch(device, context, context_counts), Batch(device, query, query_counts)
-        copy_type = torch.float32 if context.dtype == torch.float16 else context.dtype
+        copy_type = context.dtype
         padded_dim = up(self.left.dim, 8)
         self.left.prepare(up(self.left.max, 4), padded_dim=padded_dim, to=copy_type)
         self.right.prepare(up(self.right.max, 8), padded_dim=padded_dim, to=copy_type)
         self.number = NUMBERS[self.left.wide()]
-        self.grad_type = torch.bfloat16 if context.dtype == torch.bfloat16 else self.left.wide()
+        self.grad_type, self.scale = context.dtype, None
         x, y = self.left.vectors(), self.right.vectors()
         self.x, self.y = x.flatten(0, 1), y.flatten(0, 1)
         self.sims = device.array((self.x @ self.y.T).numpy())
@@ -277,6 +283,10 @@ class Chunk:
         grad_sims = self.device.empty(self.sims.shape, np.int16) if split else self.sims
         gram = self.device.empty((self.args.splits, self.left.n, self.args.gram_numbers), wide)
         kappa = self.device.empty((self.left.n, self.right.n * self.right.pitch), wide)
+        if self.grad_type == torch.float16:
+            self.scale = self.device.empty(1)
+            self.device.run("scale_for_float16_", grad_scores, cotangent.numel(), self.scale)
+            self.args.scale = self.scale.pointer
         self.args.grad_scores, self.args.grad_sims = grad_scores.pointer, grad_sims.pointer
         self.args.grad_gram, self.args.kappa = gram.pointer, kappa.pointer
         self.device.run(
@@ -297,8 +307,8 @@ class Chunk:
         out = self.device.empty((of.n, of.max, of.dim), raw(torch.empty(0, dtype=of.dtype)).dtype)
         args = GradientsArgs(
             product.pointer, of.copy.pointer, pointer(square), pointer(kappa), of.norms.pointer if attends else None,
-            pointer(of.counts), out.pointer, of.n, of.max, of.dim, of.pitch, of.padded_dim, self.args.splits,
-            self.args.gram_numbers,
+            pointer(self.scale), pointer(of.counts), out.pointer, of.n, of.max, of.dim, of.pitch, of.padded_dim,
+            self.args.splits, self.args.gram_numbers,
         )  # fmt: skip
         self.device.run("finish_gradients_", ctypes.byref(args), self.number, NUMBERS[of.copy_type], NUMBERS[of.dtype])
         grad = torch.from_numpy(out.numpy())

@@ -22,10 +22,10 @@ BUDGETS = {
     "cider.cu": (80, 256, 28 * 1024),
     "gather.cu": (64, 256, 19 * 1024),
     "gradients.cu": (128, 128, 5 * 1024),
-    "largest.cu": (128, 512, 87 * 1024),
+    "largest.cu": (255, 256, 81 * 1024),
     "ranking.cu": (64, 256, 9 * 1024),
     "semantic_margin.cu": (64, 256, 20 * 1024),
-    "tiles.cu": (128, 512, 87 * 1024),
+    "tiles.cu": (255, 256, 81 * 1024),
     "topk.cu": (96, 256, 99 * 1024 // 2),  # at most: longer lists are kept in memory
     "triplet.cu": (64, 256, 6 * 1024),
     "vectors.cu": (64, 1024, 9 * 1024),
@@ -37,6 +37,9 @@ SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = (
     1024,
     ("chunks.cu", "largest.cu", "tiles.cu", "topk.cu"),
 )
+# Kernels with the tile product keep S in registers: threads of a block, and blocks that must fit by registers, of
+# float32 and of the other types. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
+TILE_PRODUCTS, OF_FLOAT32, OF_THE_OTHERS = ("largest.cu", "tiles.cu"), (256, 1), (128, 2)
 # Turing's backward pass that works in memory spills one number.
 STACKS = {("chunks.cu", "75"): 8}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
@@ -49,7 +52,8 @@ INSTRUCTIONS = {
         ("gram_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
         ("kernel", r"LDGSTS\.E\.BYPASS.*\.128"),  # vectors: 16 bytes a lane, past the registers
         ("kernel", r"LDSM\.16\.M88\.4"),
-        ("ELb1EE", r"LDG\.E\.128"),  # Gram matrices
+        ("Rows", r"LDG\.E\.128"),  # Gram matrices
+        ("Rows", r"HMMA\.1688\.F32\.TF32"),  # and the attention's products with them
     ],
     "largest.cu": [
         ("largest_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
@@ -120,6 +124,12 @@ def test_compiles_within_its_budget(name, arch):
     most_registers, threads, shared_bytes = BUDGETS[name]
     assert registers <= most_registers
     turing = arch == "75"
+    if name in TILE_PRODUCTS and not turing:  # which never runs them
+        assert 2 * (shared_bytes + 1024) <= 164 * 1024
+        for kernel, (of_kernel, _) in kernels.items():
+            threads, blocks = OF_FLOAT32 if "ProductTf32x3" in kernel else OF_THE_OTHERS
+            assert "Product" not in kernel or REGISTERS_OF_SM // (-(-of_kernel // 8) * 8 * threads) >= blocks, kernel
+        return
     shared_of_sm, threads_of_sm = (
         (SHARED_BYTES_OF_TURING, THREADS_OF_TURING) if turing else (SHARED_BYTES_OF_SM, THREADS_OF_SM)
     )

@@ -136,8 +136,9 @@ def test_loads_are_whole_sectors_and_banks_are_free(watched, dtype):
     assert all(row["units"] == row["ideal"] for row in vectors)
 
 
-# A context of several steps, more query vectors than are staged at a time, more contexts than that.
-BARRIERS = {(1, 260, 1, 20): (61, 62, 63, 64), (1, 5, 3, 90): (71, 72), (40, 3, 1, 3): (73, 74)}
+# A context of several steps, a block with several tiles, more query vectors than are staged at a time, more contexts
+# than that.
+BARRIERS = {(1, 260, 1, 20): (61, 62, 63, 64), (2, 140, 1, 20): (65,), (1, 5, 3, 90): (71, 72), (40, 3, 1, 3): (73, 74)}
 
 
 @pytest.mark.parametrize(("shape", "number"), [(shape, bug) for shape, bugs in BARRIERS.items() for bug in bugs])

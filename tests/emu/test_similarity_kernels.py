@@ -3,6 +3,9 @@
 The golden vectors and every option together with the host's side of the operators are in tests/ops.
 """
 
+import math
+
+import numpy as np
 import pytest
 import torch
 from emulation import ORDERS, EmulationError
@@ -126,7 +129,7 @@ def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chi
         (torch.float64, (1e-12, 1e-9, 1e-9)),
         (torch.float32, (SCORE_BOUND, 1e-3, 1e-3)),  # with one region the gradient is what cancellation leaves
         (torch.bfloat16, (SCORE_BOUND, 2**-6, 2**-6)),  # dS and the gradient itself are rounded to 2^-9
-        (torch.float16, (SCORE_BOUND, 2**-10, 2**-10)),
+        (torch.float16, (SCORE_BOUND, 2**-9, 2**-9)),
     ):
         batch = operands(*shape, dtype)
         for attends, agg_func in ((True, "LogSumExp"), (False, "Max"), (False, "LogSumExp")):
@@ -153,6 +156,20 @@ def test_counts_out_of_range_are_nan_and_harm_nobody(plain):
     assert not any(gradient.isnan().any() for gradient in gradients)
     assert (gradients[0][1] == 0).all()
     assert (gradients[1][3:] == 0).all()
+
+
+@pytest.mark.parametrize("largest", [1.0, 3e-9, 1e-42, 2.5e38, 0.0])
+def test_cotangents_are_scaled_into_the_range_of_float16(plain, largest):
+    plain.configure("random", 1)
+    cotangent = np.array([largest / 3, -largest, 0, np.nan, np.inf] + [0.0] * 1100, np.float32)
+    scale = plain.empty(1)
+    plain.run("scale_for_float16_", plain.array(cotangent), len(cotangent), scale)
+    found = float(scale.numpy()[0])
+    assert math.frexp(found)[0] == 0.5  # a power of two: nothing is rounded
+    if largest == 0:
+        assert found == 1
+    elif largest > 2.0**-122:
+        assert 16 <= found * float(np.float32(largest)) < 32
 
 
 @pytest.mark.parametrize("n", [1, 7, 1024, 1030, 9000])
@@ -220,20 +237,23 @@ def test_loads_are_whole_sectors_and_banks_are_free(watched, kind):
         hot = [row for row in rows if row["requests"] > total / 200]
         assert sum(row["requests"] for row in hot) > 0.85 * total
         for row in hot:
-            assert row["units"] <= (2 if row["shared"] else 1.1) * row["ideal"], row
+            # Gram matrices come 16 bytes a lane (LDG.E.128 in test_device_code.py), here in as many parts as the
+            # compiler likes.
+            parts = 16 // row["bytes"] if row["line"].startswith("attention_tile") and not row["shared"] else 1
+            assert row["units"] <= (2 if row["shared"] else 1.1 * parts) * row["ideal"], row
     matrices = [row for row in tiles if row["line"].startswith("tile_product") and row["shared"] and not row["write"]]
     assert sum(row["requests"] for row in matrices if row["bytes"] == 16) > 1000
     assert all(row["units"] == row["ideal"] for row in matrices if row["bytes"] == 16)  # chunks are permuted for that
     # Vectors, S and the Gram matrices come 16 bytes at a time.
-    for rows, file in ((tiles, "tile_product"), (tiles, "attention"), (backward, "attention"), (backward, "chunks")):
+    for rows, file in ((tiles, "tile_product"), (backward, "attention"), (backward, "chunks")):
         assert any(r["bytes"] == 16 and not r["shared"] and r["line"].startswith(file) for r in rows)
 
 
 BARRIERS = {
     "vectors": (11, 12, 13, 14),
-    "tiles": (21, 22, 23, 24, 25, 26, 31, 32, 33),
+    "tiles": (21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
     "chunks": (41, 42, 43, 44, 45, 46, 47, 48),
-    "gradients": (51, 52),
+    "gradients": (51, 52, 53),
 }
 
 
@@ -245,9 +265,9 @@ def test_every_barrier_and_wait_is_needed(watched, bug):
     file, number = bug
     work = {
         "vectors": lambda: Batch(watched, torch.zeros(9000, 5, 8), torch.full((9000,), 5)).plan(16),
-        "tiles": lambda: score_by_tiles(watched, *operands(3, 36, 6, 12, 80)),
+        "tiles": lambda: score_by_tiles(watched, *operands(12, 36, 3, 12, 80)),  # several tiles a block
         "chunks": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10)).gradients(torch.ones(3, 16)),
-        "gradients": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10)).gradients(torch.ones(3, 16)),
+        "gradients": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10, torch.float16)).gradients(torch.ones(3, 16)),
     }
     for order in ORDERS:
         watched.configure(order, 1, check_races=True)

@@ -17,6 +17,7 @@ class Largest {
     args_.query = query_.plan(launch, kTileQueries, 0, query_.n);
     args_.pitch = round_up(query_.n * query_.max, 8);
     args_.dim = int32_t(padded_dim);
+    args_.multiprocessors = launch.multiprocessors();
     const int64_t per_context = args_.pitch * (backward ? 8 : 4);  // a number, and the row that reaches it
     most_ = std::clamp<int64_t>(kScratchBytes / per_context, 1, context_.n);
     largest_ = empty(query_.vectors, {most_, args_.pitch}, ScalarType::Float);

@@ -24,15 +24,14 @@ void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& optio
   TilesArgs args{};
   args.context = context.plan(launch, kTileContexts, 0, context.n);
   args.query = query.plan(launch, kTileQueries, 0, query.n);
-  STD_TORCH_CHECK(int64_t(args.context.most_tiles) * args.query.most_tiles < (int64_t(1) << 31), "a batch of ",
-                  context.n, " and ", query.n, " groups is too large: score it in parts");
+  args.multiprocessors = launch.multiprocessors();
   const int64_t gram_pitch = round_up(context.max, 8);
   std::optional<Tensor> gram;
   const Product product = product_of(type);
   if (attends) {
-    gram = empty(scores, {context.n, gram_pitch, gram_pitch}, ScalarType::Float);
-    gram_tiles({args.context, launch.out<float>(*gram), int32_t(padded_dim), int32_t(gram_pitch)}, product,
-               launch.stream());
+    gram = empty(scores, {context.n, gram_pitch, gram_pitch, 2}, ScalarType::Float);  // in two parts
+    gram_tiles({args.context, launch.out<float>(*gram), int32_t(padded_dim), int32_t(gram_pitch), args.multiprocessors},
+               product, launch.stream());
     args.gram = launch.inout<float>(*gram);
     args.norms = launch.inout<float>(*query.norms);
   }
@@ -52,9 +51,8 @@ class Chunks {
  public:
   Chunks(Launch& launch, Roles& roles, const SimilarityOptions& options, bool backward)
       : launch_(launch), context_(roles.context), query_(roles.query), backward_(backward), wide_(context_.wide()) {
-    // Copies of 16 bits where gradients of S in bfloat16 are multiplied with them.
-    const bool widened = context_.type() == ScalarType::Half || !launch.has_tile_kernels();
-    const ScalarType copy = widened ? wide_ : context_.type();
+    // Copies of 16 bits where gradients of S in 16 bits are multiplied with them.
+    const ScalarType copy = launch.has_tile_kernels() ? context_.type() : wide_;
     const int64_t padded_dim = round_up(context_.dim, 8);
     context_.prepare(launch, round_up(context_.max, 4), padded_dim, copy, backward && options.attends != 0, true);
     query_.prepare(launch, round_up(query_.max, 8), padded_dim, copy, options.attends != 0, true);
@@ -170,6 +168,7 @@ void finish(Launch& launch, const Groups& of, const Tensor& out, int64_t first, 
   args.dim = int32_t(of.dim);
   args.pitch = int32_t(of.pitch);
   args.padded_dim = int32_t(of.padded_dim);
+  args.scale = chunk.scale;
   args.splits = chunk.splits;
   args.square_numbers = chunk.gram_numbers;
   finish_gradients(args, number_of(of.wide()), number_of(of.prepared), number_of(of.type()), launch.stream());
@@ -226,7 +225,11 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
   }
   Chunks chunks(launch, roles, options, true);
   const ScalarType grad_type = context.prepared.scalar_type();
-  std::optional<Tensor> query_sum, kappa_sum;
+  std::optional<Tensor> query_sum, kappa_sum, scale;
+  if (grad_type == ScalarType::Half) {
+    scale = empty(grad, {1}, ScalarType::Float);
+    scale_for_float16(launch.in<float>(cotangent), cotangent.numel(), launch.out<float>(*scale), launch.stream());
+  }
   Tensor queries = chunks.queries();
   ChunkArgs last{};
   for (int64_t first = 0; first < context.n; first += chunks.n_contexts()) {
@@ -235,6 +238,7 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
     const std::vector<int64_t> shape{n * context.pitch, chunks.columns()};
     const Tensor grad_sims = grad_type == wide ? chunks.sims() : empty(grad, shape, grad_type);
     args.grad_sims = grad_type == wide ? const_cast<void*>(args.sims) : launch.out<void>(grad_sims);
+    args.scale = scale.has_value() ? launch.inout<float>(*scale) : nullptr;
     args.grad_scores = launch.in<char>(cotangent) + first * args.context_stride * size_in_bytes(wide);
     std::optional<Tensor> square, kappa;
     if (attends) {
