@@ -166,8 +166,7 @@ class PairTile {
     for (int64_t i = begin; i < end; i++) {
       const int64_t member = lists.member[i], count = members.batch.count(member);
       const T* rows = member_rows.of(member, starts.back());
-      // Blocks of rows about as large: one row alone takes as long as several.
-      const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
+      const int64_t most_rows = kRegisterBlocks * gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
       for (int64_t b = 0, first = 0, height; b < n_blocks; b++, first += height) {
         height = (count - first + n_blocks - b - 1) / (n_blocks - b);
         blocks.push_back({rows + first * ld, pair_sims + (starts.back() + first) * pair_stride, height});
@@ -201,6 +200,8 @@ class PairTile {
   // The tile of all these pairs, where the owner is the context; scores and gradients are for the caller to add.
   Tile<T> tile_of_all(int64_t begin, int64_t end) {
     Tile<T> tile{};
+    tile.context = owner;
+    tile.pairs = lists.slot.data() + begin;
     tile.n_context = n;
     tile.n_columns = starts.back();
     tile.n_groups = end - begin;
@@ -226,6 +227,9 @@ class PairTile {
     const int64_t member = lists.member[i];
     whole[1] = int32_t(n);
     Tile<T> tile{};
+    tile.context = member;
+    tile.first_group = owner;
+    tile.pairs = lists.slot.data() + i;
     tile.n_context = members.batch.count(member);
     tile.n_columns = n;
     tile.n_groups = 1;
@@ -273,11 +277,12 @@ class PairTile {
     int64_t height;
   };
   static constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+  static constexpr int64_t kRegisterBlocks = 4;  // of rows: their run of numbers stays in the first cache, too
 
   std::vector<RowBlock> blocks;  // of the members of a tile
   int32_t whole[2] = {0, 0};
 
-  int64_t padded() const { return round_up(n, kColumnMultiple); }
+  int64_t padded() const { return round_up(n, gemm.lanes()); }
 };
 
 // A run of an owner's list.
