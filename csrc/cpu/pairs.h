@@ -173,19 +173,22 @@ class PairTile {
       }
       starts.push_back(starts.back() + int32_t(count));
     }
-    // A run of the owner's numbers stays in the first cache while all members go by, whose next run is on its way.
-    for (int64_t p = 0; p < dim; p += run) {
-      const int64_t depth = std::min(run, dim - p), ahead = std::min(run, dim - p - depth);
-      for (const RowBlock& block : blocks) {
-        for (int64_t r = 0; r < block.height && ahead > 0; r++)
-          for (int64_t d = 0; d < ahead; d += kLine) __builtin_prefetch(block.rows + r * ld + p + depth + d, 0, 2);
-        for (int64_t j = 0; j < padded(); j += kPanelColumns) {
-          const int64_t width = std::min(kPanelColumns, padded() - j);
-          gemm.in_one_run(block.height, width, depth, block.rows + p, ld, panels + j * dim + p * width, width,
-                          block.sims + j, pair_stride, p > 0);
+    // As much of the owner as the second cache holds stays there while all rows go by, block by block, each with all
+    // its numbers: rows of a power of two in length would drive each other out of the cache, a run of theirs at a time.
+    const int64_t slice = std::max<int64_t>(kOwnerBytes / (padded() * run * int64_t(sizeof(T))), 1) * run;
+    for (int64_t first = 0; first < dim; first += slice)
+      for (size_t b = 0; b < blocks.size(); b++)
+        for (int64_t p = first; p < std::min(dim, first + slice); p += run) {
+          const int64_t depth = std::min(run, dim - p);
+          if (b + 1 < blocks.size())
+            for (int64_t r = 0; r < blocks[b + 1].height; r++)
+              for (int64_t d = 0; d < depth; d += kLine) __builtin_prefetch(blocks[b + 1].rows + r * ld + p + d, 0, 2);
+          for (int64_t j = 0; j < padded(); j += kPanelColumns) {
+            const int64_t width = std::min(kPanelColumns, padded() - j);
+            gemm.in_one_run(blocks[b].height, width, depth, blocks[b].rows + p, ld, panels + j * dim + p * width, width,
+                            blocks[b].sims + j, pair_stride, p > 0);
+          }
         }
-      }
-    }
   }
 
   // The same with the owner's vectors as rows: sims [n, stride].
@@ -277,7 +280,8 @@ class PairTile {
     int64_t height;
   };
   static constexpr int64_t kLine = 64 / int64_t(sizeof(T));
-  static constexpr int64_t kRegisterBlocks = 4;  // of rows: their run of numbers stays in the first cache, too
+  static constexpr int64_t kOwnerBytes = 256 << 10;  // of its panels: half of a small second cache
+  static constexpr int64_t kRegisterBlocks = 4;      // of rows: their run of numbers stays in the first cache, too
 
   std::vector<RowBlock> blocks;  // of the members of a tile
   int32_t whole[2] = {0, 0};
