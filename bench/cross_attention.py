@@ -81,9 +81,48 @@ def linearity(args):
     return report(args, "linearity", "images x captions", results, bars)
 
 
+def many_tokens(args, n_tokens, direction):
+    """Images of a vision transformer's tokens: forward and with gradients, beside S alone and its two gradients."""
+    n, n_words, dim = max(int(32 * args.scale), 2), 40, 1024
+    generator = torch.Generator().manual_seed(0)
+    regions, words = (torch.randn(n, rows, dim, generator=generator) for rows in (n_tokens, n_words))
+    regions, words = (torch.nn.functional.normalize(x, dim=-1) for x in (regions, words))
+
+    def bare(regions, words):
+        return regions.flatten(0, 1) @ words.flatten(0, 1).T
+
+    def step(score):
+        def call():
+            sims = score(regions.requires_grad_(), words.requires_grad_())
+            torch.autograd.grad(sims, (regions, words), torch.ones_like(sims))
+
+        return call
+
+    def forward(score):
+        return torch.no_grad()(lambda: score(regions, words))
+
+    def fused(regions, words):
+        return cross_attention_similarity(regions, words, **FLAGS[direction])
+
+    calls = {
+        "forward": forward(fused),
+        "forward + backward": step(fused),
+        "bare product": forward(bare),
+        "bare product + backward": step(bare),
+    }
+    ms = timed(calls, args.rounds)
+    bars = [
+        ("forward / bare product", ms["forward"] / ms["bare product"], 1.5),
+        ("forward + backward / bare products", ms["forward + backward"] / ms["bare product + backward"], 4.0),
+    ]
+    shape = f"{n} x {n}, {n_tokens} tokens, {n_words} words, D = {dim}, {direction}, float32"
+    return report(args, f"{n_tokens} tokens, {direction}", shape, ms, bars)
+
+
 def main(argv=None):
     args = arguments(argv, __doc__)
-    return finish(args, [scoring(args), threads(args), linearity(args)])
+    of_tokens = [many_tokens(args, n, direction) for n in (197, 577) for direction in FLAGS]
+    return finish(args, [scoring(args), threads(args), linearity(args), *of_tokens])
 
 
 if __name__ == "__main__":

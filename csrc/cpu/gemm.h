@@ -50,6 +50,7 @@ class Gemm {
   void of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
                  bool accumulate = false) const;
   int64_t panel() const { return product.panel; }
+  int64_t lanes() const { return product.lanes; }
   int64_t rows_at_once() const { return product.rows_at_once; }
   // A [m, k] as of_left takes it: where it lies, or packed into `room` (m * k numbers), which pays for many columns.
   const Op* left(int64_t m, int64_t k, const Op* a, Op* room) const;

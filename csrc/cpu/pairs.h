@@ -166,27 +166,29 @@ class PairTile {
     for (int64_t i = begin; i < end; i++) {
       const int64_t member = lists.member[i], count = members.batch.count(member);
       const T* rows = member_rows.of(member, starts.back());
-      // Blocks of rows about as large: one row alone takes as long as several.
-      const int64_t most_rows = gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
+      const int64_t most_rows = kRegisterBlocks * gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
       for (int64_t b = 0, first = 0, height; b < n_blocks; b++, first += height) {
         height = (count - first + n_blocks - b - 1) / (n_blocks - b);
         blocks.push_back({rows + first * ld, pair_sims + (starts.back() + first) * pair_stride, height});
       }
       starts.push_back(starts.back() + int32_t(count));
     }
-    // A run of the owner's numbers stays in the first cache while all members go by, whose next run is on its way.
-    for (int64_t p = 0; p < dim; p += run) {
-      const int64_t depth = std::min(run, dim - p), ahead = std::min(run, dim - p - depth);
-      for (const RowBlock& block : blocks) {
-        for (int64_t r = 0; r < block.height && ahead > 0; r++)
-          for (int64_t d = 0; d < ahead; d += kLine) __builtin_prefetch(block.rows + r * ld + p + depth + d, 0, 2);
-        for (int64_t j = 0; j < padded(); j += kPanelColumns) {
-          const int64_t width = std::min(kPanelColumns, padded() - j);
-          gemm.in_one_run(block.height, width, depth, block.rows + p, ld, panels + j * dim + p * width, width,
-                          block.sims + j, pair_stride, p > 0);
+    // As much of the owner as the second cache holds stays there while all rows go by, block by block, each with all
+    // its numbers: rows of a power of two in length would drive each other out of the cache, a run of theirs at a time.
+    const int64_t slice = std::max<int64_t>(kOwnerBytes / (padded() * run * int64_t(sizeof(T))), 1) * run;
+    for (int64_t first = 0; first < dim; first += slice)
+      for (size_t b = 0; b < blocks.size(); b++)
+        for (int64_t p = first; p < std::min(dim, first + slice); p += run) {
+          const int64_t depth = std::min(run, dim - p);
+          if (b + 1 < blocks.size())
+            for (int64_t r = 0; r < blocks[b + 1].height; r++)
+              for (int64_t d = 0; d < depth; d += kLine) __builtin_prefetch(blocks[b + 1].rows + r * ld + p + d, 0, 2);
+          for (int64_t j = 0; j < padded(); j += kPanelColumns) {
+            const int64_t width = std::min(kPanelColumns, padded() - j);
+            gemm.in_one_run(blocks[b].height, width, depth, blocks[b].rows + p, ld, panels + j * dim + p * width, width,
+                            blocks[b].sims + j, pair_stride, p > 0);
+          }
         }
-      }
-    }
   }
 
   // The same with the owner's vectors as rows: sims [n, stride].
@@ -201,6 +203,8 @@ class PairTile {
   // The tile of all these pairs, where the owner is the context; scores and gradients are for the caller to add.
   Tile<T> tile_of_all(int64_t begin, int64_t end) {
     Tile<T> tile{};
+    tile.context = owner;
+    tile.pairs = lists.slot.data() + begin;
     tile.n_context = n;
     tile.n_columns = starts.back();
     tile.n_groups = end - begin;
@@ -226,6 +230,9 @@ class PairTile {
     const int64_t member = lists.member[i];
     whole[1] = int32_t(n);
     Tile<T> tile{};
+    tile.context = member;
+    tile.first_group = owner;
+    tile.pairs = lists.slot.data() + i;
     tile.n_context = members.batch.count(member);
     tile.n_columns = n;
     tile.n_groups = 1;
@@ -273,11 +280,13 @@ class PairTile {
     int64_t height;
   };
   static constexpr int64_t kLine = 64 / int64_t(sizeof(T));
+  static constexpr int64_t kOwnerBytes = 256 << 10;  // of its panels: half of a small second cache
+  static constexpr int64_t kRegisterBlocks = 4;      // of rows: their run of numbers stays in the first cache, too
 
   std::vector<RowBlock> blocks;  // of the members of a tile
   int32_t whole[2] = {0, 0};
 
-  int64_t padded() const { return round_up(n, kColumnMultiple); }
+  int64_t padded() const { return round_up(n, gemm.lanes()); }
 };
 
 // A run of an owner's list.

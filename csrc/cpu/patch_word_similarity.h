@@ -14,7 +14,7 @@ template <class T>
 struct PatchWordSimilarity {
   int64_t n_patches, n_kept, n_aggregated, n_captions;
   bool class_token;  // the first context vector is no patch
-  const T* scores;   // [n_images, n_captions, n_patches]: the n_kept largest are kept
+  const T* scores;   // [n_images, n_captions, n_patches], or of given pairs: the n_kept largest are kept
   const T* logits;   // [n_images, n_patches, padded_aggregated()]
   T* grad_logits;    // as logits, added to; backward only
 

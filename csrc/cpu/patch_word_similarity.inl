@@ -45,7 +45,7 @@ struct Pair {
         kept_stride(whole_vectors(o.n_kept)),
         aggregated(o.padded_aggregated()),
         n_context(tile.n_context),
-        scores(o.scores + (tile.context * o.n_captions + tile.first_group + g) * o.n_patches),
+        scores(o.scores + number(tile, o, g) * o.n_patches),
         logits(o.logits + tile.context * o.n_patches * aggregated) {
     T* next = tile.scratch;
     auto take = [&](int64_t n) { return (next += n) - n; };
@@ -63,6 +63,9 @@ struct Pair {
     left_out = reinterpret_cast<int32_t*>(take(o.n_patches));
   }
 
+  static int64_t number(const Tile<T>& tile, const PatchWordSimilarity<T>& o, int64_t g) {
+    return tile.pairs != nullptr ? tile.pairs[g] : tile.context * o.n_captions + tile.first_group + g;
+  }
   int64_t first_patch() const { return o.class_token; }
   int64_t n_left_out() const { return o.n_left_out(); }
   int64_t n_tokens() const { return o.n_tokens(); }

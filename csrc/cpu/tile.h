@@ -18,6 +18,7 @@ template <class T>
 struct Tile {
   int64_t context;         // number of the context group in its batch
   int64_t first_group;     // of the block's first query group in its batch
+  const int64_t* pairs;    // [n_groups] of given pairs, where each is in the candidates; null: all pairs
   int64_t n_context;       // vectors of the context group
   int64_t n_columns;       // query vectors of all groups of the block
   int64_t n_groups;        // query groups of the block

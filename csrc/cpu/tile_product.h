@@ -23,6 +23,7 @@ struct TileProduct {
                  bool accumulate);
   void (*pack_left)(int64_t m, int64_t k, const Op* a, int64_t lda, Op* out);
   int64_t panel;
+  int64_t lanes;         // columns of B in a register
   int64_t rows_at_once;  // of A
 };
 

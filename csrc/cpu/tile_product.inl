@@ -18,6 +18,9 @@ constexpr int kRowsAtOnce = 6;
 #endif
 constexpr int kVectorsAtOnce = 2;
 
+// As many sums for other numbers of vectors: three, rather than two and one whose few sums would wait for each other.
+constexpr int rows_beside(int vectors) { return vectors <= kVectorsAtOnce ? kRowsAtOnce : kRowsAtOnce * 2 / vectors; }
+
 enum class Then { kStore, kAdd, kGoOn };  // what becomes of C: overwritten, added to, or the sums go on from it
 
 // What is multiplied at each step of k: numbers.
@@ -112,30 +115,39 @@ void narrow(int64_t m, int64_t n, int64_t k, Left left, int64_t first, const Uni
   }
 }
 
-// At most kVectorsAtOnce vectors of columns, over k from `first` on: they stay in the first cache while A goes by.
+// At most kVectorsAtOnce vectors of columns (or one more, where A isn't packed), over k from `first` on: they stay in
+// the first cache while A goes by.
 template <class Kind, class Left>
 void strip(int64_t m, int64_t n, int64_t k, Left left, int64_t first, const Unit<Kind>* b, int64_t ldb, Sum<Kind>* c,
            int64_t ldc, Then then) {
   constexpr int64_t kWidth = kLanes<Sum<Kind>>;
   auto columns = [&](auto vectors, int64_t j) {
-    for (int64_t i = 0; i < m; i += kRowsAtOnce)
-      block_of<Kind, kRowsAtOnce, vectors(), Left::packed>(rows_at(i, m), k, left.at(i, first, m), left.stride, b + j,
-                                                           ldb, c + i * ldc + j, ldc, then);
+    constexpr int most = rows_beside(vectors());
+    // Blocks of about as many rows: one row alone takes as long as several.
+    const int64_t n_blocks = (m + most - 1) / most;
+    for (int64_t block = 0, i = 0, rows; block < n_blocks; block++, i += rows) {
+      rows = Left::packed ? rows_at(i, m) : (m - i + n_blocks - block - 1) / (n_blocks - block);
+      block_of<Kind, most, vectors(), Left::packed>(rows, k, left.at(i, first, m), left.stride, b + j, ldb,
+                                                    c + i * ldc + j, ldc, then);
+    }
   };
   if (n == kVectorsAtOnce * kWidth) return columns(std::integral_constant<int, kVectorsAtOnce>(), 0);
+  if constexpr (!Left::packed)
+    if (n == (kVectorsAtOnce + 1) * kWidth) return columns(std::integral_constant<int, kVectorsAtOnce + 1>(), 0);
   int64_t j = 0;
   for (; j + kWidth <= n; j += kWidth) columns(std::integral_constant<int, 1>(), j);
   if (j < n) narrow<Kind>(m, n - j, k, left, first, b + j, ldb, c + j, ldc, then);
 }
 
 // at(j, width, p): number p of column j, where `width` columns lie together, and how far it is to number p + 1.
-template <class Kind, class Left, class At>
+// takes_three: the last three vectors of columns are taken at once.
+template <class Kind, bool takes_three, class Left, class At>
 ITM_INLINE void product(int64_t m, int64_t n, int64_t k, int64_t run, Left left, At at, Sum<Kind>* c, int64_t ldc,
                         bool accumulate) {
-  constexpr int64_t kWide = kVectorsAtOnce * kLanes<Sum<Kind>>;
+  constexpr int64_t kWide = kVectorsAtOnce * kLanes<Sum<Kind>>, kThree = kWide + kLanes<Sum<Kind>>;
   for (int64_t p = 0; p < k; p += run, accumulate = true)
-    for (int64_t j = 0; j < n; j += kWide) {
-      const int64_t width = std::min(kWide, n - j);
+    for (int64_t j = 0, width; j < n; j += width) {
+      width = takes_three && n - j == kThree ? kThree : std::min(kWide, n - j);
       const auto [right, ldb] = at(j, width, p);
       strip<Kind>(m, width, std::min(run, k - p), left, p, right, ldb, c + j, ldc,
                   accumulate ? Then::kAdd : Then::kStore);
@@ -152,14 +164,14 @@ template <class Kind>
 void product_of_rows(int64_t m, int64_t n, int64_t k, int64_t run, const Unit<Kind>* a, int64_t lda,
                      const Unit<Kind>* b, int64_t ldb, Sum<Kind>* c, int64_t ldc, bool accumulate) {
   const auto at = [=](int64_t j, int64_t, int64_t p) { return Right<Kind>{b + p * ldb + j, ldb}; };
-  product<Kind>(m, n, k, run, Left<Kind, false>{a, lda}, at, c, ldc, accumulate);
+  product<Kind, true>(m, n, k, run, Left<Kind, false>{a, lda}, at, c, ldc, accumulate);
 }
 
 template <class Kind, bool kPacked>
 void product_of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Unit<Kind>* a, int64_t lda,
                        const Unit<Kind>* b, Sum<Kind>* c, int64_t ldc, bool accumulate) {
   const auto at = [=](int64_t j, int64_t width, int64_t p) { return Right<Kind>{b + j * k + p * width, width}; };
-  product<Kind>(m, n, k, run, Left<Kind, kPacked>{a, kPacked ? k : lda}, at, c, ldc, accumulate);
+  product<Kind, false>(m, n, k, run, Left<Kind, kPacked>{a, kPacked ? k : lda}, at, c, ldc, accumulate);
 }
 
 }  // namespace tile_product_impl

@@ -151,7 +151,7 @@ void launch(const TilesArgs& args, void* stream) {
   const Normalisation<float> norm(args.options.feature_norm);
   if (args.options.attends == 0) return launch<Product, void>(args, stream);
   if (norm.softmax) return launch<Product, SoftmaxOfRows>(args, stream);
-  norm.sums() ? launch<Product, ScaledRows>(args, stream) : launch<Product, PlainRows>(args, stream);
+  norm.l2 || norm.l1 ? launch<Product, ScaledRows>(args, stream) : launch<Product, PlainRows>(args, stream);
 }
 
 template <class Product>

@@ -17,13 +17,14 @@ struct GivenPairs {
   const Candidates candidates;
   const bool owners_list;
 
-  GivenPairs(const Roles& roles, const Tensor& given, bool of_captions)
+  // contexts_own: for a similarity that writes what belongs to a context, which one worker only may then do.
+  GivenPairs(const Roles& roles, const Tensor& given, bool of_captions, bool contexts_own = false)
       : roles(roles),
         indices(checked(given, of_captions ? roles.n_captions : roles.n_images, of_captions)),
         listed(of_captions == roles.regions_query ? roles.context : roles.query),
         others(of_captions == roles.regions_query ? roles.query : roles.context),
         candidates{indices.const_data_ptr<int64_t>(), indices.size(0), indices.size(1), others.n_groups},
-        owners_list(lists_own(listed, others)) {
+        owners_list(contexts_own ? &listed == &roles.context : lists_own(listed, others)) {
     check_candidates(candidates);
   }
 

@@ -2,7 +2,7 @@
 // itm_fast/ops/patch_word_similarity.py.
 #include "../cpu/patch_word_similarity.h"
 
-#include "operands.h"
+#include "candidates.h"
 
 namespace itm {
 namespace {
@@ -12,13 +12,17 @@ struct Sizes {
   bool class_token;
 };
 
+// candidates: of given pairs, whose scores they are then.
 Sizes sizes_of(const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits, int64_t n_kept,
-               bool class_token) {
+               bool class_token, const Tensor* candidates = nullptr) {
   check_operands(regions, words);
   const int64_t n_images = regions.size(0), n_captions = words.size(0), n_patches = regions.size(1) - class_token;
   ITM_CHECK_VALUE(n_patches > 0, "regions must have patches, got ", shape_of(regions));
-  ITM_CHECK_VALUE(has_shape(scores, {n_images, n_captions, n_patches}), "scores must have shape (", n_images, ", ",
-                  n_captions, ", ", n_patches, "), got ", shape_of(scores));
+  ITM_CHECK_VALUE(candidates == nullptr || candidates->dim() == 2, "candidates must have shape (n_lists, k)");
+  const int64_t rows = candidates != nullptr ? candidates->size(0) : n_images;
+  const int64_t columns = candidates != nullptr ? candidates->size(1) : n_captions;
+  ITM_CHECK_VALUE(has_shape(scores, {rows, columns, n_patches}), "scores must have shape (", rows, ", ", columns, ", ",
+                  n_patches, "), got ", shape_of(scores));
   ITM_CHECK_VALUE(logits.dim() == 3 && logits.size(0) == n_images && logits.size(1) == n_patches && logits.size(2) > 0,
                   "logits must have shape (", n_images, ", ", n_patches, ", n_aggregated), got ", shape_of(logits));
   ITM_CHECK_VALUE(0 < n_kept && n_kept <= n_patches, "n_kept must be 1 to ", n_patches, ", got ", n_kept);
@@ -49,6 +53,10 @@ struct Operands {
         scores(as_contiguous(scores)),
         logits(with_width(as_contiguous(logits), whole_vectors(sizes.n_aggregated))),
         grad_logits(zeros(need_logits ? this->logits.sizes() : Shape({0}), logits.scalar_type())) {}
+
+  Tensor gradient_of(const Tensor& given) const {
+    return grad_logits.dim() == 3 ? with_width(grad_logits, given.size(2)) : empty({0}, given.scalar_type());
+  }
 
   // As similarity_forward and similarity_backward want it made.
   auto similarity() const {
@@ -94,9 +102,30 @@ std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_backward_cpu(
   const Roles roles(regions, words, word_counts, std::nullopt, false);
   const auto [grad_regions, grad_words] =
       similarity_backward(grad, regions, words, roles, operands.similarity(), need_regions, need_words);
-  const Tensor grad_logits =
-      need_logits ? with_width(operands.grad_logits, logits.size(2)) : empty({0}, logits.scalar_type());
-  return {grad_regions, grad_words, grad_logits};
+  return {grad_regions, grad_words, operands.gradient_of(logits)};
+}
+
+Tensor patch_word_similarity_candidates_cpu(const Tensor& regions, const Tensor& words, const Tensor& scores,
+                                            const Tensor& logits, const std::optional<Tensor>& word_counts,
+                                            const Tensor& candidates, bool of_captions, int64_t n_kept,
+                                            bool class_token) {
+  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token, &candidates), scores, logits,
+                          false);
+  const Roles roles(regions, words, word_counts, std::nullopt, false);
+  return candidates_forward(GivenPairs(roles, candidates, of_captions, true), operands.similarity());
+}
+
+std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_candidates_backward_cpu(
+    const Tensor& grad, const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits,
+    const std::optional<Tensor>& word_counts, const Tensor& candidates, bool of_captions, int64_t n_kept,
+    bool class_token, bool need_regions, bool need_words, bool need_logits) {
+  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token, &candidates), scores, logits,
+                          need_logits);
+  const Roles roles(regions, words, word_counts, std::nullopt, false);
+  const auto [grad_regions, grad_words] =
+      candidates_backward(grad, regions, words, GivenPairs(roles, candidates, of_captions, true), operands.similarity(),
+                          need_regions, need_words);
+  return {grad_regions, grad_words, operands.gradient_of(logits)};
 }
 
 }  // namespace
@@ -109,10 +138,19 @@ STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
       "patch_word_similarity_backward(Tensor grad, Tensor regions, Tensor words, Tensor scores, Tensor logits, "
       "Tensor? word_counts, int n_kept, bool class_token, bool need_regions, bool need_words, bool need_logits) -> "
       "(Tensor, Tensor, Tensor)");
+  m.def(
+      "patch_word_similarity_candidates(Tensor regions, Tensor words, Tensor scores, Tensor logits, "
+      "Tensor? word_counts, Tensor candidates, bool of_captions, int n_kept, bool class_token) -> Tensor");
+  m.def(
+      "patch_word_similarity_candidates_backward(Tensor grad, Tensor regions, Tensor words, Tensor scores, "
+      "Tensor logits, Tensor? word_counts, Tensor candidates, bool of_captions, int n_kept, bool class_token, "
+      "bool need_regions, bool need_words, bool need_logits) -> (Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("patch_word_similarity", TORCH_BOX(&patch_word_similarity_cpu));
   m.impl("patch_word_similarity_backward", TORCH_BOX(&patch_word_similarity_backward_cpu));
+  m.impl("patch_word_similarity_candidates", TORCH_BOX(&patch_word_similarity_candidates_cpu));
+  m.impl("patch_word_similarity_candidates_backward", TORCH_BOX(&patch_word_similarity_candidates_backward_cpu));
 }
 
 }  // namespace itm

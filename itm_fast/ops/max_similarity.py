@@ -1,12 +1,16 @@
 """Late interaction as one operator: public function and registration."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from itm_fast.choices import AggFunc, CandidatesOf, CrossAttn
-from itm_fast.ops import _checks, _library
-from itm_fast.ops._candidates import as_candidates
+from itm_fast.ops import _checks, _library, _ragged
+from itm_fast.ops._candidates import Candidates, as_candidates
 from itm_fast.ops._counts import Counts
-from itm_fast.ops._ragged import Groups, as_batches
+from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._ragged import Batches, Groups, as_batches
 from itm_fast.ops._similarity import Scored
 
 _library.load()
@@ -27,7 +31,8 @@ def max_similarity(
     """Late interaction: each query vector's largest dot product with the context, aggregated over the queries.
 
     score = agg_q max_c <query_q, context_c>; "t2i": words are the queries (ColBERT, FILIP t2i, CHAN's VHA), "i2t":
-    regions are (CHAN's THA). No dot product leaves the cache.
+    regions are (CHAN's THA). No dot product leaves the cache. On the CPU a call with gradients keeps 4 bytes a query
+    vector and context: where its maximum is (8 for "Max" and "LogSumExp", its value too).
 
     Args:
         regions: (n_images, max_regions, dim) float32, float64, bfloat16 or float16; any strides; or `Packed`, or
@@ -75,4 +80,56 @@ def max_similarity(
     return scored(batches, given, cross_attn, agg_func, lambda_lse)
 
 
-scored = Scored("max_similarity")
+class _LateInteraction(Scored):
+    """Keeps where the maxima are if gradients may be asked for: they are sums of these vectors then, no products."""
+
+    def __call__(self, batches: Batches, candidates: Candidates | None, *options: Any) -> Tensor:
+        trained = torch.is_grad_enabled() and (batches.regions.requires_grad or batches.words.requires_grad)
+        if candidates is not None or not trained or batches.regions.device.type not in _ragged.PACKED_ON:
+            return super().__call__(batches, candidates, *options)
+        scores: Tensor
+        scores, _, _ = _kept(*batches, *options)
+        return scores
+
+
+@torch.library.register_fake("itm_fast::max_similarity_kept")  # type: ignore[untyped-decorator]
+def _fake(
+    regions: Tensor,
+    words: Tensor,
+    word_counts: Tensor | None,
+    region_counts: Tensor | None,
+    cross_attn: str,
+    agg_func: str,
+    _lambda_lse: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    n_images, n_captions = Batches(regions, words, word_counts, region_counts).shape
+    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
+    n_contexts, query = (n_images, words) if cross_attn == "t2i" else (n_captions, regions)
+    shape = (n_contexts, query.shape[:-1].numel())
+    scores = regions.new_empty((n_images, n_captions), dtype=dtype)
+    values = shape if agg_func in ("LogSumExp", "Max") else (0,)
+    return scores, regions.new_empty(shape, dtype=torch.int32), regions.new_empty(values, dtype=dtype)
+
+
+@torch.library.register_fake("itm_fast::max_similarity_kept_backward")  # type: ignore[untyped-decorator]
+def _fake_backward(_grad: Tensor, regions: Tensor, words: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    sides = zip((regions, words), others[-2:], strict=True)
+    return tuple(x.new_empty(x.shape if needed else (0,)) for x, needed in sides)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    *tensors, ctx.cross_attn, ctx.agg_func, ctx.lambda_lse = inputs
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*tensors, *output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    needed = ctx.needs_input_grad[:2]
+    found = _gradients(grad, *ctx.saved_tensors, ctx.cross_attn, ctx.agg_func, ctx.lambda_lse, *needed)
+    of_sides = (gradient if need else None for gradient, need in zip(found, needed, strict=True))
+    return (*of_sides, None, None, None, None, None)
+
+
+scored = _LateInteraction("max_similarity")
+_kept = differentiable("max_similarity_kept", _backward, _setup_context)
+_gradients = once_only("max_similarity_kept_backward")

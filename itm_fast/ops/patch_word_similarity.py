@@ -1,14 +1,19 @@
 """LAPS's similarity as one operator: public function, fake kernel, autograd."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
+from itm_fast.ops._blocks import valid_counts
+from itm_fast.ops._candidates import Candidates, as_candidates, check_values
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops._gradients import differentiable, once_only
+from itm_fast.ops._ragged import Batches
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
 
@@ -24,6 +29,8 @@ def patch_word_similarity(
     *,
     sparse_ratio: float = 0.5,
     class_token: bool = False,
+    candidates: Tensor | None = None,
+    candidates_of: CandidatesOf = "images",
 ) -> Tensor:
     """Similarity of every image with every caption: words against few tokens, made of the patches the caption keeps.
 
@@ -42,18 +49,22 @@ def patch_word_similarity(
             The patches, after the class token where there is one.
         words: (n_captions, max_words, dim), dtype and device of `regions`; any length of a vector.
         scores: (n_images, n_captions, n_patches) floating: how well a patch suits the image and the caption. They have
-            no gradient.
+            no gradient. With candidates (n_images, k, n_patches), or (n_captions, k, n_patches): those of these pairs.
         logits: (n_images, n_patches, n_aggregated) floating: of a patch's weight in each aggregated token.
         word_counts: (n_captions,) integers, 1 ... max_words, as a list, array or tensor: words of each caption; what
             lies beyond is never read. Or a boolean mask (n_captions, max_words), True at words, padded on either side.
             None: all are valid.
         sparse_ratio: Share of the patches that is kept, above 0, at most 1.
         class_token: The first of the tokens is no patch, and compared with the words as it is.
+        candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs. On
+            other devices than the CPU the captions of an image at a time are gathered.
+        candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
-        (n_images, n_captions) float32, or float64 for float64 inputs. Sums run in at least float32. Differentiable once
-        in `regions`, `words` and `logits`; gradients come in their dtype. The gradient of a word that is all zero
-        is 0. NaN in a vector reaches the scores of its image or caption, and no others. Deterministic.
+        (n_images, n_captions), or the shape of `candidates` with -inf where there is none; float32, or float64 for
+        float64 inputs. Sums run in at least float32. Differentiable once in `regions`, `words` and `logits`; gradients
+        come in their dtype. The gradient of a word that is all zero is 0. NaN in a vector reaches the scores of its
+        image or caption, and no others. Deterministic.
 
     Raises:
         ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nobody waits
@@ -79,11 +90,23 @@ def patch_word_similarity(
     n_patches = regions.shape[1] - int(class_token)
     if n_patches < 1:
         raise ValueError(f"regions must have patches{' beside the class token' * class_token}, got {regions.shape[1]}")
-    _check_numbers("scores", scores, "(n_images, n_captions, n_patches)", (len(regions), len(words), n_patches), words)
+    batches = Batches(regions, words, word_counts, None)
+    given = as_candidates(candidates, candidates_of, batches)
+    shape, pairs = "(n_images, n_captions, n_patches)", batches.shape
+    if given is not None:
+        shape, pairs = f"(n_{candidates_of}, k, n_patches)", (given.indices.shape[0], given.indices.shape[1])
+    _check_numbers("scores", scores, shape, (*pairs, n_patches), words)
     _check_numbers("logits", logits, "(n_images, n_patches, n_aggregated)", (len(regions), n_patches), words)
     dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
     scores, logits, n_kept = scores.detach().to(dtype), logits.to(dtype), math.ceil(n_patches * sparse_ratio)
-    sims: Tensor = _scored(regions, words, scores, logits, word_counts, n_kept, class_token)
+    numbers = (regions, words, scores, logits, word_counts)
+    sims: Tensor
+    if given is None:
+        sims = _scored(*numbers, n_kept, class_token)
+    elif regions.device.type in ("cpu", "meta"):
+        sims = _of_pairs(*numbers, *given, n_kept, class_token)
+    else:
+        sims = _of_lists(*numbers, given, n_kept, class_token)
     return sims
 
 
@@ -99,32 +122,67 @@ def _check_numbers(name: str, given: Tensor, shape: str, sizes: tuple[int, ...],
         raise ValueError(f"{name} must be on the device of words, {like.device}, got {given.device}")
 
 
-@torch.library.register_fake("itm_fast::patch_word_similarity")  # type: ignore[untyped-decorator]
-def _fake(regions: Tensor, words: Tensor, *_: Any) -> Tensor:
-    dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
-    return regions.new_empty((regions.shape[0], words.shape[0]), dtype=dtype)
+def _of_lists(
+    regions: Tensor,
+    words: Tensor,
+    scores: Tensor,
+    logits: Tensor,
+    word_counts: Tensor | None,
+    given: Candidates,
+    n_kept: int,
+    class_token: bool,
+) -> Tensor:
+    """Given pairs on other devices, list by list, some of a list gathered at a time."""
+    indices, of_captions = given
+    check_values(given, Batches(regions, words, word_counts, None))
+    word_counts = valid_counts("word_counts", word_counts, words)
+    theirs = regions if of_captions else words
+    step = max(1, batched.BLOCK_NUMBERS // max(1, theirs.shape[1] * theirs.shape[2]))
+    lists = [scores.new_empty(0, indices.shape[1])]
+    for number in range(len(indices)):
+        own, row = slice(number, number + 1), [scores.new_empty(0)]
+        for first in range(0, indices.shape[1], step):
+            some, of_pairs = indices[number, first : first + step].clamp(min=0), scores[own, first : first + step]
+            if of_captions:
+                block = (regions[some], words[own], of_pairs.transpose(0, 1), logits[some], word_counts[own])
+            else:
+                block = (regions[own], words[some], of_pairs, logits[own], word_counts[some])
+            row.append(_scored(*block, n_kept, class_token).flatten())
+        lists.append(torch.cat(row)[None])
+    return torch.cat(lists).masked_fill(indices < 0, -torch.inf)
 
 
-@torch.library.register_fake("itm_fast::patch_word_similarity_backward")  # type: ignore[untyped-decorator]
-def _fake_backward(
-    _grad: Tensor, regions: Tensor, words: Tensor, _scores: Tensor, logits: Tensor, *options: Any
-) -> tuple[Tensor, ...]:
-    given = zip((regions, words, logits), options[-3:], strict=True)
-    return tuple(x.new_empty(x.shape if needed else (0,)) for x, needed in given)
+def _registered(name: str, n_tensors: int) -> Callable[..., Any]:
+    """The operator with a fake kernel and gradients; of its inputs the first `n_tensors` are tensors, or None."""
+    differentiated = (0, 1, 3)
 
+    @torch.library.register_fake(f"itm_fast::{name}")  # type: ignore[untyped-decorator]
+    def fake(regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> Tensor:
+        dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
+        return regions.new_empty(scores.shape[:2], dtype=dtype)
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.n_kept, ctx.class_token = inputs
-    ctx.save_for_backward(*tensors)
+    @torch.library.register_fake(f"itm_fast::{name}_backward")  # type: ignore[untyped-decorator]
+    def fake_backward(_grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
+        of = (inputs[place] for place in differentiated)
+        return tuple(x.new_empty(x.shape if needed else (0,)) for x, needed in zip(of, inputs[-3:], strict=True))
 
+    gradients = once_only(f"{name}_backward")
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    needed = [ctx.needs_input_grad[i] for i in (0, 1, 3)]
-    gradients = _gradients(grad, *ctx.saved_tensors, ctx.n_kept, ctx.class_token, *needed)
-    regions, words, logits = (x if wanted else None for x, wanted in zip(gradients, needed, strict=True))
-    return regions, words, None, logits, None, None, None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:n_tensors])
+        ctx.options = inputs[n_tensors:]
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        needed = [ctx.needs_input_grad[place] for place in differentiated]
+        found = gradients(grad, *ctx.saved_tensors, *ctx.options, *needed)
+        result: list[Any] = [None] * len(ctx.needs_input_grad)
+        for place, need, gradient in zip(differentiated, needed, found, strict=True):
+            result[place] = gradient if need else None
+        return tuple(result)
+
+    return differentiable(name, backward, setup_context)
 
 
 register("patch_word_similarity", batched.forward, batched.backward)
-_scored = differentiable("patch_word_similarity", _backward, _setup_context)
-_gradients = once_only("patch_word_similarity_backward")
+_scored = _registered("patch_word_similarity", 5)
+_of_pairs = _registered("patch_word_similarity_candidates", 6)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from operators import AGG_FUNCS, random_batch, relative_error, scores_and_gradients, truth
+from operators import AGG_FUNCS, on_three_threads_and_on_one, random_batch, relative_error, scores_and_gradients, truth
 from test_cross_attention import clean
 
 from itm_fast import max_similarity, reference
@@ -63,6 +63,45 @@ def test_a_gradient_alone_is_the_same():
     assert torch.equal(gradients(grad, *inputs, *flags, True, False)[0], both[0])
     assert torch.equal(gradients(grad, *inputs, *flags, False, True)[1], both[1])
     assert gradients(grad, *inputs, *flags, False, True)[0].shape == (0,)
+
+
+@pytest.mark.parametrize("agg_func", AGG_FUNCS)
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_maxima_that_were_kept_give_the_gradients_of_those_found_again(cross_attn, agg_func):
+    inputs, flags = random_batch(3, 40, 4, 9, 20, ragged_regions=True), (cross_attn, agg_func, 6.0)
+    grad = torch.randn(3, 4, dtype=torch.float64)
+    scores, rows, values = torch.ops.itm_fast.max_similarity_kept(*inputs, *flags)
+    assert torch.equal(scores, torch.ops.itm_fast.max_similarity(*inputs, *flags))
+    kept = torch.ops.itm_fast.max_similarity_kept_backward
+    found = kept(grad, *inputs, rows, values, *flags, True, True)
+    again = torch.ops.itm_fast.max_similarity_backward(grad, *inputs, *flags, True, True)
+    assert all(torch.equal(*pair) for pair in zip(found, again, strict=True))
+    for wrong in (rows - 1, rows + 40, rows[:1], rows.long()):
+        with pytest.raises(ValueError, match="rows"):
+            kept(grad, *inputs, wrong, values, *flags, True, True)
+
+
+@pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+def test_opcheck_of_what_keeps_its_maxima(cross_attn):
+    regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
+    inputs = (regions.requires_grad_(), words, word_counts, region_counts, cross_attn, "LogSumExp", 10.0)
+    torch.library.opcheck(torch.ops.itm_fast.max_similarity_kept.default, inputs)
+    grad = torch.randn(2, 3, dtype=torch.float64)
+    detached = (regions.detach(), words, word_counts, region_counts)
+    _, rows, values = torch.ops.itm_fast.max_similarity_kept(*detached, *inputs[4:])
+    inputs = (grad, *detached, rows, values, *inputs[4:], False, True)
+    torch.library.opcheck(torch.ops.itm_fast.max_similarity_kept_backward.default, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_gradients_of_several_runs_of_contexts_and_threads(dtype, monkeypatch):
+    monkeypatch.setenv("ITM_FAST_GRAIN", "1")
+    batch = random_batch(6, 30, 9, 30, 3000, dtype=dtype, ragged_regions=True)
+    want = scores_and_gradients(max_similarity, *batch, agg_func="Max")
+    shared, alone = on_three_threads_and_on_one(lambda: scores_and_gradients(max_similarity, *batch, agg_func="Max"))
+    for one, another, exact in zip(shared, alone, want, strict=True):
+        assert torch.equal(one, another)
+        assert torch.equal(one, exact)
 
 
 @pytest.mark.all_backends
