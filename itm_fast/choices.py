@@ -15,7 +15,7 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]  # of matrix pr
 CandidatesOf: TypeAlias = Literal["images", "captions"]  # whose lists given pairs come in
 ImageEncoder: TypeAlias = Literal["regions", "grid", "patches"]
 TextEncoder: TypeAlias = Literal["bigru", "bert", "clip"]
-ClassToken: TypeAlias = Literal["kept", "dropped"]
+ClassToken: TypeAlias = Literal["kept", "dropped", "apart"]
 BackboneSource: TypeAlias = Literal[
     "detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"
 ]
