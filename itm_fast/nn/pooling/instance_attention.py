@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from itm_fast.nn.encoders.regions import mean_of_regions
 from itm_fast.nn.linear import TileLinear
 from itm_fast.nn.pooling.region_norm import alone, normalise_regions
-from itm_fast.ops._blocks import padding
+from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.shown import named_options
 
@@ -45,7 +45,9 @@ class RegionAttention(nn.Module):
         regions, region_counts = counted("region_counts", region_counts, "regions", regions)
         whole = regions[:, 0]
         if self.class_token:
-            regions, region_counts = regions[:, 1:], None if region_counts is None else region_counts - 1
+            regions = regions[:, 1:]
+            if region_counts is not None:
+                region_counts = valid_counts("region_counts", region_counts - 1, regions)
         else:
             whole = mean_of_regions(regions, region_counts)
         if region_counts is None:

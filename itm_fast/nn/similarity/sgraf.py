@@ -232,13 +232,13 @@ class SGRAFSimilarity(nn.Module):
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
-        if region_counts is not None:
-            region_counts = valid_counts("region_counts", region_counts, regions)
-            regions = regions.masked_fill(padding(region_counts, regions.shape[1])[..., None], 0)
         whole = None
         if self.class_token:
             whole, regions = regions[:, 0], regions[:, 1:]
             region_counts = None if region_counts is None else region_counts - 1
+        if region_counts is not None:
+            region_counts = valid_counts("region_counts", region_counts, regions)
+            regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
         counts = [counts[caption] for caption in order]
         packed = _without_padding(words, order, counts)
