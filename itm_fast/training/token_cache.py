@@ -26,7 +26,6 @@ from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.nn.encoders.bert import BERTEncoder
-from itm_fast.ops._blocks import padding
 from itm_fast.sources.devices import in_precision
 
 _BATCH = 64
@@ -101,7 +100,7 @@ class TokenCache:
 
         def made(rows: Ints) -> Tensor:
             ids, counts = (x.to(self.device) for x in tokens.pad(rows))
-            valid = ~padding(counts, ids.shape[1])
+            valid = torch.arange(ids.shape[1], device=self.device) < counts[:, None]
             return encoder.states(ids, valid)[valid]
 
         def write_offsets() -> None:
