@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 import itm_fast
 from itm_fast.cli.console import print_table
-from itm_fast.nn.similarity.caption_groups import parts_of_captions
+from itm_fast.nn.caption_groups import parts_of_captions
 from itm_fast.ops.batched import attended_similarity, graph_reasoning, products
 
 MB = 1 << 20

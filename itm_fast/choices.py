@@ -16,7 +16,7 @@ CandidatesOf: TypeAlias = Literal["images", "captions"]  # whose lists given pai
 ImageEncoder: TypeAlias = Literal["regions", "grid", "patches"]
 TextEncoder: TypeAlias = Literal["bigru", "bert", "clip"]
 EncoderLibrary: TypeAlias = Literal["transformers", "open-clip", "sentence-transformers"]  # whose model embeds
-ClassToken: TypeAlias = Literal["kept", "dropped"]
+ClassToken: TypeAlias = Literal["kept", "dropped", "apart"]
 BackboneSource: TypeAlias = Literal[
     "detector", "wsl", "imagenet", "imagenet_res50", "imagenet_res152", "imagenet_resnext"
 ]

@@ -43,7 +43,8 @@ class ImageAxis:
     backbone_config: tyro.conf.Suppress[dict[str, Any] | None] = None
     """The transformer's architecture, and the pixels that it takes; None: those of backbone_path. No flag."""
     class_token: ClassToken = "kept"
-    """Of patches: what comes before them, a class token and registers, is one token of the image more, or not."""
+    """Of patches: what is before them, a class token and registers, is "kept", tokens of an image like its patches, or
+    "dropped"; "apart": the class token is no patch, but what the model has for the image as a whole."""
     input_scale_factor: float = 1.0
     """Side of the images of a grid, in units of 256 pixels; patches have what their transformer takes."""
     embedding_warmup_epochs: int = 2
@@ -168,8 +169,9 @@ class DataConfig:
     drop_blank: bool = False
     """Leave out captions that are blank lines, which are an error otherwise."""
     cache_tokens: Path | None = None
-    """Folder for the tokens that a backbone with backbone_lr_factor 0 makes: made once, float16, and then read like
-    regions, of images as they are, neither cropped nor mirrored; None runs the backbone in every step."""
+    """Folder for the tokens that encoders make which never train, a backbone with backbone_lr_factor 0, a text encoder
+    with bert_lr_factor 0: made once, float16, and then read like regions, of images as they are, neither cropped nor
+    mirrored; None runs them in every step."""
 
     def __post_init__(self) -> None:
         _checks.check_choice("data_subset", self.data_subset, Subset)

@@ -57,19 +57,18 @@ class SizeAugment:
             long.
         """
         if self.keeps_images:
-            tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
-            return replace(batch, tokens=tokens, word_counts=word_counts)
+            return self._touch_words(batch, generator)
         if self.n_cells is not None and batch.regions.ndim == 4:  # not what a backbone made of the images before
             kept_cells = _kept_cells(len(batch), self.n_cells, generator)
-            tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
-            return replace(batch, kept_cells=kept_cells, tokens=tokens, word_counts=word_counts)
+            return self._touch_words(replace(batch, kept_cells=kept_cells), generator)
         regions, region_counts = _drop_regions(batch.regions, batch.region_counts, generator)
         if self.zeros_count:
             region_counts = batch.region_counts.clamp(max=regions.shape[1])
-        tokens, word_counts = self._touch_words(batch.tokens, batch.word_counts, generator)
-        return replace(batch, regions=regions, region_counts=region_counts, tokens=tokens, word_counts=word_counts)
+        return self._touch_words(replace(batch, regions=regions, region_counts=region_counts), generator)
 
-    def _touch_words(self, tokens: Tensor, word_counts: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _touch_words(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """With other captions, of which no encoder has made anything before."""
+        tokens, word_counts = batch.tokens, batch.word_counts
         n, most = tokens.shape
         places = torch.arange(most)
         inner = (places > 0) & (places < word_counts[:, None] - 1)
@@ -84,7 +83,8 @@ class SizeAugment:
         anything = torch.randint(self.n_tokens, (n, most), generator=generator)
         touched = torch.where(masked, self.mask_id, torch.where(replaced, anything, tokens))
         kept = (places < word_counts[:, None]) & ~deleted
-        return compacted(touched, kept)
+        tokens, word_counts = compacted(touched, kept)
+        return replace(batch, tokens=tokens, word_counts=word_counts, caption_states=None)
 
 
 def _kept_cells(n: int, n_cells: int, generator: torch.Generator) -> Tensor:

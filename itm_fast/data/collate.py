@@ -27,6 +27,8 @@ class Batch:
         kept_cells: bool (B, n_cells), cells of the images' grids that were not dropped; None: all are there.
         image_tokens: int64 (B, most), tokens of all captions of each image, zero-padded; None where the model has no
             use for them.
+        caption_states: float32 (B, max_words, dim), what the text encoder made of the tokens before, zeros behind; None
+            where it is run.
     """
 
     regions: torch.Tensor
@@ -37,6 +39,7 @@ class Batch:
     region_counts: torch.Tensor
     kept_cells: torch.Tensor | None = None
     image_tokens: torch.Tensor | None = None
+    caption_states: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.caption_ids)
@@ -139,4 +142,5 @@ class Collator:
             caption_ids=torch.from_numpy(indices),
             region_counts=region_counts,
             image_tokens=image_tokens,
+            caption_states=self.tokens.states(indices),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from torch import nn
 
@@ -14,7 +14,7 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, pretrained_
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.grid import BACKBONES, PIXELS_PER_CELL, GridTower, load_backbone
-from itm_fast.nn.encoders.patches import PatchTower
+from itm_fast.nn.encoders.patches import PatchTower, TowerTokens
 from itm_fast.nn.encoders.pixels import PixelEncoder
 from itm_fast.pretrained import pretrained_folder, text_architecture, vision_architecture
 
@@ -30,6 +30,10 @@ class Axes(ImageAxis, TextAxis):
         TypeError: A number is none.
     """
 
+    reads_apart: ClassVar[Literal["class alone", "class first"] | None] = None
+    """What a model reads whose class token is set apart: that alone, or that and then the patches; None: it has no
+    vector of the whole image that a class token could be."""
+
     img_dim: int = 2048
     """Numbers per precomputed region feature."""
     embed_size: int = 1024
@@ -43,6 +47,16 @@ class Axes(ImageAxis, TextAxis):
     def __post_init__(self) -> None:
         ImageAxis.__post_init__(self)
         TextAxis.__post_init__(self)
+        if self.class_token == "apart" and self.reads_apart is None:
+            raise ValueError(
+                f'class_token is "apart", but {type(self).__name__.removesuffix("Config")} has no vector of the whole '
+                'image that a class token could be; expected "kept" or "dropped"'
+            )
+
+    @property
+    def has_class_first(self) -> bool:
+        """Whether the first token of an image is no patch, but stands for the whole image."""
+        return self.image_kind == "patches" and self.class_token == "apart" and self.reads_apart == "class first"
 
 
 C = TypeVar("C", bound=Axes)
@@ -65,7 +79,10 @@ def image_tower(config: Axes) -> Tower:
     """The backbone of a grid or of patches, with random weights."""
     if config.image_kind == "grid":
         return GridTower(config.backbone_source)
-    return PatchTower(config.backbone_config or {}, class_token=config.class_token)
+    tokens: TowerTokens = "all" if config.class_token == "kept" else "patches"
+    if config.class_token == "apart" and config.reads_apart is not None:
+        tokens = config.reads_apart
+    return PatchTower(config.backbone_config or {}, tokens=tokens)
 
 
 def n_tokens(config: Axes, encoder: nn.Module) -> int | None:

@@ -229,7 +229,10 @@ class MatchingModel(nn.Module):
         return encoded
 
     def encode_captions(self, tokens: Tensor, word_counts: Counts) -> Tensor:
-        """Tokens (n, max_words) int64, word_counts (n,) likewise -> what `similarity` takes of captions."""
+        """Tokens (n, max_words) int64, word_counts (n,) likewise -> what `similarity` takes of captions.
+
+        A transformer takes what it made of the tokens before, (n, max_words, hidden_size) floating, as well.
+        """
         encoded: Tensor = self.txt_enc(tokens, word_counts)
         return encoded
 
@@ -341,7 +344,11 @@ class MatchingModel(nn.Module):
     def forward(self, batch: Batch) -> Encoded:
         """Encode a batch for training."""
         images = self.encode_images(*self.regions_of(batch))
-        return Encoded(images, self.encode_captions(batch.tokens, batch.word_counts))
+        return Encoded(images, self.encode_captions(self.words_of(batch), batch.word_counts))
+
+    def words_of(self, batch: Batch) -> Tensor:
+        """What `encode_captions` takes of a batch: its tokens, or what their encoder made of them before."""
+        return batch.tokens if batch.caption_states is None else batch.caption_states
 
     def regions_of(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """What `encode_images` takes of a batch: its regions and their counts, pixels, or the cells that were kept."""

@@ -40,8 +40,14 @@ def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, A
         results: Of a validation, for the README.
 
     Raises:
+        ValueError: It is the mean of several models.
         OSError: The disk is full, or the folder cannot be written to; the files that are there stay whole.
     """
+    if model.name not in MODELS:
+        raise ValueError(
+            f"a {type(model).__name__} is several models: save each of its `models` into a folder of its own, and "
+            "evaluate them by `itm-fast ensemble`"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with written_aside(folder / _WEIGHTS) as aside:

@@ -53,6 +53,7 @@ class CVSEConfig(MatchingConfig):
         TypeError: A number is none.
     """
 
+    reads_apart = "class first"
     bi_gru: bool = True
     """Run the GRU in both directions and average them."""
     n_regions: int = 36
@@ -167,7 +168,7 @@ class CVSE(EmbeddingModel):
 
     def __init__(self, config: CVSEConfig, vocabulary: Vocabulary) -> None:
         super().__init__(config, vocabulary)
-        size = config.embed_size
+        size, dropout, first = config.embed_size, config.dropout_rate, config.has_class_first
         self.img_enc = image_encoder(self.config, lambda dim: RegionEncoder(dim, size))
         self.n_regions = n_tokens(self.config, self.img_enc) or config.n_regions
         self.txt_enc = GRUEncoder(
@@ -179,8 +180,8 @@ class CVSE(EmbeddingModel):
             dropout=config.dropout_rate,
         )
         nn.init.xavier_uniform_(self.txt_enc.embed.weight)
-        self.V_self_atten_enhance = RegionAttention(size, self.n_regions, config.dropout_rate)
-        self.T_self_atten_enhance = WordAttention(size, config.dropout_rate)
+        self.V_self_atten_enhance = RegionAttention(size, self.n_regions - first, dropout, class_token=first)
+        self.T_self_atten_enhance = WordAttention(size, dropout)
         self.V_consensus_level_embedding = ConsensusAttention(size)
         self.T_consensus_level_embedding = ConsensusAttention(size)
         self.C_GCN = ConceptGraph(config.n_concepts, config.input_channel, size)

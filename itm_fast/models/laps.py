@@ -31,6 +31,7 @@ class LAPSConfig(MatchingConfig):
         TypeError: A number is none.
     """
 
+    reads_apart = "class first"
     embed_size: int = 512
     """Numbers per patch and word, at least 5."""
     num_patches: int = 196
@@ -161,7 +162,9 @@ class LAPS(MatchingModel):
             config.num_patches,
             config.sparse_ratio,
             config.aggr_ratio,
-            class_token=None if config.image_kind == "patches" else False,
+            class_token=None
+            if config.image_kind == "patches" and not config.has_class_first
+            else config.has_class_first,
         )
 
     @outside_autocast

@@ -27,6 +27,7 @@ class SGRAFConfig(MatchingConfig):
         TypeError: A number is none.
     """
 
+    reads_apart = "class first"
     sim_dim: int = 256
     """Numbers per similarity vector."""
     bi_gru: bool = True
@@ -100,8 +101,9 @@ class SGRAF(MatchingModel):
             config.sim_dim,
             module_name=config.module_name,
             sgr_step=config.sgr_step,
-            n_regions=self.n_regions,
+            n_regions=self.n_regions - int(config.has_class_first),
             dropout=config.dropout,
+            class_token=config.has_class_first,
         )
 
     def encode_images(self, images: Tensor, region_counts: Counts = None) -> Tensor:

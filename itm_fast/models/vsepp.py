@@ -28,6 +28,7 @@ class VSEPPConfig(MatchingConfig):
         TypeError: A number is none.
     """
 
+    reads_apart = "class alone"
     img_dim: int = 4096
     """Numbers per precomputed feature; of several regions an image the mean is taken."""
     no_imgnorm: bool = False

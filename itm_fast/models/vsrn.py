@@ -103,7 +103,7 @@ class VSRN(EmbeddingModel):
         """Encode a batch; each pair's extra loss is the captioning head's."""
         images, region_counts = without_missing(*self.regions_of(batch))
         embeddings, regions = self.img_enc(images, region_counts)
-        captions = self.encode_captions(batch.tokens, batch.word_counts)
+        captions = self.encode_captions(self.words_of(batch), batch.word_counts)
         losses = self.caption_head(regions, batch.tokens, batch.word_counts, region_counts)
         return Encoded(embeddings, captions, losses)
 

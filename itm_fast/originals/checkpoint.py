@@ -1,7 +1,7 @@
 """Checkpoints of the original repositories, understood by what is in them; nothing is trusted.
 
 All of them are {"epoch", "model": [image, caption (, similarity) state dicts], "best_rsum", "opt": Namespace,
-"Eiters"}; LAPS's "model" is one state dict.
+"Eiters"}; LAPS's "model" is one state dict, and some of those after NCR have other names for it, or two of them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,26 @@ from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.errors import DataError
 from itm_fast.files.torch_files import SkippedArray, read_torch
 from itm_fast.models.base import MatchingModel
+from itm_fast.models.mean import MeanOfModels
 from itm_fast.models.promised_size import check_promised_size
-from itm_fast.originals import chan, cvse, esl, laps, scan, sgraf, vse_infty, vsepp, vsrn
+from itm_fast.originals import chan, crcl, cvse, decl, esl, l2rm, laps, ncr, scan, sgraf, vse_infty, vsepp, vsrn
 from itm_fast.originals.options import Options, check_options, options_of
 from itm_fast.originals.parts import Parts
 from itm_fast.registry import model_class
 
 # One file each; a reader recognises its checkpoints and says what their tensors say of the configuration. FIXED are
 # the options that the model here has no choice in, READ those that go by another name here. With `named_parts` it
-# leaves out what the model here has no place for.
+# leaves out what the model here has no place for. MODEL, or model(parts), is the model here where it is called
+# otherwise; ENTRIES are the names that its models lie under; BESIDE hold weights that are no part of them; PARTS are
+# the beginnings of names in a model that is one state dict.
 _READERS: dict[str, ModuleType] = {
     "cvse": cvse,
     "laps": laps,
     "chan": chan,
+    "ncr": ncr,
+    "l2rm": l2rm,
+    "crcl": crcl,
+    "decl": decl,
     "sgraf": sgraf,
     "vsrn": vsrn,
     "vse_infty": vse_infty,
@@ -40,6 +47,7 @@ _READERS: dict[str, ModuleType] = {
 }
 _NUMBERS = "bert.embeddings.position_ids"  # 0 … 511, a buffer that old transformers wrote
 _PARTS = ("img_enc", "txt_enc", "sim_enc")
+_MODEL = ("model",)
 _OF_KIND = ("precomp_enc_type", "text_enc_type", "module_name")  # options that the tensors must agree with
 _BESIDE = ("optim", "sched", "scaler", "amp", "criterion", "loss", "rng")  # entries of training, by a part of the name
 
@@ -76,11 +84,38 @@ def load_original(
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint such as model_best.pth.tar")
     if isinstance(ignore_options, str):
         raise TypeError(f"ignore_options is {ignore_options!r}; expected a list of names")
-    parts, options = _read(path)
-    name, reader = _reader(path, parts, options)
-    kind = model_class(name)
+    entries, models, options = _read(path)
+    name, reader = _reader(path, entries, models, options)
+    made = [
+        _made(path, name, reader, parts, options, vocabulary, concepts, as_released, ignore_options) for parts in models
+    ]
+    return made[0] if len(made) == 1 else _mean(path, made)
+
+
+def _mean(path: Path, models: list[MatchingModel]) -> MatchingModel:
     try:
-        config, off = _config(path, kind, reader, parts, options, ignore_options)
+        mean = MeanOfModels(models)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    mean.notes.append(f"the checkpoint holds {len(models)} models: similarities are the mean of theirs")
+    return mean.eval()
+
+
+def _made(
+    path: Path,
+    name: str,
+    reader: ModuleType,
+    parts: Parts,
+    options: Options,
+    vocabulary: CaptionVocabulary,
+    concepts: str | Path | None,
+    as_released: bool,
+    ignore_options: Collection[str],
+) -> MatchingModel:
+    """One model of a checkpoint, strictly filled, in evaluation mode."""
+    kind = model_class(reader.model(parts) if hasattr(reader, "model") else getattr(reader, "MODEL", name))
+    try:
+        config, off = _config(path, name, kind, reader, parts, options, ignore_options)
         n_words = reader.n_words(parts)
     except KeyError as error:
         raise DataError(f"{path}: taken for {name}, but it has no tensor {error}") from error
@@ -117,49 +152,63 @@ def load_original(
     return model.eval()
 
 
-def _read(path: Path) -> tuple[Parts, dict[str, Any]]:
+def _read(path: Path) -> tuple[tuple[str, ...], list[Parts], dict[str, Any]]:
+    """Names of the entries that hold models, the parts of each, and the options."""
     content = read_torch(path)
-    found = content.get("model") if isinstance(content, Mapping) else None
-    if isinstance(found, Mapping) and any(str(key).startswith("cross_net.") for key in found):
-        found = _by_part(found)
+    found: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    entries: tuple[str, ...] = _MODEL
+    beside: tuple[str, ...] = ()
+    for reader in () if "model" in found else (ncr, l2rm):
+        if all(name in found for name in reader.ENTRIES):
+            entries, beside = reader.ENTRIES, getattr(reader, "BESIDE", ())
+    models = [_parts(path, name, found.get(name), content) for name in entries]
+    for name, value in found.items():
+        is_known = name in (*entries, *beside) or any(part in str(name).lower() for part in _BESIDE)
+        if not is_known and _holds_weights(value):
+            raise DataError(
+                f"{path}: holds weights under {str(name)!r:.60} beside those of {entries[0]!r}, which no model known "
+                "here has; if they are no part of the model, save the file without them"
+            )
+    try:
+        return entries, models, options_of(found)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _parts(path: Path, entry: str, found: object, content: object) -> Parts:
+    """The state dicts of the parts of a model."""
+    if isinstance(found, Mapping) and entry in l2rm.ENTRIES:
+        found = _by_part(found, l2rm.PARTS)
+    elif isinstance(found, Mapping) and any(str(key).startswith("cross_net.") for key in found):
+        found = _by_part(found, laps.PARTS)
     if not isinstance(found, (list, tuple)) or len(found) < 2 or not all(isinstance(part, Mapping) for part in found):
         raise DataError(
-            f'{path}: expected {{"model": [image, caption (, similarity) state dicts], "opt": ...}}, found '
-            f"{_in_words(content)}"
+            f'{path}: expected {{"{entry}": [image, caption (, similarity) state dicts], "opt": ...}}, found '
+            f"{_in_words(content, entry)}"
         )
     for number, part in enumerate(found):
         for key, value in part.items():
             if not isinstance(key, str) or not isinstance(value, Tensor):
                 what = "a NumPy array" if isinstance(value, SkippedArray) else f"a {type(value).__name__}"
-                raise DataError(f"{path}: model[{number}][{key!r:.60}] is {what}; expected a tensor under a name")
-    for name, value in content.items():
-        if name != "model" and _holds_weights(value) and not any(part in str(name).lower() for part in _BESIDE):
-            raise DataError(
-                f"{path}: holds weights under {str(name)!r:.60} beside those of 'model', which no model known here "
-                "has; if they are no part of the model, save the file without them"
-            )
-    parts = [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
-    try:
-        return parts, options_of(content)
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+                raise DataError(f"{path}: {entry}[{number}][{key!r:.60}] is {what}; expected a tensor under a name")
+    return [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
 
 
-def _by_part(weights: Mapping[Any, Any]) -> list[dict[Any, Any]]:
-    """LAPS's one state dict as those of its parts; what belongs to none of them is left to the last to refuse."""
-    parts: list[dict[Any, Any]] = [{} for _ in laps.PARTS]
+def _by_part(weights: Mapping[Any, Any], names: tuple[str, ...]) -> list[dict[Any, Any]]:
+    """One state dict as those of its parts; what belongs to none of them is left to the last to refuse."""
+    parts: list[dict[Any, Any]] = [{} for _ in names]
     for key, value in weights.items():
         first, _, rest = str(key).removeprefix("module.").partition(".")
-        place = laps.PARTS.index(first) if first in laps.PARTS else len(parts) - 1
-        parts[place][rest if first in laps.PARTS else key] = value
+        place = names.index(first) if first in names else len(parts) - 1
+        parts[place][rest if first in names else key] = value
     return parts
 
 
-def _in_words(content: object) -> str:
+def _in_words(content: object, entry: str) -> str:
     if not isinstance(content, Mapping):
         return f"a {type(content).__name__}"
     names = ", ".join(repr(name)[:40] for name in list(content)[:6]) or "nothing"
-    return f"{type(content.get('model')).__name__} under 'model', among {names}" if "model" in content else names
+    return f"{type(content.get(entry)).__name__} under {entry!r}, among {names}" if entry in content else names
 
 
 def _holds_weights(value: object) -> bool:
@@ -169,10 +218,11 @@ def _holds_weights(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(item, Tensor) and item.ndim for item in value.values())
 
 
-def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType]:
+def _reader(path: Path, entries: tuple[str, ...], models: list[Parts], options: Options) -> tuple[str, ModuleType]:
     for name, reader in _READERS.items():
-        if reader.recognises(parts, options):
+        if getattr(reader, "ENTRIES", _MODEL) == entries and all(reader.recognises(one, options) for one in models):
             return name, reader
+    parts = models[0]
     with_options = {"cross_attn", "measure"} & set(options)
     beside = f"it has {len(parts)} parts" if with_options else "its options have neither cross_attn nor measure"
     raise DataError(
@@ -182,7 +232,13 @@ def _reader(path: Path, parts: Parts, options: Options) -> tuple[str, ModuleType
 
 
 def _config(
-    path: Path, kind: type[MatchingModel], reader: ModuleType, parts: Parts, options: Options, ignore: Collection[str]
+    path: Path,
+    name: str,
+    kind: type[MatchingModel],
+    reader: ModuleType,
+    parts: Parts,
+    options: Options,
+    ignore: Collection[str],
 ) -> tuple[Any, list[str]]:
     """The options that the configuration knows, over which goes what the tensors say; and those that are off."""
     known = {field.name for field in dataclasses.fields(kind.config_class)}
@@ -190,13 +246,14 @@ def _config(
     try:
         off = check_options(considered, known | getattr(reader, "READ", frozenset()), getattr(reader, "FIXED", {}))
         said = reader.config(parts, considered)
-        for name in _OF_KIND:
-            if name in said and considered.get(name, said[name]) != said[name]:
-                raise ValueError(f"option {name} is {considered[name]!r:.60}, but its tensors are of {said[name]!r}")
+        for option in _OF_KIND:
+            if option in said and considered.get(option, said[option]) != said[option]:
+                given = considered[option]
+                raise ValueError(f"option {option} is {given!r:.60}, but its tensors are of {said[option]!r}")
         found = {**considered, **said}
         return kind.config_class(**{name: value for name, value in found.items() if name in known}), off
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: taken for {kind.name}, but its options do not fit: {error}") from error
+        raise DataError(f"{path}: taken for {name}, but its options do not fit: {error}") from error
 
 
 def _named(path: Path, reader: ModuleType, parts: Parts, n_words: int) -> dict[str, dict[str, Tensor]]:

@@ -282,7 +282,9 @@ class ModelScorer:
         return self._encode_labelled(captions)
 
     def _encode_labelled(self, captions: IntArray) -> tuple[Tensor, Tensor]:
-        tokens, word_counts = (tensor.to(self._device) for tensor in self._tokens.pad(captions))
+        tokens, word_counts = self._tokens.pad(captions)
+        states = self._tokens.states(captions)
+        tokens, word_counts = (x.to(self._device) for x in (tokens if states is None else states, word_counts))
         with in_precision(self._device, self._precision):
             if self._labels is None:
                 return self._model.encode_captions(tokens, word_counts), word_counts

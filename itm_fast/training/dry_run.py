@@ -105,7 +105,7 @@ def dry_run(
     """
     if settings.data.cache_tokens is not None:
         settings = replace(settings, data=replace(settings.data, cache_tokens=None))
-        notice("no tokens are cached: the backbone is run, whose time a run with its cache does not need")
+        notice("no tokens are cached: the encoders are run, whose time a run with its cache does not need")
     with ready_run(settings, folder, resume=resume, notice=notice) as ready:
         made = ready.prepared
         run = Steps(made.model, made.plan, settings.training, made.margin, made.triplet_weight, ready.world)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from itm_fast.data.readers.data_folders import all_vocabularies, vocabularies_in
 from itm_fast.data.readers.image_sets import open_split
 from itm_fast.data.readers.images import ImageDataset
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
+from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary, tokenizer_note
 from itm_fast.data.text.tokenizers import resolve_tokenizer
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.evaluation.evaluate import evaluate
 from itm_fast.models.axes import load_towers, with_architecture
 from itm_fast.models.base import MatchingModel
+from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import model_class
 from itm_fast.relevance import Cider
@@ -33,7 +35,7 @@ from itm_fast.sources.sharded import ShardedScorer
 from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.distributed import World
 from itm_fast.training.run_settings import RunSettings
-from itm_fast.training.token_cache import tokens_of_split
+from itm_fast.training.token_cache import TokenCache
 
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
@@ -95,11 +97,6 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
     torch.manual_seed(training.seed)
     kind = model_class(settings.model)
     model = kind(settings.model_config, vocabulary).to(device)
-    if data.cache_tokens is not None:
-        train_set, val_set = (
-            _with_tokens(settings, data.cache_tokens, model, split, device, world, notice)
-            for split in (train_set, val_set)
-        )
     tokens, val_tokens = (model.tokens_of(split.captions) for split in (train_set, val_set))
     if tokens.n_attached_stops:
         notice(
@@ -112,6 +109,9 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
             notice(f"split {split}: {unknown}")
     check_lengths(model, tokens, train_set)
     check_lengths(model, val_tokens, val_set)
+    if data.cache_tokens is not None:
+        cache = TokenCache(data.cache_tokens, device, training.precision, world.size == 1, notice)
+        train_set, val_set, tokens, val_tokens = _cached(settings, model, cache, train_set, val_set, tokens, val_tokens)
     captions = training_captions(train_set, data, training.seed)
     model.prepare(tokens, captions)
     plan = BatchPlan(
@@ -134,33 +134,50 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
     return Prepared(model, train_set, val_set, plan, margin, triplet_weight, scorer, validate)
 
 
-def _with_tokens(
+def _cached(
     settings: RunSettings,
-    folder: Path,
     model: MatchingModel,
-    dataset: CaptionedSplit,
-    device: torch.device,
-    world: World,
-    notice: Notice,
-) -> CaptionedSplit:
-    config = settings.model_config
-    if model.tower is None or config.backbone_lr_factor != 0 or not isinstance(dataset, ImageDataset):
+    cache: TokenCache,
+    train_set: CaptionedSplit,
+    val_set: CaptionedSplit,
+    tokens: CaptionTokens,
+    val_tokens: CaptionTokens,
+) -> tuple[CaptionedSplit, CaptionedSplit, CaptionTokens, CaptionTokens]:
+    """Both splits and their captions, with the tokens of whichever encoder never trains."""
+    config, tower, text = model.config, model.tower, model.txt_enc
+    of_images, of_captions = config.backbone_lr_factor == 0, config.bert_lr_factor == 0
+    has_text = isinstance(text, BERTEncoder)
+    if not ((tower is not None and of_images) or (has_text and of_captions)):
         raise ValueError(
-            f"cache_tokens is for a backbone that never trains: image_encoder is {config.image_kind!r} and "
-            f"backbone_lr_factor {config.backbone_lr_factor}; give --image-encoder grid or patches and "
-            "--backbone-lr-factor 0"
+            f"cache_tokens is for encoders that never train: image_encoder is {config.image_kind!r} with "
+            f"backbone_lr_factor {config.backbone_lr_factor}, text_encoder {config.text_kind!r} with bert_lr_factor "
+            f"{config.bert_lr_factor}; give --image-encoder grid or patches and --backbone-lr-factor 0, or "
+            "--text-encoder bert or clip and --bert-lr-factor 0"
         )
-    load_towers(config, model.tower, None)
-    return tokens_of_split(
-        model.tower,
-        dataset,
-        folder,
-        settings={"class_token": config.class_token},
-        device=device,
-        precision=settings.training.precision,
-        may_extract=world.size == 1,
-        notice=notice,
-    )
+    load_towers(config, tower if of_images else None, text if of_captions else None)
+    why = "what trains, if only after its warm-up, is not cached"
+    if tower is not None and of_images:
+        made_with = {
+            "class_token": config.class_token,
+            "backbone_config": json.dumps(config.backbone_config, sort_keys=True),
+        }
+        made_with |= {"backbone_source": config.backbone_source} if config.image_kind == "grid" else {}
+        train_set, val_set = (
+            cache.of_images(tower, split, made_with) if isinstance(split, ImageDataset) else split
+            for split in (train_set, val_set)
+        )
+    elif tower is not None:
+        cache.notice(f"images are encoded in every step: backbone_lr_factor is {config.backbone_lr_factor}, {why}")
+    if isinstance(text, BERTEncoder) and of_captions:
+        made_with = {"bert_config": json.dumps(config.bert_config, sort_keys=True)}
+        val_tokens = cache.of_captions(text, val_tokens, settings.data.val_split, made_with)
+        if settings.training.size_augment:
+            cache.notice("training captions are encoded in every step: size_augment changes them")
+        else:
+            tokens = cache.of_captions(text, tokens, settings.data.train_split, made_with)
+    elif has_text:
+        cache.notice(f"captions are encoded in every step: bert_lr_factor is {config.bert_lr_factor}, {why}")
+    return train_set, val_set, tokens, val_tokens
 
 
 def _check_features(settings: RunSettings, *datasets: CaptionedSplit) -> None:

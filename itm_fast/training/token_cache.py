@@ -1,4 +1,4 @@
-"""Tokens of a backbone that never trains, made once: extracted into a memory map, continued where it stopped."""
+"""Tokens of encoders that never train, made once: extracted into memory maps, continued where they stopped."""
 
 from __future__ import annotations
 
@@ -7,106 +7,176 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from itm_fast.choices import Precision
 from itm_fast.data.readers.image_file import stored_size
 from itm_fast.data.readers.images import ImageDataset
 from itm_fast.data.readers.token_file import TokenDataset
+from itm_fast.data.text.caption_states import CaptionStates
+from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
+from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.sources.devices import in_precision
 
 _BATCH = 64
 _SHARES = 10  # of the work, after each of which something is said
 
+Ints = npt.NDArray[np.int64]
 
-def tokens_of_split(
-    tower: nn.Module,
-    dataset: ImageDataset,
-    folder: Path,
-    *,
-    settings: Mapping[str, Any],
-    device: torch.device,
-    precision: Precision,
-    may_extract: bool,
-    notice: Callable[[str], None],
-) -> TokenDataset:
-    """The split with the tokens of its images, from `folder` as far as they are there.
 
-    Interrupted at any moment, it loses one batch at most, and goes on from there.
+@dataclass(frozen=True)
+class TokenCache:
+    """A folder of tokens, and how what it lacks is made.
 
-    Args:
-        tower: With its weights, on `device`; makes (n, n_tokens, dim) of pixels.
-        dataset: Images; they are read as they are, without crops and mirrors.
-        folder: Gets {split}_tokens.npy and {split}_tokens.json; made if need be.
-        settings: What else the tokens depend on.
-        device: Where the tower is.
-        precision: Of its products.
+    Interrupted at any moment, an extraction loses one batch at most, and goes on from there.
+
+    Attributes:
+        folder: Gets files of every split; made if need be.
+        device: Where the encoders are.
+        precision: Of their products.
         may_extract: Whether what is missing may be made here, by this process alone.
         notice: Called with what people should read.
-
-    Raises:
-        DataError: The folder holds tokens of other images, of another backbone or other settings; an image is broken.
-        ValueError: Tokens are missing and must not be made here, or do not fit float16.
-        OSError: The disk has too little room.
     """
-    stem = folder / f"{dataset.split}_tokens"
-    path, card, part = (stem.with_name(stem.name + end) for end in (".npy", ".json", ".part.npy"))
-    conditions = {"backbone": _digest_of(tower), "images": _digest_of_files(dataset), **settings}
-    conditions |= {"precision": precision, "image_size": dataset.image_size, "resampling": dataset.resampling}
-    done = _rows_done(card, conditions)
-    if not path.is_file() or done < dataset.n_images:
-        if not may_extract:
+
+    folder: Path
+    device: torch.device
+    precision: Precision
+    may_extract: bool
+    notice: Callable[[str], None]
+
+    def of_images(self, tower: nn.Module, dataset: ImageDataset, settings: Mapping[str, Any]) -> TokenDataset:
+        """The split with the tokens of its images, in {split}_tokens.npy.
+
+        Args:
+            tower: With its weights, on the device; makes (n, n_tokens, dim) of pixels.
+            dataset: Images; they are read as they are, without crops and mirrors.
+            settings: What else the tokens depend on.
+
+        Raises:
+            DataError: The folder holds tokens of other images, another backbone or other settings; an image is broken.
+            ValueError: Tokens are missing and must not be made here, or do not fit float16.
+            OSError: The disk has too little room.
+        """
+        path = self.folder / f"{dataset.split}_tokens.npy"
+        conditions = {"backbone": _digest_of(tower), "images": _digest_of_files(dataset), **settings}
+        conditions |= {"image_size": dataset.image_size, "resampling": dataset.resampling}
+
+        def made(rows: Ints) -> Tensor:
+            tokens: Tensor = tower(dataset.regions(rows).to(self.device))
+            return tokens
+
+        self._fill(path, f"images of {dataset.split}", conditions, np.arange(dataset.n_images + 1), tower, made)
+        return TokenDataset(dataset, path)
+
+    def of_captions(
+        self, encoder: BERTEncoder, tokens: CaptionTokens, split: str, settings: Mapping[str, Any]
+    ) -> CaptionStates:
+        """The captions of a split with the states of their tokens, one after another in {split}_captions.npy.
+
+        Args:
+            encoder: With its weights, on the device.
+            tokens: All captions of the split.
+            split: Its name.
+            settings: What else the states depend on.
+
+        Raises:
+            DataError: The folder holds states of other captions, of another encoder or other settings.
+            ValueError: States are missing and must not be made here, or do not fit float16.
+            OSError: The disk has too little room.
+        """
+        path, offsets_path = (self.folder / f"{split}_captions{end}.npy" for end in ("", "_offsets"))
+        ids = hashlib.sha256(tokens.offsets.tobytes() + tokens.flat.tobytes()).hexdigest()
+        conditions = {"text_encoder": _digest_of(encoder.bert), "captions": ids, **settings}
+
+        def made(rows: Ints) -> Tensor:
+            ids, counts = (x.to(self.device) for x in tokens.pad(rows))
+            valid = torch.arange(ids.shape[1], device=self.device) < counts[:, None]
+            return encoder.states(ids, valid)[valid]
+
+        def write_offsets() -> None:
+            with written_aside(offsets_path) as aside, aside.open("wb") as file:
+                np.save(file, tokens.offsets)
+
+        self._fill(path, f"captions of {split}", conditions, tokens.offsets, encoder, made, write_offsets)
+        return CaptionStates(tokens.flat, tokens.offsets, tokens.n_attached_stops, path=path, offsets_path=offsets_path)
+
+    def _fill(
+        self,
+        path: Path,
+        what: str,
+        conditions: Mapping[str, Any],
+        offsets: Ints,
+        encoder: nn.Module,
+        made: Callable[[Ints], Tensor],
+        before_renaming: Callable[[], None] = lambda: None,
+    ) -> None:
+        """See to it that a file is there and whole.
+
+        Args:
+            path: It; float16 (offsets[-1], ...), and .json beside it says what it is of, and how far it goes.
+            what: It is of, for people.
+            conditions: What its content depends on.
+            offsets: (n + 1,), first row of each item.
+            encoder: Is to be in evaluation mode.
+            made: The rows of some items, numbered.
+            before_renaming: Called once all rows are written.
+        """
+        card, part = path.with_suffix(".json"), path.with_suffix(".part.npy")
+        conditions = {**conditions, "precision": self.precision}
+        n, done = len(offsets) - 1, _items_done(card, conditions)
+        if path.is_file() and done >= n:
+            return
+        if not self.may_extract:
             raise ValueError(
-                f"cache_tokens {folder}: {done} of {dataset.n_images} images of split {dataset.split!r} are there; let "
-                "one process extract them first: start the run without torchrun, and stop it once it trains"
+                f"cache_tokens {self.folder}: {done} of {n} {what} are there; let one process extract them first: "
+                "start the run without torchrun, and stop it once it trains"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        _extract(tower, dataset, part, card, conditions, done if part.is_file() else 0, device, precision, notice)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        encoder.eval()
+        self._extract(part, card, what, conditions, offsets, done if part.is_file() else 0, made)
+        before_renaming()
         os.replace(part, path)
-    return TokenDataset(dataset, path)
 
-
-@torch.inference_mode()
-def _extract(
-    tower: nn.Module,
-    dataset: ImageDataset,
-    part: Path,
-    card: Path,
-    conditions: Mapping[str, Any],
-    done: int,
-    device: torch.device,
-    precision: Precision,
-    notice: Callable[[str], None],
-) -> None:
-    """Write batch after batch, each saved before it is counted."""
-    tower.eval()
-    n, array = dataset.n_images, None
-    for start in range(done, n, _BATCH):
-        rows = np.arange(start, min(start + _BATCH, n))
-        with in_precision(device, precision):
-            tokens = tower(dataset.regions(rows).to(device)).float().cpu().numpy()
-        if not (np.abs(tokens) <= np.finfo(np.float16).max).all():  # NaN is not below either
-            raise ValueError(f"the backbone's tokens of images {rows[0]} to {rows[-1]} are no numbers of float16")
-        if array is None:
-            array = _opened(part, (n, *tokens.shape[1:]), is_begun=done > 0)
-            if done == 0:
-                notice(
-                    f"tokens of {n} images of {dataset.split} are extracted to {part.parent}: {array.nbytes:,} bytes"
-                )
-        array[rows] = tokens
-        array.flush()
-        with written_aside(card) as aside:
-            aside.write_text(json.dumps({"conditions": dict(conditions), "rows": int(rows[-1]) + 1}), encoding="utf-8")
-        if _SHARES * (rows[-1] + 1) // n > _SHARES * start // n:
-            notice(f"tokens of {dataset.split}: {rows[-1] + 1} of {n} images")
+    @torch.inference_mode()
+    def _extract(
+        self,
+        part: Path,
+        card: Path,
+        what: str,
+        conditions: Mapping[str, Any],
+        offsets: Ints,
+        done: int,
+        made: Callable[[Ints], Tensor],
+    ) -> None:
+        """Write batch after batch, each saved before it is counted."""
+        n, array = len(offsets) - 1, None
+        for start in range(done, n, _BATCH):
+            items = np.arange(start, min(start + _BATCH, n))
+            stop = int(items[-1]) + 1
+            with in_precision(self.device, self.precision):
+                rows = made(items).float().cpu().numpy()
+            if not (np.abs(rows) <= np.finfo(np.float16).max).all():  # NaN is not below either
+                raise ValueError(f"the tokens of {what}, {start} to {stop - 1}, are no numbers of float16")
+            if array is None:
+                array = _opened(part, (int(offsets[-1]), *rows.shape[1:]), is_begun=done > 0)
+                if done == 0:
+                    self.notice(f"tokens of {n} {what} are extracted to {self.folder}: {array.nbytes:,} bytes")
+            array[offsets[start] : offsets[stop]] = rows
+            array.flush()
+            with written_aside(card) as aside:
+                aside.write_text(json.dumps({"conditions": dict(conditions), "rows": stop}), encoding="utf-8")
+            if _SHARES * stop // n > _SHARES * start // n:
+                self.notice(f"tokens: {stop} of {n} {what}")
 
 
 def _opened(part: Path, shape: tuple[int, ...], *, is_begun: bool) -> np.memmap[Any, np.dtype[np.float16]]:
@@ -125,8 +195,8 @@ def _opened(part: Path, shape: tuple[int, ...], *, is_begun: bool) -> np.memmap[
     return made
 
 
-def _rows_done(card: Path, conditions: Mapping[str, Any]) -> int:
-    """Images whose tokens are there, if they are those that are wanted."""
+def _items_done(card: Path, conditions: Mapping[str, Any]) -> int:
+    """Images or captions whose tokens are there, if they are those that are wanted."""
     if not card.is_file():
         return 0
     found = read_json(card)

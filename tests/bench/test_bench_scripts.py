@@ -31,6 +31,7 @@ def threads_as_they_were():
         "laps",
         "sgraf",
         "train_model",
+        "vit_step",
         "evaluation",
         "small_batches",
         "late_interaction",
@@ -45,7 +46,7 @@ def test_runs_and_writes_its_figures(script, tmp_path, capsys, threads_as_they_w
     output = tmp_path / "run.json"
     n_threads = "2" if script == "small_batches" else "1"
     command = ["--scale", "0.02", "--rounds", "1", "--threads", n_threads, "--json", str(output)]
-    command += ["--quick"] if script == "laps" else []
+    command += ["--quick"] if script in ("laps", "vit_step") else []
     assert main([*command, "--label", "tiny"]) == 0
     record = json.loads(output.read_text(encoding="utf-8"))
     assert record["label"] == "tiny"

@@ -95,7 +95,9 @@ def test_to_moves_every_tensor(parts):
     dataset, _, _, tokens = parts
     batch = Collator(dataset, tokens, has_image_tokens=True)([0, 5])
     assert batch.to("meta").kept_cells is None
-    moved = dataclasses.replace(batch, kept_cells=torch.ones(2, 4, dtype=torch.bool)).to("meta")
+    assert batch.caption_states is None
+    rest = {"kept_cells": torch.ones(2, 4, dtype=torch.bool), "caption_states": torch.ones(2, 3, 4)}
+    moved = dataclasses.replace(batch, **rest).to("meta")
     assert {getattr(moved, field.name).device.type for field in dataclasses.fields(moved)} == {"meta"}
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -10,10 +9,10 @@ import tiny_bert
 import tiny_clip
 import tiny_vit
 import torch
+from tiny_axes import TINY_VIT, batch_of, config, made, split_of, write_data
 
 from itm_fast.cli import main as cli
-from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
-from itm_fast.data import BatchPlan, Collator, PrecompDataset, Vocabulary, make_data, open_split
+from itm_fast.data import PrecompDataset
 from itm_fast.errors import DataError
 from itm_fast.models import MODELS, load_model, model_class, presets, save_model
 from itm_fast.nn.encoders.bert import BERTEncoder
@@ -21,58 +20,18 @@ from itm_fast.nn.encoders.grid import BACKBONES
 from itm_fast.nn.losses.semantic_margin import SemanticMarginLoss
 from itm_fast.registry import preset_names
 from itm_fast.sources.trained_model import ModelScorer
-from itm_fast.training.dry_run import dry_run
 from itm_fast.training.objective import Objective
-from itm_fast.training.run import RunSettings, corpus_of, run_training
+from itm_fast.training.run import corpus_of
 
 pytest.importorskip("transformers")
 pytest.importorskip("PIL.Image")
 
-R, DIM = 4, 6
-SMALL = {
-    "sgraf": {"n_regions": R, "sim_dim": 8},
-    "vsrn": {"dim_hidden": 8, "dim_word": 6},
-    "esl": {"embed_size": 256},
-    "cvse": {"n_regions": R, "n_concepts": 5, "input_channel": 6},
-}
-TINY_VIT = {"hidden_size": 16, "num_hidden_layers": 1, "image_size": 16}  # four patches and a class token
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A made set with pictures, and folders of a ViT, a BERT, a CLIP and a SigLIP beside it."""
     folder = tmp_path_factory.mktemp("data")
-    make_data(folder, n_train=12, n_dev=6, n_test=6, max_regions=R, dim=DIM, picture_size=32)
-    for name in ("vit", "bert", "clip", "siglip"):
-        (folder / name).mkdir()
-    tiny_vit.write_folder(folder / "vit", **TINY_VIT)
-    captions = [line for path in folder.glob("*_caps.txt") for line in path.read_text().splitlines()]
-    tiny_bert.write_folder(folder / "bert", tiny_bert.word_pieces(captions, n_words=10**6), num_hidden_layers=1)
-    tiny_clip.write_clip(folder / "clip")
-    tiny_clip.write_siglip(folder / "siglip")
+    write_data(folder)
     return folder
-
-
-def config(name, data, image="regions", text="bigru", **options):
-    sizes = {"img_dim": DIM, "word_dim": 8, "embed_size": 16, **SMALL.get(name, {})}
-    paths = {"backbone_path": str(data / "vit"), "bert_path": str(data / "bert")}
-    chosen = {"image_encoder": image, "text_encoder": text, **paths, **options}
-    return model_class(name).config_class(**{**sizes, **chosen})
-
-
-def made(name, data, *axes, **options):
-    torch.manual_seed(0)
-    given = config(name, data, *axes, **options)
-    return model_class(name)(given, given.own_vocabulary() or Vocabulary.load(data / "vocab.json"))
-
-
-def split_of(model, data, split="test"):
-    return open_split(data, split, model.config.image_size, resampling=model.config.resampling)
-
-
-def batch_of(model, dataset, n=6):
-    tokens = model.tokens_of(dataset.captions)
-    return BatchPlan(Collator(dataset, tokens, has_image_tokens=model.reads_image_tokens(training=True)), n, 1)[0]
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +213,67 @@ def test_tokens_of_many_kinds(kind, options, n_tokens, class_token, data, tmp_pa
     assert encoded.shape == (2, expected, 16)
 
 
+@pytest.mark.parametrize("name", ["vsepp", "sgraf", "cvse", "laps"])
+def test_a_class_token_set_apart(name, data, tmp_path):
+    """It moves every score, is none of the patches, and is there in the model's folder again."""
+    model = made(name, data, "patches", class_token="apart")
+    assert model.tower.n_tokens() == (1 if name == "vsepp" else 5)
+    dataset = split_of(model, data)
+    model.prepare(model.tokens_of(dataset.captions), np.arange(30))
+    model.follow_schedule(10**6, 1)
+    batch = batch_of(model, dataset)
+    Objective(model)(batch).backward()
+    assert model.tower.transformer.embeddings.cls_token.grad.abs().max() > 0
+    before = scores(model, dataset)
+    save_model(model, tmp_path)
+    torch.testing.assert_close(scores(load_model(tmp_path), dataset), before, rtol=0, atol=0)
+    tokens = model.tower(batch.regions).detach()
+    captions = model.encode_captions(batch.tokens, batch.word_counts)
+
+    def sims(tokens):
+        with torch.no_grad():
+            return model.similarity(model.encode_images(tokens), captions, batch.word_counts)
+
+    changed = tokens.clone()
+    changed[:, 0] += torch.randn(16, generator=torch.Generator().manual_seed(0))
+    assert (sims(changed) - sims(tokens)).abs().min() > 0
+
+
+def test_sgraf_weighs_patches_by_a_class_token_set_apart(data):
+    """With the patches' mean in its place the similarity is that of the patches alone."""
+    apart, dropped = (made("sgraf", data, "patches", class_token=kind).eval() for kind in ("apart", "dropped"))
+    dropped.load_state_dict(apart.state_dict())
+    batch = batch_of(apart, split_of(apart, data))
+    with torch.no_grad():
+        encoded = apart(batch)
+        patches = encoded.images[:, 1:]
+        torch.testing.assert_close(dropped(batch).images, patches)
+        of_mean = torch.cat([patches.mean(1, keepdim=True), patches], 1)
+        expected = dropped.similarity(patches, encoded.captions, batch.word_counts)
+        torch.testing.assert_close(apart.similarity(of_mean, encoded.captions, batch.word_counts), expected)
+        counts = torch.tensor([5, 3, 4, 5, 2, 5])
+        fewer = dropped.similarity(patches, encoded.captions, batch.word_counts, counts - 1)
+        sums = torch.stack([one[: n - 1].mean(0) for one, n in zip(patches, counts, strict=True)])
+        of_mean = torch.cat([sums[:, None], patches], 1)
+        found = apart.similarity(of_mean, encoded.captions, batch.word_counts, counts)
+        torch.testing.assert_close(found, fewer)
+    weights = apart.sim_enc.attention(encoded.images[0], encoded.captions[0])
+    assert weights.shape == (encoded.captions.shape[1], 5)
+    assert not weights[:, 0].any()
+
+
+def test_laps_sets_its_class_token_apart_whenever_it_is_there(data):
+    models = [made("laps", data, "patches", class_token=kind).eval() for kind in ("kept", "apart")]
+    torch.testing.assert_close(*(scores(model, split_of(model, data)) for model in models), rtol=0, atol=0)
+
+
+def test_towers_without_a_class_token(data):
+    with pytest.raises(
+        ValueError, match=r'class_token is "apart", but the 4 tokens of a siglip_vision_model are patches'
+    ):
+        made("vsepp", data, "patches", class_token="apart", backbone_path=str(data / "siglip"))
+
+
 def test_what_trains_and_how_fast(data):
     options = {"backbone_lr_factor": 0.25, "bert_lr_factor": 0.5, "embedding_warmup_epochs": 1, "bert_warmup_epochs": 2}
     model = made("scan", data, "patches", "bert", **options)
@@ -335,119 +355,6 @@ def test_presets_with_clip_are_there_for_both_strategies_and_sets():
     assert (clip.image_kind, clip.text_kind, clip.heuristic_strategy) == ("patches", "clip", True)
 
 
-def settings(name, data, image, text, *, cache=None, options=None, **training):
-    given = {"num_epochs": 1, "batch_size": 15, "val_step": 10**6, "trackers": (), **training}
-    return RunSettings(
-        name,
-        config(name, data, image, text, **(options or {})),
-        DataConfig(data, tokenizer="split", cache_tokens=cache),
-        TrainingConfig(**given),
-        SAMConfig(),
-    )
-
-
-def test_a_frozen_backbone_is_run_once(data, tmp_path, monkeypatch):
-    """The run reads what it made before, and scores from pixels as from the cache, up to float16's rounding."""
-    options = {"backbone_lr_factor": 0.0}
-    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options=options)
-    notices = []
-    first = run_training(given, tmp_path / "first", notice=notices.append)
-    assert any("tokens of 12 images of train are extracted" in text for text in notices)
-    assert (tmp_path / "cache" / "train_tokens.npy").is_file()
-    assert not (tmp_path / "cache" / "test_tokens.npy").exists()  # only what is trained and validated on
-    cached = np.load(tmp_path / "cache" / "dev_tokens.npy")
-    assert (cached.dtype, cached.shape) == (np.float16, (6, 5, 16))
-    model = load_model(tmp_path / "first" / "best")
-    pixels = split_of(model, data, "dev").regions(range(6))
-    with torch.no_grad():
-        expected = model.tower(pixels)
-    torch.testing.assert_close(torch.from_numpy(cached).float(), expected, rtol=2**-11, atol=2**-24)
-
-    def never(self, images):
-        raise AssertionError("the backbone was run again")
-
-    monkeypatch.setattr("itm_fast.nn.encoders.patches.PatchTower.forward", never)
-    again = run_training(given, tmp_path / "again")
-    assert again.losses == first.losses
-
-
-def test_a_dry_run_caches_nothing(data, tmp_path):
-    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": 0.0})
-    notices = []
-    tried = dry_run(given, tmp_path / "run", notice=notices.append)
-    assert tried.shapes["regions"] == (15, 3, 16, 16)
-    assert any("no tokens are cached" in text for text in notices)
-    assert not list(tmp_path.iterdir())
-
-
-def test_an_interrupted_extraction_goes_on(data, tmp_path, monkeypatch):
-    from itm_fast.data.readers.images import ImageDataset
-    from itm_fast.training import token_cache
-
-    monkeypatch.setattr(token_cache, "_BATCH", 4)
-    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": 0.0})
-    read, asked = ImageDataset.regions, []
-
-    def stops(self, indices, generator=None):
-        asked.append(list(indices))
-        if len(asked) == 3:
-            raise KeyboardInterrupt
-        return read(self, indices, generator)
-
-    monkeypatch.setattr(ImageDataset, "regions", stops)
-    with pytest.raises(KeyboardInterrupt):
-        run_training(given, tmp_path / "run")
-    assert not (tmp_path / "cache" / "train_tokens.npy").exists()
-    assert json.loads((tmp_path / "cache" / "train_tokens.json").read_text())["rows"] == 8
-    asked.clear()
-    asked += [None] * 3
-    run_training(given, tmp_path / "run")
-    assert asked[3] == [8, 9, 10, 11]
-    whole = settings("scan", data, "patches", "bigru", cache=tmp_path / "other", options={"backbone_lr_factor": 0.0})
-    run_training(whole, tmp_path / "whole")
-    files = [(tmp_path / folder / "train_tokens.npy").read_bytes() for folder in ("cache", "other")]
-    assert files[0] == files[1]
-
-
-def test_several_processes_do_not_extract(data, tmp_path):
-    from itm_fast.training.token_cache import tokens_of_split
-
-    model = made("scan", data, "patches")
-    images = split_of(model, data)
-    options = {"settings": {}, "device": torch.device("cpu"), "precision": "float32", "notice": lambda text: None}
-    with pytest.raises(ValueError, match="0 of 6 images of split 'test' are there; let one process extract them first"):
-        tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)
-    tokens = tokens_of_split(model.tower, images, tmp_path, may_extract=True, **options)
-    again = pickle.loads(pickle.dumps(tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)))
-    assert len(pickle.dumps(tokens)) < 20000
-    assert torch.equal(again.regions([5, 0]), tokens.regions(range(6))[[5, 0]])
-    assert (again.max_regions, again.dim, again.n_captions) == (5, 16, 30)
-    np.save(tmp_path / "test_tokens.npy", np.zeros((5, 5, 16), np.float16))
-    with pytest.raises(DataError, match=r"float16 \(5, 5, 16\); expected float16 \(6, n_tokens, dim\)"):
-        tokens_of_split(model.tower, images, tmp_path, may_extract=False, **options)
-    with torch.no_grad():
-        model.tower.transformer.layernorm.weight.fill_(1e6)
-    with pytest.raises(DataError, match="made with another backbone"):
-        tokens_of_split(model.tower, images, tmp_path, may_extract=True, **options)
-    with pytest.raises(ValueError, match="tokens of images 0 to 5 are no numbers of float16"):
-        tokens_of_split(model.tower, images, tmp_path / "other", may_extract=True, **options)
-
-
-def test_a_cache_of_something_else_is_refused(data, tmp_path):
-    frozen = {"backbone_lr_factor": 0.0}
-    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options=frozen)
-    run_training(given, tmp_path / "run")
-    other = settings(
-        "scan", data, "patches", "bigru", cache=tmp_path / "cache", options={**frozen, "class_token": "dropped"}
-    )
-    with pytest.raises(DataError, match=r"train_tokens\.json: holds tokens made with another class_token"):
-        run_training(other, tmp_path / "other")
-    for axis, factor in (("patches", 0.1), ("regions", 0.0)):
-        moving = settings("scan", data, axis, "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": factor})
-        with pytest.raises(ValueError, match="cache_tokens is for a backbone that never trains"):
-            run_training(moving, tmp_path / "moving")
-
-
 @pytest.mark.parametrize(
     ("options", "exception", "fragment"),
     [
@@ -457,7 +364,12 @@ def test_a_cache_of_something_else_is_refused(data, tmp_path):
             ValueError,
             "text_encoder must be one of 'bert', 'bigru', 'clip', got 'gru'; perhaps",
         ),
-        ({"class_token": "apart"}, ValueError, "class_token must be one of"),
+        ({"class_token": "away"}, ValueError, "class_token must be one of 'apart', 'dropped', 'kept', got 'away'"),
+        (
+            {"class_token": "apart"},
+            ValueError,
+            'class_token is "apart", but SCAN has no vector of the whole image that',
+        ),
         ({"backbone_config": "vit"}, TypeError, "backbone_config must be a dictionary or None, got 'vit'"),
         ({"bert_warmup_epochs": -1}, ValueError, "bert_warmup_epochs must be at least 0"),
         ({"bert_lr_factor": float("inf")}, ValueError, "bert_lr_factor must be a finite number"),

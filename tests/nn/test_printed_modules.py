@@ -62,7 +62,7 @@ OPTIONS = {
     ),
     "PatchTower": (
         {"backbone_config": tiny_vit.config()},
-        {"backbone_config": tiny_vit.config(num_hidden_layers=1), "class_token": "dropped"},
+        {"backbone_config": tiny_vit.config(num_hidden_layers=1), "tokens": "patches"},
     ),
     "PixelEncoder": (
         {"tower": torch.nn.Linear(2, 3), "head": torch.nn.Linear(3, 4)},
@@ -74,7 +74,7 @@ OPTIONS = {
     ),
     "RegionAttention": (
         {"embed_size": 8, "n_regions": 5, "dropout": 0.4},
-        {"embed_size": 9, "n_regions": 6, "dropout": 0.1},
+        {"embed_size": 9, "n_regions": 6, "dropout": 0.1, "class_token": True},
     ),
     "RegionEncoder": (
         {"img_dim": 6, "embed_size": 8},
@@ -86,7 +86,7 @@ OPTIONS = {
         {"embed_size": 8, "sim_dim": 6},
         {
             **{"embed_size": 9, "sim_dim": 7, "module_name": "SAF", "sgr_step": 2, "n_regions": 20},
-            **{"dropout": 0.1},
+            **{"dropout": 0.1, "class_token": True},
         },
     ),
     "SemanticMarginLoss": (

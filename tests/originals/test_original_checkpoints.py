@@ -1,6 +1,7 @@
 """Checkpoints in each original's layout: read back to the same scores; what does not fit or is not safe is refused."""
 
 import argparse
+import dataclasses
 import os
 import pickle
 
@@ -45,7 +46,7 @@ def write(path, model, *, prefix="", old=False, change=lambda content: None):
     if model.name == "sgraf":
         parts.append(model.sim_enc.state_dict())
     state = [{prefix + key: value for key, value in part.items()} for part in parts]
-    flags = {field: getattr(model.config, field) for field in model.config.__dataclass_fields__}
+    flags = dataclasses.asdict(model.config)
     for ours in ("encoder", "n_regions", "dropout"):
         flags.pop(ours, None)
     options = argparse.Namespace(**flags, data_name="f30k_precomp", workers=10, num_epochs=30)

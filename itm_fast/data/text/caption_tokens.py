@@ -126,14 +126,23 @@ class CaptionTokens:
             IndexError: An index is outside the captions.
             TypeError: The indices are not integers.
         """
+        places, valid = self._places(caption_indices)
+        tokens = np.zeros(valid.shape, dtype=np.int64)
+        tokens[valid] = self.flat[places]
+        return torch.from_numpy(tokens), torch.from_numpy(valid.sum(1))
+
+    def states(self, caption_indices: IndexLike) -> torch.Tensor | None:
+        """What a text encoder made of the tokens of some captions before, in their places; None: nothing is kept."""
+        return None
+
+    def _places(self, caption_indices: IndexLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Where the tokens of some captions lie in `flat`, (n,), and in a rectangle, (B, max_words)."""
         indices = as_indices(caption_indices, len(self), "caption_indices")
         starts = self.offsets[indices]
         word_counts = self.offsets[indices + 1] - starts
         columns = np.arange(word_counts.max(initial=0))
-        valid = columns < word_counts[:, None]  # (B, max_words)
-        tokens = np.zeros(valid.shape, dtype=np.int64)
-        tokens[valid] = self.flat[(starts[:, None] + columns)[valid]]
-        return torch.from_numpy(tokens), torch.from_numpy(word_counts)
+        valid = columns < word_counts[:, None]
+        return (starts[:, None] + columns)[valid], valid
 
     def by_image(self, caption_to_image: npt.NDArray[np.int64], n_images: int) -> "CaptionTokens":
         """All captions of an image, one after the other, as if they were one caption.

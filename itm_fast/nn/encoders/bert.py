@@ -56,6 +56,8 @@ class BERTEncoder(nn.Module):
     def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
         """Tokens (n, max_words) and their counts (n,) or mask -> words (n, max_words, embed_size), padding exactly 0.
 
+        In place of the tokens their `states` may be given, (n, max_words, hidden_size).
+
         Raises:
             ValueError: A caption is longer than what the transformer has positions for.
         """
@@ -65,10 +67,10 @@ class BERTEncoder(nn.Module):
                 "positions; shorten it"
             )
         word_counts = counted_in_place("word_counts", word_counts, "tokens", tokens)
-        valid = torch.ones_like(tokens, dtype=torch.bool)  # (n, max_words)
+        valid = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
         if word_counts is not None:
             valid = ~padding(word_counts, tokens.shape[1])
-        words = self.mapped(self._states(tokens, valid))
+        words = self.mapped(tokens if tokens.ndim == 3 else self.states(tokens, valid))
         words = words if self.no_txtnorm else l2_normalise(words)
         return words.masked_fill(~valid[..., None], 0)
 
@@ -77,8 +79,8 @@ class BERTEncoder(nn.Module):
         words: Tensor = self.linear(states)
         return words
 
-    def _states(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Last hidden states (n, max_words, hidden_size)."""
+    def states(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Tokens (n, max_words), valid bool (n, max_words) -> last hidden states (n, max_words, hidden_size)."""
         if not self.is_padded_to_the_end:
             states: Tensor = self.bert(input_ids=tokens, attention_mask=valid.long()).last_hidden_state
             return states
@@ -118,7 +120,7 @@ class SentenceBERTEncoder(BERTEncoder):
         self.use_abs = use_abs
 
     def forward(self, tokens: Tensor, word_counts: Counts = None) -> Tensor:
-        """Tokens (n, max_words) and their counts (n,) or mask -> embeddings (n, embed_size) of unit length."""
+        """Tokens (n, max_words), or their states, and counts (n,) or mask -> embeddings (n, embed_size) of length 1."""
         embeddings = nn.functional.normalize(super().forward(tokens, word_counts).sum(1), dim=1)  # a sum's direction
         return torch.abs(embeddings) if self.use_abs else embeddings
 

@@ -19,9 +19,10 @@ def not_compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def call(*args: Any, **options: Any) -> Tensor:
-        function = torch.compiler.disable(forward) if torch.compiler.is_compiling() else forward
-        result: Tensor = function(*args, **options)
-        return result
+        if torch.compiler.is_compiling():
+            forward_alone: Callable[..., Tensor] = torch.compiler.disable(forward)  # type: ignore[no-untyped-call]
+            return forward_alone(*args, **options)
+        return forward(*args, **options)
 
     return call
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from itm_fast.choices import ClassToken
 from itm_fast.nn.encoders.transformer import load_transformer, made_transformer
 from itm_fast.ops import _checks
 from itm_fast.shown import named_options
+
+TowerTokens: TypeAlias = Literal["all", "patches", "class first", "class alone"]
 
 
 class PatchTower(nn.Module):
@@ -22,21 +23,22 @@ class PatchTower(nn.Module):
     State dict: `transformer.*` as transformers has it. Made with random weights; `load_pretrained` reads others.
     """
 
-    def __init__(self, backbone_config: Mapping[str, Any], *, class_token: ClassToken = "kept") -> None:
+    def __init__(self, backbone_config: Mapping[str, Any], *, tokens: TowerTokens = "all") -> None:
         """Initialise as transformers does.
 
         Args:
             backbone_config: {"architecture": options as config.json has them, "size": side of its images in pixels,
                 "mean", "deviation": three numbers each, of pixels from 0 to 1}, as `vision_architecture` reads it.
-            class_token: What becomes of the tokens before the patches: a class token, registers.
+            tokens: "all"; the "patches" without what is before them, a class token, registers; the class token and then
+                the patches ("class first"), without registers; or it and nothing else ("class alone").
 
         Raises:
-            ValueError: The options are those of no encoder of images.
+            ValueError: The options are those of no encoder of images, or of one without a class token.
             ImportError: transformers is not installed.
         """
         super().__init__()
-        _checks.check_choice("class_token", class_token, ClassToken)
-        self.class_token = class_token
+        _checks.check_choice("tokens", tokens, TowerTokens)
+        self.tokens = tokens
         self.size, self.mean, self.deviation = _pixels(backbone_config)
         architecture = backbone_config["architecture"]
         self.transformer: Any = made_transformer(architecture, "backbone_config", "images", 'image_encoder "patches"')
@@ -45,6 +47,15 @@ class PatchTower(nn.Module):
             raise ValueError(f"backbone_config: {options.model_type} is no encoder of images; expected one such as vit")
         width = getattr(options, "hidden_size", None)
         self.dim = int(options.hidden_sizes[-1] if width is None else width)
+        if tokens.startswith("class"):
+            self.tokens = "all"
+            n_tokens = self.n_tokens()
+            if n_before(n_tokens) == 0:
+                raise ValueError(
+                    f'class_token is "apart", but the {n_tokens} tokens of a {options.model_type} are patches, without '
+                    'a class token; expected "kept"'
+                )
+            self.tokens = tokens
 
     def forward(self, images: Tensor) -> Tensor:
         """RGB from 0 to 255, (n, 3, size, size) -> tokens (n, n_tokens, dim)."""
@@ -52,7 +63,12 @@ class PatchTower(nn.Module):
         states: Tensor = self.transformer(pixel_values=(images / 255 - mean) / deviation).last_hidden_state
         if states.ndim == 4:  # (n, dim, height, width) of a convolutional network
             return states.flatten(2).transpose(1, 2)
-        return states if self.class_token == "kept" else states[:, n_before(states.shape[1]) :]
+        if self.tokens == "all":
+            return states
+        first, patches = states[:, :1], states[:, n_before(states.shape[1]) :]
+        if self.tokens == "patches":
+            return patches
+        return first if self.tokens == "class alone" else torch.cat([first, patches], 1)
 
     def n_tokens(self) -> int:
         """Tokens of an image: one is tried out."""
@@ -80,7 +96,7 @@ class PatchTower(nn.Module):
 
     def extra_repr(self) -> str:
         """The options that its layers do not show, for print(model)."""
-        return named_options(self, "class_token", "size")
+        return named_options(self, "tokens", "size")
 
 
 def n_before(n_tokens: int) -> int:

@@ -7,10 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from itm_fast.nn.encoders.regions import l2_normalise, mean_of_regions
-from itm_fast.nn.linear import TileLinear
-from itm_fast.nn.pooling.region_norm import normalise_regions
-from itm_fast.nn.similarity.caption_groups import (
+from itm_fast.nn.caption_groups import (
     CaptionGroup,
     caption_groups,
     on_device,
@@ -20,6 +17,9 @@ from itm_fast.nn.similarity.caption_groups import (
     split_words,
     without_padding,
 )
+from itm_fast.nn.encoders.regions import l2_normalise
+from itm_fast.nn.linear import TileLinear
+from itm_fast.nn.pooling.whole_attention import TextGlobal, VisualGlobal
 from itm_fast.nn.similarity.cross_attention import CrossAttention
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
@@ -32,80 +32,6 @@ from itm_fast.shown import named_options
 ModuleName = Literal["SGR", "SAF"]
 _EPSILON = 1e-8
 _LOCAL_NUMBERS = 1 << 26  # of the words' similarity vectors at a time
-
-
-class _VisualGlobal(nn.Module):
-    """The whole image as one vector: its regions weighted by how they go with their mean."""
-
-    def __init__(self, embed_size: int, n_regions: int, dropout: float) -> None:
-        super().__init__()
-        self.embedding_local = nn.Sequential(
-            TileLinear(embed_size, embed_size), nn.BatchNorm1d(n_regions), nn.Tanh(), nn.Dropout(dropout)
-        )
-        self.embedding_global = nn.Sequential(
-            TileLinear(embed_size, embed_size), nn.BatchNorm1d(embed_size), nn.Tanh(), nn.Dropout(dropout)
-        )
-        self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
-
-    def forward(self, regions: Tensor, region_counts: Tensor | None = None) -> Tensor:
-        """(n_images, n_regions, embed_size), zeros beyond region_counts (None: all valid) -> (n_images, embed_size)."""
-        if region_counts is not None:
-            return self._of_fewer(regions, region_counts)
-        linear, *others = self.embedding_local
-        norm, *activation = cast(list[nn.BatchNorm1d], others)
-        local = linear(regions)
-        whole = self.embedding_global(regions.mean(1))
-        if norm.training:
-            _count_batch(norm, local.detach())
-        weights = checkpoint(self._weights, local, whole, norm, *activation, use_reentrant=False)
-        return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
-
-    def _of_fewer(self, regions: Tensor, region_counts: Tensor) -> Tensor:
-        linear, norm, *activation = self.embedding_local
-        local = normalise_regions(cast(nn.BatchNorm1d, norm), linear(regions), region_counts)
-        for layer in activation:
-            local = layer(local)
-        whole = self.embedding_global(mean_of_regions(regions, region_counts))
-        logits = self.embedding_common(local * whole[:, None])
-        missing = padding(region_counts, regions.shape[1])[..., None]
-        weights = logits.masked_fill(missing, -torch.inf).softmax(1)
-        return l2_normalise((weights.transpose(1, 2) @ regions)[:, 0])
-
-    def _weights(self, local: Tensor, whole: Tensor, norm: nn.BatchNorm1d, *activation: nn.Module) -> Tensor:
-        """Attention (n_images, n_regions, 1); made again in the backward pass: three tensors like the regions."""
-        running = (None, None) if norm.training else (norm.running_mean, norm.running_var)
-        local = nn.functional.batch_norm(local, *running, norm.weight, norm.bias, norm.training, eps=norm.eps)
-        for layer in activation:
-            local = layer(local)
-        return cast(Tensor, self.embedding_common(local * whole[:, None])).softmax(1)
-
-
-def _count_batch(norm: nn.BatchNorm1d, x: Tensor) -> None:
-    """What a training step does to the running statistics of `norm`, apart from its output."""
-    torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, cast(float, norm.momentum))
-    cast(Tensor, norm.num_batches_tracked).add_(1)
-
-
-class _TextGlobal(nn.Module):
-    """The whole caption as one vector, as `_VisualGlobal` without the batch normalisation."""
-
-    def __init__(self, embed_size: int, dropout: float) -> None:
-        super().__init__()
-        self.embedding_local = nn.Sequential(TileLinear(embed_size, embed_size), nn.Tanh(), nn.Dropout(dropout))
-        self.embedding_global = nn.Sequential(TileLinear(embed_size, embed_size), nn.Tanh(), nn.Dropout(dropout))
-        self.embedding_common = nn.Sequential(nn.Linear(embed_size, 1))
-
-    def forward(self, words: Tensor, groups: list[CaptionGroup]) -> Tensor:
-        """Words without padding (n_words, embed_size) -> (n_captions, embed_size)."""
-        local = self.embedding_local(words)
-        captions = split_words(words, groups)
-        whole = self.embedding_global(torch.cat([caption.mean(1) for caption in captions]))
-        parts = zip(captions, split_words(local, groups), split_captions(whole, groups), strict=True)
-        vectors = []
-        for caption, local_part, whole_part in parts:
-            weights = self.embedding_common(local_part * whole_part[:, None]).softmax(1)
-            vectors.append((weights * caption).sum(1))
-        return l2_normalise(torch.cat(vectors))
 
 
 class _GraphReasoning(nn.Module):
@@ -242,6 +168,7 @@ class SGRAFSimilarity(nn.Module):
         sgr_step: int = 3,
         n_regions: int = 36,
         dropout: float = 0.4,
+        class_token: bool = False,
     ) -> None:
         """Initialise as SGRAF does: Xavier-uniform weights, biases 0.
 
@@ -252,6 +179,8 @@ class SGRAFSimilarity(nn.Module):
             sgr_step: Steps of graph reasoning, at least 1.
             n_regions: Regions of every image; they are the channels of a batch normalisation.
             dropout: Probability, on the two embeddings that find the whole image and the whole caption.
+            class_token: Before an image's regions there is a class token, which is none of them: it stands in the place
+                of their mean, by which they are weighted to the whole image.
 
         Raises:
             ValueError: An argument is out of its range.
@@ -263,9 +192,9 @@ class SGRAFSimilarity(nn.Module):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         self.embed_size, self.sim_dim, self.n_regions = embed_size, sim_dim, n_regions
-        self.module_name, self.sgr_step, self.dropout = module_name, sgr_step, dropout
-        self.v_global_w = _VisualGlobal(embed_size, n_regions, dropout)
-        self.t_global_w = _TextGlobal(embed_size, dropout)
+        self.module_name, self.sgr_step, self.dropout, self.class_token = module_name, sgr_step, dropout, class_token
+        self.v_global_w = VisualGlobal(embed_size, n_regions, dropout)
+        self.t_global_w = TextGlobal(embed_size, dropout)
         self.sim_tranloc_w = nn.Linear(embed_size, sim_dim)
         self.sim_tranglo_w = TileLinear(embed_size, sim_dim)
         self.sim_eval_w = nn.Linear(sim_dim, 1)
@@ -286,12 +215,13 @@ class SGRAFSimilarity(nn.Module):
         The counts are read on the host, which waits for those that are on a device, once, and for nothing else.
 
         Args:
-            regions: (n_images, n_regions, embed_size) floating; in training at least two images.
+            regions: (n_images, n_regions, embed_size) floating, or (n_images, 1 + n_regions, embed_size) after class
+                tokens; in training at least two images.
             words: (n_captions, max_words, embed_size), dtype and device of `regions`.
             word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
                 `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
-            region_counts: (n_images,) or (n_images, n_regions), likewise for the regions. What is missing takes part as
-                zeros, which have no share in an attended context of unit length.
+            region_counts: (n_images,) or a mask, likewise for the regions, a class token counted. What is missing takes
+                part as zeros, which have no share in an attended context of unit length.
 
         Returns:
             (n_images, n_captions) between 0 and 1, differentiable.
@@ -306,13 +236,17 @@ class SGRAFSimilarity(nn.Module):
         n_images, n_captions = len(regions), len(words)
         if not n_images or not n_captions:
             return regions.new_empty(n_images, n_captions)
+        whole = None
+        if self.class_token:
+            whole, regions = regions[:, 0], regions[:, 1:]
+            region_counts = None if region_counts is None else region_counts - 1
         if region_counts is not None:
             region_counts = valid_counts("region_counts", region_counts, regions)
             regions = regions.masked_fill(padding(region_counts, self.n_regions)[..., None], 0)
         order = sorted(range(n_captions), key=counts.__getitem__)
         counts = [counts[caption] for caption in order]
         packed = without_padding(words, order, counts)
-        images = self.v_global_w(regions, region_counts)
+        images = self.v_global_w(regions, region_counts, whole)
         results = []
         is_padded = regions.device.type not in kernels.COMPILED_ON  # by graph_reasoning, to the longest of a part
         for part in parts_of_captions(counts, _LOCAL_NUMBERS // (n_images * self.sim_dim), is_padded=is_padded):
@@ -327,9 +261,10 @@ class SGRAFSimilarity(nn.Module):
 
     def _check(self, regions: Tensor, words: Tensor) -> None:
         _checks.check_vectors(regions, words)
-        if regions.shape[1:] != (self.n_regions, self.embed_size):
+        expected = (self.n_regions + int(self.class_token), self.embed_size)
+        if regions.shape[1:] != expected:
             raise ValueError(
-                f"regions must have shape (n_images, {self.n_regions}, {self.embed_size}), got {tuple(regions.shape)}"
+                f"regions must have shape (n_images, {expected[0]}, {expected[1]}), got {tuple(regions.shape)}"
             )
         if self.training and len(regions) == 1:
             raise ValueError("regions has one image; in training the batch normalisation needs at least two")
@@ -363,8 +298,13 @@ class SGRAFSimilarity(nn.Module):
         return (self._scores(vectors.to(whole.dtype)),)
 
     def attention(self, regions: Tensor, words: Tensor) -> Tensor:
-        """Each word's weights over the regions in one pair, (n_words, n_regions), as `CrossAttention.attention`."""
-        return CrossAttention("t2i", "clipped_l2norm").attention(regions, words)
+        """Each word's weights over the regions in one pair, (n_words, n_regions), as `CrossAttention.attention`.
+
+        Words attend to no class token: its column is 0.
+        """
+        n_own = int(self.class_token)
+        weights = CrossAttention("t2i", "clipped_l2norm").attention(regions[n_own:], words)
+        return nn.functional.pad(weights, (n_own, 0))
 
     def _whole(self, images: Tensor, captions: Tensor) -> Tensor:
         """Similarity vectors of whole images and whole captions, (n_images, n_captions, sim_dim)."""
@@ -377,5 +317,12 @@ class SGRAFSimilarity(nn.Module):
     def extra_repr(self) -> str:
         """The options, for print(model)."""
         steps = ("sgr_step",) if self.module_name == "SGR" else ()
-        names = ("embed_size", "sim_dim", *steps, "n_regions", "dropout")
+        names = (
+            "embed_size",
+            "sim_dim",
+            *steps,
+            "n_regions",
+            "dropout",
+            *(("class_token",) if self.class_token else ()),
+        )
         return f"{self.module_name}, {named_options(self, *names)}"
