@@ -1,14 +1,18 @@
 """LAPS's similarity of given pairs: that of all pairs, picked, to the last bit in float64; gradients; errors."""
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import on_three_threads_and_on_one
 from pairs_truth import picked, random_candidates
-from test_patch_word_similarity import clean, made, module
+from test_patch_word_similarity import clean, made
 
 from itm_fast import patch_word_similarity
+
+module = sys.modules["itm_fast.ops.patch_word_similarity"]
 
 
 def scores_of(scores, candidates, candidates_of):

@@ -14,7 +14,14 @@ from itm_fast.ops._blocks import padding
 
 
 class VisualGlobal(nn.Module):
-    """The whole image as one vector: its regions weighted by how they go with their mean."""
+    """The whole image as one vector: its regions weighted by how they go with their mean.
+
+    State dict: `embedding_local.{0,1}`, `embedding_global.{0,1}`, `embedding_common.0`; the first normalisation has one
+    statistic a region.
+
+    Source:
+        Paranioar/SGRAF, model.py, VisualSA.
+    """
 
     def __init__(self, embed_size: int, n_regions: int, dropout: float) -> None:
         super().__init__()
@@ -72,7 +79,13 @@ def _count_batch(norm: nn.BatchNorm1d, x: Tensor) -> None:
 
 
 class TextGlobal(nn.Module):
-    """The whole caption as one vector, as `VisualGlobal` without the batch normalisation."""
+    """The whole caption as one vector, as `VisualGlobal` without the batch normalisation.
+
+    State dict: `embedding_local.0`, `embedding_global.0`, `embedding_common.0`.
+
+    Source:
+        Paranioar/SGRAF, model.py, TextSA.
+    """
 
     def __init__(self, embed_size: int, dropout: float) -> None:
         super().__init__()
