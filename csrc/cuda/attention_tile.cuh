@@ -180,7 +180,9 @@ class TileAttention {
     for (int half = 0; half < 2; half++) {
       const int row = block * 8 + half * 4;
       const bool inside = kWhole || row + of.t < of.n_rows;
-      const int at = inside ? row : of.n_rows - 1 - of.t;
+      // Beyond the context a lane reads a row of its own: others' may be weights already. With fewer than four, the
+      // last.
+      const int last = of.n_rows - 1 - of.t, at = inside ? row : last < 0 ? last : 0;
       const float4 s4 = simt::load16(of.sims + at * kSimsLd);
       const float s[4] = {s4.x, s4.y, s4.z, s4.w};
       for (int j = 0; j < 4; j++) {

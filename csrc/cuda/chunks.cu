@@ -160,6 +160,7 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
       for (int w = place; w < size; w += 8) sum += t[w] * (norm.softmax ? norm.apply(s[w], of, 0) : norm.clip(s[w]));
     }
     sum = simt::group_sum(sum, 8);
+#pragma unroll 1  // with more, float16 does not fit into the registers of an H100
     for (int w = place; w < pair.query_pitch; w += 8) {
       T grad = 0;
       if (w < size) {
@@ -260,7 +261,6 @@ chunk_kernel(ChunkArgs args, Layout layout) {
   pair.statistics = {shared.numbers + layout.inverse, shared.numbers + layout.size, args.queries_per_tile};
   pair.column = shared.numbers + layout.columns;
   pair.column_ld = layout.width;
-  pair.scale = kBackward && args.scale != nullptr ? T(*args.scale) : T(1);
   for (int tile = split; tile < n_tiles; tile += args.splits) {
     const int first_query = tile * args.queries_per_tile;
     const int left = args.n_queries - first_query;
@@ -349,6 +349,8 @@ chunk_kernel(ChunkArgs args, Layout layout) {
     }
     if constexpr (kBackward) {
       SYNC(47);
+      pair.scale = T(1);
+      if constexpr (std::is_same_v<Grad, simt::f16>) pair.scale = T(*args.scale);  // not for longer in a register
       Grad* out = static_cast<Grad*>(args.grad_sims) + place;
       if (attends) {
         attention_gradient(pair, lambda);

@@ -61,6 +61,7 @@ def level_attention(
         Zhang et al., ESL, IEEE TCSVT 2023; CrossmodalGroup/ESL.
 
     Example:
+        >>> import torch
         >>> regions, words = torch.randn(2, 36, 64), torch.randn(3, 12, 64)
         >>> level_attention(regions, words, torch.tensor([12, 5, 1]), torch.tensor(14.0)).shape
         torch.Size([2, 3])

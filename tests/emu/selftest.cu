@@ -102,8 +102,9 @@ SIMT_KERNEL(32, 1) types_kernel(const simt::f16* left, const simt::f16* right, c
   simt::mma_f16(d, a, b);
   for (int i = 0; i < 4; i++) out[(group + i / 2 * 8) * 8 + place * 2 + i % 2] = d[i];
   uint32_t p[4], q[2];
-  for (int i = 0; i < 4; i++) p[i] = simt::to_tf32(wide[(group + i % 2 * 8) * 8 + place + i / 2 * 4]);
-  for (int i = 0; i < 2; i++) q[i] = simt::to_tf32(wide[128 + (place + i * 4) * 8 + group]);
+  for (int i = 0; i < 4; i++)
+    p[i] = simt::rounded_for_tf32(__float_as_uint(wide[(group + i % 2 * 8) * 8 + place + i / 2 * 4]));
+  for (int i = 0; i < 2; i++) q[i] = simt::rounded_for_tf32(__float_as_uint(wide[128 + (place + i * 4) * 8 + group]));
   float e[4] = {0, 0, 0, 0};
   simt::mma_tf32(e, p, q);
   for (int i = 0; i < 4; i++) out[128 + (group + i / 2 * 8) * 8 + place * 2 + i % 2] = e[i];

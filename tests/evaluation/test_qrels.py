@@ -71,7 +71,7 @@ def test_run_on_the_command_line(case, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "fragment"),
     [
-        ({"ties": "trec"}, "protocol positives"),
+        ({"ties": "trec"}, "protocols positives and vidore"),
         ({"ties": "none"}, '"index" or "trec"'),
         ({"protocol": "positives", "annotations": "qrels.txt"}, "give their ids"),
         ({"protocol": "positives", "annotations": "qrels.txt", "ids": Ids(["a"], ["b"])}, "no query, such as 'q0'"),

@@ -106,7 +106,12 @@ OPTIONS = {
         {"n_words": 9, "word_dim": 4, "embed_size": 8},
         {"n_words": 10, "word_dim": 5, "embed_size": 9, "num_layers": 2, "use_abs": True},
     ),
+    "TextGlobal": ({"embed_size": 8, "dropout": 0.4}, {"embed_size": 9, "dropout": 0.1}),
     "TripletLoss": ({}, {"margin": 0.1, "max_violation": False}),
+    "VisualGlobal": (
+        {"embed_size": 8, "n_regions": 5, "dropout": 0.4},
+        {"embed_size": 9, "n_regions": 6, "dropout": 0.1},
+    ),
     "WeightNormLinear": ({"in_features": 4, "out_features": 5}, {"in_features": 5, "out_features": 4}),
     "WordAttention": ({"embed_size": 8, "dropout": 0.4}, {"embed_size": 9, "dropout": 0.1}),
 }
