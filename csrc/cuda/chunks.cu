@@ -160,7 +160,6 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
       for (int w = place; w < size; w += 8) sum += t[w] * (norm.softmax ? norm.apply(s[w], of, 0) : norm.clip(s[w]));
     }
     sum = simt::group_sum(sum, 8);
-#pragma unroll 1  // with more, float16 does not fit into the registers of an H100
     for (int w = place; w < pair.query_pitch; w += 8) {
       T grad = 0;
       if (w < size) {
