@@ -7,16 +7,21 @@
 namespace itm {
 namespace {
 
+Roles roles_of(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts) {
+  check_operands(regions, words);
+  ITM_CHECK_VALUE(regions.dim() == 3, "regions must have shape (n_images, n_tokens, dim), got ", shape_of(regions));
+  return Roles(regions, words, word_counts, std::nullopt, false);
+}
+
 struct Sizes {
   int64_t n_images, n_captions, n_patches, n_aggregated, n_kept;
   bool class_token;
 };
 
 // candidates: of given pairs, whose scores they are then.
-Sizes sizes_of(const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits, int64_t n_kept,
+Sizes sizes_of(const Roles& roles, const Tensor& regions, const Tensor& scores, const Tensor& logits, int64_t n_kept,
                bool class_token, const Tensor* candidates = nullptr) {
-  check_operands(regions, words);
-  const int64_t n_images = regions.size(0), n_captions = words.size(0), n_patches = regions.size(1) - class_token;
+  const int64_t n_images = roles.n_images, n_captions = roles.n_captions, n_patches = regions.size(1) - class_token;
   ITM_CHECK_VALUE(n_patches > 0, "regions must have patches, got ", shape_of(regions));
   ITM_CHECK_VALUE(candidates == nullptr || candidates->dim() == 2, "candidates must have shape (n_lists, k)");
   const int64_t rows = candidates != nullptr ? candidates->size(0) : n_images;
@@ -89,8 +94,8 @@ struct Operands {
 
 Tensor patch_word_similarity_cpu(const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits,
                                  const std::optional<Tensor>& word_counts, int64_t n_kept, bool class_token) {
-  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token), scores, logits, false);
-  const Roles roles(regions, words, word_counts, std::nullopt, false);
+  const Roles roles = roles_of(regions, words, word_counts);
+  const Operands operands(sizes_of(roles, regions, scores, logits, n_kept, class_token), scores, logits, false);
   return similarity_forward(roles, operands.similarity());
 }
 
@@ -98,8 +103,8 @@ std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_backward_cpu(
     const Tensor& grad, const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits,
     const std::optional<Tensor>& word_counts, int64_t n_kept, bool class_token, bool need_regions, bool need_words,
     bool need_logits) {
-  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token), scores, logits, need_logits);
-  const Roles roles(regions, words, word_counts, std::nullopt, false);
+  const Roles roles = roles_of(regions, words, word_counts);
+  const Operands operands(sizes_of(roles, regions, scores, logits, n_kept, class_token), scores, logits, need_logits);
   const auto [grad_regions, grad_words] =
       similarity_backward(grad, regions, words, roles, operands.similarity(), need_regions, need_words);
   return {grad_regions, grad_words, operands.gradient_of(logits)};
@@ -109,9 +114,9 @@ Tensor patch_word_similarity_candidates_cpu(const Tensor& regions, const Tensor&
                                             const Tensor& logits, const std::optional<Tensor>& word_counts,
                                             const Tensor& candidates, bool of_captions, int64_t n_kept,
                                             bool class_token) {
-  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token, &candidates), scores, logits,
+  const Roles roles = roles_of(regions, words, word_counts);
+  const Operands operands(sizes_of(roles, regions, scores, logits, n_kept, class_token, &candidates), scores, logits,
                           false);
-  const Roles roles(regions, words, word_counts, std::nullopt, false);
   return candidates_forward(GivenPairs(roles, candidates, of_captions, true), operands.similarity());
 }
 
@@ -119,9 +124,9 @@ std::tuple<Tensor, Tensor, Tensor> patch_word_similarity_candidates_backward_cpu
     const Tensor& grad, const Tensor& regions, const Tensor& words, const Tensor& scores, const Tensor& logits,
     const std::optional<Tensor>& word_counts, const Tensor& candidates, bool of_captions, int64_t n_kept,
     bool class_token, bool need_regions, bool need_words, bool need_logits) {
-  const Operands operands(sizes_of(regions, words, scores, logits, n_kept, class_token, &candidates), scores, logits,
+  const Roles roles = roles_of(regions, words, word_counts);
+  const Operands operands(sizes_of(roles, regions, scores, logits, n_kept, class_token, &candidates), scores, logits,
                           need_logits);
-  const Roles roles(regions, words, word_counts, std::nullopt, false);
   const auto [grad_regions, grad_words] =
       candidates_backward(grad, regions, words, GivenPairs(roles, candidates, of_captions, true), operands.similarity(),
                           need_regions, need_words);

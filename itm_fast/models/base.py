@@ -31,6 +31,7 @@ from itm_fast.nn.losses.triplet import TripletLoss
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._counts import Counts, counted_in_place
+from itm_fast.ops._ragged import Packed
 
 TextEncType = Literal["bigru", "bert"]
 
@@ -137,12 +138,19 @@ def outside_autocast(similarity: F) -> F:
     """
 
     @functools.wraps(similarity)
-    def made(self: object, images: Tensor, captions: Tensor, *counts: Counts, **named: Counts) -> Tensor:
+    def made(self: object, images: Tensor, captions: Tensor | Packed, *counts: Counts, **named: Counts) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
-            images, captions = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (images, captions))
-            return similarity(self, images, captions, *counts, **named)
+            if isinstance(captions, Packed):
+                captions = captions._replace(vectors=_at_least_float32(captions.vectors))
+            else:
+                captions = _at_least_float32(captions)
+            return similarity(self, _at_least_float32(images), captions, *counts, **named)
 
     return cast(F, made)
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def missing_regions(images: Tensor, region_counts: Counts) -> Tensor | None:

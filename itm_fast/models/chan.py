@@ -3,14 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import Tensor
+
 from itm_fast.config import TrainingConfig
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.axes import caption_encoder, image_encoder
-from itm_fast.models.base import MatchingModel, Preset, TextConfig
+from itm_fast.models.base import MatchingModel, Preset, TextConfig, missing_regions
 from itm_fast.nn.encoders.gru import GRUEncoder
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
 from itm_fast.ops import _checks
+from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Packed
 
 
 @dataclass(frozen=True)
@@ -84,3 +88,10 @@ class CHAN(MatchingModel):
             ),
         )
         self.sim_enc = CHANSimilarity(config.coding_type, config.pooling_type, config.alpha, config.belta)
+
+    def similarity_of_candidates(
+        self, images: Tensor, captions: Packed, candidates: Tensor, region_counts: Counts = None
+    ) -> Tensor:
+        """Images as encoded, words of captions (total, dim), candidates (n, k) -> sims (n, k), -inf where -1."""
+        sims: Tensor = self.sim_enc(images, captions, None, missing_regions(images, region_counts), candidates)
+        return sims

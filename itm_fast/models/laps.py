@@ -18,6 +18,7 @@ from itm_fast.nn.encoders.patches import PatchTower
 from itm_fast.nn.encoders.regions import RegionEncoder
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Packed
 
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "deviation": [0.229, 0.224, 0.225]}
 
@@ -171,6 +172,14 @@ class LAPS(MatchingModel):
     def similarity(self, images: Tensor, captions: Tensor, word_counts: Counts, region_counts: Counts = None) -> Tensor:
         """Patches of n images, words of m captions -> sims (n, m)."""
         sims: Tensor = self.cross_net(images, captions, word_counts, missing_regions(images, region_counts))
+        return sims
+
+    @outside_autocast
+    def similarity_of_candidates(
+        self, images: Tensor, captions: Packed, candidates: Tensor, region_counts: Counts = None
+    ) -> Tensor:
+        """Patches of n images, words (total, embed_size), candidates (n, k) -> sims (n, k), -inf where -1."""
+        sims: Tensor = self.cross_net(images, captions, None, missing_regions(images, region_counts), candidates)
         return sims
 
     def size_augment(self) -> SizeAugment:

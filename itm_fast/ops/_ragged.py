@@ -179,14 +179,14 @@ def in_padded_runs(score: Callable[[Batches], Tensor], batches: Batches) -> Tens
     if batches.regions.ndim == 3 and batches.words.ndim == 3:
         return score(batches)
     bands = []
-    for regions, region_counts in _padded_runs(batches.regions, batches.region_counts):
-        runs = _padded_runs(batches.words, batches.word_counts)
+    for regions, region_counts in padded_runs(batches.regions, batches.region_counts):
+        runs = padded_runs(batches.words, batches.word_counts)
         tiles = [score(Batches(regions, words, word_counts, region_counts)) for words, word_counts in runs]
         bands.append(torch.cat(tiles, dim=1))
     return torch.cat(bands)
 
 
-def _padded_runs(vectors: Tensor, counts: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+def padded_runs(vectors: Tensor, counts: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """A batch as it is, or one that is packed in padded parts; one part of an empty one."""
     if vectors.ndim == 3:
         yield vectors, counts

@@ -11,9 +11,9 @@ from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
 from itm_fast.ops._blocks import valid_counts
 from itm_fast.ops._candidates import Candidates, as_candidates, check_values
-from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._counts import Counts
 from itm_fast.ops._gradients import differentiable, once_only
-from itm_fast.ops._ragged import Batches
+from itm_fast.ops._ragged import PACKED_ON, Batches, Groups, as_batches, padded_runs, take
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
 
@@ -22,7 +22,7 @@ _library.load()
 
 def patch_word_similarity(
     regions: Tensor,
-    words: Tensor,
+    words: Groups,
     scores: Tensor,
     logits: Tensor,
     word_counts: Counts = None,
@@ -47,7 +47,8 @@ def patch_word_similarity(
     Args:
         regions: (n_images, n_tokens, dim) float32, float64, bfloat16 or float16; any strides, any length of a vector.
             The patches, after the class token where there is one.
-        words: (n_captions, max_words, dim), dtype and device of `regions`; any length of a vector.
+        words: (n_captions, max_words, dim), dtype and device of `regions`; any length of a vector; or `Packed`, or a
+            list of matrices, without counts.
         scores: (n_images, n_captions, n_patches) floating: how well a patch suits the image and the caption. They have
             no gradient. With candidates (n_images, k, n_patches), or (n_captions, k, n_patches): those of these pairs.
         logits: (n_images, n_patches, n_aggregated) floating: of a patch's weight in each aggregated token.
@@ -83,14 +84,13 @@ def patch_word_similarity(
     sparse_ratio = _checks.check_finite("sparse_ratio", sparse_ratio, positive=True)
     if sparse_ratio > 1:
         raise ValueError(f"sparse_ratio must be at most 1, got {sparse_ratio}")
-    if isinstance(regions, Tensor) and isinstance(words, Tensor):
-        regions, words = _checks.autocast(regions, words)
-    _checks.check_vectors(regions, words)
-    words, word_counts = counted("word_counts", word_counts, "words", words)
+    if not isinstance(regions, Tensor):
+        raise TypeError(f"regions must be a torch.Tensor (n_images, n_tokens, dim), got {type(regions).__name__}")
+    batches = as_batches(regions, words, word_counts, None)
+    regions, words, word_counts, _ = batches
     n_patches = regions.shape[1] - int(class_token)
     if n_patches < 1:
         raise ValueError(f"regions must have patches{' beside the class token' * class_token}, got {regions.shape[1]}")
-    batches = Batches(regions, words, word_counts, None)
     given = as_candidates(candidates, candidates_of, batches)
     shape, pairs = "(n_images, n_captions, n_patches)", batches.shape
     if given is not None:
@@ -101,9 +101,10 @@ def patch_word_similarity(
     scores, logits, n_kept = scores.detach().to(dtype), logits.to(dtype), math.ceil(n_patches * sparse_ratio)
     numbers = (regions, words, scores, logits, word_counts)
     sims: Tensor
+    is_native = regions.device.type in PACKED_ON
     if given is None:
-        sims = _scored(*numbers, n_kept, class_token)
-    elif regions.device.type in ("cpu", "meta"):
+        sims = (_scored if is_native else _in_runs)(*numbers, n_kept, class_token)
+    elif is_native:
         sims = _of_pairs(*numbers, *given, n_kept, class_token)
     else:
         sims = _of_lists(*numbers, given, n_kept, class_token)
@@ -122,6 +123,24 @@ def _check_numbers(name: str, given: Tensor, shape: str, sizes: tuple[int, ...],
         raise ValueError(f"{name} must be on the device of words, {like.device}, got {given.device}")
 
 
+def _in_runs(
+    regions: Tensor,
+    words: Tensor,
+    scores: Tensor,
+    logits: Tensor,
+    word_counts: Tensor | None,
+    n_kept: int,
+    class_token: bool,
+) -> Tensor:
+    """All pairs on other devices, of packed words a bounded run of captions at a time."""
+    sims, first = [], 0
+    for some, counts in padded_runs(words, word_counts):
+        of_pairs = scores[:, first : first + len(some)]
+        sims.append(_scored(regions, some, of_pairs, logits, counts, n_kept, class_token))
+        first += len(some)
+    return torch.cat(sims, dim=1)
+
+
 def _of_lists(
     regions: Tensor,
     words: Tensor,
@@ -135,18 +154,23 @@ def _of_lists(
     """Given pairs on other devices, list by list, some of a list gathered at a time."""
     indices, of_captions = given
     check_values(given, Batches(regions, words, word_counts, None))
-    word_counts = valid_counts("word_counts", word_counts, words)
+    if words.ndim == 3:
+        word_counts = valid_counts("word_counts", word_counts, words)
+    assert word_counts is not None  # packed vectors have counts
     theirs = regions if of_captions else words
-    step = max(1, batched.BLOCK_NUMBERS // max(1, theirs.shape[1] * theirs.shape[2]))
+    widest = theirs.shape[1] if theirs.ndim == 3 else int(word_counts.max())
+    step = max(1, batched.BLOCK_NUMBERS // max(1, widest * regions.shape[2]))
     lists = [scores.new_empty(0, indices.shape[1])]
     for number in range(len(indices)):
         own, row = slice(number, number + 1), [scores.new_empty(0)]
         for first in range(0, indices.shape[1], step):
             some, of_pairs = indices[number, first : first + step].clamp(min=0), scores[own, first : first + step]
             if of_captions:
-                block = (regions[some], words[own], of_pairs.transpose(0, 1), logits[some], word_counts[own])
+                vectors, counts = take(words, word_counts, torch.tensor([number], device=words.device))
+                block = (regions[some], vectors, of_pairs.transpose(0, 1), logits[some], counts)
             else:
-                block = (regions[own], words[some], of_pairs, logits[own], word_counts[some])
+                vectors, counts = take(words, word_counts, some)
+                block = (regions[own], vectors, of_pairs, logits[own], counts)
             row.append(_scored(*block, n_kept, class_token).flatten())
         lists.append(torch.cat(row)[None])
     return torch.cat(lists).masked_fill(indices < 0, -torch.inf)

@@ -77,7 +77,7 @@ class IsTold(Protocol):
 
 
 class ScoresCandidates(Protocol):
-    """A model of an operator that walks lists: SCAN, ESL."""
+    """A model of an operator that walks lists: SCAN, ESL, CHAN, LAPS."""
 
     def similarity_of_candidates(
         self, regions: Tensor, captions: Packed, candidates: Tensor, region_counts: Tensor | None, /

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 
 from itm_fast import cross_attention_similarity
 from itm_fast.data import Vocabulary
@@ -458,3 +459,14 @@ def test_models_of_both_stages():
     assert (model.n_images, model.n_captions) == (12, 60)
     matrices = [scorer(slice(0, 12), slice(0, 60)).numpy() for scorer in (coarse, fine)]
     check(report, *matrices, 4, 0, 1, np.arange(60) // 5)
+
+
+@pytest.mark.parametrize("name", ["scan", "esl", "chan", "laps"])
+def test_models_that_walk_lists_rank_as_by_all_pairs(name, monkeypatch):
+    model = small_model(name, VOCABULARY, 6).eval()
+    coarse, fine = (ModelScorer(some, TinyData(), tokenizer="split", batch_size=7) for some in (Pooled(), model))
+    matrices = [scorer(slice(0, 12), slice(0, 60)).numpy() for scorer in (coarse, fine)]
+    monkeypatch.setattr(model, "similarity", None)  # of all pairs
+    rows, columns = np.divmod(np.arange(0, 720, 5), 60)
+    np.testing.assert_allclose(fine.score_pairs(rows, columns), matrices[1][rows, columns], rtol=1e-4, atol=1e-5)
+    check(rerank(coarse, fine, 4, ks=KS), *matrices, 4, 0, 1, np.arange(60) // 5)

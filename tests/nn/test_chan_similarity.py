@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 from golden_files import golden
+from pairs_truth import forms, picked
 
 from itm_fast.nn.similarity.chan import CHANSimilarity, CodingType, PoolingType
 from itm_fast.ops import _blocks
@@ -75,6 +76,27 @@ def sims_and_gradients(similarity, regions, words, *counts):
     leaves = regions.clone().requires_grad_(), words.clone().requires_grad_()
     sims = similarity(*leaves, *counts)
     return sims.detach(), *torch.autograd.grad(sims.sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("coding_type", CODINGS)
+@pytest.mark.parametrize("pooling_type", ["LSEPooling", "MeanPooling", "SoftmaxPooling"])
+def test_given_pairs_are_those_of_all_picked_whatever_the_form(coding_type, pooling_type):
+    regions, words, word_counts, region_counts = made()
+    module, candidates = CHANSimilarity(coding_type, pooling_type), torch.tensor([[0, 3], [1, 1], [-1, 2]])
+
+    def given(regions, words, *counts):
+        return module(regions, words, *counts, candidates).masked_fill(candidates < 0, 0)
+
+    def of_all(*batch):
+        return picked(module(*batch), candidates, "images").masked_fill(candidates < 0, 0)
+
+    batch = regions, words, word_counts, region_counts
+    for got, wanted in zip(sims_and_gradients(given, *batch), sims_and_gradients(of_all, *batch), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-13)
+    (packed, _), (listed, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["list"]
+    torch.testing.assert_close(module(packed, listed), module(*batch), rtol=1e-12, atol=1e-13)
+    found, want = module(packed, listed, candidates=candidates), picked(module(*batch), candidates, "images")
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("pooling_type", POOLINGS)

@@ -3,8 +3,11 @@
 import pytest
 import torch
 from golden_files import golden
+from pairs_truth import forms, picked
 from torch.nn.functional import leaky_relu, normalize
 
+from itm_fast import Packed
+from itm_fast.nn.similarity import laps
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 
 CASES = pytest.mark.parametrize("case", ["grid", "cls"])
@@ -148,3 +151,55 @@ def test_vectors_of_another_size_are_named():
         module(regions, words, counts, [10, 11, 10])
     text = "embed_size=16, num_patches=20, sparse_ratio=0.5, aggr_ratio=0.4, class_token=None"
     assert module.extra_repr() == text
+
+
+CANDIDATES = torch.tensor([[0, 3, -1], [2, 2, 1], [-1, -1, -1], [3, 1, 0], [1, 0, 3]])
+
+
+def sims_and_gradients(module, regions, found_in, *inputs):
+    regions = regions.clone().requires_grad_()
+    sims = found_in(module(regions, *inputs))
+    sims.masked_fill(sims.isinf(), 0).sin().sum().backward()
+    gradients = [parameter.grad.clone() for parameter in module.parameters()]
+    module.zero_grad()
+    return sims.detach(), regions.grad, *gradients
+
+
+@pytest.mark.parametrize("sizes", [None, torch.tensor([10, 4, 7, 4, 2])])
+def test_given_pairs_are_those_of_all_picked(sizes, monkeypatch):
+    module, regions, words, counts = made(n_images=5, class_token=True)
+    want = sims_and_gradients(module, regions, lambda sims: picked(sims, CANDIDATES, "images"), words, counts, sizes)
+    for n_scores in (laps._PATCH_SCORES, 1):
+        monkeypatch.setattr(laps, "_PATCH_SCORES", n_scores)
+        for form in (words, counts), forms(words, counts)["packed"]:
+            found = sims_and_gradients(module, regions, lambda sims: sims, *form, sizes, CANDIDATES)
+            for got, wanted in zip(found, want, strict=True):
+                torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_captions_of_every_form_have_the_same_gradients():
+    module, regions, words, counts = made()
+    results = []
+    for key in ("counts", "packed", "list"):
+        leaf = words.clone().requires_grad_()
+        sims = module(regions, *forms(leaf, counts)[key])
+        sims.sin().sum().backward()
+        results.append((sims.detach(), leaf.grad))
+    for found in results[1:]:
+        for got, wanted in zip(found, results[0], strict=True):
+            torch.testing.assert_close(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_candidates_that_do_not_fit_and_none_at_all():
+    module, regions, words, counts = made()
+    assert module(regions, words, counts, candidates=torch.zeros(3, 0, dtype=torch.int64)).shape == (3, 0)
+    nobody = torch.full((3, 2), -1)
+    assert torch.equal(module(regions, words[:0], candidates=nobody), torch.full((3, 2), -torch.inf).double())
+    for wrong, message in (
+        (torch.tensor([[0], [1], [4]]), r"candidates\[2, 0\] is 4; expected -1 for none, or 0 to 3"),
+        (nobody[:2], r"candidates must have shape \(n_images, k\) with n_images = 3, got \(2, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            module(regions, words, counts, [10, 4, 7], wrong)
+    with pytest.raises(ValueError, match=r"words are Packed with counts \[4, 0, 2\]; every caption needs a word"):
+        module(regions, Packed(words[0], torch.tensor([0, 4, 4, 6])))

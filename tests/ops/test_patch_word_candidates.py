@@ -7,10 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import on_three_threads_and_on_one
-from pairs_truth import picked, random_candidates
+from pairs_truth import forms, picked, random_candidates
 from test_patch_word_similarity import clean, made
 
 from itm_fast import patch_word_similarity
+from itm_fast.ops import _ragged
 
 module = sys.modules["itm_fast.ops.patch_word_similarity"]
 
@@ -81,6 +82,31 @@ def test_several_tiles_and_threads(candidates_of, monkeypatch):
     assert torch.equal(alone[0], picked(patch_word_similarity(*inputs), candidates, candidates_of))
 
 
+@pytest.mark.parametrize("candidates_of", [None, "images", "captions"])
+@pytest.mark.parametrize("key", ["packed", "list"])
+def test_packed_and_listed_words_have_the_bits_of_padded_ones(candidates_of, key, monkeypatch):
+    regions, words, scores, logits, word_counts = clean(made(3, 9, 4, 7, 6, class_token=True))
+    more = {"class_token": True}
+    if candidates_of is not None:
+        candidates = lists((regions, words, scores), candidates_of, 3)
+        scores = scores_of(scores, candidates, candidates_of)
+        more |= {"candidates": candidates, "candidates_of": candidates_of}
+
+    def sims_and_gradients(padded):
+        leaves = [x.clone().requires_grad_() for x in (regions, words, logits)]
+        given, counts = (leaves[1], word_counts) if padded else forms(leaves[1], word_counts)[key]
+        sims = patch_word_similarity(leaves[0], given, scores, leaves[2], counts, **more)
+        sims.masked_fill(sims.isinf(), 0).sin().sum().backward()
+        return sims.detach(), *(leaf.grad for leaf in leaves)
+
+    want = sims_and_gradients(True)
+    assert all(torch.equal(*pair) for pair in zip(sims_and_gradients(False), want, strict=True))
+    monkeypatch.setattr(module, "PACKED_ON", ())  # as other devices do it
+    monkeypatch.setattr(_ragged, "_PADDED_BYTES", 500)
+    for found, wanted in zip(sims_and_gradients(False), want, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
 def test_opcheck_gradcheck_and_compiled_whole():
     regions, words, scores, logits, word_counts = clean(made(2, 5, 3, 4, 6))
     candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
@@ -114,3 +140,5 @@ def test_no_lists_empty_lists_and_what_does_not_fit():
     ):
         with pytest.raises(ValueError, match=message):
             patch_word_similarity(regions, words, scores, logits, word_counts, **wrong)
+    with pytest.raises(TypeError, match=r"regions must be a torch.Tensor \(n_images, n_tokens, dim\), got list"):
+        patch_word_similarity([regions[0]], words, scores, logits)

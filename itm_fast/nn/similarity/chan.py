@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from itm_fast.choices import AggFunc
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
-from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._candidates import as_candidates, gathered
+from itm_fast.ops._counts import Counts
+from itm_fast.ops._ragged import Batches, Groups, as_batches, in_padded_runs
 from itm_fast.ops.max_similarity import max_similarity
 from itm_fast.shown import named_options
 
@@ -68,26 +70,38 @@ class CHANSimilarity(nn.Module):
         self.belta = _checks.check_finite("belta", belta, positive=True)
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
+        self,
+        regions: Groups,
+        words: Groups,
+        word_counts: Counts = None,
+        region_counts: Counts = None,
+        candidates: Tensor | None = None,
     ) -> Tensor:
-        """Similarities of all pairs.
+        """Similarities of all pairs, or of given ones.
 
         Args:
-            regions: (n_images, max_regions, dim) floating, unit vectors.
-            words: (n_captions, max_words, dim), dtype and device of `regions`.
+            regions: (n_images, max_regions, dim) floating, unit vectors; or `Packed`, or a list of matrices, without
+                counts.
+            words: (n_captions, max_words, dim), or likewise, dtype and device of `regions`.
             word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
                 `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
             region_counts: (n_images,) or (n_images, max_regions), likewise for the regions.
+            candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs.
+                In plain torch those of an image at a time are gathered.
 
         Returns:
-            (n_images, n_captions), at least float32; differentiable.
+            (n_images, n_captions), or (n_images, k) with -inf where there is none; at least float32; differentiable.
 
         Raises:
             ValueError: Shapes, devices or counts do not fit.
             TypeError: An argument has the wrong type or dtype.
         """
         if self.coding_type == "VSACoding" or self.pooling_type not in _FUSED:
-            return self._unfused(regions, words, word_counts, region_counts)
+            batches = as_batches(regions, words, word_counts, region_counts)
+            given = as_candidates(candidates, "images", batches)
+            if given is None:
+                return in_padded_runs(self._unfused, batches)
+            return gathered(self._unfused, batches, given)
         sims = max_similarity(
             regions,
             words,
@@ -96,6 +110,7 @@ class CHANSimilarity(nn.Module):
             cross_attn="t2i" if self.coding_type == "VHACoding" else "i2t",
             agg_func=_FUSED[self.pooling_type],
             lambda_lse=1 / self.belta,
+            candidates=candidates,
         )
         return sims / self.belta if self.pooling_type == "LSEPooling" else sims
 
@@ -116,13 +131,9 @@ class CHANSimilarity(nn.Module):
         dim = 1 if self.coding_type == "VHACoding" else 0
         return torch.zeros_like(dots).scatter_(dim, dots.argmax(dim, keepdim=True), 1.0)
 
-    def _unfused(self, regions: Tensor, words: Tensor, word_counts: Counts, region_counts: Counts) -> Tensor:
-        """By blocks of pairs. On CUDA nobody waits to look at counts: one out of range gives NaN."""
-        if isinstance(regions, Tensor) and isinstance(words, Tensor):
-            regions, words = _checks.autocast(regions, words)
-        _checks.check_vectors(regions, words)
-        words, word_counts = counted("word_counts", word_counts, "words", words)
-        regions, region_counts = counted("region_counts", region_counts, "regions", regions)
+    def _unfused(self, batches: Batches) -> Tensor:
+        """By blocks of pairs, padded. On CUDA nobody waits to look at counts: one out of range gives NaN."""
+        regions, words, word_counts, region_counts = batches
         if regions.shape[1] == 0 or words.shape[1] == 0:
             raise ValueError(f"regions and words must have rows, got {tuple(regions.shape)} and {tuple(words.shape)}")
         word_counts = valid_counts("word_counts", word_counts, words)

@@ -1,6 +1,7 @@
 """LAPS's similarity: patches chosen by each caption, aggregated to few tokens, compared with its words both ways."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -8,11 +9,20 @@ from torch.nn.functional import normalize
 
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
+from itm_fast.ops._candidates import as_candidates, check_values
 from itm_fast.ops._counts import Counts, counted
+from itm_fast.ops._ragged import REGIONS, WORDS, Batches, Groups, Packed, packed_words
 from itm_fast.ops.patch_word_similarity import patch_word_similarity
 from itm_fast.shown import named_options
 
 _HIDDEN_RATIO = 0.2  # of the map that makes the logits
+_PATCH_SCORES = 1 << 24  # of given pairs at a time
+
+
+class _Captions(NamedTuple):
+    words: Groups
+    word_counts: Tensor | None
+    means: Tensor  # (n_captions, embed_size), of unit length
 
 
 class _Aggregation(nn.Module):
@@ -94,49 +104,59 @@ class LAPSSimilarity(nn.Module):
         return math.isqrt(n_tokens) ** 2 != n_tokens if self.class_token is None else self.class_token
 
     def forward(
-        self, regions: Tensor, words: Tensor, word_counts: Counts = None, region_counts: Counts = None
+        self,
+        regions: Tensor,
+        words: Groups,
+        word_counts: Counts = None,
+        region_counts: Counts = None,
+        candidates: Tensor | None = None,
     ) -> Tensor:
-        """Similarities of all pairs.
+        """Similarities of all pairs, or of given ones.
 
         Args:
             regions: (n_images, max_tokens, embed_size) floating, of any length: the patches, after the class token
                 where there is one.
-            words: (n_captions, max_words, embed_size), dtype and device of `regions`, of any length.
+            words: (n_captions, max_words, embed_size), dtype and device of `regions`, of any length; or `Packed`, or a
+                list of matrices, without counts.
             word_counts: (n_captions,) integers, 1 ... max_words, or a mask (n_captions, max_words), as
                 `itm_fast.cross_attention_similarity` takes them; None: all valid. Nothing beyond a count is read.
             region_counts: (n_images,) or (n_images, max_tokens), likewise for the tokens, the class token counted.
                 Images of one count are scored together, for which the counts are read on the host.
+            candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs.
+                They are read on the host. A pair's score is that of all pairs but for the rounding of a product by
+                which patches are chosen, whose shape is another.
 
         Returns:
-            (n_images, n_captions), at least float32; differentiable.
+            (n_images, n_captions), or (n_images, k) with -inf where there is none; at least float32; differentiable.
 
         Raises:
             ValueError: Shapes, devices or counts do not fit, or an image has no patch.
             TypeError: An argument has the wrong type or dtype.
         """
-        words, word_counts = self._checked(regions, words, word_counts)
+        captions = self._captions(regions, words, word_counts)
         regions, region_counts = counted("region_counts", region_counts, "regions", regions)
+        _check_candidates(candidates, regions, captions)
         if region_counts is None:
-            return self._sims(regions, words, word_counts)
+            return self._sims(regions, captions, candidates)
         region_counts = valid_counts("region_counts", region_counts, regions)
         order = region_counts.argsort(stable=True)
         sizes, n_images = torch.unique_consecutive(region_counts[order], return_counts=True)
         groups = torch.split(order, n_images.tolist())
         sims = [
-            self._sims(regions[images, :size], words, word_counts)
+            self._sims(regions[images, :size], captions, None if candidates is None else candidates[images])
             for images, size in zip(groups, sizes.tolist(), strict=True)
         ]
-        return torch.cat(sims)[order.argsort()] if sims else self._sims(regions, words, word_counts)
+        return torch.cat(sims)[order.argsort()] if sims else self._sims(regions, captions, candidates)
 
-    def kept(self, regions: Tensor, words: Tensor, word_counts: Counts = None) -> Tensor:
+    def kept(self, regions: Tensor, words: Groups, word_counts: Counts = None) -> Tensor:
         """Which patches each caption keeps of each image; arguments as in `forward`.
 
         Returns:
             (n_captions, n_images, n_patches), True at `n_kept(n_patches)` patches; the original's score_mask.
         """
-        words, word_counts = self._checked(regions, words, word_counts)
+        means = self._captions(regions, words, word_counts).means
         patches = regions[:, int(self.has_class_token(regions.shape[1])) :]
-        scores = _patch_scores(patches, words, word_counts).transpose(0, 1)
+        scores = _patch_scores(patches, means).transpose(0, 1)
         best = scores.argsort(dim=2, descending=True, stable=True)[:, :, : self.n_kept(patches.shape[1])]
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(2, best, True)
 
@@ -152,7 +172,7 @@ class LAPSSimilarity(nn.Module):
         """
         n_own = int(self.has_class_token(len(regions)))
         patches = regions[n_own:]
-        scores = _patch_scores(patches[None], words[None], None)[0, 0]
+        scores = _patch_scores(patches[None], _means(words[None], None))[0, 0]
         kept = self.kept(regions[None], words[None])[0, 0]
         of_rest = scores.masked_fill(kept, -torch.inf).softmax(0).nan_to_num(0.0)
         logits = self.aggr_net(patches[None])[0].masked_fill(~kept[:, None], -torch.inf)
@@ -161,23 +181,38 @@ class LAPSSimilarity(nn.Module):
         cosines = normalize(words, dim=1) @ normalize(weights @ regions, dim=1).T
         return weights[cosines.argmax(1)]
 
-    def _checked(self, regions: Tensor, words: Tensor, word_counts: Counts) -> tuple[Tensor, Tensor | None]:
-        _checks.check_vectors(regions, words)
+    def _captions(self, regions: Tensor, words: Groups, word_counts: Counts) -> _Captions:
+        vectors, counts = packed_words(words, word_counts)
+        is_packed = vectors is not words
+        _checks.check_vectors(regions, vectors, shapes=(REGIONS.shape, "(total, dim)" if is_packed else WORDS.shape))
         if regions.shape[2] != self.embed_size:
             raise ValueError(f"regions and words must have dim {self.embed_size}, got {regions.shape[2]}")
-        return counted("word_counts", word_counts, "words", words)
+        if not is_packed:
+            vectors, counts = counted("word_counts", counts, "words", vectors)
+            return _Captions(vectors, counts, _means(vectors, counts))
+        assert isinstance(counts, Tensor)
+        return _Captions(Packed(vectors, nn.functional.pad(counts.cumsum(0), (1, 0))), None, _means(vectors, counts))
 
-    def _sims(self, regions: Tensor, words: Tensor, word_counts: Tensor | None) -> Tensor:
+    def _sims(self, regions: Tensor, captions: _Captions, candidates: Tensor | None) -> Tensor:
+        """Of images with all their tokens."""
+        if candidates is None:
+            return self._compared(regions, captions, None)
+        n_images = max(1, _PATCH_SCORES // max(1, candidates.shape[1] * regions.shape[1]))
+        parts = zip(torch.split(regions, n_images), torch.split(candidates, n_images), strict=True)
+        return torch.cat([self._compared(some, captions, lists) for some, lists in parts])
+
+    def _compared(self, regions: Tensor, captions: _Captions, candidates: Tensor | None) -> Tensor:
         class_token = self.has_class_token(regions.shape[1])
         patches = regions[:, int(class_token) :]
         return patch_word_similarity(
             regions,
-            words,
-            _patch_scores(patches, words, word_counts),
+            captions.words,
+            _patch_scores(patches, captions.means, candidates),
             self.aggr_net(patches),
-            word_counts,
+            captions.word_counts,
             sparse_ratio=self.sparse_ratio,
             class_token=class_token,
+            candidates=candidates,
         )
 
     def extra_repr(self) -> str:
@@ -192,14 +227,41 @@ def _share(name: str, value: float) -> float:
     return share
 
 
+def _check_candidates(candidates: Tensor | None, regions: Tensor, captions: _Captions) -> None:
+    batches = Batches(regions, captions.means, None, None)  # of which the numbers of images and captions count
+    given = as_candidates(candidates, "images", batches)
+    if given is not None:
+        check_values(given, batches)
+
+
 @torch.no_grad()
-def _patch_scores(patches: Tensor, words: Tensor, word_counts: Tensor | None) -> Tensor:
-    """(n_images, n_captions, n_patches): cosine of each patch with its image's mean, plus that with the caption's."""
-    units = normalize(patches, dim=2)
-    of_images = (normalize(patches.mean(1, keepdim=True), dim=2) * units).sum(2)
+def _means(words: Tensor, word_counts: Tensor | None) -> Tensor:
+    """Mean word of each caption, of unit length; words (n_captions, max_words, dim), or packed (total, dim)."""
     if word_counts is None:
         means = words.mean(1)
-    else:
+    elif words.ndim == 3:
         means = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0).sum(1) / word_counts[:, None]
-    of_pairs = units @ normalize(means, dim=1).T  # (n_images, n_patches, n_captions)
-    return of_images[:, None] + of_pairs.transpose(1, 2)
+    else:
+        if bool((word_counts < 1).any()):
+            raise ValueError(f"words are Packed with counts {word_counts.tolist()}; every caption needs a word")
+        wide = words.to(torch.promote_types(words.dtype, torch.float32))
+        means = torch.segment_reduce(wide, "mean", lengths=word_counts).to(words.dtype)
+    return normalize(means, dim=1)
+
+
+@torch.no_grad()
+def _patch_scores(patches: Tensor, means: Tensor, candidates: Tensor | None = None) -> Tensor:
+    """(n_images, n_captions, n_patches): cosine of each patch with its image's mean, plus that with the caption's.
+
+    With candidates (n_images, k), (n_images, k, n_patches).
+    """
+    units = normalize(patches, dim=2)
+    of_images = (normalize(patches.mean(1, keepdim=True), dim=2) * units).sum(2)
+    if candidates is None:
+        of_pairs = (units @ means.T).transpose(1, 2)
+        return of_images[:, None] + of_pairs
+    of_pairs = units.new_empty(*candidates.shape, units.shape[1])
+    means = nn.functional.pad(means, (0, 0, 0, 1))  # what -1 takes
+    for own, some, scores in zip(units, candidates, of_pairs, strict=True):
+        torch.mm(means[some], own.T, out=scores)
+    return of_pairs.add_(of_images[:, None])
