@@ -14,15 +14,6 @@ int64_t width_of(const Tile<T>& tile) {
   return tile.stride - kColumnSlack;
 }
 
-template <class T>
-void transpose(int64_t rows, int64_t columns, const T* from, int64_t from_stride, T* to, int64_t to_stride) {
-  constexpr int64_t side = 16;
-  for (int64_t c0 = 0; c0 < columns; c0 += side)
-    for (int64_t r0 = 0; r0 < rows; r0 += side)
-      for (int64_t c = c0; c < std::min(columns, c0 + side); c++)
-        for (int64_t r = r0; r < std::min(rows, r0 + side); r++) to[c * to_stride + r] = from[r * from_stride + c];
-}
-
 // From here on x.sum holds 1 / sum of exponentials, x.quadratic |context| and x.dot 1 / (|context| + epsilon).
 template <class T>
 void context_lengths(const Tile<T>& tile, const Scratch<T>& x) {
@@ -43,7 +34,7 @@ void attend(const Tile<T>& tile, const Attended<T>& attended, const Scratch<T>& 
   if (gram_attention)
     gram_product<T>(tile, x.attention, x.context, x.gram_attention, x.quadratic);
   else
-    gram_quadratic<T>(tile, x.attention, x.context, x.quadratic);
+    gram_quadratic<T>(tile, x.attention, x.context, x.quadratic, x.gram_attention);
   context_lengths<T>(tile, x);
   for (int64_t row = 0; row < tile.n_context; row++) {
     const int64_t at = row * tile.stride;
@@ -57,7 +48,7 @@ void attend(const Tile<T>& tile, const Attended<T>& attended, const Scratch<T>& 
               first_lanes<T>(load(x.gram_attention + at + q) * inverse, tile.n_columns - q, Vec<T>{}));
     }
   }
-  transpose<T>(tile.n_context, width_of(tile), x.work, tile.stride, attended.weights, tile.n_context);
+  turn_block<T>(tile.n_context, width_of(tile), x.work, tile.stride, attended.weights, tile.n_context);
 }
 
 }  // namespace attended_similarity_impl
@@ -84,7 +75,7 @@ void attended_weights_backward(const Tile<T>& tile, const Attended<T>& attended)
   using namespace attended_similarity_impl;
   const Scratch<T> x(tile);
   const int64_t width = width_of(tile);
-  transpose<T>(width, tile.n_context, attended.projections, attended.projections_stride, x.work, tile.stride);
+  turn_block<T>(width, tile.n_context, attended.projections, attended.projections_stride, x.work, tile.stride);
   for (int64_t q = 0; q < width + kColumnSlack; q++) {
     const bool live = q < tile.n_columns && x.dot[q] > T(0);
     x.grad_quadratic[q] = live ? -attended.dot[q] * x.dot[q] / x.quadratic[q] : T(0);
@@ -106,8 +97,8 @@ void attended_weights_backward(const Tile<T>& tile, const Attended<T>& attended)
   }
   std::fill(tile.grad_sims, tile.grad_sims + tile.n_context * tile.stride, T(0));
   cross_attention_impl::normalise_features_backward<T, FeatureNorm::kClippedL2>(tile, x);
-  gram_accumulate<T>(tile, x.attention, x.context, x.grad_quadratic);
-  transpose<T>(tile.n_context, width, tile.grad_sims, tile.stride, attended.grad_sims_transposed, tile.n_context);
+  gram_accumulate<T>(tile, x.attention, x.context, x.grad_quadratic, x.gram_attention, x.work);
+  turn_block<T>(tile.n_context, width, tile.grad_sims, tile.stride, attended.grad_sims_transposed, tile.n_context);
 }
 
 // contexts <- (contexts - words)^2
@@ -191,7 +182,7 @@ void unit_rows_backward(int64_t rows, int64_t padded_rows, int64_t width, int64_
     }
     std::fill(to + width, to + stride, T(0));
   }
-  attended_similarity_impl::transpose<T>(padded_rows, stride, out, stride, transposed, padded_rows);
+  turn_block<T>(padded_rows, stride, out, stride, transposed, padded_rows);
 }
 
 #define ITM_INSTANTIATE(T)                                                                   \

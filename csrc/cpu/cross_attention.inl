@@ -144,7 +144,7 @@ void forward(const Tile<T>& tile, const CrossAttention& options) {
   const Scratch<T> x(tile);
   normalise_features<T, norm>(tile, T(options.lambda_softmax), x);
   attend<T>(tile, x);
-  gram_quadratic<T>(tile, x.attention, x.context, x.quadratic);
+  gram_quadratic<T>(tile, x.attention, x.context, x.quadratic, x.gram_attention);
   cosines<T>(tile, x);
   aggregate<T>(tile, options.aggregation, T(options.lambda_lse), x.cosine, x.work);
 }
@@ -237,7 +237,7 @@ void backward(const Tile<T>& tile, const CrossAttention& options) {
   for (int64_t q = tile.n_columns; q < tile.n_columns + kLanes<T>; q++) x.grad_quadratic[q] = T(0);
   attend_backward<T>(tile, lambda, x);
   normalise_features_backward<T, norm>(tile, x);
-  gram_accumulate<T>(tile, x.attention, x.context, x.grad_quadratic);
+  gram_accumulate<T>(tile, x.attention, x.context, x.grad_quadratic, x.gram_attention, x.work);
 }
 
 }  // namespace cross_attention_impl

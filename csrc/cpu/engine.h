@@ -16,6 +16,7 @@
 #include "gemm.h"
 #include "parallel.h"
 #include "tile.h"
+#include "turn_block.h"
 
 namespace itm {
 
@@ -29,9 +30,10 @@ struct Similarity {
 
 constexpr int64_t kRowLimit = 144;           // context vectors of a row block: four images of 36 regions
 constexpr int64_t kColumnLimit = 256;        // query vectors of a column block
-constexpr int64_t kTileNumbers = 48 * 1024;  // of S per tile: with the operands' panels it stays in a 1 MB L2 cache
+constexpr int64_t kTileNumbers = 96 * 1024;  // of S per tile: of long contexts, whose operands then go by less often
 constexpr int64_t kOperandBytes = 16 << 20;  // of packed operand at a time
 constexpr int64_t kGradNumbers = 4 << 20;    // of dS at a time in the backward pass
+constexpr int64_t kGramBlock = 64;           // rows of a Gram matrix at a time, up to the diagonal
 
 template <class T>
 class Buffer {  // 64-byte aligned, uninitialised unless asked for
@@ -61,6 +63,11 @@ inline int64_t largest(const Batch& batch) {
   for (int64_t g = 0; g < batch.n_groups; g++) most = std::max(most, batch.count(g));
   return most;
 }
+// Numbers from one row of a tile to the next: an odd number of cache lines, so that a column of rows, which the sums
+// over the context read, meets every set of the cache.
+inline int64_t tile_stride(int64_t columns) {
+  return ((columns + kColumnSlack) / kColumnMultiple | 1) * kColumnMultiple;
+}
 inline int64_t column_limit(const Batch& context) {
   const int64_t rows = std::max(kRowLimit, largest(context));
   return std::clamp(kTileNumbers / rows / kPanelColumns * kPanelColumns, kPanelColumns, kColumnLimit);
@@ -85,7 +92,7 @@ struct Columns {
     for (size_t b = 0; b < blocks.size(); b++) {
       for (int64_t g = blocks[b].begin; g <= blocks[b].end; g++)
         starts[b].push_back(int32_t(query.offset[g] - query.offset[blocks[b].begin]));
-      stride = std::max(stride, blocks[b].padded + kColumnSlack);
+      stride = std::max(stride, tile_stride(blocks[b].padded));
       groups = std::max(groups, blocks[b].end - blocks[b].begin);
     }
     parallel_items(blocks.size(), total_padded(blocks) * k * kMoveWork, [&](int64_t b) {
@@ -138,13 +145,20 @@ struct Rows {
     const int64_t widest = round_up(largest_group, kColumnMultiple);
     parallel_workers(end - begin, double(gram_offset.back() + total_padded(blocks) * kMoveWork) * k, [&](auto next) {
       Buffer<Op> panels(widest * k);
-      Buffer<T> product(largest_group * widest);
+      Buffer<T> product(kGramBlock * widest);
       for (int64_t i = next(); i >= 0; i = next()) {
         const int64_t g = begin + i, n = context.count(g), padded = round_up(n, kColumnMultiple);
+        const int64_t stride = gram_stride(context, g);
         pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr, gemm.panel());
         const Op* rows = data + row_of(context, g) * k;
-        gemm.of_panels(n, padded, k, rows, k, panels.data(), product.data(), padded);
-        for (int64_t r = 0; r < n; r++) std::copy_n(product + r * padded, n, gram_of(g) + r * gram_stride(context, g));
+        for (int64_t first = 0; first < n; first += kGramBlock) {
+          const int64_t last = std::min(n, first + kGramBlock), width = std::min(round_up(last, gemm.panel()), padded);
+          gemm.of_panels(last - first, width, k, rows + first * k, k, panels.data(), product.data(), width);
+          T* gram = gram_of(g) + first * stride;
+          for (int64_t r = first; r < last; r++)
+            std::copy_n(product + (r - first) * width, last, gram + (r - first) * stride);
+          ITM_PICK(turn_block<T>)(last - first, first, gram, stride, gram_of(g) + first, stride);
+        }
       }
       gemm.release();
     });
@@ -212,7 +226,7 @@ void score_forward(const Batch& context, const Batch& query, const Similarity<T>
           tile.n_groups = column.end - column.begin;
           tile.first_group = column.begin;
           tile.columns = starts.data();
-          tile.stride = column.padded + kColumnSlack;
+          tile.stride = tile_stride(column.padded);
           tile.query_norm = similarity.needs_gram ? columns.norm + column.start : nullptr;
           tile.score_stride = query_stride;
           tile.scratch = scratch.data();

@@ -39,7 +39,7 @@ struct GradTiles {
       tile.n_groups = column.end - column.begin;
       tile.first_group = column.begin;
       tile.columns = columns.starts[b].data();
-      tile.stride = column.padded + kColumnSlack;
+      tile.stride = tile_stride(column.padded);
       tile.score_stride = query_stride;
       tile.grad_sims = grad.data();
       tile.scratch = scratch.data();
@@ -84,6 +84,19 @@ struct GradTiles {
   }
 };
 
+// out [n, dim] += square [n, n] . the n rows from first_row on of panels of n_rows rows each. As many rows of the
+// square as a tile has stay in the cache while all panels go by.
+template <class T>
+void add_square_of_panels(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* square, int64_t stride,
+                          const T* panels, int64_t n_rows, int64_t first_row, T* out) {
+  for (int64_t top = 0; top < n; top += kRowLimit)
+    for (int64_t d = 0, columns; d < dim; d += columns) {
+      columns = std::min(gemm.panel(), dim - d);
+      gemm(std::min(kRowLimit, n - top), columns, n, square + top * stride, stride,
+           panels + d * n_rows + first_row * columns, columns, out + top * dim + d, dim, true);
+    }
+}
+
 // Null outputs are not computed; grad_parameter is addressed as grad_scores is. A vector that is all zero gets gradient
 // 0 from a similarity with norms (the originals: NaN).
 template <class In, class T>
@@ -124,6 +137,12 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
       for (int64_t b = 0; b < n_row_blocks; b++)
         for (int64_t q = 0; q < n_columns; q++) kappa_sum.data()[q] += kappa.data()[b * n_columns + q];
 
+    Buffer<T> context_panels(grad_query != nullptr || similarity.needs_gram ? n_rows * dim : 0);
+    if (context_panels.size() > 0)
+      parallel_items(n_row_blocks, double(n_rows) * dim * kMoveWork, [&](int64_t b) {
+        pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data(), gemm.panel());
+      });
+
     if (grad_context != nullptr)
       parallel_workers(n_row_blocks, n_sims * dim, [&](auto next) {
         Buffer<T> sum(rows.largest_block * dim);
@@ -131,32 +150,28 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
           const Block& row = rows.blocks[b];
           gemm.of_panels(row.padded, dim, n_columns, grad_sims + row.start * n_columns, n_columns, query_panels.data(),
                          sum.data(), dim);
-          const T* source = rows.data + row.start * dim;
+          int64_t first_row = row.start;
           T* group_sum = sum.data();
           for (int64_t c = row.begin; c < row.end; c++) {
             const int64_t n = context.count(c), stride = Rows<In, T, T>::gram_stride(context, c);
             if (similarity.needs_gram)
-              gemm_wide(gemm, n, dim, tiles.grad_gram + rows.gram_offset[c - c0], stride, source, group_sum);
+              add_square_of_panels(gemm, n, dim, tiles.grad_gram + rows.gram_offset[c - c0], stride,
+                                   context_panels.data(), n_rows, first_row, group_sum);
             for (int64_t i = 0; i < n; i++)
               store_gradient<In, T>(context, c, i, group_sum + i * dim,
                                     similarity.needs_gram && rows.gram_of(c)[i * stride + i] == T(0), grad_context);
-            source += n * dim;
+            first_row += n;
             group_sum += n * dim;
           }
         }
       });
 
-    if (grad_query != nullptr) {
-      Buffer<T> context_panels(n_rows * dim);
-      parallel_items(n_row_blocks, double(n_rows) * dim * kMoveWork, [&](int64_t b) {
-        pack_row_panels<T, In>(context, rows.blocks[b], n_rows, context_panels.data(), gemm.panel());
-      });
+    if (grad_query != nullptr)
       parallel_items(n_column_blocks, n_sims * dim, [&](int64_t b) {
         const Block& column = columns.blocks[b];
         gemm.of_panels(column.padded, dim, n_rows, grad_sims_transposed + column.start * n_rows, n_rows,
                        context_panels.data(), query_sum + column.start * dim, dim, c0 > 0);
       });
-    }
   }
   if (grad_query != nullptr)
     parallel_items(n_column_blocks, double(n_columns) * dim * kMoveWork, [&](int64_t b) {
@@ -171,13 +186,6 @@ void score_backward(const Batch& context, const Batch& query, const Similarity<T
           store_gradient<In, T>(query, g, i, sum, similarity.needs_gram && columns.norm.data()[v] == T(0), grad_query);
         }
     });
-}
-
-// out [n, dim] += square [n, n] . rows [n, dim]
-template <class T>
-void gemm_wide(Gemm<T, T> gemm, int64_t n, int64_t dim, const T* square, int64_t stride, const T* rows, T* out) {
-  for (int64_t first = 0; first < dim; first += kPanelColumns)
-    gemm(n, std::min(kPanelColumns, dim - first), n, square, stride, rows + first, dim, out + first, dim, true);
 }
 
 }  // namespace itm

@@ -3,6 +3,7 @@
 #include "vec.inl"
 #include "tile_product.inl"
 #include "tile_product_numbers.inl"
+#include "turn_block.inl"
 #include "groups.inl"
 #include "gram_form.inl"
 #include "cross_attention.inl"
@@ -12,7 +13,6 @@
 #include "level_attention.inl"
 #include "max_similarity.inl"
 #include "patch_word_similarity.inl"
-#include "turn_block.inl"
 #include "cider.inl"
 #include "ranking.inl"
 // clang-format on
