@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install 'itm-fast[images]')")
 
-from fuzz.cases import CASES, npy, pt
+from fuzz.case import npy, pt
+from fuzz.cases import CASES
 from fuzz.mutations import mutated, npy_of, png_chunk
 
 N_EXAMPLES = int(os.environ.get("ITM_FAST_FUZZ_EXAMPLES", "40"))
