@@ -63,10 +63,18 @@ def image(mode: str, kind: str, **options: Any) -> bytes:
 
 
 def written(write: Callable[[Path], Any]) -> Files:
-    """What a function writes to a folder."""
+    """What a function writes to a folder, by path below it."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder))
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+        files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def put(files: Files, folder: Path) -> None:
+    """Write files to a folder."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
 
 
 def at(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Any]:

@@ -6,11 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import original_files
 import torch
-from fuzz.array_cases import ROWS
-from fuzz.case import Case, Files, at, js, npy, of_file, pt, written
+from fuzz.case import Case, Files, at, js, of_file, pt, written
 from fuzz.vocabulary_cases import WORDS
 from small_runs import make_run
 
@@ -24,8 +22,6 @@ from itm_fast.nn.encoders.grid import _read_weights
 from itm_fast.originals import load_original
 from itm_fast.pretrained import read_config
 from itm_fast.runs.folder import load_run, save_run
-from itm_fast.sources.embedding_files import read_embeddings
-from itm_fast.sources.extraction import _State
 from itm_fast.training.run import RunSettings
 from itm_fast.training.state import load_checkpoint
 
@@ -42,6 +38,31 @@ def _model_folder() -> Files:
 @cache
 def _original(name: str, old: bool = False) -> bytes:
     return pt(original_files.content_of(original_files.made(name)), _use_new_zipfile_serialization=not old)
+
+
+# Options of parsers after SGRAF's.
+_NOISY = {
+    "ncr": {"no_co_training": False, "p_threshold": 0.5, "soft_margin": "exponential"},
+    "decl": {"eta": 0.025, "lambda1": 0.8, "lambda2": 0.1, "mu": 5, "tau": 0.1},
+    "crcl": {"alpha": 0.8, "confident": True, "mc": True, "schedules": [6], "tau": 0.05},
+    "l2rm": {"queue_length": 128, "reg": 0.07, "rho": 0.1, "tau": 0.05},
+}
+
+
+@cache
+def _noisy(name: str) -> bytes:
+    """A checkpoint of SGRAF's model as those write it that train with noisy pairs."""
+    content = original_files.content_of(original_files.made("sgraf"), **_NOISY[name])
+    parts = content["model"]
+    if name == "ncr":
+        content = {**content, "model_A": parts, "model_B": parts}
+    if name == "l2rm":
+        named = zip(("img_enc", "txt_enc", "sim_enc"), parts, strict=True)
+        content["net"] = {f"{part}.{key}": tensor for part, weights in named for key, tensor in weights.items()}
+        content["cost_function"] = {"layers.0.weight": torch.ones(2, 2)}
+    if name in ("ncr", "l2rm"):
+        del content["model"]
+    return pt(content)
 
 
 @cache
@@ -66,27 +87,8 @@ def _load_run(folder: Path) -> Any:
     return load_run(folder)
 
 
-def _embeddings() -> Files:
-    items = {"image_ids": [1, 2], "caption_ids": [1, 2, 3], "image_names": ["a", "b"], "image_paths": ["a", "b"]}
-    return {
-        "images.npy": npy(ROWS, np.float32),
-        "captions.npy": npy(np.ones((3, 3)), np.float32),
-        "caption_to_image.npy": npy([0, 0, 1]),
-        "items.json": js({**items, "captions": ["x", "y", "z"]}),
-        "embeddings.json": js({"model": "clip", "notes": ["n"]}),
-    }
-
-
 def _settings() -> RunSettings:
     return RunSettings("scan", _SMALL, DataConfig(data_path=Path("data")), TrainingConfig(), SAMConfig())
-
-
-_PROGRESS = {"rows": {"images": 1, "captions": 3}, "conditions": {"model": "m"}, "sizes": "s"}
-
-
-def _progress(folder: Path) -> Any:
-    state = _State(folder, {"model": "m"}, np.zeros(2, dtype=np.int64), False)
-    return state.rows
 
 
 _BENCH = BenchSettings(operator="triplet", n_images=8, dim=16, repeats=2)
@@ -106,6 +108,14 @@ MODELS = {
         )
         for name in ("scan", "vsepp", "sgraf", "vse_infty", "chan")
     },
+    **{
+        f"checkpoint of {name}": Case(
+            lambda name=name: {"a.pth.tar": _noisy(name)},
+            at("a.pth.tar", lambda path: load_original(path, original_files.VOCABULARY)),
+            lambda r, name=name: r.name == ("mean" if name == "ncr" else "sgraf"),
+        )
+        for name in _NOISY
+    },
     "old checkpoint of scan": Case(
         lambda: {"a.pth.tar": _original("scan", old=True)},
         at("a.pth.tar", lambda path: load_original(path, original_files.VOCABULARY)),
@@ -117,12 +127,6 @@ MODELS = {
         lambda r: len(r) == 2,
     ),
     "run": Case(_run_folder, _load_run, lambda r: r.name == "a"),
-    "embeddings": Case(_embeddings, read_embeddings, lambda r: r.images.shape == (2, 3)),
-    "progress of embeddings": Case(
-        lambda: {"progress.json": js(_PROGRESS)},
-        _progress,
-        None,
-    ),
     "document frequencies": Case(
         lambda: written(lambda folder: Cider().fit([["a dog", "a cat"], ["the sea"]]).save(folder / "f.safetensors")),
         at("f.safetensors", Cider.load),

@@ -8,10 +8,10 @@ from itm_fast.data import Vocabulary
 from itm_fast.data.text.caption_vocabulary import load_vocabulary
 
 WORDS = ["<pad>", "<start>", "<end>", "<unk>", "a"]
-_FIELDS = {"word2idx": {word: n for n, word in enumerate(WORDS)}, "idx2word": dict(enumerate(WORDS)), "idx": 5}
+FIELDS = {"word2idx": {word: n for n, word in enumerate(WORDS)}, "idx2word": dict(enumerate(WORDS)), "idx": 5}
 _OLD = (
     b"ccopy_reg\n_reconstructor\np0\n(cvocab\nVocabulary\np1\nc__builtin__\nobject\np2\nNtp3\nRp4\n"
-    + pickle.dumps(_FIELDS, 0)[:-1]
+    + pickle.dumps(FIELDS, 0)[:-1]
     + b"b."
 )
 _BYTE_PAIRS = {
@@ -30,11 +30,11 @@ _TOKENIZER = {
 }
 _HELD = lambda words: lambda vocabulary: len(vocabulary) == words  # noqa: E731
 VOCABULARIES = {
-    "vocabulary of JSON": of_file("v.json", js(_FIELDS), Vocabulary.load, _HELD(5)),
-    "vocabulary of either kind": of_file("v.json", js(_FIELDS), load_vocabulary, _HELD(5)),
+    "vocabulary of JSON": of_file("v.json", js(FIELDS), Vocabulary.load, _HELD(5)),
+    "vocabulary of either kind": of_file("v.json", js(FIELDS), load_vocabulary, _HELD(5)),
     **{
         f"vocabulary pickled by protocol {protocol}": of_file(
-            "v.pkl", pickle.dumps(_FIELDS, protocol), Vocabulary.load, _HELD(5)
+            "v.pkl", pickle.dumps(FIELDS, protocol), Vocabulary.load, _HELD(5)
         )
         for protocol in (0, 1, 2, 4)
     },
