@@ -241,7 +241,7 @@ FOUND = {
     "a byte order mark alone": (
         "inspect: names of images, one a line",
         {"n.txt": b"\xef\xbb\xbf\n"},
-        "blank lines only",
+        "blank line",
     ),
     "a report whose conditions are a number": (
         "inspect: report of itm-fast evaluate",

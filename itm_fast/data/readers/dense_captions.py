@@ -42,7 +42,7 @@ def read_dense(found: FoundPath) -> list[Entry]:
             raise DataError(f"{listed}: {file!r:.60}; expected the names of files in {folder.name}/")
         path = folder / file
         if not path.is_file():
-            raise DataError(f"{listed}: {file!r:.60} is not in {folder}")
+            raise DataError(f"{listed}: {file:.60} is not in {folder}")
         content = read_json(path)
         texts = [content.get(key) for key in ("short_caption", "extra_caption")] if isinstance(content, dict) else []
         if not texts or not all(isinstance(text, str) for text in texts) or not isinstance(content.get("image"), str):
