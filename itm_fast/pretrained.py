@@ -99,6 +99,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name != "_name_or_path"}  # where it once was
 
 
+def named_architectures(folder: Path) -> list[str]:
+    """The classes of transformers that config.json says the weights are of; errors as ``read_config``."""
+    named = read_config(folder).get("architectures")
+    if named is not None and not (isinstance(named, list) and all(isinstance(one, str) for one in named)):
+        raise DataError(f"{folder / CONFIG}: architectures is {named!r:.60}; expected a list of names of classes")
+    return named or []
+
+
 def text_architecture(folder: Path, kind: TextEncoder) -> dict[str, Any]:
     """The architecture of a transformer of text, or of the text tower of CLIP or SigLIP.
 

@@ -155,10 +155,13 @@ def _of_embeddings(folder: Path) -> dict[str, Any]:
 
 
 def _of_run(folder: Path) -> dict[str, Any]:
+    from itm_fast.errors import DataError
     from itm_fast.evaluation import load_run
 
     found = load_run(folder)
-    conditions = found.report["conditions"]
+    conditions = found.report.get("conditions")
+    if not isinstance(conditions, dict):
+        raise DataError(f"{folder}: its report.json holds no conditions; evaluate again with --run")
     figures = {
         key: conditions[key] for key in ("n_images", "n_captions", "protocol") if conditions.get(key) is not None
     }

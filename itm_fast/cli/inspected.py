@@ -80,12 +80,13 @@ def of_json(found: FoundPath) -> About | None:
         return None
     if {"image_ids", "caption_ids"} & set(content):
         ids = {name: len(content[name]) for name in ("image_ids", "caption_ids") if isinstance(content.get(name), list)}
-        sides = [name for name in ("image_to_captions", "caption_to_images") if name in content]
+        sides = [name for name in ("image_to_captions", "caption_to_images") if isinstance(content.get(name), dict)]
         what = "ids and positives (protocol positives)" if sides else "ids of images and captions"
         return {"format": what, **ids, **{name: f"{len(content[name])} queries" for name in sides}}
-    if {"i2t", "t2i", "conditions"} <= set(content) or {"choices", "conditions"} <= set(content):
-        return {"format": "report of itm-fast evaluate", "protocol": str(content["conditions"].get("protocol"))}
-    if "word2idx" in content and "idx2word" in content:
+    conditions = content.get("conditions")
+    if isinstance(conditions, dict) and ({"i2t", "t2i"} <= set(content) or "choices" in content):
+        return {"format": "report of itm-fast evaluate", "protocol": str(conditions.get("protocol"))}
+    if isinstance(content.get("word2idx"), dict) and "idx2word" in content:
         return {"format": "vocabulary", "words": len(content["word2idx"])}
     values = list(content.values())
     if all(isinstance(value, str) and _NAME.fullmatch(value) for value in values):
@@ -100,9 +101,10 @@ def of_json(found: FoundPath) -> About | None:
     return None
 
 
-def _are_numbers(item: Any) -> bool:
+def _are_numbers(item: Any, depth: int = 3) -> bool:
+    """Whether it is a number, or so many lists of such in one another at most."""
     if isinstance(item, list):
-        return bool(item) and all(map(_are_numbers, item))
+        return bool(item) and depth > 0 and all(_are_numbers(inner, depth - 1) for inner in item)
     return isinstance(item, (int, float)) and not isinstance(item, bool)
 
 
@@ -118,6 +120,8 @@ def of_text(found: FoundPath) -> About | None:
         lines = read_lines(found.path, "line", keep_blank=True)
     except DataError:
         return None  # whatever reads captions says what it is
+    if not any(lines):  # a byte order mark, blanks
+        return None
     return next(filter(None, (_of(found, lines) for _of in (_ratings, _trec_run, _names, _numbers))), None)
 
 

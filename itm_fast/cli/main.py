@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SIGHUP), 141 if the reader of stdout has left. With ITM_FAST_DEBUG=1 errors are raised instead.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr's: files name what no encoding has, half of a pair, say
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with signals_unwind() if argv is None else contextlib.nullcontext(), _warnings_in_one_line():
             exit_code = _run(arguments)

@@ -119,6 +119,8 @@ def _made(
         n_words = reader.n_words(parts)
     except KeyError as error:
         raise DataError(f"{path}: taken for {name}, but it has no tensor {error}") from error
+    except (IndexError, TypeError) as error:  # of a shape, a length
+        raise DataError(f"{path}: taken for {name}, but a tensor has too few axes: {error}") from error
     if not as_released and hasattr(reader, "PLAIN"):
         config = dataclasses.replace(config, **reader.PLAIN)
     if len(vocabulary) not in n_words:

@@ -46,8 +46,9 @@ class RaggedVectors:
             raise ValueError(f"offsets must be (n + 1,) integers from 0 to {len(vectors)}, the vectors there are")
         self.vectors, self.counts = vectors, np.diff(offsets.astype(np.int64))
         self._starts: IntArray = offsets[:-1].astype(np.int64)
-        if len(self.counts) and self.counts.min() < 1:
-            raise ValueError(f"offsets: item {int(self.counts.argmin())} has no vectors, expected at least one of each")
+        empty = np.flatnonzero(offsets[1:] <= offsets[:-1])  # differences of any int64 could overflow
+        if len(empty):
+            raise ValueError(f"offsets: item {empty[0]} has no vectors, expected at least one of each")
         self.dim = int(vectors.shape[1])
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor
 from itm_fast.errors import DataError
 from itm_fast.files.reading import read_header
 from itm_fast.sources.embedders.encoder import Encoded
-from itm_fast.sources.embedding_files import OFFSETS, mapped
+from itm_fast.sources.embedding_files import OFFSETS, PROGRESS, mapped
 
 Batch: TypeAlias = npt.NDArray[np.int64]
 EmbedProgress: TypeAlias = Callable[[str, int, int], None]
@@ -51,6 +51,11 @@ class StoredRows:
         self._state, self._kind, self._n_rows, self._dtype = state, kind, n_rows, dtype
         self._path, self._part = state.folder / f"{kind}.npy", state.folder / f"{kind}.npy.part"
         self.dim, self.begun = dim, state.rows[kind]
+        if not 0 <= self.begun <= n_rows:
+            raise DataError(
+                f"{state.folder / PROGRESS}: says that {self.begun} of {n_rows} {kind} are there; replace it with "
+                "--restart"
+            )
         if self.begun:
             self._open(self.begun == n_rows and not self._part.exists())
 
@@ -72,6 +77,11 @@ class StoredRows:
         self._finish()
 
     def _check(self, vectors: Tensor, names: Sequence[str]) -> None:
+        if self.begun and self.dim != vectors.shape[1]:
+            raise DataError(
+                f"{self._part}: {self.dim} wide, but the model's vectors are {vectors.shape[1]} wide; replace it with "
+                "--restart"
+            )
         if self.dim not in (None, vectors.shape[1]):
             raise ValueError(
                 f"the model's images have {vectors.shape[1]} dimensions, its captions {self.dim}: they are not in one "
@@ -140,13 +150,18 @@ class RaggedRows(StoredRows):
     def _open(self, is_named: bool) -> None:
         offsets = _Growing(self._offsets_path if not self._offsets_part.exists() else self._offsets_part)
         vectors = _Growing(self._path if is_named else self._part)
-        wrong = offsets.dtype != np.int64 or offsets.width or vectors.dtype != self._dtype or not vectors.width
+        wrong = offsets.dtype != np.int64 or offsets.width or vectors.dtype != self._dtype or vectors.width < 1
         if wrong or self.dim not in (None, vectors.width):
             raise DataError(
                 f"{self._part}: {vectors.dtype} {vectors.width} wide, expected {self._dtype}"
                 f"{'' if self.dim is None else f' {self.dim} wide'}; replace it with --restart"
             )
         self.dim, self._total = vectors.width, int(offsets.row(self.begun))
+        if self._total < self.begun:
+            raise DataError(
+                f"{offsets.path}: {self.begun} items end at row {self._total}, expected one of each at least; replace "
+                "it with --restart"
+            )
         vectors.check(self._total)
 
     def _put(self, batch: Batch, vectors: list[Tensor]) -> None:
@@ -177,7 +192,9 @@ class _Growing:
         self.path = path
         with path.open("rb") as file:
             try:
-                shape, _, self.dtype = read_header(file)
+                shape, is_fortran, self.dtype = read_header(file)
+                if is_fortran:
+                    raise ValueError("in Fortran's order")
             except ValueError as error:
                 raise DataError(f"{path} is cut short, or no .npy: {error}; replace it with --restart") from error
             self._begin = file.tell()

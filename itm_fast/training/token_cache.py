@@ -23,7 +23,7 @@ from itm_fast.data.readers.token_file import TokenDataset
 from itm_fast.data.text.caption_states import CaptionStates
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.errors import DataError
-from itm_fast.files.reading import read_json
+from itm_fast.files.reading import read_array, read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.sources.devices import in_precision
@@ -133,8 +133,9 @@ class TokenCache:
         """
         card, part = path.with_suffix(".json"), path.with_suffix(".part.npy")
         conditions = {**conditions, "precision": self.precision}
-        n, done = len(offsets) - 1, _items_done(card, conditions)
-        if path.is_file() and done >= n:
+        n = len(offsets) - 1
+        done = _items_done(card, conditions, n)
+        if path.is_file() and done == n:
             return
         if not self.may_extract:
             raise ValueError(
@@ -181,7 +182,8 @@ class TokenCache:
 
 def _opened(part: Path, shape: tuple[int, ...], *, is_begun: bool) -> np.memmap[Any, np.dtype[np.float16]]:
     if is_begun:
-        array = np.load(part, mmap_mode="r+", allow_pickle=False)
+        read_array(part, mapped=True)  # r+ alone would fill up with zeros what was cut off
+        array = np.lib.format.open_memmap(part, mode="r+")
         if array.shape != shape or array.dtype != np.float16:
             raise DataError(f"{part}: {array.dtype} {array.shape}; expected float16 {shape}: delete it to begin anew")
         begun: np.memmap[Any, np.dtype[np.float16]] = array
@@ -195,21 +197,22 @@ def _opened(part: Path, shape: tuple[int, ...], *, is_begun: bool) -> np.memmap[
     return made
 
 
-def _items_done(card: Path, conditions: Mapping[str, Any]) -> int:
-    """Images or captions whose tokens are there, if they are those that are wanted."""
+def _items_done(card: Path, conditions: Mapping[str, Any], n: int) -> int:
+    """Images or captions, of n, whose tokens are there, if they are those that are wanted."""
     if not card.is_file():
         return 0
     found = read_json(card)
-    try:
-        then, rows = dict(found["conditions"]), int(found["rows"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{card}: not the card of a cache of tokens: {error}") from error
+    then, rows = (found.get(key) for key in ("conditions", "rows")) if isinstance(found, dict) else (None, None)
+    if not isinstance(then, dict) or type(rows) is not int or rows < 0:
+        raise DataError(f"{card}: not the card of a cache of tokens; delete it to begin anew")
     changed = sorted(name for name in {*then, *conditions} if then.get(name) != conditions.get(name))
     if changed:
         raise DataError(
             f"{card}: holds tokens made with another {', another '.join(changed)}; name another folder as "
             "--cache-tokens, or delete this one"
         )
+    if rows > n:
+        raise DataError(f"{card}: says that {rows} of {n} are there; delete it to begin anew")
     return rows
 
 

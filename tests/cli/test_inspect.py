@@ -1,6 +1,8 @@
 """`itm-fast inspect`: every format by its name, what is odd, and other things than captioned images."""
 
+import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -171,3 +173,11 @@ def test_inspect_of_other_things(tmp_path, capsys):
         code, out, err = inspected(capsys, path)
         assert (code, out) == (2, "")
         assert fragment in err
+
+
+def test_inspect_prints_what_no_encoding_has(tmp_path, monkeypatch):
+    """Half of a surrogate pair, which JSON can hold; stdout refuses it by itself."""
+    (tmp_path / "report.json").write_text(r'{"i2t": {}, "t2i": {}, "conditions": {"protocol": "\ud800"}}')
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
+    assert cli.main(["inspect", str(tmp_path / "report.json")]) == 0
+    assert rb"\ud800" in sys.stdout.buffer.getvalue()

@@ -75,7 +75,7 @@ _TAR_NAMES = (b"../x.jpg", b"/a.jpg", b"\xff.txt", b"b.txt", b"", b".", b"a.")
 
 def mutated(content: bytes, name: str, random) -> bytes:
     """A file's content with one to three changes, of its format or of its bytes."""
-    of_format = _OF_FORMAT.get(PurePath(name).suffix)
+    of_format = _OF_FORMAT.get(PurePath(name.removesuffix(".part")).suffix)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         change = of_format if of_format is not None and random.random() < 0.7 else changed_bytes
         try:
@@ -295,6 +295,7 @@ def png_chunk(name: bytes, content: bytes) -> bytes:
 _OF_FORMAT = {
     ".json": changed_json,
     ".jsonl": changed_json,
+    ".jsonlines": changed_json,
     ".npy": changed_npy,
     ".npz": changed_zip,
     ".pt": changed_zip,

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("PIL.Image", reason="Pillow is not installed (pip install 'itm-fast[images]')")
 
-from fuzz.cases import CASES, npy, pt
+from fuzz.case import npy, pt, put
+from fuzz.cases import CASES
 from fuzz.mutations import mutated, npy_of, png_chunk
 
 N_EXAMPLES = int(os.environ.get("ITM_FAST_FUZZ_EXAMPLES", "40"))
@@ -35,6 +36,7 @@ MOST_BYTES = 64 * 2**20  # of a file of some kilobytes
 MOST_MAPPED = 256 * 2**20  # also of torch and Pillow, whose memory Python does not count; threads take some, unused
 PACKAGE = str(Path(__file__).parents[2] / "itm_fast")
 STATUS = Path("/proc/self/status")
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where thousands of small folders take no time
 FUZZ = settings(
     max_examples=N_EXAMPLES,
     deadline=None,
@@ -82,14 +84,13 @@ def check_told(error, folder):
     assert str(folder) in told, f"does not name the file: {told}"
 
 
-def read(case, files):
+def read(case, files, watched=little_memory):
     """The result, or None where the files were refused as they should be."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(dir=IN_MEMORY))
     try:
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
+        put(files, folder)
         try:
-            with warnings.catch_warnings(record=True), little_memory():
+            with warnings.catch_warnings(record=True), watched():
                 return case.read(folder)
         except (ValueError, OSError) as error:
             try:
@@ -109,7 +110,7 @@ def is_right(case, found):
 def test_whatever_a_file_holds(name):
     case = CASES[name]
     sound = case.files()
-    assert is_right(case, read(case, sound))
+    assert is_right(case, read(case, sound, contextlib.nullcontext))  # what is imported now is no memory of a file
     damaged = sorted(set(sound) - set(case.whole))
 
     @FUZZ
@@ -231,6 +232,68 @@ FOUND = {
         None,
     ),
     "a text of numbers that ends in a blank": ("array of .txt", {"a.txt": b"0 1 2\n3,4,5\n\t"}, None),
+    "two lists of splits": (
+        "release of dci",
+        {"densely_captioned_images/a/splits.json": b"{}"},  # comes first, and has no annotations beside it
+        None,
+    ),
+    "a number alone": ("inspect: captions alone, in lists", {"c.json": b"7"}, "holds a int"),
+    "a byte order mark alone": (
+        "inspect: names of images, one a line",
+        {"n.txt": b"\xef\xbb\xbf\n"},
+        "blank line",
+    ),
+    "a report whose conditions are a number": (
+        "inspect: report of itm-fast evaluate",
+        {"r.json": b'{"i2t": {}, "t2i": {}, "conditions": 7}'},
+        "holds a dict",
+    ),
+    "a vocabulary that is a number": (
+        "inspect: vocabulary",
+        {"v.json": b'{"word2idx": 7, "idx2word": {}}'},
+        "holds a dict",
+    ),
+    "a number in many brackets": ("inspect: array", {"a.json": b"[" * 900 + b"7" + b"]" * 900}, "holds a list"),
+    "architectures that are a number": (
+        "folder of an encoder",
+        {"config.json": b'{"model_type": "colpali", "architectures": 7}'},
+        "expected a list of names",
+    ),
+    "conditions of tokens in pairs": (
+        "cache of tokens",
+        {"test_captions.json": b'{"conditions": [[1, 2]], "rows": 2}'},
+        "not the card",
+    ),
+    "offsets of tokens that are no numbers": (
+        "cache of tokens",
+        {"test_captions_offsets.npy": npy(np.zeros(3, "V8"))},
+        "expected the offsets",
+    ),
+    "less tokens than none": (
+        "begun cache of tokens",
+        {"test_captions.json": b'{"conditions": {"captions": "c", "precision": "float32"}, "rows": -1}'},
+        "not the card",
+    ),
+    "begun tokens that are cut short": (
+        "begun cache of tokens",
+        {"test_captions.part.npy": CASES["begun cache of tokens"].files()["test_captions.part.npy"][:-2]},
+        "cut short",
+    ),
+    "less rows than none": (
+        "interrupted extraction",
+        {"progress.json": CASES["interrupted extraction"].files()["progress.json"].replace(b": 1", b": -1")},
+        "says that -1 of 2",
+    ),
+    "an item that ends before it begins": (
+        "interrupted extraction a token",
+        {"captions_offsets.npy.part": npy([0, -3])},
+        "end at row -3",
+    ),
+    "offsets whose differences overflow": (
+        "embeddings a token",
+        {"images_offsets.npy": npy([0, 2**63 - 1, -5, 4])},
+        "has no vectors",
+    ),
     "a picture of two colours and no bytes": ("image RGB PNG", {"p.png": png_of(9000, 9000)}, "too few for a picture"),
 }
 
@@ -238,10 +301,9 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_what_earlier_runs_found(name):
     case, files, told = FOUND[name]
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp(dir=IN_MEMORY))
     try:
-        for file, content in {**CASES[case].files(), **files}.items():
-            (folder / file).write_bytes(content)
+        put({**CASES[case].files(), **files}, folder)
         if told is None:
             assert is_right(CASES[case], CASES[case].read(folder))
             return

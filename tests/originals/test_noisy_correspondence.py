@@ -308,3 +308,13 @@ def test_itm_fast_evaluate_takes_the_mean(tmp_path, capsys):
     ]
     assert cli.main([*command, "--data", str(tmp_path / "data"), "--tokenizer", "split", "--json"]) == 0
     assert "the checkpoint holds 2 models" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [torch.ones(11), torch.tensor(1.0)], ids=["one axis", "a number"])
+@pytest.mark.parametrize("save", [decl, crcl, l2rm])
+def test_words_of_too_few_axes_are_refused(save, words, tmp_path):
+    content = save(made())
+    weights, prefix = (content["net"], "txt_enc.") if "net" in content else (content["model"][1], "")
+    weights[f"{prefix}embed.weight"] = words
+    with pytest.raises(DataError, match="too few axes"):
+        load(tmp_path, content)

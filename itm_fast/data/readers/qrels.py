@@ -71,8 +71,10 @@ def _of_parquet(path: Path) -> list[tuple[str, Any, Any, Any]]:
 
 
 def _of_json(path: Path) -> list[tuple[str, Any, Any, Any]]:
-    rows = []
-    for number, row in enumerate(read_caption_json(path), start=1):
+    rows, content = [], read_caption_json(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path}: holds a {type(content).__name__}; {_EXPECTED}")
+    for number, row in enumerate(content, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{path}:{number}: {row!r:.60}; {_EXPECTED}")
         values = [next((row[name] for name in known if name in row), None) for known in _COLUMNS]

@@ -39,7 +39,8 @@ class CaptionStates(CaptionTokens):
                 f"{self.path}: {states.dtype} {states.shape}; expected float16 ({len(self.flat)}, dim), a state of "
                 "every token of the captions"
             )
-        if not np.array_equal(read_array(self.offsets_path), self.offsets):
+        offsets = read_array(self.offsets_path)
+        if offsets.dtype != np.int64 or not np.array_equal(offsets, self.offsets):
             raise DataError(f"{self.offsets_path}: expected the offsets of {len(self)} captions, as they are tokenised")
         object.__setattr__(self, "_states", states)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from itm_fast.choices import EncoderLibrary
 from itm_fast.data.readers.image_file import ImageFile
-from itm_fast.pretrained import pretrained_folder, read_config, text_library
+from itm_fast.pretrained import named_architectures, pretrained_folder, text_library
 from itm_fast.sources.embedders.encoder import (
     Inputs,
     ModelDtype,
@@ -167,7 +167,7 @@ def load_dual_encoder(path: str | Path, *, device: str = "cpu", dtype: ModelDtyp
 
 
 def _dual_model(transformers: Any, folder: Path, dtype: ModelDtype) -> Any:
-    if _BLIP_RETRIEVAL not in (read_config(folder).get("architectures") or []):
+    if _BLIP_RETRIEVAL not in named_architectures(folder):
         return load_whole(transformers.AutoModel, folder, dtype)
     model = load_whole(getattr(transformers, _BLIP_RETRIEVAL), folder, dtype)
     _give_features(model)

@@ -16,7 +16,7 @@ from torch import Tensor
 from itm_fast.choices import EncoderLibrary
 from itm_fast.data.readers.image_file import ImageFile
 from itm_fast.errors import DataError
-from itm_fast.pretrained import read_config, text_library
+from itm_fast.pretrained import named_architectures, text_library
 from itm_fast.sources.embedders.encoder import (
     Inputs,
     ModelDtype,
@@ -136,5 +136,4 @@ def load_token_encoder(name: str, folder: Path, *, device: str = "cpu", dtype: M
 
 
 def _architecture(folder: Path) -> str | None:
-    named = read_config(folder).get("architectures") or []
-    return next((str(one) for one in named if str(one).endswith(_ARCHITECTURE)), None)
+    return next((name for name in named_architectures(folder) if name.endswith(_ARCHITECTURE)), None)
