@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/*", "examples/*", "csrc/**/*.md", "tests/emu/*.md")
+PAGES = ("README.md", "CITATION.cff", "LICENSE", "docs/*", "examples/*", "csrc/**/*.md", "tests/emu/*.md")
 MODULES = ("itm_fast", "itm_fast.metrics", "itm_fast.losses", "itm_fast.data", "itm_fast.models", "itm_fast.evaluation")
 OPERATORS = ("attended_similarity", "graph_reasoning", "level_attention", "generalised_pooling")  # of their own modules
 
