@@ -26,8 +26,10 @@ class Scored:
             is_learnt: The first option is a tensor with a gradient; it is before of_captions.
         """
         self._is_learnt = is_learnt
-        self._all = _registered(name, 4, is_learnt, _shape_of_all)
-        self._given = _registered(f"{name}_candidates", 5, is_learnt, _shape_of_given)
+        self._all, self._given = (
+            registered(of, n_tensors + is_learnt, (0, 1, n_tensors) if is_learnt else (0, 1), shape_of)
+            for of, n_tensors, shape_of in ((name, 4, _shape_of_all), (f"{name}_candidates", 5, _shape_of_given))
+        )
 
     def __call__(self, batches: Batches, candidates: Candidates | None, *options: Any) -> Tensor:
         """Scores of all pairs (n_images, n_captions), or of the candidates, in their shape."""
@@ -54,12 +56,17 @@ def _shape_of_given(*inputs: Any) -> tuple[int, ...]:
     return tuple(candidates.shape)
 
 
-def _registered(
-    name: str, n_tensors: int, is_learnt: bool, shape_of: Callable[..., tuple[int, ...]]
+def registered(
+    name: str, n_tensors: int, differentiated: tuple[int, ...], shape_of: Callable[..., tuple[int, ...]]
 ) -> Callable[..., Any]:
-    """The operator with a fake kernel and gradients; of its inputs the first `n_tensors` are tensors, or None."""
-    differentiated = [0, 1, n_tensors] if is_learnt else [0, 1]
-    n_tensors += is_learnt
+    """An operator with a fake kernel of the shape given, and gradients.
+
+    Args:
+        name: Of the operator; its gradients are those of `{name}_backward`.
+        n_tensors: How many of its inputs are tensors, or None; they come first.
+        differentiated: Places of those that have gradients.
+        shape_of: Of its result, by its inputs.
+    """
 
     @torch.library.register_fake(f"itm_fast::{name}")  # type: ignore[untyped-decorator]
     def fake(*inputs: Any) -> Tensor:

@@ -1,7 +1,6 @@
 """LAPS's similarity as one operator: public function, fake kernel, autograd."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +11,8 @@ from itm_fast.ops import _checks, _library
 from itm_fast.ops._blocks import valid_counts
 from itm_fast.ops._candidates import Candidates, as_candidates, check_values
 from itm_fast.ops._counts import Counts
-from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import PACKED_ON, Batches, Groups, as_batches, padded_runs, take
+from itm_fast.ops._similarity import registered
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
 
@@ -176,37 +175,10 @@ def _of_lists(
     return torch.cat(lists).masked_fill(indices < 0, -torch.inf)
 
 
-def _registered(name: str, n_tensors: int) -> Callable[..., Any]:
-    """The operator with a fake kernel and gradients; of its inputs the first `n_tensors` are tensors, or None."""
-    differentiated = (0, 1, 3)
-
-    @torch.library.register_fake(f"itm_fast::{name}")  # type: ignore[untyped-decorator]
-    def fake(regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> Tensor:
-        dtype = torch.float64 if regions.dtype == torch.float64 else torch.float32
-        return regions.new_empty(scores.shape[:2], dtype=dtype)
-
-    @torch.library.register_fake(f"itm_fast::{name}_backward")  # type: ignore[untyped-decorator]
-    def fake_backward(_grad: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
-        of = (inputs[place] for place in differentiated)
-        return tuple(x.new_empty(x.shape if needed else (0,)) for x, needed in zip(of, inputs[-3:], strict=True))
-
-    gradients = once_only(f"{name}_backward")
-
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:n_tensors])
-        ctx.options = inputs[n_tensors:]
-
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        needed = [ctx.needs_input_grad[place] for place in differentiated]
-        found = gradients(grad, *ctx.saved_tensors, *ctx.options, *needed)
-        result: list[Any] = [None] * len(ctx.needs_input_grad)
-        for place, need, gradient in zip(differentiated, needed, found, strict=True):
-            result[place] = gradient if need else None
-        return tuple(result)
-
-    return differentiable(name, backward, setup_context)
+def _shape(_regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> tuple[int, ...]:
+    return scores.shape[:2]
 
 
 register("patch_word_similarity", batched.forward, batched.backward)
-_scored = _registered("patch_word_similarity", 5)
-_of_pairs = _registered("patch_word_similarity_candidates", 6)
+_scored = registered("patch_word_similarity", 5, (0, 1, 3), _shape)
+_of_pairs = registered("patch_word_similarity_candidates", 6, (0, 1, 3), _shape)
