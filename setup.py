@@ -25,9 +25,11 @@ MIN_TORCH = (2, 11)
 TORCH_LIBRARIES = ["c10", "torch_cpu"]  # libtorch_python isn't part of the stable ABI
 MIN_COMPILER = {"g++": (10, 0), "clang++": (12, 0)}  # C++20, which torch's headers ask for
 MIN_NVCC = (12, 0)  # C++20
-# Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1; the PTX of 9.0 on 11.0, that of the last on what comes
-# after them.
-CUDA_ARCHITECTURES = ("7.5", "8.0", "8.6", "9.0", "10.0", "12.0")
+# Code for a device <- what its front end compiles for, once for several: half of nvcc's time is the front end's, and
+# kernels say nothing that differs between them. Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1; the PTX
+# of 9.0 on 11.0, that of the last on what comes after them.
+CUDA_ARCHITECTURES = {"7.5": "7.5", "8.0": "8.0", "8.6": "8.0", "9.0": "9.0", "10.0": "9.0", "12.0": "12.0"}
+LONGEST = ("tiles.cu", "chunks.cu", "semantic_margin.cu")  # begin first, so that no compiler is left alone with one
 BYTES_PER_JOB = 2**30  # one compiler takes 0.45 GiB at most (host/bindings.cpp); with room to spare
 
 # `sdist`, `egg_info` and `clean` compile nothing and work without torch. `dist_info` compiles nothing either, but is an
@@ -158,37 +160,45 @@ def static_cudart(home: Path) -> Path:
     return found
 
 
-def cuda_architectures(torch, home: Path) -> str:
-    """What TORCH_CUDA_ARCH_LIST says, else the visible device's, else all that this nvcc knows."""
+def cuda_architectures(torch, home: Path) -> tuple[str, list[str]]:
+    """What TORCH_CUDA_ARCH_LIST says, else the visible device's, else all that this nvcc knows with nvcc's flags for
+    them; for the others torch makes the flags.
+    """
     given = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if given:
-        return given
+        return given, []
     if torch.cuda.is_available():
-        return ";".join(sorted({"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in devices(torch)}))
+        visible = {"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in range(torch.cuda.device_count())}
+        return ";".join(sorted(visible)), []
     known = subprocess.run([home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=False)
     ours = [name for name in CUDA_ARCHITECTURES if f"compute_{name.replace('.', '')}" in known.stdout.split()]
-    return ";".join(f"{name}+PTX" if name in ("9.0", ours[-1]) else name for name in ours)
-
-
-def devices(torch) -> range:
-    return range(torch.cuda.device_count())
+    with_ptx = ("9.0", ours[-1])
+    codes: dict[str, list[str]] = {}
+    for name in ours:
+        number = name.replace(".", "")
+        of_front_end = codes.setdefault(CUDA_ARCHITECTURES[name].replace(".", ""), [])
+        of_front_end += [f"sm_{number}", f"compute_{number}"] if name in with_ptx else [f"sm_{number}"]
+    flags = [f"-gencode=arch=compute_{front_end},code=[{','.join(code)}]" for front_end, code in codes.items()]
+    return ";".join(f"{name}+PTX" if name in with_ptx else name for name in ours), flags
 
 
 def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     """`itm_fast._cuda`: kernels and their host side, with a CUDA runtime of its own."""
     from torch.utils import cpp_extension
 
-    architectures = cuda_architectures(torch, home)
+    architectures, code_flags = cuda_architectures(torch, home)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
     nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
+    nvcc += code_flags
     if os.environ.get("ITM_FAST_CUBINS"):  # the tests read the machine code there, and need not compile it once more
         kept = Path(os.environ["ITM_FAST_CUBINS"]).resolve()
         kept.mkdir(parents=True, exist_ok=True)
         nvcc += ["--keep", "--keep-dir", str(kept)]
+    sources = [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
-        [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
+        sorted(sources, key=lambda path: not path.endswith(LONGEST)),
         extra_compile_args={"cxx": flags, "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
         extra_link_args=["-s", "-ldl", "-lrt", "-lpthread"],

@@ -29,8 +29,8 @@ def disassembler():
 
 def kept(stem, arch):
     """The machine code of a kernel file for an architecture ("90"), None where there is none."""
-    names = (f"{stem}.compute_{arch}.cubin", f"{stem}.compute_{arch}.sm_{arch}.cubin")
-    return next((CUBINS / name for name in names if (CUBINS / name).is_file()), None)
+    alone = CUBINS / f"{stem}.compute_{arch}.cubin"  # nvcc's name where the front end worked for this device only
+    return next((path for path in (*CUBINS.glob(f"{stem}.compute_*.sm_{arch}.cubin"), alone) if path.is_file()), None)
 
 
 @functools.cache

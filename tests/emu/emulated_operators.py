@@ -46,27 +46,15 @@ def batched_kernels():
 @functools.cache
 def library(watched):
     """The compiled and loaded operators: the namespace of torch.ops they are in, and the emulator's functions."""
-    from torch.utils.cpp_extension import include_paths, library_paths
+    from torch.utils.cpp_extension import library_paths
 
     _library.load()
     name = "itm_fast_watched" if watched else "itm_fast_emulated"
     folder = emulation.build_folder()
     objects = emulation.objects(sorted(CUDA.glob("*.cu")), hooks=watched, folder=folder)
-    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-attributes", "-Wno-psabi"]
-    flags += [f"-DITM_EMULATED={name}", f"-DTORCH_TARGET_VERSION={MIN_TORCH}", f"-DITM_SCRATCH_BYTES={SCRATCH_BYTES}"]
-    flags += [word for path in include_paths() for word in ("-isystem", path)]
-    hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]
-    objects += emulation.compile_all(
-        folder,
-        flags,
-        hosts,
-        [
-            *HOST.glob("*.h"),
-            CUDA.parent / "ops/tensor.h",
-            *emulation.kernel_headers(),
-            Path(torch.__file__).parent / "version.py",
-        ],
-    )
+    objects += host_objects(folder)
+    named = ["-fPIC", f'-DITM_EMULATED="{name}"']
+    objects += emulation.compile_all(folder, named, [HERE / "namespace.cpp"], [])
     key = hashlib.sha256(" ".join(map(str, objects)).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.so"
     with emulation.made_once(path) as aside:
@@ -82,6 +70,24 @@ def library(watched):
     types = [ctypes.c_uint64, ctypes.c_int, ctypes.c_int, ctypes.c_double, ctypes.c_int, ctypes.c_int]
     loaded.emu_configure.argtypes = types
     return getattr(torch.ops, name), loaded, definitions
+
+
+def host_objects(folder):
+    """`csrc/cuda/ops` and `host.cpp` here, compiled as one file: torch's headers are most of what each of them takes."""
+    from torch.utils.cpp_extension import include_paths
+
+    hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]
+    text = "".join(f'#include "{path}"\n' for path in (HERE / "registered.h", *hosts))
+    together = folder / f"hosts-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
+    with emulation.made_once(together) as aside:
+        if aside is not None:
+            aside.write_text(text, encoding="utf-8")
+    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-Wno-attributes", "-Wno-psabi"]
+    flags += [f"-DTORCH_TARGET_VERSION={MIN_TORCH}", f"-DITM_SCRATCH_BYTES={SCRATCH_BYTES}"]
+    flags += [word for path in include_paths() for word in ("-isystem", path)]
+    tensors = [CUDA.parent / "ops/tensor.h", Path(torch.__file__).parent / "version.py"]
+    headers = [*hosts, HERE / "registered.h", *HOST.glob("*.h"), *tensors, *emulation.kernel_headers()]
+    return emulation.compile_all(folder, flags, [together], headers)
 
 
 @contextlib.contextmanager

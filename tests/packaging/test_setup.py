@@ -260,13 +260,24 @@ def test_architectures(setup_py: dict, machine: Machine, monkeypatch: pytest.Mon
     nvcc.write_text("#!/bin/sh\nprintf 'compute_75\\ncompute_80\\ncompute_86\\ncompute_90\\n'\n")
     choose = setup_py["cuda_architectures"]
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
-    assert choose(Torch, machine.folder / "cuda") == "7.5;8.0;8.6;9.0+PTX"  # what this nvcc knows
+    architectures, flags = choose(Torch, machine.folder / "cuda")
+    assert architectures == "7.5;8.0;8.6;9.0+PTX"  # what this nvcc knows
+    assert flags == [
+        "-gencode=arch=compute_75,code=[sm_75]",
+        "-gencode=arch=compute_80,code=[sm_80,sm_86]",
+        "-gencode=arch=compute_90,code=[sm_90,compute_90]",
+    ]
     nvcc.write_text("#!/bin/sh\nprintf 'compute_%s\\n' 75 80 86 88 90 100 103 110 120 121\n")
-    assert choose(Torch, machine.folder / "cuda") == "7.5;8.0;8.6;9.0+PTX;10.0;12.0+PTX"
+    architectures, flags = choose(Torch, machine.folder / "cuda")
+    assert architectures == "7.5;8.0;8.6;9.0+PTX;10.0;12.0+PTX"
+    assert flags[2:] == [
+        "-gencode=arch=compute_90,code=[sm_90,compute_90,sm_100]",
+        "-gencode=arch=compute_120,code=[sm_120,compute_120]",
+    ]
     monkeypatch.setattr(Torch.cuda, "capabilities", ((9, 0), (8, 6), (9, 0)))
-    assert choose(Torch, machine.folder / "cuda") == "8.6;9.0"  # the visible devices'
+    assert choose(Torch, machine.folder / "cuda") == ("8.6;9.0", [])  # the visible devices', flags are torch's
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.9+PTX")
-    assert choose(Torch, machine.folder / "cuda") == "8.9+PTX"
+    assert choose(Torch, machine.folder / "cuda") == ("8.9+PTX", [])
 
 
 def test_objects_older_than_a_header_are_forgotten(setup_py: dict, tmp_path: Path):

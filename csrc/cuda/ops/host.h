@@ -9,10 +9,8 @@
 #include "../../ops/tensor.h"
 #include "../number.h"
 
-// Operators registered here run on CUDA tensors; in the emulated build they are a library of their own.
-#ifdef ITM_EMULATED
-#define ITM_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(ITM_EMULATED, CPU, m)
-#else
+// Operators registered here run on CUDA tensors; tests/emu/registered.h registers them otherwise.
+#ifndef ITM_CUDA_OPERATORS
 #define ITM_CUDA_OPERATORS(m) STABLE_TORCH_LIBRARY_IMPL(itm_fast, CUDA, m)
 #endif
 
