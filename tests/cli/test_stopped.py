@@ -2,16 +2,12 @@
 
 import itertools
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from patience import HANG_SECONDS
+from forked_commands import forked_commands
 from safetensors.torch import load_file
 
 from itm_fast.data import make_data
@@ -35,23 +31,8 @@ MOMENTS = [0.05, 0.25, 0.4, 0.55, 0.7]  # shares of the time of a run that is le
 
 @pytest.fixture(scope="module")
 def forked():
-    """Runs a command in a fork: (arguments, folder, [[seconds, signal], ...]) -> {"exit", "seconds"}."""
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("forked_commands.py"))],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-    )
-
-    def run(arguments, folder, signals=()):
-        server.stdin.write(json.dumps({"arguments": arguments, "folder": str(folder), "signals": list(signals)}) + "\n")
-        server.stdin.flush()
-        return json.loads(server.stdout.readline())
-
-    yield run
-    server.stdin.close()
-    assert server.wait(HANG_SECONDS) == 0
+    with forked_commands() as run:
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -96,16 +77,16 @@ def test_files_are_whole(command, forked, inputs, tmp_path):
 
     arguments = [command, *COMMANDS[command]]
     whole = fresh("whole")
-    done = forked(arguments, whole)
-    assert done["exit"] == 0, (whole.parent / "stderr").read_text()
+    exits, seconds_alone = forked(arguments, whole)
+    assert exits == [0], (whole.parent / "stderr0").read_text()
     wanted = {str(path.relative_to(whole)) for path in whole.rglob("*") if "tensorboard" not in path.parts}
     codes = []
     for number, (moment, signals) in enumerate(zip(MOMENTS, itertools.cycle(SIGNALS), strict=False)):
         folder = fresh(number)
         first, *others = [int(one) for one in signals]
-        sent = [[moment * done["seconds"], first], *([0.001, one] for one in others)]
-        code = forked(arguments, folder, sent)["exit"]
-        errors = (folder.parent / "stderr").read_text()
+        sent = [[moment * seconds_alone, first], *([0.001, one] for one in others)]
+        (code,), _ = forked(arguments, folder, signals=sent)
+        errors = (folder.parent / "stderr0").read_text()
         codes.append(code)
         assert code in (0, *(128 + one for one in signals), *(-one for one in signals)), (moment, signals, errors)
         assert "Traceback" not in errors, errors

@@ -73,7 +73,7 @@ def library(watched):
 
 
 def host_objects(folder):
-    """`csrc/cuda/ops` and `host.cpp` here, compiled as one file: torch's headers are most of what each of them takes."""
+    """`csrc/cuda/ops` and `host.cpp` here, compiled as one: torch's headers are most of what each of them takes."""
     from torch.utils.cpp_extension import include_paths
 
     hosts = [*sorted(set(HOST.glob("*.cpp")) - {HOST / "host.cpp"}), HERE / "host.cpp"]

@@ -3,16 +3,13 @@
 import contextlib
 import io
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from patience import HANG_SECONDS
+from forked_commands import PRELOADED_DISTRIBUTED, forked_commands
 
 from itm_fast.cli import main as cli
 from itm_fast.data import make_data
@@ -39,12 +36,18 @@ def fewer(data, tmp_path_factory):
     return folder
 
 
-def start(data, folder, n_processes, *flags):
+@pytest.fixture(scope="module")
+def forked():
+    with forked_commands(*PRELOADED_DISTRIBUTED) as run:
+        yield run
+
+
+def start(forked, data, folder, n_processes, *flags):
     """`itm-fast train`, alone (here) or by torchrun's environment; returns what the first process printed."""
     arguments = ["train", *flags, "--data-path", str(data), "--tokenizer", "split", "--model-name", str(folder)]
     arguments += ["--json", "--trackers", "--num-epochs", "5"]  # at SCAN's learning rate
     if n_processes > 1:
-        codes, printed, errors = forks_of(n_processes, arguments, folder.with_name(f"{folder.name}-printed"))
+        codes, printed, errors = processes_of(forked, n_processes, arguments, folder)
         assert codes == [0] * n_processes, errors
         assert not any(printed[1:])
         return json.loads(printed[0])
@@ -53,57 +56,21 @@ def start(data, folder, n_processes, *flags):
     return json.loads(out.getvalue())
 
 
-FORKS = """
-import os, sys
-from pathlib import Path
-from itm_fast.cli import main, train
-from itm_fast.training import run
-
-folder, n_processes = Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])
-sys.argv[1:] = sys.argv[2:]
-forks = []
-for rank in map(str, range(n_processes)):
-    forks.append(os.fork())
-    if forks[-1] == 0:
-        os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-        for descriptor, stream in ((1, "out"), (2, "err")):
-            os.dup2(os.open(folder / f"{stream}{rank}", os.O_WRONLY | os.O_CREAT), descriptor)
-        sys.exit(main.main())
-print(*(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]) for fork in forks))
-"""
-
-
-def forks_of(n_processes, arguments, folder):
-    """As `processes_of`, of the command line, in forks of one process: importing torch is most of such a short run."""
-    folder.mkdir()
-    environment = {**environment_of(n_processes), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", FORKS, str(folder), *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS, check=True)
-    printed, errors = ([(folder / f"{stream}{n}").read_text() for n in range(n_processes)] for stream in ("out", "err"))
-    return list(map(int, done.stdout.split())), printed, errors
-
-
-def environment_of(n_processes):
-    """Torchrun's, but for the rank."""
+def processes_of(forked, n_processes, arguments, folder, first=""):
+    """Exit codes, output and errors of a command that torchrun's environment starts so many times."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_processes)}
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(n_processes)}
+    ranks = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(n_processes)]
+    here = folder.with_name(f"{folder.name}-printed") / "here"
+    here.mkdir(parents=True, exist_ok=True)
+    codes, _ = forked(arguments, here, environments=ranks, first=first)
+    printed, errors = ([(here.parent / f"{of}{rank}").read_text() for rank in range(n_processes)] for of in STREAMS)
+    return codes, printed, errors
 
 
-def processes_of(n_processes, program, arguments):
-    """Exit codes, output and errors of a program that torchrun's environment starts so many times."""
-    shared, processes = environment_of(n_processes), []
-    for rank in range(n_processes):
-        environment = {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, *program, *arguments]
-        processes.append(subprocess.Popen(command, env=environment, **pipes))
-    outputs = [process.communicate(timeout=HANG_SECONDS) for process in processes]
-    printed, errors = zip(*outputs, strict=True)
-    return [process.returncode for process in processes], printed, errors
-
-
+STREAMS = ("stdout", "stderr")
 SAM = ["--sam", "--sam-sampling", "random", "--img-dim", str(DIM), "--word-dim", "8", "--embed-size", "16"]
 
 
@@ -122,10 +89,10 @@ CVSE = ["cvse", "--dropout-rate", "0", "--n-regions", str(R), "--n-concepts", "2
     ],
     ids=["scan", "vse_infty", "cvse", "scan, fewer regions", "cvse, fewer regions"],
 )
-def test_two_processes_are_one(request, tmp_path, model, kind):
+def test_two_processes_are_one(request, forked, tmp_path, model, kind):
     data = request.getfixturevalue(kind)
     flags = [*model, *SAM, "--batch-size", "50", "--vse-mean-warmup-epochs", "2"]
-    one, two = (start(data, tmp_path / str(n), n, *flags) for n in (1, 2))
+    one, two = (start(forked, data, tmp_path / str(n), n, *flags) for n in (1, 2))
     assert one["steps"] == two["steps"] == 20
     states = [_state(tmp_path / str(n) / "checkpoint.pt") for n in (1, 2)]
     assert states[0].keys() == states[1].keys()
@@ -136,8 +103,7 @@ def test_two_processes_are_one(request, tmp_path, model, kind):
 
 
 STOPPED = """
-import os, signal, sys
-from itm_fast.cli import main
+import os, signal
 from itm_fast.training.objective import Objective
 
 forward, steps = Objective.forward, []
@@ -149,24 +115,23 @@ def stopping(self, batch):
     return forward(self, batch)
 
 Objective.forward = stopping
-sys.exit(main.main())
 """
 
 
-def test_a_signal_to_one_process_stops_both_after_the_same_step(data, tmp_path):
+def test_a_signal_to_one_process_stops_both_after_the_same_step(forked, data, tmp_path):
     """The first writes the checkpoint, the command that it prints begins with torchrun; going on changes nothing."""
     flags = [*SCAN, *SAM, "--batch-size", "50", "--val-step", "3", "--save-step", "100"]
-    whole = start(data, tmp_path / "whole", 2, *flags)
+    whole = start(forked, data, tmp_path / "whole", 2, *flags)
     stopped = tmp_path / "stopped"
     arguments = ["train", *flags, "--data-path", str(data), "--model-name", str(stopped), "--num-epochs", "5"]
-    codes, _, errors = processes_of(2, ["-c", STOPPED], [*arguments, "--trackers"])
+    codes, _, errors = processes_of(forked, 2, [*arguments, "--trackers"], stopped, first=STOPPED)
     assert codes == [130, 143], errors
     command = f"torchrun --nproc-per-node 2 -m itm_fast train --resume {stopped}"
     assert f"stopped after step 3 of 20, whose checkpoint is kept; go on with: {command}\n" in errors[0]
     assert "go on with" not in errors[1]
     state = torch.load(stopped / "checkpoint.pt", weights_only=True)["state"]
     assert (state["step"], state["validation_is_due"]) == (3, True)
-    codes, printed, errors = processes_of(2, ["-m", "itm_fast"], ["train", "--resume", str(stopped), "--json"])
+    codes, printed, errors = processes_of(forked, 2, ["train", "--resume", str(stopped), "--json"], stopped)
     assert codes == [0, 0], errors
     assert json.loads(printed[0])["best"] == whole["best"]
     one, other = (_state(folder / "checkpoint.pt") for folder in (tmp_path / "whole", stopped))
