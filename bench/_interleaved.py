@@ -52,24 +52,32 @@ def peak_mb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def extra_mb_apart(names, make_calls, *args):
-    """Peak resident memory by name during the second call of each of `make_calls(*args)`; None off Linux.
-
-    Each runs in a process of its own, whose malloc gives back what is freed: the peak is what a call has in use.
-    """
+def apart(function, *args):
+    """What `function(*args)` returns in a process of its own, whose malloc gives back what is freed."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(1 << 18)
     try:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["torch", "itm_fast.ops._library"])  # imported once for all of them
+        context.set_forkserver_preload(["torch", "itm_fast.models", "itm_fast.ops._library"])  # imported once for all
         with context.Pool(1, maxtasksperchild=1) as processes:
-            threads = torch.get_num_threads()
-            return {name: processes.apply(_second_call, (make_calls, args, name, threads)) for name in list(names)}
+            return processes.apply(_on_threads, (torch.get_num_threads(), function, args))
     finally:
         del os.environ["MALLOC_MMAP_THRESHOLD_"]
 
 
-def _second_call(make_calls, args, name, threads):
-    torch.set_num_threads(threads)
+def _on_threads(n_threads, function, args):
+    torch.set_num_threads(n_threads)
+    return function(*args)
+
+
+def extra_mb_apart(names, make_calls, *args):
+    """Peak resident memory by name during the second call of each of `make_calls(*args)`; None off Linux.
+
+    Each runs in a process of its own: the peak is what a call has in use.
+    """
+    return {name: apart(_second_call, make_calls, args, name) for name in list(names)}
+
+
+def _second_call(make_calls, args, name):
     call = make_calls(*args)[name]
     call()
     return extra_mb(call)

@@ -1,12 +1,10 @@
 """A whole training step of SCAN: encoders, similarity, loss, Adam; fused and on the reference similarity."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from _cases import FLAGS
-from _interleaved import arguments, finish, report, timed
+from _interleaved import apart, arguments, finish, peak_mb, report, timed
 
 from itm_fast import reference
 from itm_fast.data.collate import Batch
@@ -15,16 +13,6 @@ from itm_fast.models import SCAN, SCANConfig
 from itm_fast.training.objective import Objective
 
 N_WORDS = 8481  # of Flickr30K's vocabulary
-
-PEAK = """
-import pathlib, re, sys, torch
-sys.path.insert(0, {folder!r})
-from train_model import stepper
-torch.set_num_threads({threads})
-step = stepper({cross_attn!r}, {n}, {is_fused})
-step(); step()
-print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
-"""
 
 
 class ReferenceSCAN(SCAN):
@@ -66,11 +54,12 @@ def stepper(cross_attn, n, is_fused):
     return step
 
 
-def peak_of(args, cross_attn, n, is_fused):
-    """MB resident at most while two steps are made, in a process of its own."""
-    folder = str(Path(__file__).parent)
-    code = PEAK.format(folder=folder, threads=args.threads, cross_attn=cross_attn, n=n, is_fused=is_fused)
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+def peak_of_two_steps(cross_attn, n, is_fused):
+    """MB resident at most in the process while two steps are made."""
+    step = stepper(cross_attn, n, is_fused)
+    step()
+    step()
+    return peak_mb()
 
 
 def case(args, cross_attn):
@@ -80,10 +69,9 @@ def case(args, cross_attn):
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-4)
     ms = timed(calls, args.rounds, once=("reference",))
     bars = [("reference / fused", ms["reference"] / ms["fused"], -3.0)]
-    if Path("/proc/self/status").exists():
-        fused, plain = (peak_of(args, cross_attn, n, is_fused) for is_fused in (True, False))
-        print(f"peak RSS of the process: fused {fused:.0f} MB, reference {plain:.0f} MB")
-        bars.append(("peak RSS, fused / reference", fused / plain, 1 / 3))
+    fused, plain = (apart(peak_of_two_steps, cross_attn, n, is_fused) for is_fused in (True, False))
+    print(f"peak RSS of the process: fused {fused:.0f} MB, reference {plain:.0f} MB")
+    bars.append(("peak RSS, fused / reference", fused / plain, 1 / 3))
     shape = f"B = {n}, 36 regions of 2048, D = 1024, {int(batch_of(n).word_counts.sum())} words, BiGRU, Adam, float32"
     return report(args, f"SCAN {cross_attn}, training step", shape, ms, bars)
 

@@ -1,40 +1,27 @@
 """The similarity of a training batch, forward and backward: fused, reference, closed form and three bare GEMMs."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 from _cases import FLAGS, packed, scan_batch
-from _interleaved import arguments, finish, report, timed
+from _interleaved import apart, arguments, finish, report, timed
 
 from itm_fast import cross_attention_similarity, reference
-
-PEAK = """
-import pathlib, re, sys, torch
-sys.path.insert(0, {folder!r})
-from _cases import FLAGS, scan_batch
-from itm_fast import cross_attention_similarity, reference
-def peak():
-    return int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
-torch.set_num_threads({threads})
-regions, words, word_counts = scan_batch({n}, {n}, mean_words=14)
-regions.requires_grad_(); words.requires_grad_()
-few = (regions[:2], words[:2], word_counts[:2])
-{call}(*few, **FLAGS[{cross_attn!r}]).sum().backward()  # code and thread pools are loaded
-regions.grad = words.grad = None
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak so far is forgotten
-before = peak()
-{call}(regions, words, word_counts, **FLAGS[{cross_attn!r}]).sum().backward()
-gradients = (regions.numel() + words.numel()) * 4 / 2**20
-print((peak() - before) / 1024 - gradients)
-"""
+from itm_fast.benchmark.memory import extra_mb
 
 
-def extra_memory(args, call, cross_attn, n):
-    """MB above inputs and gradients, in a process of its own."""
-    folder = str(Path(__file__).parent)
-    code = PEAK.format(folder=folder, threads=args.threads, n=n, call=call, cross_attn=cross_attn)
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+def extra_memory(call, cross_attn, n):
+    """MB above inputs and gradients of a step; None where the system does not say."""
+    regions, words, word_counts = scan_batch(n, n, mean_words=14)
+    regions.requires_grad_()
+    words.requires_grad_()
+
+    def step(*inputs):
+        call(*inputs, **FLAGS[cross_attn]).sum().backward()
+
+    step(regions[:2], words[:2], word_counts[:2])  # code and thread pools are loaded
+    regions.grad = words.grad = None
+    extra = extra_mb(lambda: step(regions, words, word_counts))
+    return None if extra is None else extra - (regions.numel() + words.numel()) * 4 / 2**20
 
 
 def training(args, cross_attn):
@@ -65,10 +52,13 @@ def training(args, cross_attn):
         ("reference / fused", ms["reference"] / ms["fused"], -8.0),
         ("fused / three bare GEMMs", ms["fused"] / ms["three bare GEMMs"], 1.35),
     ]
-    if Path("/proc/self/clear_refs").exists():
-        of_reference = extra_memory(args, "reference.cross_attention_similarity", cross_attn, n)
-        print(f"Peak memory of the reference above inputs and gradients: {of_reference:.0f} MB")
-        bars.append(("the same of fused, MB", extra_memory(args, "cross_attention_similarity", cross_attn, n), 150.0))
+    fused, plain = (
+        apart(extra_memory, call, cross_attn, n)
+        for call in (cross_attention_similarity, reference.cross_attention_similarity)
+    )
+    if plain is not None:
+        print(f"Peak memory of the reference above inputs and gradients: {plain:.0f} MB")
+        bars.append(("the same of fused, MB", fused, 150.0))
     return report(args, f"training {cross_attn}", shape, ms, bars)
 
 
