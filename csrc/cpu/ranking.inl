@@ -33,26 +33,19 @@ ITM_INLINE int64_t sum_of_mask(Mask<T> counts) {
   return sum;
 }
 
-// How many of n scores are above a threshold, and how many at least it.
-struct Passed {
-  int64_t above, at_least;
-};
-template <class T>
-ITM_INLINE Passed count_passed(const T* scores, int64_t n, T threshold) {
+// How many of n scores pass a threshold: above it, or at least it.
+template <bool kOrEqual, class T>
+ITM_INLINE int64_t count_passed(const T* scores, int64_t n, T threshold) {
   const Vec<T> limit = splat(threshold);
-  Mask<T> above{}, at_least{};
+  Mask<T> passed{};
   int64_t i = 0;
   for (; i + kLanes<T> <= n; i += kLanes<T>) {
     const Vec<T> x = load(scores + i);
-    above -= x > limit;
-    at_least -= x >= limit;
+    passed -= kOrEqual ? x >= limit : x > limit;
   }
-  Passed passed{sum_of_mask<T>(above), sum_of_mask<T>(at_least)};
-  for (; i < n; i++) {
-    passed.above += scores[i] > threshold;
-    passed.at_least += scores[i] >= threshold;
-  }
-  return passed;
+  int64_t sum = sum_of_mask<T>(passed);
+  for (; i < n; i++) sum += kOrEqual ? scores[i] >= threshold : scores[i] > threshold;
+  return sum;
 }
 
 template <class T>
@@ -90,65 +83,116 @@ void count_rows(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t be
         const T limit = ranks.scores[query * ranks.slots + p];
         const int64_t at = ranks.index[query * ranks.slots + p] - tile.first_item - left;
         const int64_t lower = at < 0 ? 0 : at > width ? width : at;  // items of lower index than the positive
-        const Passed low = count_passed(scores + left, lower, limit);
-        const Passed high = count_passed(scores + left + lower, width - lower, limit);
-        ranks.n_before[query * ranks.slots + p] += low.at_least + high.above;
+        const T *low = scores + left, *high = low + lower;
+        const int64_t low_at_least = count_passed<true>(low, lower, limit);
+        const int64_t high_above = count_passed<false>(high, width - lower, limit);
+        ranks.n_before[query * ranks.slots + p] += low_at_least + high_above;
         if (p > 0) continue;
-        ranks.n_above[query] += low.above + high.above;
-        ranks.n_at_least[query] += low.at_least + high.at_least;
+        ranks.n_above[query] += count_passed<false>(low, lower, limit) + high_above;
+        ranks.n_at_least[query] += low_at_least + count_passed<true>(high, width - lower, limit);
       }
     }
     if (slots > 0) discount_positives(tile, ranks, query, tile.columns, scores, 1);
   }
 }
 
+// One positive of each of some columns: its score, how many rows of the tile have a lower index, what came before it.
+template <class T>
+struct ColumnCounts {
+  T limit[kColumnQueries];
+  Lane<T> lower[kColumnQueries], above[kColumnQueries], at_least[kColumnQueries], before[kColumnQueries];
+};
+
+// Columns i ... i + kVectors kLanes - 1, whose counts stay in registers. Only the best positive is asked for all three.
+template <bool kIsBest, int kVectors, class T>
+ITM_INLINE void count_lanes(const ScoreTile<T>& tile, int64_t begin, int64_t i, ColumnCounts<T>& counts) {
+  Vec<T> limit[kVectors];
+  Mask<T> lower[kVectors], above[kVectors]{}, at_least[kVectors]{}, before[kVectors]{};
+  for (int v = 0; v < kVectors; v++) {
+    limit[v] = load(counts.limit + i + v * kLanes<T>);
+    lower[v] = load_mask<T>(counts.lower + i + v * kLanes<T>);
+  }
+  for (int64_t row = 0; row < tile.rows; row++) {
+    const T* scores = tile.scores + row * tile.stride + begin + i;
+    const Mask<T> here = Mask<T>{} + Lane<T>(row);
+    for (int v = 0; v < kVectors; v++) {
+      const Vec<T> x = load(scores + v * kLanes<T>);
+      const Mask<T> is_above = x > limit[v], is_at_least = x >= limit[v];
+      before[v] -= is_above | (is_at_least & (here < lower[v]));
+      if constexpr (kIsBest) {
+        above[v] -= is_above;
+        at_least[v] -= is_at_least;
+      }
+    }
+  }
+  for (int v = 0; v < kVectors; v++) {
+    store_mask<T>(counts.before + i + v * kLanes<T>, before[v]);
+    store_mask<T>(counts.above + i + v * kLanes<T>, above[v]);
+    store_mask<T>(counts.at_least + i + v * kLanes<T>, at_least[v]);
+  }
+}
+
+template <bool kIsBest, class T>
+void count_positives(const ScoreTile<T>& tile, int64_t begin, int64_t n, ColumnCounts<T>& counts) {
+  constexpr int kVectors = 2;
+  int64_t i = 0;
+  for (; i + kVectors * kLanes<T> <= n; i += kVectors * kLanes<T>)
+    count_lanes<kIsBest, kVectors>(tile, begin, i, counts);
+  for (; i + kLanes<T> <= n; i += kLanes<T>) count_lanes<kIsBest, 1>(tile, begin, i, counts);
+  for (; i < n; i++) {
+    const T* scores = tile.scores + begin + i;
+    const T limit = counts.limit[i];
+    counts.above[i] = counts.at_least[i] = counts.before[i] = 0;
+    for (int64_t row = 0; row < tile.rows; row++) {
+      const T score = scores[row * tile.stride];
+      counts.above[i] += score > limit;
+      counts.at_least[i] += score >= limit;
+      counts.before[i] += score > limit || (score == limit && row < counts.lower[i]);
+    }
+  }
+}
+
+template <class T>
+void count_rows_of_columns(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t n,
+                           int64_t most) {
+  ColumnCounts<T> counts;
+  for (int64_t p = 0; p < most; p++) {
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t query = tile.first_query + begin + i;
+      const bool used = p < ranks.n_slots[query];
+      const int64_t at = used ? ranks.index[query * ranks.slots + p] - tile.first_item : 0;
+      counts.limit[i] = used ? ranks.scores[query * ranks.slots + p] : T(0);
+      counts.lower[i] = Lane<T>(at < 0 ? 0 : at > tile.rows ? tile.rows : at);
+    }
+    if (p == 0)
+      count_positives<true>(tile, begin, n, counts);
+    else
+      count_positives<false>(tile, begin, n, counts);
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t query = tile.first_query + begin + i;
+      if (p >= ranks.n_slots[query]) continue;
+      ranks.n_before[query * ranks.slots + p] += counts.before[i];
+      if (p > 0) continue;
+      ranks.n_above[query] += counts.above[i];
+      ranks.n_at_least[query] += counts.at_least[i];
+    }
+  }
+}
+
 template <class T>
 void count_columns(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t end) {
-  constexpr int64_t lanes = kLanes<T>;
   const int64_t n = end - begin;
   int64_t most = 0;
   for (int64_t i = 0; i < n; i++) {
     const int64_t slots = ranks.n_slots[tile.first_query + begin + i];
     most = slots > most ? slots : most;
   }
-  for (int64_t p = 0; p < most; p++) {
-    T limit[kColumnQueries];
-    Lane<T> lower[kColumnQueries];  // rows below this one have a lower index than the positive
-    Lane<T> above[kColumnQueries], at_least[kColumnQueries], before[kColumnQueries];
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t query = tile.first_query + begin + i;
-      const bool used = p < ranks.n_slots[query];
-      const int64_t at = used ? ranks.index[query * ranks.slots + p] - tile.first_item : 0;
-      limit[i] = used ? ranks.scores[query * ranks.slots + p] : T(0);
-      lower[i] = Lane<T>(at < 0 ? 0 : at > tile.rows ? tile.rows : at);
-      above[i] = at_least[i] = before[i] = 0;
-    }
-    const int64_t whole = n / lanes * lanes;
-    for (int64_t row = 0; row < tile.rows; row++) {
-      const T* scores = tile.scores + row * tile.stride + begin;
-      const Mask<T> here = Mask<T>{} + Lane<T>(row);
-      for (int64_t i = 0; i < whole; i += lanes) {
-        const Vec<T> x = load(scores + i), t = load(limit + i);
-        const Mask<T> is_above = x > t, is_at_least = x >= t;
-        store_mask<T>(above + i, load_mask<T>(above + i) - is_above);
-        store_mask<T>(at_least + i, load_mask<T>(at_least + i) - is_at_least);
-        const Mask<T> is_before = is_above | (is_at_least & (here < load_mask<T>(lower + i)));
-        store_mask<T>(before + i, load_mask<T>(before + i) - is_before);
-      }
-      for (int64_t i = whole; i < n; i++) {
-        above[i] += scores[i] > limit[i];
-        at_least[i] += scores[i] >= limit[i];
-        before[i] += scores[i] > limit[i] || (scores[i] == limit[i] && row < lower[i]);
-      }
-    }
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t query = tile.first_query + begin + i;
-      if (p >= ranks.n_slots[query]) continue;
-      ranks.n_before[query * ranks.slots + p] += before[i];
-      if (p > 0) continue;
-      ranks.n_above[query] += above[i];
-      ranks.n_at_least[query] += at_least[i];
-    }
+  constexpr int64_t run = 128;  // rows at a time: they stay in the second cache while all positives look at them
+  for (int64_t first = 0; first < tile.rows; first += run) {
+    const int64_t rows = tile.rows - first < run ? tile.rows - first : run;
+    const ScoreTile<T> part{
+        tile.scores + first * tile.stride, rows, tile.columns, tile.stride, tile.first_query, tile.first_item + first};
+    count_rows_of_columns(part, ranks, begin, n, most);
   }
   for (int64_t i = begin; i < end; i++)
     discount_positives(tile, ranks, tile.first_query + i, tile.rows, tile.scores + i, tile.stride);
