@@ -10,7 +10,7 @@ TileProduct<T, T> tile_product() {
           pack_left<Kind>,
           kVectorsAtOnce * kLanes<T>,
           kLanes<T>,
-          kRowsAtOnce};
+          product_of_list<T>};
 }
 
 template TileProduct<float, float> tile_product();
