@@ -129,9 +129,9 @@ void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, i
     const int64_t u1 = std::min(n_units, u0 + run);
     int64_t v = 0;
     for (; v + 4 <= n_vectors; v += 4) {
-      for (int64_t next = v + 4; next < std::min(v + 8, n_vectors); next++)  // vectors may lie far apart
-        for (int64_t u = u0; u < u1; u += 64 / int64_t(sizeof(Unit)))
-          __builtin_prefetch(vectors[next] + u * sizeof(Unit));
+      for (int64_t i = v; i < v + 4; i++)  // vectors may lie far apart
+        for (int64_t u = u1; u < std::min(u1 + run, n_units); u += 64 / int64_t(sizeof(Unit)))
+          __builtin_prefetch(vectors[i] + u * sizeof(Unit));
       int64_t u = u0;
       auto at = [&](int i) { return reinterpret_cast<const Unit*>(vectors[v + i] + u * sizeof(Unit)); };
       for (; u + 4 <= u1; u += 4) turn_four(at(0), at(1), at(2), at(3), out + u * stride + v, stride);
