@@ -243,7 +243,7 @@ def _means(words: Tensor, word_counts: Tensor | None) -> Tensor:
         raise ValueError(f"words are Packed with counts {word_counts.tolist()}; every caption needs a word")
     elif words.device.type == "cpu":  # caption by caption: nothing of the padding is read, nothing copied
         counts: list[int] = word_counts.tolist()
-        captions = words.split(counts) if words.ndim == 2 else words.unbind()
+        captions = torch.split(words, counts) if words.ndim == 2 else words.unbind()
         means = words.new_empty(len(counts), words.shape[-1])
         for caption, n_words, mean in zip(captions, counts, means, strict=True):
             torch.sum(caption[:n_words], 0, out=mean)
