@@ -4,12 +4,8 @@ template <class T>
 TileProduct<T, T> tile_product() {
   using namespace tile_product_impl;
   using Kind = Numbers<T>;
-  return {product_of_rows<Kind>,
-          product_of_panels<Kind, false>,
-          product_of_panels<Kind, true>,
-          pack_left<Kind>,
-          kVectorsAtOnce * kLanes<T>,
-          kLanes<T>,
+  return {product_of_rows<Kind>, product_of_panels<Kind, false>, product_of_panels<Kind, true>,
+          pack_left<Kind>,       kVectorsAtOnce * kLanes<T>,     kLanes<T>,
           product_of_list<T>};
 }
 
