@@ -12,6 +12,7 @@
 #include "gemm.h"
 #include "parallel.h"
 #include "tile.h"
+#include "turn_block.h"
 
 namespace itm {
 
@@ -117,7 +118,6 @@ void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* 
 // out[u * stride + v] = unit u of vector v, four by four through 16- or 32-byte vectors.
 template <class Unit>
 void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, int64_t stride, Unit* out) {
-  typedef Unit Four __attribute__((vector_size(4 * sizeof(Unit))));
   auto unit = [&](int64_t v, int64_t u) {
     Unit x;
     std::memcpy(&x, vectors[v] + u * sizeof(Unit), sizeof(Unit));
@@ -129,15 +129,12 @@ void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, i
     const int64_t u1 = std::min(n_units, u0 + run);
     int64_t v = 0;
     for (; v + 4 <= n_vectors; v += 4) {
+      for (int64_t i = v; i < v + 4; i++)  // vectors may lie far apart
+        for (int64_t u = u1; u < std::min(u1 + run, n_units); u += 64 / int64_t(sizeof(Unit)))
+          __builtin_prefetch(vectors[i] + u * sizeof(Unit));
       int64_t u = u0;
-      for (; u + 4 <= u1; u += 4) {
-        Four x[4];
-        for (int i = 0; i < 4; i++) std::memcpy(&x[i], vectors[v + i] + u * sizeof(Unit), sizeof(Four));
-        for (int i = 0; i < 4; i++) {
-          const Four column = {x[0][i], x[1][i], x[2][i], x[3][i]};
-          std::memcpy(out + (u + i) * stride + v, &column, sizeof(Four));
-        }
-      }
+      auto at = [&](int i) { return reinterpret_cast<const Unit*>(vectors[v + i] + u * sizeof(Unit)); };
+      for (; u + 4 <= u1; u += 4) turn_four(at(0), at(1), at(2), at(3), out + u * stride + v, stride);
       for (; u < u1; u++)
         for (int i = 0; i < 4; i++) out[u * stride + v + i] = unit(v + i, u);
     }

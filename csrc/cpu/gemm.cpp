@@ -100,7 +100,7 @@ TileProduct<Op, T> chosen() {
   if constexpr (std::is_same_v<Op, double>)
     return own_product<double>();
   else if (brgemm)
-    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns, 16, kChunkRows};
+    return {brgemm_product<Op>, brgemm_of_panels<Op>, brgemm_of_panels<Op>, nullptr, kPanelColumns, 16};
   else if constexpr (std::is_same_v<Op, float>)
     return own_product<float>();
 #if ITM_X86

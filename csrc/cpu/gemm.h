@@ -51,7 +51,10 @@ class Gemm {
                  bool accumulate = false) const;
   int64_t panel() const { return product.panel; }
   int64_t lanes() const { return product.lanes; }
-  int64_t rows_at_once() const { return product.rows_at_once; }
+  void of_list(int64_t m, int64_t n, int64_t k, const Op* const* rows, int64_t first, Ahead<Op> ahead, const Op* b,
+               int64_t ldb, T* c, int64_t ldc, bool accumulate) const {
+    product.listed(m, n, k, rows, first, ahead, b, ldb, c, ldc, accumulate);
+  }
   // A [m, k] as of_left takes it: where it lies, or packed into `room` (m * k numbers), which pays for many columns.
   const Op* left(int64_t m, int64_t k, const Op* a, Op* room) const;
   bool packs_left() const { return product.pack_left != nullptr; }

@@ -2,6 +2,7 @@
 // clang-format off
 #include "vec.inl"
 #include "tile_product.inl"
+#include "tile_product_listed.inl"
 #include "tile_product_numbers.inl"
 #include "turn_block.inl"
 #include "groups.inl"

@@ -11,6 +11,7 @@
 
 #include "candidate_lists.h"
 #include "engine.h"
+#include "owner_columns.h"
 #include "turn_block.h"
 
 namespace itm {
@@ -43,13 +44,10 @@ class GroupRows {
   Buffer<T> room;
 };
 
-// gram [n, n padded to 4] = rows . rows^T; panels: the rows transposed, [dim, 64], ..., `padded` columns in all.
+// Adds the addresses of a group's rows.
 template <class T>
-void gram_of_rows(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const T* rows, int64_t row_stride, const T* panels,
-                  int64_t padded, T* gram) {
-  for (int64_t j = 0; j < n; j += kPanelColumns)
-    gemm(n, std::min(kPanelColumns, n - j), dim, rows, row_stride, panels + j * dim,
-         std::min(kPanelColumns, padded - j), gram + j, round_up(n, 4));
+void list_rows(const T* rows, int64_t n, int64_t stride, std::vector<const T*>& to) {
+  for (int64_t i = 0; i < n; i++) to.push_back(rows + i * stride);
 }
 
 // The members that some list names, and their norms or Gram matrices.
@@ -74,18 +72,20 @@ struct Members {
     norm = Buffer<T>(norms ? n_vectors : 0);
     gram = Buffer<T>(gram_offset.back(), true);
     if (!norms && !grams) return;
-    const Gemm<T, T> gemm = Gemm<T, T>::own();
     parallel_workers(place.size(), double(n_vectors) * dim * (kScanWork + (grams ? largest : 0)), [&](auto next) {
       const GroupRows<In, T> rows(batch, grams ? largest : 0);
-      const Buffer<T> panels(grams ? largest * dim : 0);
+      OwnerColumns<In, T> columns(grams ? largest : 0, dim);
+      std::vector<const T*> row_at;
       for (int64_t m = next(); m >= 0; m = next()) {
         if (place[m] < 0) continue;
         const int64_t n = batch.count(m);
         for (int64_t v = 0; v < n && norms; v++)
           norm.data()[place[m] + v] = std::sqrt(squared_length<T>(batch.vector<In>(m, v), dim));
         if (!grams) continue;
-        pack_panels<T, In, T>(batch, {m, m + 1, n, n, 0}, dim, panels.data(), nullptr);
-        gram_of_rows(gemm, n, dim, rows.of(m), rows.stride(), panels.data(), n, gram_of(m));
+        columns.take(batch, m, nullptr);
+        row_at.clear();
+        list_rows(rows.of(m), n, rows.stride(), row_at);
+        columns.gram(row_at, gram_of(m));
       }
     });
   }
@@ -113,14 +113,13 @@ class PairTile {
         owner_is_context(owner_is_context),
         gemm(Gemm<T, T>::own()),
         dim(owners.dim),
-        run(gemm.run(owners.dim)),
         most(largest(owners)),
         limit(column_limit(owners)),
         stride(round_up(std::max(limit, members.largest), kColumnMultiple) + kColumnSlack),
         pair_stride(round_up(most, kColumnMultiple) + kColumnSlack),
         owner_rows(owners, owner_is_context && similarity.needs_gram ? most : 0),
         member_rows(members.batch, stride),
-        panels(round_up(most, kColumnMultiple) * dim),
+        columns(most, dim),
         sims(owner_is_context ? most * stride : 0, true),
         pair_sims(stride * pair_stride, true),
         gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
@@ -136,18 +135,22 @@ class PairTile {
   const Similarity<T>& similarity;
   const bool owner_is_context;
   const Gemm<T, T> gemm;
-  const int64_t dim, run, most, limit, stride, pair_stride;
+  const int64_t dim, most, limit, stride, pair_stride;
 
   void take_owner(int64_t o) {
     if (o == owner) return;
     owner = o;
     n = owners.count(o);
     const bool attends = similarity.needs_gram;
-    pack_panels<T, In, T>(owners, {o, o + 1, n, padded(), 0}, dim, panels.data(),
-                          attends && !owner_is_context ? norm.data() : static_cast<T*>(nullptr));
+    const int64_t columns_before = columns.n_columns();
+    columns.take(owners, o, attends && !owner_is_context ? norm.data() : static_cast<T*>(nullptr));
+    for (int64_t r = 0; r < stride && columns.n_columns() < columns_before; r++)
+      std::fill(pair_sims + r * pair_stride + columns.n_columns(), pair_sims + (r + 1) * pair_stride, T(0));
     if (!attends || !owner_is_context) return;
     std::fill_n(gram.data(), round_up(n, 4) * round_up(n, 4), T(0));
-    gram_of_rows(gemm, n, dim, owner_rows.of(o), owner_rows.stride(), panels.data(), padded(), gram.data());
+    row_at.clear();
+    list_rows(owner_rows.of(o), n, owner_rows.stride(), row_at);
+    columns.gram(row_at, gram.data());
   }
 
   // First pair after `begin` that has no room in its tile.
@@ -161,34 +164,16 @@ class PairTile {
   // S of the members of pairs [begin, end) and the owner: pair_sims [all members' vectors, pair_stride], and `starts`.
   void make_pair_sims(int64_t begin, int64_t end) {
     starts.assign(1, 0);
-    blocks.clear();
-    const int64_t ld = member_rows.stride();
+    row_at.clear();
     for (int64_t i = begin; i < end; i++) {
       const int64_t member = lists.member[i], count = members.batch.count(member);
-      const T* rows = member_rows.of(member, starts.back());
-      const int64_t most_rows = kRegisterBlocks * gemm.rows_at_once(), n_blocks = (count + most_rows - 1) / most_rows;
-      for (int64_t b = 0, first = 0, height; b < n_blocks; b++, first += height) {
-        height = (count - first + n_blocks - b - 1) / (n_blocks - b);
-        blocks.push_back({rows + first * ld, pair_sims + (starts.back() + first) * pair_stride, height});
-      }
+      list_rows(member_rows.of(member, starts.back()), count, member_rows.stride(), row_at);
       starts.push_back(starts.back() + int32_t(count));
     }
-    // As much of the owner as the second cache holds stays there while all rows go by, block by block, each with all
-    // its numbers: rows of a power of two in length would drive each other out of the cache, a run of theirs at a time.
-    const int64_t slice = std::max<int64_t>(kOwnerBytes / (padded() * run * int64_t(sizeof(T))), 1) * run;
-    for (int64_t first = 0; first < dim; first += slice)
-      for (size_t b = 0; b < blocks.size(); b++)
-        for (int64_t p = first; p < std::min(dim, first + slice); p += run) {
-          const int64_t depth = std::min(run, dim - p);
-          if (b + 1 < blocks.size())
-            for (int64_t r = 0; r < blocks[b + 1].height; r++)
-              for (int64_t d = 0; d < depth; d += kLine) __builtin_prefetch(blocks[b + 1].rows + r * ld + p + d, 0, 2);
-          for (int64_t j = 0; j < padded(); j += kPanelColumns) {
-            const int64_t width = std::min(kPanelColumns, padded() - j);
-            gemm.in_one_run(blocks[b].height, width, depth, blocks[b].rows + p, ld, panels + j * dim + p * width, width,
-                            blocks[b].sims + j, pair_stride, p > 0);
-          }
-        }
+    if constexpr (std::is_same_v<In, T>)
+      for (int64_t i = end; i < lists.begin[owner + 1] && int64_t(row_at.size()) < starts.back() + kListedRows; i++)
+        list_rows(member_rows.of(lists.member[i]), members.batch.count(lists.member[i]), member_rows.stride(), row_at);
+    columns.multiply(starts.back(), columns.n_columns(), row_at, pair_sims.data(), pair_stride);
   }
 
   // The same with the owner's vectors as rows: sims [n, stride].
@@ -268,25 +253,14 @@ class PairTile {
 
   int64_t owner = -1, n = 0;
   const GroupRows<In, T> owner_rows, member_rows;
-  Buffer<T> panels;  // the owner transposed: [dim, 64], ..., the last one narrower
+  OwnerColumns<In, T> columns;
   Buffer<T> sims, pair_sims, gram, norm, scratch;
   std::vector<T> pair_scores;
   std::vector<int32_t> starts;
 
  private:
-  struct RowBlock {
-    const T* rows;
-    T* sims;
-    int64_t height;
-  };
-  static constexpr int64_t kLine = 64 / int64_t(sizeof(T));
-  static constexpr int64_t kOwnerBytes = 256 << 10;  // of its panels: half of a small second cache
-  static constexpr int64_t kRegisterBlocks = 4;      // of rows: their run of numbers stays in the first cache, too
-
-  std::vector<RowBlock> blocks;  // of the members of a tile
+  std::vector<const T*> row_at;  // of the vectors that are multiplied with the owner's
   int32_t whole[2] = {0, 0};
-
-  int64_t padded() const { return round_up(n, gemm.lanes()); }
 };
 
 // A run of an owner's list.

@@ -11,6 +11,17 @@ namespace itm {
 
 // The sum over k runs from zero over at most `run` numbers at a time, one number after the other, whatever m, n and the
 // place in C: an element of C doesn't depend on the tile it was computed in.
+constexpr int64_t kListedRows = 24;  // at a time: a multiple of the rows of every block of a list
+
+// What is read after a product of listed rows, m rows from their number `first` on: asked for meanwhile.
+template <class T>
+struct Ahead {
+  const T* const* rows = nullptr;
+  int64_t first = 0;
+
+  Ahead from(int64_t row) const { return {rows == nullptr ? nullptr : rows + row, first}; }
+};
+
 template <class Op, class T>
 struct TileProduct {
   void (*rows)(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,
@@ -23,8 +34,11 @@ struct TileProduct {
                  bool accumulate);
   void (*pack_left)(int64_t m, int64_t k, const Op* a, int64_t lda, Op* out);
   int64_t panel;
-  int64_t lanes;         // columns of B in a register
-  int64_t rows_at_once;  // of A
+  int64_t lanes;  // columns of B in a register
+  // A's rows, numbers `first` to first + k of each, lie anywhere; n is a multiple of half a register, and where half a
+  // one is left, n > lanes, B has its columns twice. One sum over k. Null: of no such type.
+  void (*listed)(int64_t m, int64_t n, int64_t k, const Op* const* rows, int64_t first, Ahead<Op> ahead, const Op* b,
+                 int64_t ldb, T* c, int64_t ldc, bool accumulate) = nullptr;
 };
 
 #define ITM_DECLARE(isa)            \

@@ -1,13 +1,6 @@
 // C (+)= A . B: kRowsAtOnce rows by two vectors of columns of C stay in registers while the sum runs over k; a vector
 // of B is loaded for all of these rows, a number of A broadcast for both vectors. No horizontal sums.
 
-// Early, so that g++ finds an array of vectors to be registers.
-#if defined(__clang__)
-#define ITM_UNROLL _Pragma("unroll")
-#else
-#define ITM_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 namespace tile_product_impl {
 
 // Two vectors of B, a broadcast of A and the sums fill the registers: 16, or 32 of AVX-512 and NEON.
@@ -175,5 +168,3 @@ void product_of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Unit<
 }
 
 }  // namespace tile_product_impl
-
-#undef ITM_UNROLL

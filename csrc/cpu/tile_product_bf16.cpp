@@ -66,8 +66,7 @@ void pack_left(int64_t m, int64_t k, const Number* a, int64_t lda, Number* out) 
 
 TileProduct<Number, float> tile_product() {
   using namespace tile_product_impl;
-  return {of_rows,       of_panels<false>, of_panels<true>, pack_left, kVectorsAtOnce * kLanes<float>,
-          kLanes<float>, kRowsAtOnce};
+  return {of_rows, of_panels<false>, of_panels<true>, pack_left, kVectorsAtOnce * kLanes<float>, kLanes<float>};
 }
 
 }  // namespace itm::avx512bf16

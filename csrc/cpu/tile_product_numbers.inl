@@ -4,13 +4,9 @@ template <class T>
 TileProduct<T, T> tile_product() {
   using namespace tile_product_impl;
   using Kind = Numbers<T>;
-  return {product_of_rows<Kind>,
-          product_of_panels<Kind, false>,
-          product_of_panels<Kind, true>,
-          pack_left<Kind>,
-          kVectorsAtOnce * kLanes<T>,
-          kLanes<T>,
-          kRowsAtOnce};
+  return {product_of_rows<Kind>, product_of_panels<Kind, false>, product_of_panels<Kind, true>,
+          pack_left<Kind>,       kVectorsAtOnce * kLanes<T>,     kLanes<T>,
+          product_of_list<T>};
 }
 
 template TileProduct<float, float> tile_product();

@@ -25,6 +25,12 @@ template <class T>
 constexpr int64_t kLanes = VEC_BYTES / int64_t(sizeof(T));
 
 #define ITM_INLINE inline __attribute__((always_inline))
+// Early, so that g++ finds an array of vectors to be registers.
+#if defined(__clang__)
+#define ITM_UNROLL _Pragma("unroll")
+#else
+#define ITM_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 template <class T>
 ITM_INLINE Vec<T> load(const T* p) {
@@ -75,6 +81,20 @@ ITM_INLINE Vec<T> upper_half_down(Vec<T> x, int width) {
   return moved;
 #else
   return __builtin_shuffle(x, (lane_numbers<T>() + Lane<T>(width)) & Lane<T>(kLanes<T> - 1));
+#endif
+}
+// The lower halves of both, one beside the other.
+template <class T>
+ITM_INLINE Vec<T> halves_of(Vec<T> low, Vec<T> high) {
+#if defined(__clang__)
+  for (int64_t i = kLanes<T> / 2; i < kLanes<T>; i++) low[i] = high[i];
+  return low;
+#else
+#if defined(__x86_64__)
+  asm("" : "+v"(low), "+v"(high));  // g++ would load what was splat once more, for each half
+#endif
+  const Mask<T> lanes = lane_numbers<T>();
+  return __builtin_shuffle(low, high, lanes + lanes / Lane<T>(kLanes<T> / 2) * Lane<T>(kLanes<T>));
 #endif
 }
 template <class T>

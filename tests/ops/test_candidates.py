@@ -22,6 +22,7 @@ CALLS = {
         regions, words, word_counts, TAU, region_counts, **more
     ),
 }
+FORMS = ("counts", "mask", "mask before", "wider", "packed", "packed int32", "list")
 every_call = pytest.mark.parametrize("name", CALLS)
 both_ways = pytest.mark.parametrize("candidates_of", ["images", "captions"])
 some_backends = pytest.mark.all_backends(without=("emulated-races",))  # slow there
@@ -36,10 +37,17 @@ def weighted(scores):
     return (weights * scores.masked_fill(scores.isinf(), 0)).sum()
 
 
-def gradients(call, batch, **more):
-    regions, words, *counts = batch
+def gradients(call, batch, form="counts", **more):
+    """Scores of a batch in one of its forms, and how to get the gradients of its padded vectors."""
+    regions, words, word_counts, region_counts = batch
     regions, words = regions.clone().requires_grad_(), words.clone().requires_grad_()
-    scores = call(regions, words, *counts, **more)
+    if form != "counts":
+        (given_regions, region_counts), (given_words, word_counts) = (
+            forms(x, n)[form] for x, n in ((regions, region_counts), (words, word_counts))
+        )
+    else:
+        given_regions, given_words = regions, words
+    scores = call(given_regions, given_words, word_counts, region_counts, **more)
     return scores, lambda loss: torch.autograd.grad(loss, (regions, words))
 
 
@@ -57,14 +65,17 @@ def test_scores_are_those_of_all_pairs_picked_and_so_are_gradients(
     more = {"candidates": candidates, "candidates_of": candidates_of}
     all_pairs, of_all = gradients(CALLS[name], batch)
     want = picked(all_pairs, candidates, candidates_of)
-    found, of_given = gradients(CALLS[name], batch, **more)
+    form = FORMS[seed % len(FORMS)]
+    found, of_given = gradients(CALLS[name], batch, form, **more)
     assert_same(found, want, backend)
     for got, wanted in zip(of_given(weighted(found)), of_all(weighted(want)), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max().clamp(min=1)))
 
 
 @every_call
-@pytest.mark.parametrize("sizes", [(3, 36, 40, 12, 64), (40, 7, 3, 30, 64), (2, 300, 5, 290, 70), (1, 2, 300, 9, 33)])
+@pytest.mark.parametrize(
+    "sizes", [(3, 36, 40, 12, 64), (40, 7, 3, 30, 64), (2, 300, 5, 290, 70), (1, 2, 300, 9, 33), (2, 76, 9, 8, 40)]
+)
 def test_several_tiles_blocks_and_threads(name, sizes, monkeypatch):
     monkeypatch.setenv("ITM_FAST_GRAIN", "1")
     batch = random_batch(*sizes, ragged_regions=True)

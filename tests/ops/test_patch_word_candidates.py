@@ -83,6 +83,29 @@ def test_several_tiles_and_threads(candidates_of, monkeypatch):
 
 
 @pytest.mark.parametrize("candidates_of", [None, "images", "captions"])
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 12), st.integers(1, 4), st.integers(1, 7))
+@settings(max_examples=4, deadline=None)
+def test_every_form_of_the_words_has_the_same_bits(candidates_of, seed, n, n_patches, m, max_words):
+    regions, words, scores, logits, word_counts = clean(made(n, n_patches, m, max_words, 6, seed=seed))
+    more = {}
+    if candidates_of is not None:
+        candidates = lists((regions, words, scores), candidates_of, 3, seed)
+        scores = scores_of(scores, candidates, candidates_of)
+        more = {"candidates": candidates, "candidates_of": candidates_of}
+
+    def sims_and_gradients(key):
+        leaves = [x.clone().requires_grad_() for x in (regions, words, logits)]
+        given_words, counts = forms(leaves[1], word_counts)[key]
+        sims = patch_word_similarity(leaves[0], given_words, scores, leaves[2], counts, **more)
+        sims.masked_fill(sims.isinf(), 0).sin().sum().backward()
+        return sims.detach(), *(leaf.grad for leaf in leaves)
+
+    want = sims_and_gradients("counts")
+    for key in forms(words, word_counts):
+        assert all(torch.equal(*pair) for pair in zip(sims_and_gradients(key), want, strict=True)), key
+
+
+@pytest.mark.parametrize("candidates_of", [None, "images", "captions"])
 @pytest.mark.parametrize("key", ["packed", "list"])
 def test_packed_and_listed_words_have_the_bits_of_padded_ones(candidates_of, key, monkeypatch):
     regions, words, scores, logits, word_counts = clean(made(3, 9, 4, 7, 6, class_token=True))

@@ -14,6 +14,7 @@ from itm_fast.ops import _ragged
 TAU = torch.tensor(3.0, dtype=torch.float64)
 CALLS = {
     "max_similarity": max_similarity,
+    "t2i": lambda *batch: cross_attention_similarity(*batch, agg_func="Mean"),
     "i2t": lambda *batch: cross_attention_similarity(*batch, cross_attn="i2t"),
     "level_attention": lambda regions, words, word_counts, region_counts: level_attention(
         regions, words, word_counts, TAU, region_counts

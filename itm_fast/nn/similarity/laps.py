@@ -239,11 +239,18 @@ def _means(words: Tensor, word_counts: Tensor | None) -> Tensor:
     """Mean word of each caption, of unit length; words (n_captions, max_words, dim), or packed (total, dim)."""
     if word_counts is None:
         means = words.mean(1)
+    elif words.ndim == 2 and bool((word_counts < 1).any()):
+        raise ValueError(f"words are Packed with counts {word_counts.tolist()}; every caption needs a word")
+    elif words.device.type == "cpu":  # caption by caption: nothing of the padding is read, nothing copied
+        counts: list[int] = word_counts.tolist()
+        captions = torch.split(words, counts) if words.ndim == 2 else words.unbind()
+        means = words.new_empty(len(counts), words.shape[-1])
+        for caption, n_words, mean in zip(captions, counts, means, strict=True):
+            torch.sum(caption[:n_words], 0, out=mean)
+        means /= word_counts[:, None]
     elif words.ndim == 3:
         means = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0).sum(1) / word_counts[:, None]
     else:
-        if bool((word_counts < 1).any()):
-            raise ValueError(f"words are Packed with counts {word_counts.tolist()}; every caption needs a word")
         wide = words.to(torch.promote_types(words.dtype, torch.float32))
         means = torch.segment_reduce(wide, "mean", lengths=word_counts).to(words.dtype)
     return normalize(means, dim=1)
