@@ -1,5 +1,7 @@
 """Protocols of public releases, on tiny sets in their layouts: recall, languages, altered captions, pages."""
 
+import json
+
 import numpy as np
 import pytest
 import release_sets
@@ -129,6 +131,51 @@ def test_altered_captions_are_in_the_gallery_and_nobodys(made):
     assert report["originals"]["i2t"]["R@1"] == pytest.approx(hits(sims[:, kept], alone, 1))
     assert report["originals"]["t2i"]["R@1"] == report["t2i"]["R@1"]
     assert "false rate" in str(report)
+
+
+def test_altered_images_are_in_the_gallery_and_nobodys(tmp_path):
+    names = [f"val2014/COCO_val2014_{i:012}.jpg" for i in range(12)]
+    content = [
+        {"image": name, "caption": [f"a dog {i} {k}" for k in range(5 + (i == 3))]} for i, name in enumerate(names)
+    ]
+    path = tmp_path / "coco_karpathy_test.json"
+    path.write_text(json.dumps(content))
+    owners = np.repeat(np.arange(12), [5 + (i == 3) for i in range(12)])
+    images, captions = embeddings(owners, 12)
+    mixed = images + 0.2 * np.random.default_rng(2).standard_normal(images.shape, np.float32)
+    gallery = np.concatenate([images, mixed])
+    report = evaluate((gallery, captions), protocol="rococo-images", annotations=path)
+    sims = gallery @ captions.T
+    i2t, t2i = of_owners(owners, 12)
+    assert report["t2i"]["R@1"] == pytest.approx(hits(sims.T, t2i, 1))
+    assert report["i2t"]["R@1"] == pytest.approx(hits(sims[:12], i2t, 1))
+    assert report["i2t"]["n_queries"] == 12
+    assert report["altered"]["t2i"]["false rate"] == pytest.approx(100 * (sims.argmax(0) >= 12).mean()) != 0
+    assert report["originals"]["t2i"]["R@1"] == pytest.approx(hits(sims[:12].T, t2i, 1))
+    assert report["originals"]["i2t"] == {key: value for key, value in report["i2t"].items() if key != "n_pairs"}
+    order = np.random.default_rng(1).permutation(24)
+    both = [*names, *(name.replace("val2014/", "mix_0.9/", 1) for name in names)]
+    texts = read_captioned_images(path).caption_ids
+    again = evaluate(
+        (gallery[order], captions),
+        protocol="rococo-images",
+        annotations=path,
+        ids=Ids([both[place] for place in order], texts),
+    )
+    assert {key: again[key] for key in ("i2t", "t2i", "altered", "originals")} == {
+        key: report[key] for key in ("i2t", "t2i", "altered", "originals")
+    }
+    for given, said in (
+        (
+            [*both[:-1], "mix_0.9/other.jpg"],
+            r"no altered image of 1 of the 12 images, such as 'val2014/COCO_val2014_0+11",
+        ),
+        ([*both[:-1], "patch/COCO_val2014_000000000000.jpg"], "evaluate each lot of altered images by itself"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluate((gallery, captions), protocol="rococo-images", annotations=path, ids=Ids(given, texts))
+    with pytest.raises(ValueError, match="24 images x 61 captions in these annotations, given 12 x 61"):
+        evaluate((images, captions), protocol="rococo-images", annotations=path)
 
 
 def test_pages_by_their_grades(tmp_path):
