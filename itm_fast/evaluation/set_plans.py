@@ -143,9 +143,13 @@ def _altered_names(originals: Sequence[Hashable], given: Sequence[Hashable], pro
 
 
 def judged_pages(request: Request) -> RelevantPairs:
-    """Pages and queries of a folder in BEIR's layout, and which page answers which query, with grades."""
+    """Pages and queries of a folder in BEIR's layout, and which page answers which query, with grades.
+
+    With ids queries that nothing answers are not wanted: `embed` leaves them out.
+    """
     place = annotations_place(request.annotations_folder(), "vidore", _PAGES, _VIDORE)
     images, texts, grades = read_judged_folder(place, "test")
+    texts = texts if request.ids is None else [text for text in texts if text in grades]
     turned: dict[str, dict[str, float]] = {}
     for text, of in grades.items():
         for image, grade in of.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from itm_fast.data.readers.beir_folder import is_beir, read_beir
+from itm_fast.data.readers.beir_folder import SeveralImagesError, is_beir, read_beir, read_pages
 from itm_fast.data.readers.caption_entries import EXPECTED, is_entries, read_entries
 from itm_fast.data.readers.caption_lines import line_entries
 from itm_fast.data.readers.caption_lists import is_caption_lists, read_caption_lists
@@ -47,6 +47,13 @@ FORMATS = (
     Format("web-dataset .tar", is_shards, read_shards, comes_once=True),
     Format("table with headings (CSV, TSV)", is_table, read_table),
     Format("lines of a name and a caption (.token, results.csv, CSV, TSV)", _are_named_lines, _read_named_lines),
+)
+
+PAGES = Format(
+    "pages of documents and what is asked of them, as of BEIR, MTEB or ViDoRe",
+    is_beir,
+    read_pages,
+    note="a question of several pages is counted to the first of the highest grade; protocol vidore takes all",
 )
 
 
@@ -95,6 +102,17 @@ def read_captioned_images(
     if form is None:
         raise not_captioned(found)
     return read_as(form, found, split, image_list=image_list, drop_blank=drop_blank)
+
+
+def read_captioned_images_or_pages(
+    path: str | Path, *, split: str | None = "test", image_list: str | Path | None = None, drop_blank: bool = False
+) -> CaptionedImages:
+    """The same as `read_captioned_images`, and of a folder where texts have several images each these, with a note."""
+    try:
+        return read_captioned_images(path, split=split, image_list=image_list, drop_blank=drop_blank)
+    except SeveralImagesError:
+        items = read_as(PAGES, FoundPath(path), split, image_list=image_list, drop_blank=drop_blank)
+    return replace(items, notes=(*items.notes, f"{path}: {PAGES.note}"))
 
 
 def read_as(
