@@ -136,13 +136,21 @@ def not_captioned(found: FoundPath) -> DataError:
         held = f"holds {len(found.files)} files"
         return DataError(f"{found.path}: {held}, but no captioned images; expected {', '.join(_names(folders=True))}")
     if found.json is not None:
-        return DataError(f"{found.path}: holds a {type(found.json).__name__}; expected {EXPECTED}")
+        return DataError(f"{found.path}: holds {_told(found.json)}; expected {EXPECTED}")
     if found.lines is not None:
         return DataError(
             f"{found.path}: captions without the names of their images; expected a name or an id before each caption, "
             "as of Flickr30K's .token file"
         )
     return DataError(f"{found.path}: no captioned images; expected one of: {'; '.join(_names())}")
+
+
+def _told(content: object) -> str:
+    """What a JSON file holds, by the keys that lead into it."""
+    if not isinstance(content, dict) or not content:
+        return f"a {type(content).__name__}"
+    keys = ", ".join(f"{key!r:.30} (a {type(value).__name__})" for key, value in list(content.items())[:4])
+    return f"a dict with {keys}{', ...' if len(content) > 4 else ''}"
 
 
 def _names(folders: bool = False) -> list[str]:
