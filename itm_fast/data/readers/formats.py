@@ -19,6 +19,7 @@ from itm_fast.data.readers.parquet_files import is_parquet, read_parquet
 from itm_fast.data.readers.releases import RELEASES
 from itm_fast.data.readers.tar_shards import is_shards, read_shards
 from itm_fast.errors import DataError
+from itm_fast.files.reading import instead
 
 
 def _are_named_lines(found: FoundPath) -> bool:
@@ -61,8 +62,11 @@ def format_of(found: FoundPath) -> Format | None:
     """The format of a path, or None.
 
     Raises:
-        DataError: the content cannot be read at all, such as JSON that is cut short.
+        DataError: the content cannot be read at all, such as JSON that is cut short, or is no file of data.
     """
+    other = instead(found.head)
+    if other:
+        raise DataError(f"{found.path}: {other}")
     return next((form for form in FORMATS if form.recognises(found)), None)
 
 

@@ -100,7 +100,10 @@ def read_shards(found: FoundPath) -> list[Entry]:
 
 def _entry(sample: _Sample, path: Path, split: str | None) -> Entry:
     if sample.image is None:
-        raise DataError(f"{path}: sample {sample.key} has text and no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(
+            f"{path}: sample {sample.key} has text and no image ({', '.join(IMAGE_SUFFIXES)}); "
+            "members of a sample follow each other and have its name up to the first dot"
+        )
     where = f"{path}:{sample.key}"
     if sample.text is not None:
         lines = split_lines(_decoded(sample.text, f"{where}.txt").strip())

@@ -4,9 +4,12 @@ import json
 import unicodedata
 
 import pytest
+from captioned_sets import IMAGES
 
 from itm_fast.data import find_images, read_captioned_images
+from itm_fast.data.readers.image_file import read_image
 from itm_fast.errors import DataError
+from itm_fast.files.trec import read_qrels, read_trec_run
 
 
 def write(path, content):
@@ -102,3 +105,52 @@ def test_an_object_of_something_else_is_named_by_its_keys(tmp_path):
     path = write(tmp_path / "a.json", {"train": listed("1.jpg"), "data": {}})
     with pytest.raises(DataError, match=r"holds a dict with 'train' \(a list\), 'data' \(a dict\); expected"):
         read_captioned_images(path)
+
+
+def test_judgements_as_other_tools_keep_them(tmp_path):
+    (tmp_path / "q.txt").write_text("q1 0 d1 1.0\r\nq1 0 d2 0.0\r\n", newline="")
+    assert read_qrels(tmp_path / "q.txt") == {"q1": {"d1": 1, "d2": 0}}
+    (tmp_path / "q.txt").write_text("q1 0 d1 1.5\n")
+    with pytest.raises(DataError, match=r"the grade is '1\.5', expected a whole number"):
+        read_qrels(tmp_path / "q.txt")
+    path = write(tmp_path / "q.json", {"q1": {"d1": 1}})
+    for read in (read_qrels, read_trec_run):
+        with pytest.raises(DataError, match="holds JSON, expected text: a run has six columns"):
+            read(path)
+
+
+def parquet(path, rows):
+    pq = pytest.importorskip("pyarrow.parquet", reason="parquet needs pyarrow, of the extra [parquet]")
+    import pyarrow as pa
+
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    columns = {key: [row[key] for row in rows] for key in rows[0] if key != "image"}
+    images = pa.array([{"bytes": IMAGES[place], "path": name} for place, name in (row["image"] for row in rows)], kind)
+    pq.write_table(pa.table({"image": images, **columns}), path)
+    return path
+
+
+def test_images_of_parquet_that_share_a_path_or_have_none(tmp_path):
+    rows = [{"image": (place, "image.jpg"), "caption": f"caption {place}"} for place in range(3)]
+    items = read_captioned_images(parquet(tmp_path / "a.parquet", rows))
+    assert items.caption_to_image.tolist() == [0, 1, 2]
+    assert [file.read_bytes() for file in items.packed] == IMAGES[:3]
+    rows = [{"image": (place // 2, None), "caption": f"caption {place}", "image_id": place // 2} for place in range(4)]
+    items = read_captioned_images(parquet(tmp_path / "b.parquet", rows))
+    assert (items.caption_to_image.tolist(), items.image_ids) == ([0, 0, 1, 1], [0, 1])
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.parquet", "a.tar", "a.token", "a.jpg"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS, .*git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>404</html>\n", "a web page, not the file itself"),
+    ],
+)
+def test_what_came_in_place_of_the_file(content, said, name, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    read = read_image if name == "a.jpg" else read_captioned_images
+    with pytest.raises(DataError, match=said) as caught:
+        read(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
