@@ -1,7 +1,5 @@
 """Protocols of public releases, on tiny sets in their layouts: recall, languages, altered captions, pages."""
 
-import json
-
 import numpy as np
 import pytest
 import release_sets
@@ -133,15 +131,9 @@ def test_altered_captions_are_in_the_gallery_and_nobodys(made):
     assert "false rate" in str(report)
 
 
-def test_altered_images_are_in_the_gallery_and_nobodys(tmp_path):
-    names = [f"val2014/COCO_val2014_{i:012}.jpg" for i in range(12)]
-    content = [
-        {"image": name, "caption": [f"a dog {i} {k}" for k in range(5 + (i == 3))]} for i, name in enumerate(names)
-    ]
-    path = tmp_path / "coco_karpathy_test.json"
-    path.write_text(json.dumps(content))
-    owners = np.repeat(np.arange(12), [5 + (i == 3) for i in range(12)])
-    images, captions = embeddings(owners, 12)
+def test_altered_images_are_in_the_gallery_and_nobodys(made):
+    path, found, (images, captions) = made("rococo-images")
+    names, owners = found.items.image_names, found.items.caption_to_image
     mixed = images + 0.2 * np.random.default_rng(2).standard_normal(images.shape, np.float32)
     gallery = np.concatenate([images, mixed])
     report = evaluate((gallery, captions), protocol="rococo-images", annotations=path)
@@ -155,7 +147,7 @@ def test_altered_images_are_in_the_gallery_and_nobodys(tmp_path):
     assert report["originals"]["i2t"] == {key: value for key, value in report["i2t"].items() if key != "n_pairs"}
     order = np.random.default_rng(1).permutation(24)
     both = [*names, *(name.replace("val2014/", "mix_0.9/", 1) for name in names)]
-    texts = read_captioned_images(path).caption_ids
+    texts = found.items.caption_ids
     again = evaluate(
         (gallery[order], captions),
         protocol="rococo-images",
