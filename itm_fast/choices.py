@@ -47,6 +47,7 @@ ProtocolName: TypeAlias = Literal[
     "coco-cn",
     "flickr30k-cn",
     "rococo",
+    "rococo-images",
     "winoground",
     "sugarcrepe",
     "sugarcrepe-pp",

@@ -123,6 +123,15 @@ def rococo(folder, n=12):
     return path
 
 
+def rococo_images(folder, n=12):
+    entries = [
+        {"image": f"val2014/COCO_val2014_{i:012}.jpg", "caption": [f"a dog {i} {k}" for k in range(6 if i == 3 else 5)]}
+        for i in range(n)
+    ]
+    (folder / "coco_karpathy_test.json").write_text(json.dumps(entries))
+    return folder / "coco_karpathy_test.json"
+
+
 def winoground(folder, n=4):
     things = [
         {"id": i, "tag": "Noun", "num_main_preds": 1}
@@ -184,6 +193,7 @@ SETS = {
     "coco-cn": coco_cn,
     "flickr30k-cn": flickr30k_cn,
     "rococo": rococo,
+    "rococo-images": rococo_images,
 }
 CHOICES = {"winoground": winoground, "sugarcrepe": sugarcrepe, "sugarcrepe-pp": sugarcrepe_pp}
 EVERY = {**SETS, **CHOICES, "vidore": vidore}

@@ -37,7 +37,7 @@ class FileFlags:
 
     captions: Path | None = None
     """Needed: the images and their captions, a file or folder of any format that itm-fast inspect knows: JSON of
-    Karpathy, COCO, ALBEF or BLIP, parquet, web-dataset .tar, MTEB's folders, .token, CSV."""
+    Karpathy, COCO, ALBEF or BLIP, parquet, web-dataset .tar, .token, CSV, MTEB's folders, also of pages (ViDoRe)."""
 
     split: str = "test"
     """Split of --captions, where it has several."""
@@ -93,13 +93,14 @@ class Embed(FileFlags, ComputeFlags, OutputFlags):
 
 def run(args: Embed) -> int:
     """Encode, say what was written, and return the exit code."""
-    from itm_fast.data import find_images, read_captioned_images
+    from itm_fast.data import find_images
+    from itm_fast.data.readers.formats import read_captioned_images_or_pages
     from itm_fast.evaluation import extract_embeddings, load_encoder
 
     started = time.perf_counter()
     if args.captions is None:
         raise ValueError("expected --captions, such as dataset_coco.json, and --images-folder, with the image files")
-    items = read_captioned_images(
+    items = read_captioned_images_or_pages(
         args.captions, split=args.split, image_list=args.image_list, drop_blank=args.drop_blank
     )
     find_images(items, args.images_folder)  # before the model is loaded, which may take long

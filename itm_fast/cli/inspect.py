@@ -47,6 +47,8 @@ def run(args: Inspect) -> int:
         print_json(about)
         return 0
     print(f"{args.path}: {about.pop('format')}")
+    for name, what in about.pop("holds", {}).items() if isinstance(about.get("holds"), dict) else ():
+        print(f"  {name}/: {what}")
     for key, value in about.items():
         if key != "path" and value not in ({}, []):
             _print_lines(key, value)
@@ -56,9 +58,10 @@ def run(args: Inspect) -> int:
 def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
     """What a path is, as plain values: "format", then figures."""
     from itm_fast.cli.inspected import BEFORE, of_array, of_folder
+    from itm_fast.data.readers.beir_folder import SeveralImagesError
     from itm_fast.data.readers.data_folders import holds_data_set
     from itm_fast.data.readers.description import describe
-    from itm_fast.data.readers.formats import format_of, not_captioned
+    from itm_fast.data.readers.formats import PAGES, format_of, not_captioned
     from itm_fast.sources.embedding_files import CARD
 
     if found.is_folder and (found.path / CARD).is_file():
@@ -79,14 +82,35 @@ def _about(found: FoundPath, args: Inspect) -> dict[str, Any]:
     if known is not None:
         return known
     if form is not None:
-        about = _of_set(describe(found, form))
+        try:
+            about = _of_set(describe(found, form))
+        except SeveralImagesError:
+            about = _of_set(describe(found, PAGES))
         return {**about, "odd": [*about["odd"], *_missing(args)]}
     if found.lines is not None:
         return {"format": "captions alone, one a line", "captions": len(found.lines.captions)}
     if isinstance(found.json, list) and found.json and all(map(_are_texts, found.json)):
         n_captions = sum(1 if isinstance(item, str) else len(item) for item in found.json)
         return {"format": "captions alone, in lists", "lists": len(found.json), "captions": n_captions}
-    raise not_captioned(found)
+    parts = _parts(found) if found.is_folder else {}
+    if not parts:
+        raise not_captioned(found)
+    return {"format": "folder of several things, each to be inspected by itself", "holds": parts}
+
+
+def _parts(found: FoundPath) -> dict[str, str]:
+    """What the folders in a folder are, by name, of those that are something."""
+    from itm_fast.data.readers.found_path import FoundPath
+    from itm_fast.errors import DataError
+
+    parts = {}
+    for path in sorted({found.path / part.relative_to(found.path).parts[0] for part in found.files}):
+        try:
+            if path.is_dir():
+                parts[path.name] = str(_about(FoundPath(path), Inspect(path=path))["format"])
+        except (DataError, FileNotFoundError):
+            continue
+    return parts
 
 
 def _are_texts(item: Any) -> bool:

@@ -144,6 +144,12 @@ ABOUT: dict[ProtocolName, About] = {
         50010,
         "same_concept.json, diff_concept.json, rand_voca.json or danger.json (github.com/pseulki/rococo)",
     ),
+    "rococo-images": About(
+        "recall on MSCOCO's test split with an altered image beside each (RoCOCO), the false rate, and without them",
+        10000,
+        25010,
+        "coco_karpathy_test.json (github.com/pseulki/rococo), altered images behind the others or by --ids",
+    ),
     "winoground": About(
         "choice of a pair: text, image and group score of Winoground's 400 examples",
         800,

@@ -208,24 +208,33 @@ class Languages:
 
 @dataclass
 class AlteredFirst:
-    """How many images have an altered caption, one that is nobody's, as the first that is retrieved."""
+    """How many queries have an altered item, one that is nobody's, as the first that is retrieved.
 
+    Attributes:
+        query: what asks.
+        altered: (n_items,) which items are altered.
+        asking: (n_queries,) which queries count.
+    """
+
+    query: Query
     altered: npt.NDArray[np.bool_]
+    asking: npt.NDArray[np.bool_]
     n_pairs: int = 0
     _keeper: TopKeeper | None = field(default=None, init=False)
 
     def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
-        """The first caption of every image."""
-        self._keeper = TopKeeper("image", scorer.n_images, 1, Tiles(scorer).dtype())
+        """The first item of every query."""
+        self._keeper = TopKeeper(self.query, len(self.asking), 1, Tiles(scorer).dtype())
         return [self._keeper]
 
     def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
-        """{"altered": {"i2t": {"false rate", "n_queries"}}}."""
+        """{"altered": {"i2t" or "t2i": {"false rate", "n_queries"}}}."""
         if self._keeper is None:
             return {}
-        first = self._keeper.topk().indices[:, 0].numpy()
+        first = self._keeper.topk().indices[:, 0].numpy()[self.asking]
         rate = float(100 * self.altered[first].mean())
-        return {"altered": {"i2t": {"false rate": rate, "n_queries": len(first)}}}
+        way = "i2t" if self.query == "image" else "t2i"
+        return {"altered": {way: {"false rate": rate, "n_queries": len(first)}}}
 
 
 @dataclass

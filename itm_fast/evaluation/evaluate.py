@@ -98,8 +98,9 @@ def evaluate(
             "flickr30k-fg": refined captions against the pool with distractor images; "coco-fg-originals",
             "flickr30k-fg-originals": without distractors; "positives": any ids and positives. Of a public release each,
             from its own files: "urban1k", "docci", "dci", "iiw" (long captions), "xm3600", "xtd10", "multi30k",
-            "coco-cn", "flickr30k-cn" (by language), "rococo" (altered captions in the gallery), "vidore" (pages, nDCG),
-            and "winoground", "sugarcrepe", "sugarcrepe-pp", which compare pairs and rank nothing.
+            "coco-cn", "flickr30k-cn" (by language), "rococo", "rococo-images" (altered captions, or images, in the
+            gallery), "vidore" (pages, nDCG), and "winoground", "sugarcrepe", "sugarcrepe-pp", which compare pairs and
+            rank nothing.
         annotations: the folder with the annotation files of the protocol, in their owners' formats; for "positives" a
             .json or .npz file, qrels (``read_relevant_pairs``) or a ``RelevantPairs``. "eccv" finds what is not there
             in the installed package eccv_caption.

@@ -31,7 +31,7 @@ _NEED_ALL: dict[type[Any], str] = {
     PlausibleMatches: "PMRP",
     Correlation: "the correlation with human scores",
     PartRanks: "recall among the originals alone",
-    AlteredFirst: "the share of images whose first caption is an altered one",
+    AlteredFirst: "the share of queries whose first result is an altered one",
 }
 
 

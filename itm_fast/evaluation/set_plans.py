@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import numpy as np
 
 from itm_fast.data.readers.beir_folder import read_judged_folder
@@ -10,7 +12,7 @@ from itm_fast.evaluation.beside_recall import AlteredFirst, Extra, Languages, Pa
 from itm_fast.evaluation.plan import Plan, Request
 from itm_fast.evaluation.protocols.captioned_sets import CaptionedSet, annotations_place, read_captioned_set
 from itm_fast.evaluation.protocols.relevant_pairs import RelevantPairs
-from itm_fast.files.ids import Ids, read_ids
+from itm_fast.files.ids import Ids, read_ids, stem
 from itm_fast.metrics.positives import make_positives
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.similarities.scorers import IntArray, TileScorer
@@ -23,11 +25,13 @@ def set_plan(scorer: TileScorer, request: Request) -> Plan:
     """The plan of a protocol of ``SETS``; raises as ``make_plan``."""
     name = str(request.protocol)
     found = read_captioned_set(request.annotations_folder(), name)
+    if found.rules.scored == "altered images":
+        return _with_altered_images(scorer, request, found)
     arranged = in_order(scorer, request, found.ids)
     owners, n_images = found.items.caption_to_image, len(found.items.image_names)
     notes = [*arranged.notes, *found.notes]
-    if found.rules.scored == "altered":
-        return _with_altered(arranged, found, request, notes)
+    if found.rules.scored == "altered captions":
+        return _with_altered_captions(arranged, found, request, notes)
     if found.rules.scored == "recall":
         positives = make_positives(n_images, len(owners), caption_to_image=owners)
         return Plan(arranged.scorer, positives, order=arranged.order, notes=notes, says_chance=True)
@@ -77,13 +81,13 @@ def both_ways(owners: IntArray, n_images: int) -> tuple[QueryPositives, QueryPos
     return images, captions
 
 
-def _with_altered(arranged: Arranged, found: CaptionedSet, request: Request, notes: list[str]) -> Plan:
+def _with_altered_captions(arranged: Arranged, found: CaptionedSet, request: Request, notes: list[str]) -> Plan:
     """Altered captions are in the gallery and nobody's; beside it the figures without them."""
     owners, altered = found.items.caption_to_image, found.altered
     n_images = len(found.items.image_names)
     originals = np.flatnonzero(~altered)
     extras: list[Extra] = [
-        AlteredFirst(altered),
+        AlteredFirst("image", altered, np.ones(n_images, np.bool_)),
         PartRanks("originals", None, originals, *both_ways(owners[originals], n_images), request.ks),
     ]
     notes.append(
@@ -94,10 +98,58 @@ def _with_altered(arranged: Arranged, found: CaptionedSet, request: Request, not
     return Plan(arranged.scorer, truths, None, "full", extras, order=arranged.order, notes=notes, says_chance=True)
 
 
+def _with_altered_images(scorer: TileScorer, request: Request, found: CaptionedSet) -> Plan:
+    """An altered image beside each is in the gallery and nobody's; beside it the figures without them."""
+    owners, own = found.items.caption_to_image, found.ids
+    n_images = len(own.images)
+    names = list(own.images)
+    if request.ids is not None:
+        names += _altered_names(own.images, read_ids(request.ids).images, str(request.protocol))
+    else:
+        names += [f"altered/{name}" for name in own.images]
+    arranged = in_order(scorer, request, Ids(names, own.captions))
+    altered = np.arange(2 * n_images) >= n_images
+    extras: list[Extra] = [
+        AlteredFirst("caption", altered, np.ones(len(owners), np.bool_)),
+        PartRanks("originals", np.flatnonzero(~altered), None, *both_ways(owners, n_images), request.ks),
+    ]
+    notes = [
+        *arranged.notes,
+        *found.notes,
+        f"{n_images} altered images are in the gallery of caption queries and ask nothing: image queries are the "
+        "originals, and their figures are those without altered images",
+    ]
+    truths = both_ways(owners, 2 * n_images)
+    return Plan(arranged.scorer, truths, None, "full", extras, order=arranged.order, notes=notes, says_chance=True)
+
+
+def _altered_names(originals: Sequence[Hashable], given: Sequence[Hashable], protocol: str) -> list[Hashable]:
+    """Of each original the given id of the same file name in another folder."""
+    known = set(originals)
+    others: dict[str, Hashable] = {}
+    for key in given:
+        if key not in known and others.setdefault(stem(str(key)), key) != key:
+            raise ValueError(
+                f"image_ids has {others[stem(str(key))]!r} and {key!r}; protocol {protocol} has one altered image of a "
+                "name: evaluate each lot of altered images by itself"
+            )
+    missing = [key for key in originals if stem(str(key)) not in others]
+    if missing:
+        raise ValueError(
+            f"image_ids has no altered image of {len(missing)} of the {len(originals)} images, such as {missing[0]!r}; "
+            f"protocol {protocol} expects one of the same file name in another folder, such as mix_0.9/"
+        )
+    return [others[stem(str(key))] for key in originals]
+
+
 def judged_pages(request: Request) -> RelevantPairs:
-    """Pages and queries of a folder in BEIR's layout, and which page answers which query, with grades."""
+    """Pages and queries of a folder in BEIR's layout, and which page answers which query, with grades.
+
+    With ids queries that nothing answers are not wanted: `embed` leaves them out.
+    """
     place = annotations_place(request.annotations_folder(), "vidore", _PAGES, _VIDORE)
     images, texts, grades = read_judged_folder(place, "test")
+    texts = texts if request.ids is None else [text for text in texts if text in grades]
     turned: dict[str, dict[str, float]] = {}
     for text, of in grades.items():
         for image, grade in of.items():

@@ -200,5 +200,13 @@ def _checked(owners: IntArray, n_images: int, n_captions: int, name: str) -> Int
     outside = (owners < 0) | (owners >= n_images)
     if outside.any():
         caption = int(np.argmax(outside))
-        raise ValueError(f"{name}[{caption}] is {owners[caption]}, but sims has n_images = {n_images} rows")
+        hint = _counted(owners, n_images)
+        raise ValueError(f"{name}[{caption}] is {owners[caption]}, but sims has n_images = {n_images} rows{hint}")
     return owners
+
+
+def _counted(owners: npt.NDArray[np.int64], n_images: int) -> str:
+    """What may have happened to rows that are not there."""
+    if owners.min() == 1 and owners.max() == n_images:
+        return "; they seem to be counted from 1: rows are counted from 0, so subtract 1"
+    return f"; expected the row of each caption's image, 0 to {n_images - 1}, not its id"

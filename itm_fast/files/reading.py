@@ -68,6 +68,20 @@ def read_json(path: Path) -> Any:
     return parsed_json(read_content(path), path)
 
 
+def instead(head: bytes) -> str:
+    """What the first bytes of a file say that it is in place of what it is called; "" where they say nothing.
+
+    Example:
+        >>> instead(b"version https://git-lfs.github.com/spec/v1")
+        'a pointer of Git LFS, not the file itself: git lfs pull fetches it'
+    """
+    if head.startswith(b"version https://git-lfs."):
+        return "a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file itself: it was not downloaded as a file"
+    return ""
+
+
 def parsed_json(content: bytes, path: Path, kind: str = "JSON") -> Any:
     """The content of a JSON file that is read already, and what kind of one is expected; errors as ``read_json``."""
     try:

@@ -108,12 +108,9 @@ def read_qrels(path: str | Path) -> Qrels:
             other = f"; it looks like a run: {_RUN}" if len(cells) == 6 else ""
             raise DataError(f"{path}:{number}: {len(cells)} columns, expected 3 or 4: {_QRELS}{other}")
         query, item, grade = cells[0], cells[-2], cells[-1]
-        try:
-            value = int(grade)
-        except ValueError as error:
-            raise DataError(
-                f"{path}:{number}: the grade is {grade!r:.40}, expected a whole number: {_QRELS}"
-            ) from error
+        value = _whole(grade)
+        if value is None:
+            raise DataError(f"{path}:{number}: the grade is {grade!r:.40}, expected a whole number: {_QRELS}")
         of_query = qrels.setdefault(query, {})
         if item in of_query:
             raise DataError(f"{path}:{number}: item {item!r} is judged twice for query {query!r}")
@@ -186,11 +183,21 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         cells = line.split()
         if "\0" in line:
             raise DataError(f"{path}:{number}: not text: it holds NUL characters")
+        if none and line.lstrip()[:1] in ("{", "["):
+            raise DataError(f"{path}: holds JSON, expected text: {_RUN}; {_QRELS}")
         if cells:
             none = False
             yield number, cells
     if none:
         raise DataError(f"{path}: empty; {_RUN}; {_QRELS}")
+
+
+def _whole(text: str) -> int | None:
+    """A whole number, also as a table with a gap writes it: 1.0."""
+    try:
+        return int(text.removesuffix(".0"))
+    except ValueError:
+        return None
 
 
 def _score(path: Path, number: int, text: str) -> float:

@@ -29,7 +29,7 @@ _SET_DEFINITIONS = {
     "eccv": "mAP@R, R-Precision: over the first R retrieved, R = all positives of a query, in the gallery or not.",
     "judged": "nDCG@k: gain the grade, discount log2(rank + 1).  MAP: over the whole gallery.  MRR: 1 / first rank.",
     "pmrp": "PMRP: R-Precision with plausible matches as positives; PMRP@50: of the first 50 at most.",
-    "altered": "false rate: % of images whose first caption is an altered one, which is nobody's.",
+    "altered": "false rate: % of queries whose first result is an altered one, which is nobody's.",
     "t2t": "t2t, i2i: captions for captions and images for images; unless self_score says, a query is no result.",
 }
 _EXTRAS = {**PARTS, "t2t": "CxC t2t", "i2i": "CxC i2i"}
@@ -66,7 +66,7 @@ class Report(Mapping[str, Any]):
             "R@1", "mAP@R", "R-Precision", "PMRP", "n_queries", ...
         languages, language_mean: of a protocol by language, {language: {"i2t", "t2i", "rsum"}} and their mean; "full"
             is then the gallery of all languages together.
-        altered: {"i2t": {"false rate"}}: % of images whose first caption is an altered one.
+        altered: {"i2t" or "t2i": {"false rate"}}: % of queries whose first result is an altered one.
         chance: {"i2t", "t2i"}, "R@1", ... of a random order; of protocols that compare pairs, by score.
         choices: of these, instead of i2t, t2i and rsum: {"all", file, ..., "mean"}, each with the shares of examples
             that are right, "text", "image", "group", ..., "n_examples", "n_tied".

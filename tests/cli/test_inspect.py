@@ -181,3 +181,27 @@ def test_inspect_prints_what_no_encoding_has(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "utf-8"))
     assert cli.main(["inspect", str(tmp_path / "report.json")]) == 0
     assert rb"\ud800" in sys.stdout.buffer.getvalue()
+
+
+def test_a_folder_of_several_things_names_them(tmp_path, capsys):
+    """The demo's folder: data, a model, a run, pages."""
+    (tmp_path / "demo" / "model").mkdir(parents=True)
+    (tmp_path / "demo" / "model" / "config.json").write_text('{"model": "scan"}')
+    (tmp_path / "demo" / "sets").mkdir()
+    (tmp_path / "demo" / "sets" / "a.token").write_text("1.jpg#0\ta dog\n")
+    (tmp_path / "demo" / "data").mkdir()
+    (tmp_path / "demo" / "data" / "test_caps.txt").write_text("a dog\n" * 5)
+    np.save(tmp_path / "demo" / "data" / "test_ims.npy", np.ones((1, 2, 3), np.float32))
+    code, out, _ = inspected(capsys, tmp_path / "demo")
+    assert code == 0
+    assert out.splitlines() == [
+        f"{tmp_path}/demo: folder of several things, each to be inspected by itself",
+        "  data/: data set in SCAN's layout",
+        "  model/: model of itm-fast",
+    ]
+
+
+def test_checkpoints_that_end_in_tar_are_no_shards(tmp_path, capsys):
+    (tmp_path / "model_best.pth.tar").write_bytes(b"PK\x03\x04" + bytes(600))
+    code, _, err = inspected(capsys, tmp_path)
+    assert (code, "holds 1 files, but no captioned images" in err) == (2, True)

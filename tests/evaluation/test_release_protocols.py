@@ -131,6 +131,45 @@ def test_altered_captions_are_in_the_gallery_and_nobodys(made):
     assert "false rate" in str(report)
 
 
+def test_altered_images_are_in_the_gallery_and_nobodys(made):
+    path, found, (images, captions) = made("rococo-images")
+    names, owners = found.items.image_names, found.items.caption_to_image
+    mixed = images + 0.2 * np.random.default_rng(2).standard_normal(images.shape, np.float32)
+    gallery = np.concatenate([images, mixed])
+    report = evaluate((gallery, captions), protocol="rococo-images", annotations=path)
+    sims = gallery @ captions.T
+    i2t, t2i = of_owners(owners, 12)
+    assert report["t2i"]["R@1"] == pytest.approx(hits(sims.T, t2i, 1))
+    assert report["i2t"]["R@1"] == pytest.approx(hits(sims[:12], i2t, 1))
+    assert report["i2t"]["n_queries"] == 12
+    assert report["altered"]["t2i"]["false rate"] == pytest.approx(100 * (sims.argmax(0) >= 12).mean()) != 0
+    assert report["originals"]["t2i"]["R@1"] == pytest.approx(hits(sims[:12].T, t2i, 1))
+    assert report["originals"]["i2t"] == {key: value for key, value in report["i2t"].items() if key != "n_pairs"}
+    order = np.random.default_rng(1).permutation(24)
+    both = [*names, *(name.replace("val2014/", "mix_0.9/", 1) for name in names)]
+    texts = found.items.caption_ids
+    again = evaluate(
+        (gallery[order], captions),
+        protocol="rococo-images",
+        annotations=path,
+        ids=Ids([both[place] for place in order], texts),
+    )
+    assert {key: again[key] for key in ("i2t", "t2i", "altered", "originals")} == {
+        key: report[key] for key in ("i2t", "t2i", "altered", "originals")
+    }
+    for given, said in (
+        (
+            [*both[:-1], "mix_0.9/other.jpg"],
+            r"no altered image of 1 of the 12 images, such as 'val2014/COCO_val2014_0+11",
+        ),
+        ([*both[:-1], "patch/COCO_val2014_000000000000.jpg"], "evaluate each lot of altered images by itself"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            evaluate((gallery, captions), protocol="rococo-images", annotations=path, ids=Ids(given, texts))
+    with pytest.raises(ValueError, match="24 images x 61 captions in these annotations, given 12 x 61"):
+        evaluate((images, captions), protocol="rococo-images", annotations=path)
+
+
 def test_pages_by_their_grades(tmp_path):
     path = release_sets.vidore(tmp_path)
     images, texts = embeddings(np.arange(11), 12, noise=0.9)

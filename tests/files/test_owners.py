@@ -118,6 +118,8 @@ BAD = {
     "name": (["a.jpg"] * 7, "[0] is 'a.jpg', a str, expected integers: rows of sims"),
     "bools": ([True] * 7, "has dtype bool, expected integers"),
     "row too high": ([0, 0, 2, 1, 1, 2, 4], "[6] is 4, but sims has n_images = 4 rows"),
+    "counted from 1": ([1, 1, 3, 2, 2, 3, 4], "counted from 1: rows are counted from 0, so subtract 1"),
+    "ids": ([7, 7, 7, 7, 7, 7, 391895], "expected the row of each caption's image, 0 to 3, not its id"),
     "too few": ([0, 0, 2], "has shape (3,), expected (7,), one entry a column"),
     "one an image": ([0, 1, 2, 3], "sims looks transposed"),
     "two axes": (np.zeros((7, 1), int), "has shape (7, 1), expected (7,)"),

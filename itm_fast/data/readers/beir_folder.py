@@ -1,7 +1,7 @@
 """Folders of queries, a corpus and relevance judgements (qrels): MTEB's, MIEB's, BEIR's; parquet, JSON lines, TSV.
 
 Each query has to be of one image, as a caption is: sets with several, and pages of documents with graded relevance,
-are no captioned images; ``read_judged_folder`` takes them.
+are no captioned images; ``read_pages`` and ``read_judged_folder`` take them.
 Sources: beir-cellar/beir; embeddings-benchmark/mteb (image tasks); TREC's qrels.
 """
 
@@ -28,6 +28,10 @@ _IDS = ("_id", "id", "corpus-id", "query-id", "corpus_id", "query_id", "docid", 
 _TEXTS = ("text", "query", "caption")
 
 
+class SeveralImagesError(DataError):
+    """A text is relevant to several images."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Item:
     """A query or a document."""
@@ -48,16 +52,30 @@ def read_beir(found: FoundPath) -> list[Entry]:
     """The images in the order of their file, each with the texts that are judged relevant to it, by split of the qrels.
 
     Raises:
-        DataError: a file is damaged; an id is there twice, or judged but not there; a text is relevant to several
-            images; neither queries nor corpus are images.
+        SeveralImagesError: a text is relevant to several images.
+        DataError: a file is damaged; an id is there twice, or judged but not there; neither queries nor corpus are
+            images.
     """
+    return _entries(found, one_each=True)
+
+
+def read_pages(found: FoundPath) -> list[Entry]:
+    """The same, where any number of images may be relevant to a text: it stands at the first of the highest grade.
+
+    Raises:
+        DataError: as ``read_beir``.
+    """
+    return _entries(found, one_each=False)
+
+
+def _entries(found: FoundPath, one_each: bool) -> list[Entry]:
     queries, corpus = (_items(found, part) for part in _SIDES)
     from_text = _from_text(found, queries, corpus)
     images, texts = (corpus, queries) if from_text else (queries, corpus)
     entries = []
     for split, judgements in _judged(found).items():
         where = f"{found.path}: qrels of {split or 'all'}"
-        owners = _owners(judgements, queries, corpus, from_text, where)
+        owners = _owners(judgements, queries, corpus, from_text, where, one_each)
         of_image: dict[str, list[str]] = {key: [] for key, item in images.items() if item.split in (None, split)}
         for key in texts:
             if key in owners:
@@ -108,18 +126,29 @@ def read_judged_folder(path: str | Path, split: str) -> tuple[list[str], list[st
 
 
 def _owners(
-    judgements: list[Judgement], queries: dict[str, _Item], corpus: dict[str, _Item], from_text: bool, where: str
+    judgements: list[Judgement],
+    queries: dict[str, _Item],
+    corpus: dict[str, _Item],
+    from_text: bool,
+    where: str,
+    one_each: bool,
 ) -> dict[str, str]:
-    """The image of each text that has one."""
+    """The image of each text that has one; of several the first of the highest grade."""
     owners: dict[str, str] = {}
+    grades: dict[str, float] = {}
     for query, document, grade in judgements:
         _check_judged(query, document, queries, corpus, where)
         text, image = (query, document) if from_text else (document, query)
-        if grade > 0 and owners.setdefault(text, image) != image:
-            raise DataError(
+        if grade <= 0:
+            continue
+        if one_each and owners.setdefault(text, image) != image:
+            raise SeveralImagesError(
                 f"{where}: text {text} is relevant to several images, such as {owners[text]} and {image}: these are no "
-                "captioned images, where each caption has one"
+                "captioned images, where each caption has one; itm-fast embed takes them, and evaluate --protocol "
+                "vidore ranks them"
             )
+        if grade > grades.get(text, 0):
+            owners[text], grades[text] = image, grade
     return owners
 
 

@@ -9,6 +9,7 @@ from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.data.readers.column_names import CAPTIONS, IMAGE_FILES, IMAGE_IDS, LANGUAGES, SPLIT, first_of
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
+from itm_fast.files.ids import integer_id
 
 EXPECTED = '[{"image": file, "caption": one or a list}] as of ALBEF and BLIP, {image: [captions]} or [[captions], ...]'
 
@@ -39,6 +40,8 @@ def read_entries(found: FoundPath) -> list[Entry]:
                 f"{path}: [{place}] is {entry!r:.60}, without {image_key} or {caption_key}; expected {EXPECTED}"
             )
         name, texts = entry[image_key], entry[caption_key]
+        if isinstance(name, float) and integer_id(name) is not None:
+            name = integer_id(name)  # 391895.0
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(name, (str, int)) or isinstance(name, bool) or name == "":
             raise DataError(f"{path}: [{place}]: {image_key} is {name!r:.60}; expected the name of a file of images")

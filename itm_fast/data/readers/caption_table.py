@@ -1,11 +1,13 @@
 """CSV and TSV whose headings name an image and a caption, among others: split, language, lists of captions.
 
-Flickr30K's flickr_annotations_30k.csv has a JSON list of captions in a cell. Tables of two columns, which people also
-write without quotes, are read line by line instead (`caption_lines`).
+Flickr30K's flickr_annotations_30k.csv has a JSON list of captions in a cell, pandas writes Python's. Tables of two
+columns, which people also write without quotes, are read line by line instead (`caption_lines`), unless semicolons
+separate them.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -16,7 +18,7 @@ from itm_fast.data.readers.found_path import BINARY, FoundPath, is_json
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import read_text
 
-_LEAST = 3  # columns
+_LEAST = {",": 3, "\t": 3, ";": 2}  # columns, by what separates them
 
 
 def is_table(found: FoundPath) -> bool:
@@ -24,9 +26,10 @@ def is_table(found: FoundPath) -> bool:
     if found.is_folder or is_json(found.path) or found.head.startswith(BINARY):
         return False
     line = found.head.removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].decode("utf-8", "replace")
-    headings = _headings(line, _delimiter(line))
+    delimiter = _delimiter(line)
+    headings = _headings(line, delimiter)
     named = first_of((*IMAGE_FILES, *IMAGE_IDS), headings), first_of(CAPTIONS, headings)
-    return len(headings) >= _LEAST and None not in named
+    return len(headings) >= _LEAST[delimiter] and None not in named
 
 
 def read_table(found: FoundPath) -> list[Entry]:
@@ -64,19 +67,22 @@ def read_table(found: FoundPath) -> list[Entry]:
 
 
 def _texts(cell: str) -> list[str]:
-    """A caption, or those of a JSON list in one cell."""
+    """A caption, or those of a list in one cell, as JSON or Python write it."""
     if cell.startswith("[") and cell.endswith("]"):
-        try:
-            texts = json.loads(cell)
-        except (ValueError, RecursionError):
-            return [cell]
-        if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
-            return texts
+        for read in (json.loads, ast.literal_eval):
+            try:
+                texts = read(cell)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):  # literal_eval: too deep
+                continue
+            if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+                return texts
     return [cell]
 
 
 def _delimiter(line: str) -> str:
-    return "\t" if "\t" in line else ","
+    if "\t" in line:
+        return "\t"
+    return ";" if ";" in line and "," not in line else ","
 
 
 def _headings(line: str, delimiter: str) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -16,6 +17,7 @@ from itm_fast.files.ids import IMAGE_SUFFIXES
 from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import read_array
 
+_DRIVE = re.compile(r"[A-Za-z]:/")  # of Windows
 SUFFIXES = ("", *IMAGE_SUFFIXES)
 
 
@@ -128,6 +130,7 @@ def collected(
     """
     if not entries:
         raise DataError(f"{where}: holds no images")
+    entries, of_root = _below_root(entries, where)
     for entry in entries:
         _check_name(where, entry.name, entry.subfolder)
     by_stem = _merged(entries, where, comes_once)
@@ -152,7 +155,7 @@ def collected(
         ["" if entry is None else entry.subfolder for entry in described],
         languages=[entry.language or "" for entry, _ in kept] if speaks else None,
         packed=_packed(described, names, where),
-        notes=notes,
+        notes=(*notes, *of_root),
     )
 
 
@@ -210,6 +213,23 @@ def _packed(described: Sequence[Entry | None], names: list[str], where: str) -> 
     if missing is not None:
         raise DataError(f"{where}: holds no image {missing}, though others")
     return [file for file in files if file is not None]
+
+
+def _below_root(entries: list[Entry], where: str) -> tuple[list[Entry], tuple[str, ...]]:
+    """Names as paths below one folder: those of another machine lose the folder that all have in common."""
+    if not all(isinstance(entry.name, str) for entry in entries):
+        return entries, ()
+    if any("\\" in entry.name for entry in entries) and not any("/" in entry.name for entry in entries):
+        entries = [replace(entry, name=entry.name.replace("\\", "/")) for entry in entries]
+    if not all(PurePosixPath(entry.name).is_absolute() or _DRIVE.match(entry.name) for entry in entries):
+        return entries, ()
+    folders = [PurePosixPath(entry.name).parent.parts for entry in entries]
+    n_common = next((n for n, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1), None)
+    root = PurePosixPath(*folders[0][: min(map(len, folders)) if n_common is None else n_common])
+    if not root.name:
+        return entries, ()
+    below = [replace(one, name=f"{PurePosixPath(one.name).relative_to(root)}", subfolder=root.name) for one in entries]
+    return below, (f"{where}: names are paths of one machine: they are taken as names below {root}/",)
 
 
 def _check_name(where: str, name: object, subfolder: object) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
+from itm_fast.files.ids import integer_id
 
 _EXPECTED = (
     "expected captions_*.json of COCO: "
@@ -58,6 +59,9 @@ def read_coco(found: FoundPath) -> list[Entry]:
 
 def _of(item: Any, key: str, kind: type, where: str) -> Any:
     value = item.get(key) if isinstance(item, dict) else None
+    if kind is int and isinstance(value, float):  # a table with a gap writes 391895.0
+        whole = integer_id(value)
+        value = value if whole is None else whole
     if not isinstance(value, kind) or isinstance(value, bool):
         given = f"{key} is {value!r:.60}" if isinstance(item, dict) else f"is {item!r:.60}"
         raise DataError(f"{where}: {given}; {_EXPECTED}")

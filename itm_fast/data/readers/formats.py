@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from itm_fast.data.readers.beir_folder import is_beir, read_beir
+from itm_fast.data.readers.beir_folder import SeveralImagesError, is_beir, read_beir, read_pages
 from itm_fast.data.readers.caption_entries import EXPECTED, is_entries, read_entries
 from itm_fast.data.readers.caption_lines import line_entries
 from itm_fast.data.readers.caption_lists import is_caption_lists, read_caption_lists
@@ -19,6 +19,7 @@ from itm_fast.data.readers.parquet_files import is_parquet, read_parquet
 from itm_fast.data.readers.releases import RELEASES
 from itm_fast.data.readers.tar_shards import is_shards, read_shards
 from itm_fast.errors import DataError
+from itm_fast.files.reading import instead
 
 
 def _are_named_lines(found: FoundPath) -> bool:
@@ -49,13 +50,23 @@ FORMATS = (
     Format("lines of a name and a caption (.token, results.csv, CSV, TSV)", _are_named_lines, _read_named_lines),
 )
 
+PAGES = Format(
+    "pages of documents and what is asked of them, as of BEIR, MTEB or ViDoRe",
+    is_beir,
+    read_pages,
+    note="a question of several pages is counted to the first of the highest grade; protocol vidore takes all",
+)
+
 
 def format_of(found: FoundPath) -> Format | None:
     """The format of a path, or None.
 
     Raises:
-        DataError: the content cannot be read at all, such as JSON that is cut short.
+        DataError: the content cannot be read at all, such as JSON that is cut short, or is no file of data.
     """
+    other = instead(found.head)
+    if other:
+        raise DataError(f"{found.path}: {other}")
     return next((form for form in FORMATS if form.recognises(found)), None)
 
 
@@ -97,6 +108,17 @@ def read_captioned_images(
     return read_as(form, found, split, image_list=image_list, drop_blank=drop_blank)
 
 
+def read_captioned_images_or_pages(
+    path: str | Path, *, split: str | None = "test", image_list: str | Path | None = None, drop_blank: bool = False
+) -> CaptionedImages:
+    """The same as `read_captioned_images`, and of a folder where texts have several images each these, with a note."""
+    try:
+        return read_captioned_images(path, split=split, image_list=image_list, drop_blank=drop_blank)
+    except SeveralImagesError:
+        items = read_as(PAGES, FoundPath(path), split, image_list=image_list, drop_blank=drop_blank)
+    return replace(items, notes=(*items.notes, f"{path}: {PAGES.note}"))
+
+
 def read_as(
     form: Format,
     found: FoundPath,
@@ -118,13 +140,21 @@ def not_captioned(found: FoundPath) -> DataError:
         held = f"holds {len(found.files)} files"
         return DataError(f"{found.path}: {held}, but no captioned images; expected {', '.join(_names(folders=True))}")
     if found.json is not None:
-        return DataError(f"{found.path}: holds a {type(found.json).__name__}; expected {EXPECTED}")
+        return DataError(f"{found.path}: holds {_told(found.json)}; expected {EXPECTED}")
     if found.lines is not None:
         return DataError(
             f"{found.path}: captions without the names of their images; expected a name or an id before each caption, "
             "as of Flickr30K's .token file"
         )
     return DataError(f"{found.path}: no captioned images; expected one of: {'; '.join(_names())}")
+
+
+def _told(content: object) -> str:
+    """What a JSON file holds, by the keys that lead into it."""
+    if not isinstance(content, dict) or not content:
+        return f"a {type(content).__name__}"
+    keys = ", ".join(f"{key!r:.30} (a {type(value).__name__})" for key, value in list(content.items())[:4])
+    return f"a dict with {keys}{', ...' if len(content) > 4 else ''}"
 
 
 def _names(folders: bool = False) -> list[str]:

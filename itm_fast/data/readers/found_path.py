@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from itm_fast.data.readers.caption_lines import CaptionLines, read_caption_lines
+from itm_fast.errors import DataError
 from itm_fast.files.plain_text import read_lines
 from itm_fast.files.reading import parsed_json, read_json
 
@@ -84,10 +85,16 @@ def is_json(path: Path) -> bool:
 def read_caption_json(path: Path) -> Any:
     """The content of a .json file, or of a .jsonl file as a list of its lines; errors as `read_json`."""
     if Path(path.name.removesuffix(".gz")).suffix not in _JSON_LINES:
-        return read_json(path)
+        try:
+            return read_json(path)
+        except DataError as error:
+            if "Extra data" not in str(error):
+                raise
+            raise DataError(f"{error}; JSON lines, one object a line, are read from a file called .jsonl") from error
     return [
         parsed_json(line.encode(), path.with_name(f"{path.name}:{number}"))
-        for number, line in enumerate(read_lines(path, "JSON object"), start=1)
+        for number, line in enumerate(read_lines(path, "JSON object", keep_blank=True), start=1)
+        if line
     ]
 
 

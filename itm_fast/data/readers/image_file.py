@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.errors import DataError
+from itm_fast.files.reading import instead
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has decoders that call other programs
 _PLAUSIBLE = 2**22, 1000  # pixels, or times its bytes, that an image may have: photographs have ten times its bytes
@@ -62,6 +63,7 @@ def read_image(path: ImageFile) -> Tensor:
         ImportError: Pillow is not installed.
     """
     library = pillow()
+    content = b""
     try:
         content = path.read_bytes()  # of a file, unlike of bytes, Pillow would take memory for any length it names
         _check_size(library, *_webp_size(content), len(content))  # libwebp takes a canvas of it when it is opened
@@ -69,7 +71,7 @@ def read_image(path: ImageFile) -> Tensor:
             _check_size(library, image.width, image.height, len(content))
             pixels = np.array(_as_rgb(image))
     except Exception as error:  # decoders raise nearly every kind of exception
-        reason = str(error).partition(" <_io.BytesIO")[0]
+        reason = instead(content) or str(error).partition(" <_io.BytesIO")[0]
         raise DataError(f"{path}: no image that can be read ({', '.join(_FORMATS)}): {reason}") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from itm_fast.data.readers.captioned_images import SUFFIXES, CaptionedImages, stem_of
 from itm_fast.data.readers.formats import format_of
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.image_file import ImageFile
+
+_Listing: TypeAlias = tuple[set[str], dict[str, str]]
 
 
 def find_images(items: CaptionedImages, folders: Sequence[str | Path]) -> list[ImageFile]:
@@ -33,7 +37,7 @@ def find_images(items: CaptionedImages, folders: Sequence[str | Path]) -> list[I
     for folder in folders:
         if not Path(folder).is_dir():
             raise FileNotFoundError(f"{folder}: no such folder of images")
-    listings: dict[Path, set[str]] = {}  # one listing a folder: asking for each of 100,000 files takes minutes
+    listings: dict[Path, _Listing] = {}  # one listing a folder: asking for each of 100,000 files takes minutes
     found: list[ImageFile] = []
     missing = []
     for name, subfolder in zip(items.image_names, items.subfolders, strict=True):
@@ -63,14 +67,30 @@ def packed_images(path: Path) -> dict[str, ImageFile]:
     return {stem_of(entry.name): entry.packed for entry in entries if entry.packed is not None}
 
 
-def _place(name: str, subfolder: str, folders: Sequence[str | Path], listings: dict[Path, set[str]]) -> Path | None:
+def _place(name: str, subfolder: str, folders: Sequence[str | Path], listings: dict[Path, _Listing]) -> Path | None:
     for folder in folders:
         for parent in dict.fromkeys((Path(folder), Path(folder) / subfolder)):
             for suffix in SUFFIXES:
                 path = parent / f"{name}{suffix}"
                 if path.parent not in listings:
                     inside = path.parent.iterdir() if path.parent.is_dir() else ()
-                    listings[path.parent] = {file.name for file in inside}
-                if path.name in listings[path.parent]:
-                    return path
+                    listings[path.parent] = _by_spelling(file.name for file in inside)
+                names, others = listings[path.parent]
+                spelt = path.name if path.name in names else others.get(_spelling(path.name))
+                if spelt:
+                    return path.with_name(spelt)
     return None
+
+
+def _by_spelling(names: Iterable[str]) -> _Listing:
+    """Names of files, and which one has another spelling; "" where several have."""
+    exact, others = set(names), dict[str, str]()
+    for name in exact:
+        others[_spelling(name)] = "" if _spelling(name) in others else name
+    return exact, others
+
+
+def _spelling(name: str) -> str:
+    """A name with accents composed, as macOS does not write them, and its suffix in small letters."""
+    stem, dot, suffix = unicodedata.normalize("NFC", name).rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}"

@@ -6,6 +6,7 @@ Source: the library datasets, which keeps an image as {"bytes", "path"} and name
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from itm_fast.data.readers.parquet_rows import ParquetFile, ParquetImage, Parque
 from itm_fast.errors import DataError
 
 _MAGIC = b"PAR1"
+_LOOKED_AT = 64  # rows of an image that came before
 _IN_SENTENCE = ("raw", "caption", "text")
 
 
@@ -44,6 +46,22 @@ def read_parquet(found: FoundPath) -> list[Entry]:
     for path in found.files_of(".parquet"):
         split = split_named(path.stem) or (split_named(path.parent.name) if path.parent != found.path.parent else None)
         entries += _rows(path, split, len(entries))
+    return _told_apart(entries)
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """Rows of one name are of one image, unless the first of such hold two: then names tell nothing."""
+    first: dict[tuple[str | None, str], Entry] = {}
+    n_alike = 0
+    for entry in entries:
+        other = first.setdefault((entry.split, entry.name), entry)
+        if other is entry or not isinstance(entry.packed, ParquetImage) or not isinstance(other.packed, ParquetImage):
+            continue
+        if entry.packed.read_bytes() != other.packed.read_bytes():
+            return [replace(one, name=f"{number:09d}", image_id=None) for number, one in enumerate(entries)]
+        n_alike += 1
+        if n_alike == _LOOKED_AT:
+            break
     return entries
 
 
@@ -53,21 +71,22 @@ def _rows(path: Path, split: str | None, first: int) -> Iterator[Entry]:
     others = [name for name in file.columns if name != held]
     captions, spoken = first_of(CAPTIONS, others), first_of(LANGUAGES, others)
     names, key = first_of(IMAGE_FILES, others), first_of(IMAGE_IDS, others)
-    named = names or (None if held is None else file.path_of(held)) or key
-    if captions is None or (held is None and named is None):
+    paths = None if held is None else file.path_of(held)
+    naming = [name for name in (names, paths, key) if name is not None]
+    if captions is None or (held is None and not naming):
         raise DataError(
             f"{path}: columns {', '.join(file.columns):.200}; expected one of captions ({', '.join(CAPTIONS[:4])}) and "
             f"one that holds images as bytes, or names them ({', '.join(IMAGE_FILES[:4])})"
         )
     images = None if held is None else ParquetImages(path, held)
     ids = first_of(CAPTION_IDS, others)
-    wanted = dict.fromkeys((captions, named, key, ids, spoken, SPLIT if SPLIT in others else None))
+    wanted = dict.fromkeys((captions, *naming, ids, spoken, SPLIT if SPLIT in others else None))
     for number, row in enumerate(file.rows([name for name in wanted if name is not None])):
         where = f"{path}: row {number}"
         texts = _texts(row[captions], f"{where}: {captions}")
-        name = None if named is None else _within(row, named)
+        name = next((value for value in (_within(row, one) for one in naming) if value is not None), None)
         if name is None and held is None:
-            raise DataError(f"{where}: no {named}; expected the name of an image")
+            raise DataError(f"{where}: no {naming[0]}; expected the name of an image")
         own = row.get(key) if key is not None else None
         yield Entry(
             f"{first + number:09d}" if name is None else str(name),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import importlib
 import itertools
 import threading
@@ -11,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from itm_fast.data.readers.parquet_metadata import NotIndexedError, column_chunks
+from itm_fast.data.readers.parquet_pages import ColumnChunk, Decompress, Whole
 from itm_fast.errors import DataError
 
 _ROWS, _IMAGES = 1024, 16  # that are decoded at a time, without and with images
-_KEPT = 64 * 2**20  # bytes of images that were decoded with others: threads ask for rows near each other
+_KEPT = 64 * 2**20  # bytes of images that pyarrow decoded with others: threads ask for rows near each other
 _BUFFER = 2**20  # bytes of a column read at a time; without it, all of a row group's
 _FOOTER = 64 * 2**20, 2**20  # bytes of a string, and items of a list, in a footer
 _IN_STRUCT, _PATH = "bytes", "path"  # how the library datasets keeps an image
@@ -43,6 +46,8 @@ class ParquetFile:
         self._opened = self._guarded(self._open)
         self.columns: dict[str, Any] = {field.name: field.type for field in self._opened.schema_arrow}
         groups = [self._opened.metadata.row_group(n).num_rows for n in range(self._opened.metadata.num_row_groups)]
+        if min(groups, default=0) < 0:
+            raise DataError(f"{path}: no parquet, damaged or cut short: a row group of {min(groups)} rows")
         self.starts = [0, *itertools.accumulate(groups)]
         self.n_rows = self.starts[-1]
 
@@ -66,8 +71,28 @@ class ParquetFile:
         part = f"{column}.{_IN_STRUCT}" if is_struct else column
         batches = self._guarded(lambda: self._opened.iter_batches(_IMAGES, row_groups=[group], columns=[part]))
         while (batch := self._guarded(lambda: next(batches, None))) is not None:
-            values = batch.column(0).field(_IN_STRUCT) if is_struct else batch.column(0)
-            yield self._guarded(values.to_pylist)
+            yield self._guarded(functools.partial(_values_of, batch, is_struct))
+
+    def chunks(self, column: str) -> list[ColumnChunk | None]:
+        """The images of each row group by their rows; None: their codec, their kind or the file is not followed."""
+        if column not in self.columns:
+            raise DataError(f"{self.path}: has no column {column} any more")
+        is_struct = self._arrow.types.is_struct(self.columns[column])
+        try:
+            with self.path.open("rb") as file:
+                found = column_chunks(file, (column, _IN_STRUCT) if is_struct else (column,))
+        except (NotIndexedError, OSError):
+            found = []
+        n_rows = [end - start for start, end in itertools.pairwise(self.starts)]
+        if [chunk.n_rows for chunk in found] != n_rows:
+            return [None] * len(n_rows)
+        kept: list[Whole] = []
+        return [ColumnChunk(chunk, self._decompress(chunk.codec), kept) for chunk in found]
+
+    def _decompress(self, codec: str | None) -> Decompress | None:
+        if codec is None:
+            return None
+        return lambda content, size: self._arrow.decompress(content, size, codec=codec, asbytes=True)
 
     def image_column(self) -> str | None:
         """The first column that holds images: a struct with bytes, or bytes alone; None if there is none."""
@@ -97,8 +122,9 @@ class ParquetFile:
 class ParquetImages:
     """The images of one column of a file, each by its row; for several threads, and for other processes.
 
-    What was decoded last is kept, up to so many bytes: in order they are decoded once, in any order a row group again
-    and again, as far as the row.
+    Where they lie is found once and kept, 8 bytes an image, and each is read by itself, in any order. What
+    `parquet_pages` does not follow pyarrow decodes, a row group again and again as far as the row, and what it decoded
+    last is kept, up to so many bytes.
 
     Args:
         path: the file.
@@ -113,6 +139,7 @@ class ParquetImages:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._file: ParquetFile | None = None
+        self._chunks: list[ColumnChunk | None] = []  # by row group; None: pyarrow reads it
         self._coming: Iterator[list[bytes | None]] = iter(())
         self._group, self._next = -1, 0  # of which row group, and the row at which it goes on
         self._kept: list[tuple[int, list[bytes | None]]] = []
@@ -139,18 +166,30 @@ class ParquetImages:
         return image
 
     def _found(self, row: int) -> bytes | None:
-        for start, images in self._kept:
-            if start <= row < start + len(images):
-                return images[row - start]
         if self._file is None:
             self._file = ParquetFile(self.path)
+            self._chunks = self._file.chunks(self.column)
         starts = self._file.starts
         group = bisect.bisect_right(starts, row) - 1
         if row >= starts[-1]:
             raise DataError(f"{self.path}: row {row}: the file has {starts[-1]} only, and has become shorter")
+        chunk = self._chunks[group]
+        if chunk is not None:
+            try:
+                with self.path.open("rb") as file:
+                    return chunk.read(file, row - starts[group])
+            except (NotIndexedError, OSError):
+                self._chunks[group] = None
+        return self._decoded(self._file, row, group)
+
+    def _decoded(self, file: ParquetFile, row: int, group: int) -> bytes | None:
+        """The same by pyarrow."""
+        for start, images in self._kept:
+            if start <= row < start + len(images):
+                return images[row - start]
         if group != self._group or row < self._next:
-            self._coming = self._file.images(self.column, group)
-            self._group, self._next = group, starts[group]
+            self._coming = file.images(self.column, group)
+            self._group, self._next = group, file.starts[group]
         for images in self._coming:
             start, self._next = self._next, self._next + len(images)
             self._kept.append((start, images))
@@ -190,6 +229,12 @@ class ParquetImage:
     def __str__(self) -> str:
         """The file, the row and the column, as errors say them."""
         return f"{self.images.path}: row {self.row}: {self.images.column}"
+
+
+def _values_of(batch: Any, is_struct: bool) -> list[bytes | None]:
+    values = batch.column(0).field(_IN_STRUCT) if is_struct else batch.column(0)
+    found: list[bytes | None] = values.to_pylist()
+    return found
 
 
 def _library(name: str) -> Any:

@@ -75,7 +75,7 @@ def is_shards(found: FoundPath) -> bool:
     """Whether a path is a .tar, or a folder of such."""
     where, magic = _MAGIC
     is_file = found.head[where] == magic or (found.path.suffix == ".tar" and not found.is_folder)
-    return is_file or bool(found.files_if_folder(".tar")) or _is_packed(found)
+    return is_file or (found.is_folder and bool(_shards(found))) or _is_packed(found)
 
 
 def read_shards(found: FoundPath) -> list[Entry]:
@@ -88,7 +88,7 @@ def read_shards(found: FoundPath) -> list[Entry]:
     if _is_packed(found):
         raise DataError(f"{found.path}: packed; images can be read from the middle of a plain .tar only: gunzip it")
     entries = []
-    for path in found.files_of(".tar"):
+    for path in _shards(found):
         split = split_named(path.stem) or (split_named(path.parent.name) if path.parent != found.path.parent else None)
         entries += [(path, _entry(sample, path, split)) for sample in _samples(path)]
     again = Counter((entry.split, entry.name) for _, entry in entries)
@@ -100,7 +100,10 @@ def read_shards(found: FoundPath) -> list[Entry]:
 
 def _entry(sample: _Sample, path: Path, split: str | None) -> Entry:
     if sample.image is None:
-        raise DataError(f"{path}: sample {sample.key} has text and no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(
+            f"{path}: sample {sample.key} has text and no image ({', '.join(IMAGE_SUFFIXES)}); "
+            "members of a sample follow each other and have its name up to the first dot"
+        )
     where = f"{path}:{sample.key}"
     if sample.text is not None:
         lines = split_lines(_decoded(sample.text, f"{where}.txt").strip())
@@ -185,6 +188,11 @@ def _members(path: Path) -> Iterator[tuple[tarfile.TarInfo, mmap.mmap]]:
         # The library takes a damaged header for the end.
         if content[end : end + _BLOCK].strip(b"\0") or end + _BLOCK > size:
             raise DataError(f"{path}: damaged or cut short after {last}: no end of the archive at byte {end} of {size}")
+
+
+def _shards(found: FoundPath) -> list[Path]:
+    """The file itself, or those of a folder; checkpoints of older PyTorch code end in .tar too."""
+    return [path for path in found.files_of(".tar") if not (found.is_folder and path.name.endswith(".pth.tar"))]
 
 
 def _is_packed(found: FoundPath) -> bool:

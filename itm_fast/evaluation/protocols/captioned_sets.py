@@ -22,6 +22,7 @@ from itm_fast.files.ids import Ids
 
 _LISTS = 'list of {"image", "caption"} as of ALBEF and BLIP'
 _TOKENS = "lines of a name and a caption (.token, results.csv, CSV, TSV)"
+_ROCOCO = "https://github.com/pseulki/rococo (annotations/)"
 _N_ALTERED = 5  # captions of an image that are altered, behind its own five or six (pseulki/rococo)
 
 
@@ -37,8 +38,9 @@ class SetRules:
         n_captions: its captions, likewise.
         split: of the release that is the test set; None: it has none.
         file: in a folder, the file that is read, where the folder itself is no format.
-        scored: "recall" in one gallery; by "language", each language's captions with all images; "altered", where the
-            last captions of an image are nobody's.
+        scored: "recall" in one gallery; by "language", each language's captions with all images; "altered captions",
+            where the last captions of an image are nobody's; "altered images", where the gallery has another image
+            beside each of the files, which is nobody's.
         language: of captions that do not say theirs.
     """
 
@@ -49,7 +51,7 @@ class SetRules:
     n_captions: int | None = None
     split: str | None = None
     file: str = ""
-    scored: Literal["recall", "language", "altered"] = "recall"
+    scored: Literal["recall", "language", "altered captions", "altered images"] = "recall"
     language: str = ""
 
 
@@ -76,7 +78,8 @@ SETS: dict[str, SetRules] = {
         "https://github.com/yuxie11/R2D2 (Flickr30k-CNA, test/)", 1000, 5000, file="flickr30k_cn_test.txt",
         scored="language", language="zh"),
     "rococo": SetRules((_LISTS,), "same_concept.json, diff_concept.json, rand_voca.json or danger.json",
-        "https://github.com/pseulki/rococo (annotations/)", 5000, 50010, scored="altered"),
+        _ROCOCO, 5000, 50010, scored="altered captions"),
+    "rococo-images": SetRules((_LISTS,), "coco_karpathy_test.json", _ROCOCO, 5000, 25010, scored="altered images"),
 }
 # fmt: on
 
@@ -134,7 +137,7 @@ def read_captioned_set(path: str | Path | None, protocol: str) -> CaptionedSet:
         held = "no captioned images" if form is None else f"{form.name}"
         raise DataError(f"{place}: holds {held}; protocol {protocol} reads {rules.files}, which {rules.published} has")
     items = read_as(form, found, rules.split)
-    if rules.scored == "altered":
+    if rules.scored == "altered captions":
         _check_altered(items, place, protocol)
     if rules.language:
         items = replace(items, languages=[rules.language] * len(items.captions))
