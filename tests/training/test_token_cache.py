@@ -151,7 +151,7 @@ def test_other_images_of_the_same_names_and_sizes_are_refused(data, tmp_path):
     draw(0)  # the same ones, written later
     cached_images(tmp_path / "cache", model, images)
     draw(1)
-    with pytest.raises(DataError, match=r"test_tokens\.json: holds tokens made with another images; name another folder"):
+    with pytest.raises(DataError, match=r"test_tokens\.json: holds tokens made with another images; name"):
         cached_images(tmp_path / "cache", model, images)
 
 
