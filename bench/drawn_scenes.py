@@ -1,9 +1,10 @@
 """Every model with each encoder and each loss on drawn scenes: recall in units of chance, as a table in Markdown.
 
-Images are drawings of three of 24 things, or region features of the same, and captions name them in any order. The ViT and the BERT have
-one layer and random weights; the BERT trains, the ViT if it is asked to: otherwise its tokens are cached. A class token
-of random weights says the same of every image: models that align each word with its best region would all take that,
-and learn nothing from it, so it is dropped. What is shown is the smaller R@1 of both directions over that of chance.
+Images are drawings of three of 24 things, or region features of the same; captions name them in any order. The ViT and
+the BERT have one layer and random weights; the BERT trains, the ViT if it is asked to: otherwise its tokens are cached.
+A class token of random weights says the same of every image: where each word is aligned with its best region all would
+take that one and learn nothing from it, so it is dropped. What is shown is the smaller R@1 of both directions over that
+of chance.
 """
 
 import argparse

@@ -228,6 +228,10 @@ def test_a_class_token_set_apart(name, data, tmp_path):
     save_model(model, tmp_path)
     torch.testing.assert_close(scores(load_model(tmp_path), dataset), before, rtol=0, atol=0)
     tokens = model.tower(batch.regions).detach()
+    mean, deviation = (torch.tensor(model.config.backbone_config[key]).view(3, 1, 1) for key in ("mean", "deviation"))
+    with torch.no_grad():
+        states = model.tower.transformer(pixel_values=(batch.regions / 255 - mean) / deviation).last_hidden_state
+    torch.testing.assert_close(tokens, states[:, :1] if name == "vsepp" else states)
     captions = model.encode_captions(batch.tokens, batch.word_counts)
 
     def sims(tokens):
