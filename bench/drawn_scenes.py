@@ -47,7 +47,7 @@ def arguments(argv):
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS, help="rows of the table")
     parser.add_argument("--columns", type=int, nargs="+", default=range(len(COLUMNS)), help="columns, counted from 0")
     parser.add_argument("--n-train", type=int, default=200, help="training images of the generated set")
-    parser.add_argument("--num-epochs", type=int, default=5)
+    parser.add_argument("--num-epochs", type=int, default=5, help="SCAN begins to learn from patches after 5")
     parser.add_argument("--learning-rate", type=float, default=1e-2)
     parser.add_argument("--backbone-lr-factor", type=float, default=0.0, help="share of it that the ViT has")
     parser.add_argument("--json", type=Path, help="write all figures to this file, and take those that are in it")
@@ -110,7 +110,8 @@ def times_chance(args, data, run, name, image, text, sam):
         trackers=(),
     )
     is_fixed = image == "patches" and args.backbone_lr_factor == 0
-    of_data = DataConfig(data, tokenizer="split", cache_tokens=data / "tokens" if is_fixed else None)
+    cache = data / f"tokens-{config.class_token}" if is_fixed else None
+    of_data = DataConfig(data, tokenizer="split", cache_tokens=cache)
     run_training(RunSettings(name, config, of_data, training, SAMConfig(sam=sam)), run)
     model = load_model(run / "best")
     dataset = open_split(data, "test", model.config.image_size, resampling=model.config.resampling)

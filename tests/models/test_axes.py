@@ -443,6 +443,16 @@ def test_weights_of_another_transformer(data, tmp_path):
         model.load_pretrained()
 
 
+def test_a_processor_of_another_size(data, tmp_path):
+    tiny_vit.write_folder(tmp_path, **TINY_VIT)
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    processor["size"] = {"height": 32, "width": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    model = made("scan", data, "patches", backbone_path=str(tmp_path))
+    with pytest.raises(DataError, match=r"preprocessor_config\.json makes images of 32 pixels, which its config\.json"):
+        model.load_pretrained()
+
+
 def test_by_the_command_line(data, tmp_path, capsys):
     flags = ["--data-path", str(data), "--image-encoder", "patches", "--backbone-path", str(data / "vit")]
     flags += ["--text-encoder", "bert", "--bert-path", str(data / "bert"), "--embed-size", "16", "--batch-size", "20"]
