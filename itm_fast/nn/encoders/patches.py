@@ -94,13 +94,16 @@ class PatchTower(nn.Module):
             DataError: There are no weights, or those of another architecture; or it takes no images of this size.
         """
         load_transformer(self.transformer, folder, "image")
+        blank, was_training = next(self.parameters()).new_zeros(1, 3, self.size, self.size), self.training
         try:
-            self.n_tokens()
+            with torch.no_grad():
+                self.transformer.eval()(pixel_values=blank)
         except ValueError as error:
             raise DataError(
                 f"{folder}: its preprocessor_config.json makes images of {self.size} pixels, which its config.json "
                 f"does not take: {error}"
             ) from error
+        self.transformer.train(was_training)
 
     def extra_repr(self) -> str:
         """The options that its layers do not show, for print(model)."""
