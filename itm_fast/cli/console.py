@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from itm_fast.training.loop import Moment
+
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -105,6 +107,19 @@ def progress_bar(description: str) -> Iterator[Bar]:
             bar.update(task, completed=done, total=total, status=status)
 
         yield move
+
+
+def show_moment(moment: Moment, bar: Bar) -> None:
+    """Show where a training is: the loss of the last step and what the last validation came to, beside the progress.
+
+    Args:
+        moment: Of the training.
+        bar: Of its steps.
+    """
+    status = [] if moment.loss is None else [f"loss {moment.loss:.4f}"]
+    found = moment.validation or {}
+    status += [f"{name} {found[name]:.1f}" for name in ("rsum", "nsum") if name in found]
+    bar(moment.step, moment.n_steps, since=moment.first_step, status=", ".join(status))
 
 
 def _plain_lines(description: str) -> Bar:

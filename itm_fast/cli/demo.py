@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from itm_fast.cli.console import print_error, print_json, progress_bar
+from itm_fast.cli.console import print_error, print_json, progress_bar, show_moment
 from itm_fast.cli.demo_report import DIRECTIONS, KS, markdown, show
 from itm_fast.files.writing import written_aside
 
@@ -236,7 +236,7 @@ def _train(args: Demo, model: SCAN, dataset: PrecompDataset, tokens: CaptionToke
     plan = BatchPlan(Collator(dataset, tokens), args.batch_size, args.num_epochs, seed=args.seed)
     started = time.perf_counter()
     with progress_bar("2 train") as progress:
-        losses = train(model, plan, config, progress=progress).losses
+        losses = train(model, plan, config, watch=lambda moment: show_moment(moment, progress)).losses
     seconds = time.perf_counter() - started
     save_model(model, args.folder / "model")
     n_steps = len(losses) // args.num_epochs

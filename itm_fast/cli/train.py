@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from itm_fast.cli.console import Bar, print_json, progress_bar
+from itm_fast.cli.console import print_json, progress_bar, show_moment
 from itm_fast.cli.flags import Flag, choice_rules, flags_of
 from itm_fast.cli.help import asks_for_help, print_help
 
 if TYPE_CHECKING:
     from itm_fast.config import DataConfig
-    from itm_fast.training.loop import Moment, Result
+    from itm_fast.training.loop import Result
     from itm_fast.training.run import RunSettings
 
 
@@ -124,7 +124,7 @@ def run(args: Train) -> int:
             resume=args.resume,
             log_folder=options.logger_name,
             notice=_notice if is_first else _silent,
-            watch=lambda moment: _show(moment, progress),
+            watch=lambda moment: show_moment(moment, progress),
         )
     if not is_first:
         return 0
@@ -152,14 +152,6 @@ def _notice(message: str) -> None:
 
 def _silent(message: str) -> None:
     """Of several processes that train, one speaks."""
-
-
-def _show(moment: Moment, bar: Bar) -> None:
-    """The loss of the last step and what the last validation came to, beside the progress."""
-    status = [] if moment.loss is None else [f"loss {moment.loss:.4f}"]
-    found = moment.validation or {}
-    status += [f"{name} {found[name]:.1f}" for name in ("rsum", "nsum") if name in found]
-    bar(moment.step, moment.n_steps, since=moment.first_step, status=", ".join(status))
 
 
 def _taken(arguments: list[str], flag: str) -> str | None:

@@ -1,12 +1,13 @@
 """itm-fast demo in a tiny configuration: files, figures, agreement, errors."""
 
 import json
+import re
 import sys
 
 import pytest
 import torch
 
-from itm_fast.cli import demo, main
+from itm_fast.cli import console, demo, main
 from itm_fast.data import CaptionTokens, PrecompDataset
 from itm_fast.evaluation import evaluate, load_run
 from itm_fast.models import load_model
@@ -77,10 +78,12 @@ def test_without_the_extra_the_page_is_left_out(tmp_path, monkeypatch, capsys):
 
 def test_stages_are_announced_and_the_last_line_is_the_address_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the folder is given relative to it
+    monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0.0)
     assert call("demo") == 0
     printed = capsys.readouterr()
     said = [line for line in printed.err.splitlines() if " of 4: " in line]
     assert [line.partition(" of 4: ")[0] for line in said] == ["1", "2", "3", "4"]
+    assert re.search(r"2 train: 100 %, loss \d+\.\d{4}, about 0 s left", printed.err)
     assert printed.out.splitlines()[-1].endswith(f" file://{tmp_path}/demo/report.html")
 
 

@@ -228,6 +228,10 @@ def test_a_class_token_set_apart(name, data, tmp_path):
     save_model(model, tmp_path)
     torch.testing.assert_close(scores(load_model(tmp_path), dataset), before, rtol=0, atol=0)
     tokens = model.tower(batch.regions).detach()
+    mean, deviation = (torch.tensor(model.config.backbone_config[key]).view(3, 1, 1) for key in ("mean", "deviation"))
+    with torch.no_grad():
+        states = model.tower.transformer(pixel_values=(batch.regions / 255 - mean) / deviation).last_hidden_state
+    torch.testing.assert_close(tokens, states[:, :1] if name == "vsepp" else states)
     captions = model.encode_captions(batch.tokens, batch.word_counts)
 
     def sims(tokens):
@@ -436,6 +440,16 @@ def test_weights_of_another_transformer(data, tmp_path):
     model = made("scan", data, "patches")
     model.config = dataclasses.replace(model.config, backbone_path=str(tmp_path))
     with pytest.raises(DataError, match="not the weights of this image encoder"):
+        model.load_pretrained()
+
+
+def test_a_processor_of_another_size(data, tmp_path):
+    tiny_vit.write_folder(tmp_path, **TINY_VIT)
+    processor = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    processor["size"] = {"height": 32, "width": 32}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    model = made("scan", data, "patches", backbone_path=str(tmp_path))
+    with pytest.raises(DataError, match=r"preprocessor_config\.json makes images of 32 pixels, which its config\.json"):
         model.load_pretrained()
 
 

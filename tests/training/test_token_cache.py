@@ -130,6 +130,66 @@ def test_a_cache_of_something_else_is_refused(data, tmp_path):
             run_training(moving, tmp_path / "moving")
 
 
+def cached_images(folder, model, dataset):
+    cache = TokenCache(folder, torch.device("cpu"), "float32", True, lambda text: None)
+    return cache.of_images(model.tower, dataset, {})
+
+
+def test_other_images_of_the_same_names_and_sizes_are_refused(data, tmp_path):
+    """As another folder may hold them: bitmaps are as long as any other of their width and height."""
+    from PIL import Image
+
+    model, images = made("scan", data, "patches"), split_of(made("scan", data, "patches"), data)
+    images.paths = [tmp_path / f"{number}.bmp" for number in range(images.n_images)]
+
+    def draw(shift):
+        for number, path in enumerate(images.paths):
+            Image.new("RGB", (64, 48), (30 * number, shift, 0)).save(path)
+
+    draw(0)
+    cached_images(tmp_path / "cache", model, images)
+    draw(0)  # the same ones, written later
+    cached_images(tmp_path / "cache", model, images)
+    draw(1)
+    with pytest.raises(DataError, match=r"test_tokens\.json: holds tokens made with another images; name"):
+        cached_images(tmp_path / "cache", model, images)
+
+
+@pytest.mark.parametrize("pixels", [{"mean": [0.25, 0.5, 0.5]}, {"size": 32}, {"resampling": "bicubic"}])
+def test_another_processor_beside_the_same_weights_is_refused(pixels, data, tmp_path):
+    given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": 0.0})
+    run_training(given, tmp_path / "run")
+    processor = json.loads((data / "vit" / "preprocessor_config.json").read_text())
+    if "mean" in pixels:
+        processor["image_mean"] = pixels["mean"]
+    elif "size" in pixels:
+        processor["size"] = {"height": 32, "width": 32}
+    else:
+        processor["resample"] = 3
+    shutil.copytree(data / "vit", tmp_path / "vit")
+    (tmp_path / "vit" / "preprocessor_config.json").write_text(json.dumps(processor))
+    other = settings(
+        "scan",
+        data,
+        "patches",
+        "bigru",
+        cache=tmp_path / "cache",
+        options={"backbone_lr_factor": 0.0, "backbone_path": str(tmp_path / "vit")},
+    )
+    refused = "makes images of 32 pixels" if "size" in pixels else "holds tokens made with another backbone_config"
+    with pytest.raises(DataError, match=refused):
+        run_training(other, tmp_path / "other")
+
+
+@pytest.mark.parametrize("kept", [0, 60, 200, -1])
+def test_a_cache_that_was_cut_short_is_refused(kept, data, tmp_path):
+    model = made("scan", data, "patches")
+    path = cached_images(tmp_path, model, split_of(model, data)).tokens_path
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"test_tokens\.npy"):
+        cached_images(tmp_path, model, split_of(model, data))
+
+
 FROZEN = {"backbone_lr_factor": 0.0, "bert_lr_factor": 0.0}
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from itm_fast.errors import DataError
 from itm_fast.nn.encoders.transformer import load_transformer, made_transformer
 from itm_fast.ops import _checks
 from itm_fast.shown import named_options
@@ -90,9 +91,19 @@ class PatchTower(nn.Module):
             folder: As transformers' save_pretrained leaves it, of the transformer or of CLIP or SigLIP as a whole.
 
         Raises:
-            DataError: There are no weights, or those of another architecture.
+            DataError: There are no weights, or those of another architecture; or it takes no images of this size.
         """
         load_transformer(self.transformer, folder, "image")
+        blank, was_training = next(self.parameters()).new_zeros(1, 3, self.size, self.size), self.training
+        try:
+            with torch.no_grad():
+                self.transformer.eval()(pixel_values=blank)
+        except ValueError as error:
+            raise DataError(
+                f"{folder}: its preprocessor_config.json makes images of {self.size} pixels, which its config.json "
+                f"does not take: {error}"
+            ) from error
+        self.transformer.train(was_training)
 
     def extra_repr(self) -> str:
         """The options that its layers do not show, for print(model)."""
