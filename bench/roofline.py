@@ -289,7 +289,7 @@ AMOUNTS = {
 }
 
 
-def _of_kernel(device, counts, dtype):
+def _of_kernel(counts, device, dtype):
     arch = DEVICES[device]["arch"]
     code = _machine_code.tile_kernel(arch, dtype)
     if code is None:
@@ -305,10 +305,39 @@ def _of_kernel(device, counts, dtype):
     return said
 
 
-def main(argv):
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the images and captions of the evaluation")
+def show(record):
+    """Prints one case's table."""
+    counts, ms = record["counts"], record["predicted_ms"]
+    rows = [
+        [
+            name,
+            f"{counts[AMOUNTS[name]]:.2e}" if name in AMOUNTS else "",
+            *(f"{ms[device][name]:.3g}" if name in ms[device] else "unknown" for device in DEVICES),
+        ]
+        for name in dict.fromkeys(name for device in DEVICES for name in ms[device])
+    ]
+    print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+    for device, (milliseconds, binding) in record["bound"].items():
+        print(f"{device}: at least {milliseconds:.3g} ms ({binding}); tile kernel: {record['kernel'][device]}")
+    print(
+        f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
+        f"{counts['useful FLOP']:.2e} FLOP without padding\n"
+    )
+
+
+def report(argv, description, cases_of, columns, show_record, headline):
+    """What both rooflines do with their arguments: print every case, or one JSON object.
+
+    Args:
+        argv: The command's arguments.
+        description: Of the command.
+        cases_of: A factor on the sizes -> (name, counts, dtype) of each case.
+        columns: What is predicted: name -> function of counts, device and dtype.
+        show_record: Prints a case: its name, dtype, counts, and `columns` by device.
+        headline: Of the tables.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the images and captions")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     args = parser.parse_args(argv)
     records = [
@@ -316,34 +345,23 @@ def main(argv):
             "case": name,
             "dtype": dtype,
             "counts": counts,
-            "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
-            "bound": {device: bound(counts, device, dtype) for device in DEVICES},
-            "kernel": {device: _of_kernel(device, counts, dtype) for device in DEVICES},
+            **{column: {device: of(counts, device, dtype) for device in DEVICES} for column, of in columns.items()},
         }
-        for name, counts, dtype in cases(args.scale)
+        for name, counts, dtype in cases_of(args.scale)
     ]
     if args.json:
         print(json.dumps({"measured": False, "cases": records}))
         return 0
-    print("Predicted from counts, not measured: nobody has run these kernels on a GPU. Milliseconds at least.")
+    print(f"Predicted from counts, not measured: nobody has run {headline}")
     for record in records:
-        counts, ms = record["counts"], record["predicted_ms"]
-        rows = [
-            [
-                name,
-                f"{counts[AMOUNTS[name]]:.2e}" if name in AMOUNTS else "",
-                *(f"{ms[device][name]:.3g}" if name in ms[device] else "unknown" for device in DEVICES),
-            ]
-            for name in dict.fromkeys(name for device in DEVICES for name in ms[device])
-        ]
-        print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
-        for device, (milliseconds, binding) in record["bound"].items():
-            print(f"{device}: at least {milliseconds:.3g} ms ({binding}); tile kernel: {record['kernel'][device]}")
-        print(
-            f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
-            f"{counts['useful FLOP']:.2e} FLOP without padding\n"
-        )
+        show_record(record)
     return 0
+
+
+def main(argv):
+    """Prints the tables."""
+    columns = {"predicted_ms": predicted_ms, "bound": bound, "kernel": _of_kernel}
+    return report(argv, __doc__, cases, columns, show, "these kernels on a GPU. Milliseconds at least.")
 
 
 if __name__ == "__main__":

@@ -175,6 +175,18 @@ def _fake_backward(
     return tuple(regions.new_empty(shape) for shape in shapes)
 
 
+@torch.library.register_fake("itm_fast::attended_vectors_")  # type: ignore[untyped-decorator]
+def _fake_vectors(*_: Tensor) -> None:
+    pass
+
+
+@torch.library.register_fake("itm_fast::attended_gradients")  # type: ignore[untyped-decorator]
+def _fake_gradients(grad: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    words = others[4]
+    shapes = (grad.shape, *[(*grad.shape[:2], words.shape[1])] * 2)
+    return tuple(words.new_empty(shape) for shape in shapes)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     regions, words, word_counts, weight, _, ctx.lambda_softmax = inputs
     similarities, lengths = output
