@@ -32,14 +32,17 @@ FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, sc
 FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
 # NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
-# 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the later ones too.
+# 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the others too.
 # mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
 DEVICES = {
     "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41, "arch": "80"},
     "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98, "arch": "90"},
     "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97, "arch": "100"},
+    "A40": {"bfloat16": 150, "tf32": 75, "fma": 37.4, "memory": 0.696, "sms": 84, "GHz": 1.74, "arch": "86"},
+    "RTX 5090": {"bfloat16": 210, "tf32": 105, "fma": 105, "memory": 1.79, "sms": 170, "GHz": 2.41, "arch": "120"},
 }
-SHARED_KB = {"80": 164, "90": 228, "100": 228}  # of a multiprocessor; a block reserves 1 KB beside its own
+# Of a multiprocessor; a block reserves 1 KB beside its own.
+SHARED_KB = {"80": 164, "86": 100, "90": 228, "100": 228, "120": 100}
 EXPS_OF_CLOCK, L2_BYTES_OF_CLOCK, SHARED_BYTES_OF_CLOCK, ISSUES_OF_CLOCK = 16, 5120, 128, 4
 MICROSECONDS_OF_LAUNCH = 4  # assumed, outside CUDA graphs
 

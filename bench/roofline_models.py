@@ -1,7 +1,8 @@
 """What the models' operators will do on a GPU, counted from the calls they make, next to what GPUs can do at most.
 
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
-values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP.
+values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
+inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too.
 Attention to more than 128 regions is counted from its launches, as bench/roofline.py counts tiles. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
@@ -11,7 +12,14 @@ import sys
 import roofline
 import torch
 from _cases import scan_batch
-from roofline import DEVICES, EXPS_OF_CLOCK, FLOP_OF_WEIGHT, L2_BYTES_OF_CLOCK, MICROSECONDS_OF_LAUNCH
+from roofline import (
+    DEVICES,
+    EXPS_OF_CLOCK,
+    FLOP_OF_WEIGHT,
+    L2_BYTES_OF_CLOCK,
+    MICROSECONDS_OF_LAUNCH,
+    SHARED_BYTES_OF_CLOCK,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -23,7 +31,8 @@ from itm_fast.ops.batched import attended_similarity, attended_vectors, graph_re
 
 MB = 1 << 20
 CACHED_BYTES = 24 * MB  # csrc/cuda/ops/similarity.cpp, kCachedBytes
-WORDS, COLUMNS = 64, 256  # of a block, csrc/cuda/attended_vectors.cu
+# csrc/cuda/attended_vectors.cu: of a block; K at a time; a warp's loads of 16 x 16 numbers for it.
+WORDS, COLUMNS, WARPS, CHUNK, FRAGMENTS_OF_CHUNK, BYTES_OF_FRAGMENTS = 64, 256, 8, 32, 12, 512
 
 
 class Counter(TorchDispatchMode):
@@ -31,7 +40,7 @@ class Counter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.counts = {"launches": 0, "tensor FLOP": 0, "memory bytes": 0, "L2 bytes": 0}
+        self.counts = {"launches": 0, "tensor FLOP": 0, "memory bytes": 0, "L2 bytes": 0, "shared bytes": 0}
 
     def product(self, a, b):
         """`products.product` on a device: 16-bit operands, a float32 result, one launch."""
@@ -61,19 +70,25 @@ class Counter(TorchDispatchMode):
         return result
 
     def _of_vectors(self, name, *arguments):
-        """FLOP of the kernels of csrc/cuda/attended_vectors.cu; what their blocks read is counted as of L2."""
+        """FLOP of the kernels of csrc/cuda/attended_vectors.cu; counts what blocks read of L2 and shared memory."""
         backward = name.endswith("gradients")
         self.counts["launches"] += backward  # its rows are a launch of their own
         weights, _, words, weight, *_ = arguments[3:] if backward else arguments
         (n_images, n_words, pitch), (inner, outer) = weights.shape, weight.shape
         dim, width = (inner, outer) if backward else (outer, inner)
-        blocks = n_images * -(-n_words // WORDS)
+        blocks, size = n_images * -(-n_words // WORDS), words.element_size()
         if backward:
-            across = -(-dim // COLUMNS)
-            numbers = across * ((WORDS + COLUMNS) * width + (WORDS + COLUMNS) * pitch + WORDS * COLUMNS)
+            across, chunks = -(-dim // COLUMNS), -(-width // CHUNK)
+            copied = (WORDS + COLUMNS) * (width + pitch)
+            fragments = chunks * FRAGMENTS_OF_CHUNK + pitch // 16 * 12
+            from_l2 = copied + WORDS * COLUMNS
         else:
-            numbers = WORDS * pitch + dim * (pitch + WORDS + width)
-        self.counts["L2 bytes"] += words.element_size() * blocks * numbers
+            across, chunks = 1, -(-dim // CHUNK)
+            from_l2 = WORDS * pitch + dim * (pitch + WORDS + width)
+            copied = from_l2 + WORDS * dim  # and the squares
+            fragments = chunks * (FRAGMENTS_OF_CHUNK + pitch / 16 * 2.5)
+        self.counts["L2 bytes"] += size * blocks * across * from_l2
+        self.counts["shared bytes"] += blocks * across * (size * copied + WARPS * BYTES_OF_FRAGMENTS * fragments)
         return 2 * blocks * WORDS * dim * (pitch + width)
 
     def _add(self, read, written, flop):
@@ -148,13 +163,14 @@ def predicted_ms(counts, device, dtype):
     """Milliseconds that each resource needs at least."""
     limits = DEVICES[device]
     clocks = limits["sms"] * limits["GHz"] * 1e6
-    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, **counts}
+    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, "shared bytes": 0, **counts}
     by_fma = dtype == "float32"  # torch's float32 products use no tensor cores unless TF32 is allowed
     tensor = limits["fma"] if by_fma else limits[dtype]
     return {
         "float32 FMAs, products" if by_fma else "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
         "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
         "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
+        "shared memory, ours": counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
         "L2": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
         "memory": counts["memory bytes"] / limits["memory"] / 1e9,
         "launches": counts["launches"] * MICROSECONDS_OF_LAUNCH / 1e3,
