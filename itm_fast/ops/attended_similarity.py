@@ -100,9 +100,9 @@ def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     images = range(len(region_counts))
     counts: list[int] = region_counts.tolist()
     parts, order = [regions.new_empty(0, 0)], []
-    for _, group in itertools.groupby(sorted(images, key=counts.__getitem__), counts.__getitem__):
+    for count, group in itertools.groupby(sorted(images, key=counts.__getitem__), counts.__getitem__):
         some = list(group)
-        padded, _ = take(regions, region_counts, torch.tensor(some))
+        padded, _ = take(regions, region_counts, torch.tensor(some, device=regions.device), count)
         parts.append(score(padded, words, word_counts))
         order += some
     if not order:
