@@ -32,14 +32,17 @@ FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, sc
 FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
 # NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
-# 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the later ones too.
+# 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the others too.
 # mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
 DEVICES = {
     "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41, "arch": "80"},
     "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98, "arch": "90"},
     "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97, "arch": "100"},
+    "A40": {"bfloat16": 150, "tf32": 75, "fma": 37.4, "memory": 0.696, "sms": 84, "GHz": 1.74, "arch": "86"},
+    "RTX 5090": {"bfloat16": 210, "tf32": 105, "fma": 105, "memory": 1.79, "sms": 170, "GHz": 2.41, "arch": "120"},
 }
-SHARED_KB = {"80": 164, "90": 228, "100": 228}  # of a multiprocessor; a block reserves 1 KB beside its own
+# Of a multiprocessor; a block reserves 1 KB beside its own.
+SHARED_KB = {"80": 164, "86": 100, "90": 228, "100": 228, "120": 100}
 EXPS_OF_CLOCK, L2_BYTES_OF_CLOCK, SHARED_BYTES_OF_CLOCK, ISSUES_OF_CLOCK = 16, 5120, 128, 4
 MICROSECONDS_OF_LAUNCH = 4  # assumed, outside CUDA graphs
 
@@ -289,7 +292,7 @@ AMOUNTS = {
 }
 
 
-def _of_kernel(device, counts, dtype):
+def _of_kernel(counts, device, dtype):
     arch = DEVICES[device]["arch"]
     code = _machine_code.tile_kernel(arch, dtype)
     if code is None:
@@ -305,10 +308,39 @@ def _of_kernel(device, counts, dtype):
     return said
 
 
-def main(argv):
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the images and captions of the evaluation")
+def show(record):
+    """Prints one case's table."""
+    counts, ms = record["counts"], record["predicted_ms"]
+    rows = [
+        [
+            name,
+            f"{counts[AMOUNTS[name]]:.2e}" if name in AMOUNTS else "",
+            *(f"{ms[device][name]:.3g}" if name in ms[device] else "unknown" for device in DEVICES),
+        ]
+        for name in dict.fromkeys(name for device in DEVICES for name in ms[device])
+    ]
+    print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+    for device, (milliseconds, binding) in record["bound"].items():
+        print(f"{device}: at least {milliseconds:.3g} ms ({binding}); tile kernel: {record['kernel'][device]}")
+    print(
+        f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
+        f"{counts['useful FLOP']:.2e} FLOP without padding\n"
+    )
+
+
+def report(argv, description, cases_of, columns, show_record, headline):
+    """What both rooflines do with their arguments: print every case, or one JSON object.
+
+    Args:
+        argv: The command's arguments.
+        description: Of the command.
+        cases_of: A factor on the sizes -> (name, counts, dtype) of each case.
+        columns: What is predicted: name -> function of counts, device and dtype.
+        show_record: Prints a case: its name, dtype, counts, and `columns` by device.
+        headline: Of the tables.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="factor on the images and captions")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     args = parser.parse_args(argv)
     records = [
@@ -316,34 +348,23 @@ def main(argv):
             "case": name,
             "dtype": dtype,
             "counts": counts,
-            "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
-            "bound": {device: bound(counts, device, dtype) for device in DEVICES},
-            "kernel": {device: _of_kernel(device, counts, dtype) for device in DEVICES},
+            **{column: {device: of(counts, device, dtype) for device in DEVICES} for column, of in columns.items()},
         }
-        for name, counts, dtype in cases(args.scale)
+        for name, counts, dtype in cases_of(args.scale)
     ]
     if args.json:
         print(json.dumps({"measured": False, "cases": records}))
         return 0
-    print("Predicted from counts, not measured: nobody has run these kernels on a GPU. Milliseconds at least.")
+    print(f"Predicted from counts, not measured: nobody has run {headline}")
     for record in records:
-        counts, ms = record["counts"], record["predicted_ms"]
-        rows = [
-            [
-                name,
-                f"{counts[AMOUNTS[name]]:.2e}" if name in AMOUNTS else "",
-                *(f"{ms[device][name]:.3g}" if name in ms[device] else "unknown" for device in DEVICES),
-            ]
-            for name in dict.fromkeys(name for device in DEVICES for name in ms[device])
-        ]
-        print_table(["resource", "amount", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
-        for device, (milliseconds, binding) in record["bound"].items():
-            print(f"{device}: at least {milliseconds:.3g} ms ({binding}); tile kernel: {record['kernel'][device]}")
-        print(
-            f"{counts['launches']} launches, {counts['torch launches']} of torch's, {counts['host waits']} host waits; "
-            f"{counts['useful FLOP']:.2e} FLOP without padding\n"
-        )
+        show_record(record)
     return 0
+
+
+def main(argv):
+    """Prints the tables."""
+    columns = {"predicted_ms": predicted_ms, "bound": bound, "kernel": _of_kernel}
+    return report(argv, __doc__, cases, columns, show, "these kernels on a GPU. Milliseconds at least.")
 
 
 if __name__ == "__main__":

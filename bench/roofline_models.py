@@ -1,18 +1,25 @@
 """What the models' operators will do on a GPU, counted from the calls they make, next to what GPUs can do at most.
 
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
-values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP.
+values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
+inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too.
 Attention to more than 128 regions is counted from its launches, as bench/roofline.py counts tiles. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
 
-import argparse
-import json
 import sys
 
+import roofline
 import torch
 from _cases import scan_batch
-from roofline import DEVICES, EXPS_OF_CLOCK, FLOP_OF_WEIGHT, L2_BYTES_OF_CLOCK, MICROSECONDS_OF_LAUNCH
+from roofline import (
+    DEVICES,
+    EXPS_OF_CLOCK,
+    FLOP_OF_WEIGHT,
+    L2_BYTES_OF_CLOCK,
+    MICROSECONDS_OF_LAUNCH,
+    SHARED_BYTES_OF_CLOCK,
+)
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -20,10 +27,12 @@ from torch.utils._pytree import tree_leaves
 import itm_fast
 from itm_fast.cli.console import print_table
 from itm_fast.nn.caption_groups import parts_of_captions
-from itm_fast.ops.batched import attended_similarity, graph_reasoning, products
+from itm_fast.ops.batched import attended_similarity, attended_vectors, graph_reasoning, products
 
 MB = 1 << 20
 CACHED_BYTES = 24 * MB  # csrc/cuda/ops/similarity.cpp, kCachedBytes
+# csrc/cuda/attended_vectors.cu: of a block; K at a time; a warp's loads of 16 x 16 numbers for it.
+WORDS, COLUMNS, WARPS, CHUNK, FRAGMENTS_OF_CHUNK, BYTES_OF_FRAGMENTS = 64, 256, 8, 32, 12, 512
 
 
 class Counter(TorchDispatchMode):
@@ -31,7 +40,7 @@ class Counter(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.counts = {"launches": 0, "tensor FLOP": 0, "memory bytes": 0}
+        self.counts = {"launches": 0, "tensor FLOP": 0, "memory bytes": 0, "L2 bytes": 0, "shared bytes": 0}
 
     def product(self, a, b):
         """`products.product` on a device: 16-bit operands, a float32 result, one launch."""
@@ -47,6 +56,8 @@ class Counter(TorchDispatchMode):
         if is_view or name.startswith(("prim::", "empty", "new_empty", "_unsafe_view")):
             return result
         flop = 0
+        if name.startswith("itm_fast::attended"):
+            flop = self._of_vectors(function.name(), *arguments)
         if name.startswith(("mm", "bmm", "addmm", "baddbmm")):
             first = [x for x in arguments if isinstance(x, torch.Tensor)][-2]
             flop = 2 * first.shape[-1] * result.numel()
@@ -57,6 +68,28 @@ class Counter(TorchDispatchMode):
         else:
             self._add((arguments, options), result, flop)
         return result
+
+    def _of_vectors(self, name, *arguments):
+        """FLOP of the kernels of csrc/cuda/attended_vectors.cu; counts what blocks read of L2 and shared memory."""
+        backward = name.endswith("gradients")
+        self.counts["launches"] += backward  # its rows are a launch of their own
+        weights, _, words, weight, *_ = arguments[3:] if backward else arguments
+        (n_images, n_words, pitch), (inner, outer) = weights.shape, weight.shape
+        dim, width = (inner, outer) if backward else (outer, inner)
+        blocks, size = n_images * -(-n_words // WORDS), words.element_size()
+        if backward:
+            across, chunks = -(-dim // COLUMNS), -(-width // CHUNK)
+            copied = (WORDS + COLUMNS) * (width + pitch)
+            fragments = chunks * FRAGMENTS_OF_CHUNK + pitch // 16 * 12
+            from_l2 = copied + WORDS * COLUMNS
+        else:
+            across, chunks = 1, -(-dim // CHUNK)
+            from_l2 = WORDS * pitch + dim * (pitch + WORDS + width)
+            copied = from_l2 + WORDS * dim  # and the squares
+            fragments = chunks * (FRAGMENTS_OF_CHUNK + pitch / 16 * 2.5)
+        self.counts["L2 bytes"] += size * blocks * across * from_l2
+        self.counts["shared bytes"] += blocks * across * (size * copied + WARPS * BYTES_OF_FRAGMENTS * fragments)
+        return 2 * blocks * WORDS * dim * (pitch + width)
 
     def _add(self, read, written, flop):
         tensors = [x for x in tree_leaves((read, written)) if isinstance(x, torch.Tensor)]
@@ -73,9 +106,11 @@ def sgr_training(n, dtype, dim=1024, width=256, steps=3):
     assert itm_fast.attended_similarity
     assert itm_fast.graph_reasoning
     with FakeTensorMode(), Counter() as counter:
-        replaced = [(module, module.product) for module in (attended_similarity, graph_reasoning, products)]
+        modules = (attended_similarity, attended_vectors, graph_reasoning, products)
+        replaced = [(module, module.product) for module in modules]
         for module, _ in replaced:
             module.product = counter.product
+        attended_vectors.FUSED_ON = ("cpu",)  # whose tensors stand for a device's
         try:
             for part in parts_of_captions(word_counts, 1 << 26, is_padded=True):
                 shapes = ((n, 36, dim), (sum(part), dim), (width, dim), (width,))
@@ -88,6 +123,7 @@ def sgr_training(n, dtype, dim=1024, width=256, steps=3):
                 given = (whole, local, counts, matrices, lines, matrices, lines, max(part))
                 graph_reasoning.backward(graph_reasoning.forward(*given), *given)
         finally:
+            attended_vectors.FUSED_ON = ("cuda",)
             for module, product in replaced:
                 module.product = product
     return counter.counts
@@ -127,46 +163,34 @@ def predicted_ms(counts, device, dtype):
     """Milliseconds that each resource needs at least."""
     limits = DEVICES[device]
     clocks = limits["sms"] * limits["GHz"] * 1e6
-    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, **counts}
+    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, "shared bytes": 0, **counts}
     by_fma = dtype == "float32"  # torch's float32 products use no tensor cores unless TF32 is allowed
     tensor = limits["fma"] if by_fma else limits[dtype]
     return {
         "float32 FMAs, products" if by_fma else "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
         "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
         "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
+        "shared memory, ours": counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
         "L2": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
         "memory": counts["memory bytes"] / limits["memory"] / 1e9,
         "launches": counts["launches"] * MICROSECONDS_OF_LAUNCH / 1e3,
     }
 
 
+def show(record):
+    """Prints one case's table."""
+    ms = record["predicted_ms"]
+    rows = [[name, *(f"{ms[device][name]:.3g}" for device in DEVICES)] for name in next(iter(ms.values()))]
+    print_table(["resource", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
+    binding = {device: max(of, key=of.get) for device, of in ms.items()}
+    print("; ".join(f"{device}: {ms[device][name]:.3g} ms ({name})" for device, name in binding.items()))
+    print("; ".join(f"{amount:.3g} {name}" for name, amount in record["counts"].items() if amount), end="\n\n")
+
+
 def main(argv):
     """Prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=1.0, help="factor on the batch")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    args = parser.parse_args(argv)
-    records = [
-        {
-            "case": name,
-            "dtype": dtype,
-            "counts": counts,
-            "predicted_ms": {device: predicted_ms(counts, device, dtype) for device in DEVICES},
-        }
-        for name, counts, dtype in cases(args.scale)
-    ]
-    if args.json:
-        print(json.dumps({"measured": False, "cases": records}))
-        return 0
-    print("Predicted from counts, not measured: nobody has run this on a GPU. Milliseconds at least; memory: at most.")
-    for record in records:
-        ms = record["predicted_ms"]
-        rows = [[name, *(f"{ms[device][name]:.3g}" for device in DEVICES)] for name in next(iter(ms.values()))]
-        print_table(["resource", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
-        binding = {device: max(of, key=of.get) for device, of in ms.items()}
-        print("; ".join(f"{device}: {ms[device][name]:.3g} ms ({name})" for device, name in binding.items()))
-        print("; ".join(f"{amount:.3g} {name}" for name, amount in record["counts"].items() if amount), end="\n\n")
-    return 0
+    headline = "this on a GPU. Milliseconds at least; memory: at most."
+    return roofline.report(argv, __doc__, cases, {"predicted_ms": predicted_ms}, show, headline)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   m.def(
       "attended_similarity_backward(Tensor grad, Tensor similarities, Tensor lengths, Tensor regions, Tensor words, "
       "Tensor word_counts, Tensor weight, float lambda_softmax) -> (Tensor, Tensor, Tensor, Tensor)");
+  // Of CUDA only: cuda/ops/attended_vectors.cpp.
+  m.def(
+      "attended_vectors_(Tensor weights, Tensor regions, Tensor words, Tensor weight, Tensor bias, Tensor(a!) units, "
+      "Tensor(b!) lengths) -> ()");
+  m.def(
+      "attended_gradients(Tensor grad, Tensor units, Tensor lengths, Tensor weights, Tensor regions, Tensor words, "
+      "Tensor weight) -> (Tensor, Tensor, Tensor)");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("attended_similarity", TORCH_BOX(&attended_similarity_cpu));

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks
-from itm_fast.ops._ragged import Batches, take
+from itm_fast.ops._counts import may_be_read
+from itm_fast.ops._ragged import Batches, take, widest
 
 _GATHERED_BYTES = 256 << 20  # of vectors of one list at a time, where kernels take no lists
 
@@ -70,14 +71,40 @@ def _other(candidates_of: CandidatesOf) -> CandidatesOf:
 
 def check_values(candidates: Candidates, batches: Batches) -> None:
     """Raises ValueError for an index that is neither -1 nor a group; reads them on the host."""
-    indices, of_captions = candidates
-    n_others = batches.shape[not of_captions]
-    wrong = ((indices < -1) | (indices >= n_others)).nonzero()
+    indices = candidates.indices
+    wrong = _outside(candidates, batches).nonzero()
     if len(wrong):
         row, column = wrong[0].tolist()
+        n_others = batches.shape[not candidates.of_captions]
         raise ValueError(
             f"candidates[{row}, {column}] is {int(indices[row, column])}; expected -1 for none, or 0 to {n_others - 1}"
         )
+
+
+def _outside(candidates: Candidates, batches: Batches) -> Tensor:
+    return (candidates.indices < -1) | (candidates.indices >= batches.shape[not candidates.of_captions])
+
+
+class Members:
+    """Lists of candidates as places of groups, which may all be taken, and what becomes of those that are none.
+
+    Attributes:
+        places: (n_lists, k) int64, in range: 0 where there is none.
+
+    Raises:
+        ValueError: An index on the CPU is neither -1 nor a group. On a device nobody waits to look at them.
+    """
+
+    def __init__(self, candidates: Candidates, batches: Batches) -> None:
+        """See above."""
+        if may_be_read(candidates.indices):
+            check_values(candidates, batches)
+        self._none, self._outside = candidates.indices < 0, _outside(candidates, batches)
+        self.places = candidates.indices.masked_fill(self._none | self._outside, 0)
+
+    def finished(self, scores: Tensor) -> Tensor:
+        """Scores (n_lists, k) of the places: -inf where there is none, NaN where an index is out of range."""
+        return scores.masked_fill(self._none, -torch.inf).masked_fill(self._outside, torch.nan)
 
 
 def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
@@ -85,19 +112,19 @@ def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: C
     indices, of_captions = candidates
     sides = [(batches.regions, batches.region_counts), (batches.words, batches.word_counts)]
     (ours, our_counts), (theirs, their_counts) = sides[::-1] if of_captions else sides
-    check_values(candidates, batches)
-    widest = theirs.shape[-2] if theirs.ndim == 3 or their_counts is None else int(their_counts.max())
-    step = max(1, _GATHERED_BYTES // max(1, widest * theirs.shape[-1] * theirs.element_size()))
+    members = Members(candidates, batches)
+    if not indices.numel() or not batches.shape[not of_captions]:
+        dtype = torch.float64 if batches.regions.dtype == torch.float64 else torch.float32
+        return members.finished(batches.regions.new_zeros(indices.shape, dtype=dtype))
+    our_most, most = widest(ours, our_counts), widest(theirs, their_counts)
+    step = max(1, _GATHERED_BYTES // max(1, most * theirs.shape[-1] * theirs.element_size()))
     lists = []
-    for number in range(indices.shape[0]):
-        own = take(ours, our_counts, torch.tensor([number], device=indices.device))
+    for number, places in enumerate(members.places):
+        own = take(ours, our_counts, torch.arange(number, number + 1, device=indices.device), our_most)
         parts = []
-        for some in torch.split(indices[number].clamp(min=0), step):
-            others = take(theirs, their_counts, some)
+        for some in torch.split(places, step):
+            others = take(theirs, their_counts, some, most)
             (regions, region_counts), (words, word_counts) = (others, own) if of_captions else (own, others)
             parts.append(score(Batches(regions, words, word_counts, region_counts)).flatten())
-        lists.append(torch.cat(parts).masked_fill(indices[number] < 0, -torch.inf))
-    if lists and indices.shape[1]:
-        return torch.stack(lists)
-    dtype = torch.float64 if batches.regions.dtype == torch.float64 else torch.float32
-    return batches.regions.new_zeros(indices.shape, dtype=dtype)
+        lists.append(torch.cat(parts))
+    return members.finished(torch.stack(lists))

@@ -7,7 +7,6 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from itm_fast.ops import _checks
 from itm_fast.ops._counts import Counts, counted
@@ -160,15 +159,22 @@ def n_groups(vectors: Tensor, counts: Tensor | None) -> int:
     return vectors.shape[0] if vectors.ndim == 3 or counts is None else counts.shape[0]
 
 
-def take(vectors: Tensor, counts: Tensor | None, groups: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Some groups (n,) of a batch in either form, as a padded one."""
+def widest(vectors: Tensor, counts: Tensor | None) -> int:
+    """Vectors that a group of a batch has at most; of a packed one counts are read on the host."""
+    if vectors.ndim == 3 or counts is None:
+        return vectors.shape[-2]
+    return int(counts.max()) if len(counts) else 1
+
+
+def take(vectors: Tensor, counts: Tensor | None, groups: Tensor, most: int) -> tuple[Tensor, Tensor | None]:
+    """Some groups (n,) of a batch in either form, as a padded one; of packed ones wide enough for `most` vectors."""
     if vectors.ndim == 3:
         return vectors[groups], None if counts is None else counts[groups]
     assert counts is not None
-    parts = torch.split(vectors, counts.tolist())
-    some = [parts[group] for group in groups.tolist()]
-    padded = pad_sequence(some, batch_first=True) if some else vectors.new_zeros(0, 1, vectors.shape[1])
-    return padded, counts[groups]
+    sizes, place = counts[groups], torch.arange(most, device=vectors.device)
+    missing = place >= sizes[:, None]
+    rows = ((counts.cumsum(0) - counts)[groups][:, None] + place).masked_fill_(missing, 0)
+    return vectors[rows].masked_fill(missing[..., None], 0), sizes
 
 
 def in_padded_runs(score: Callable[[Batches], Tensor], batches: Batches) -> Tensor:
@@ -199,7 +205,7 @@ def padded_runs(vectors: Tensor, counts: Tensor | None) -> Iterator[tuple[Tensor
     first, most = 0, 1
     for place, width in enumerate(widths):
         if place > first and max(most, width) * (place + 1 - first) > room:
-            yield take(vectors, counts, torch.arange(first, place, device=counts.device))
+            yield take(vectors, counts, torch.arange(first, place, device=counts.device), most)
             first, most = place, 1
         most = max(most, width)
-    yield take(vectors, counts, torch.arange(first, len(widths), device=counts.device))
+    yield take(vectors, counts, torch.arange(first, len(widths), device=counts.device), most)

@@ -100,9 +100,9 @@ def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     images = range(len(region_counts))
     counts: list[int] = region_counts.tolist()
     parts, order = [regions.new_empty(0, 0)], []
-    for _, group in itertools.groupby(sorted(images, key=counts.__getitem__), counts.__getitem__):
+    for count, group in itertools.groupby(sorted(images, key=counts.__getitem__), counts.__getitem__):
         some = list(group)
-        padded, _ = take(regions, region_counts, torch.tensor(some))
+        padded, _ = take(regions, region_counts, torch.tensor(some, device=regions.device), count)
         parts.append(score(padded, words, word_counts))
         order += some
     if not order:
@@ -173,6 +173,18 @@ def _fake_backward(
 ) -> tuple[Tensor, ...]:
     shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])
     return tuple(regions.new_empty(shape) for shape in shapes)
+
+
+@torch.library.register_fake("itm_fast::attended_vectors_")  # type: ignore[untyped-decorator]
+def _fake_vectors(*_: Tensor) -> None:
+    pass
+
+
+@torch.library.register_fake("itm_fast::attended_gradients")  # type: ignore[untyped-decorator]
+def _fake_gradients(grad: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    words = others[4]
+    shapes = (grad.shape, *[(*grad.shape[:2], words.shape[1])] * 2)
+    return tuple(words.new_empty(shape) for shape in shapes)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

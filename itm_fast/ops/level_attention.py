@@ -54,7 +54,7 @@ def level_attention(
 
     Raises:
         ValueError: Shapes, devices or counts do not fit; the message names the argument. On CUDA nobody waits for the
-            device to look at counts: one out of range gives NaN scores.
+            device to look at counts or candidates: one out of range gives NaN scores.
         TypeError: A dtype is not supported, or the two differ.
 
     Source:

@@ -58,7 +58,8 @@ def max_similarity(
 
     Raises:
         ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nothing waits
-            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead.
+            for the device to look at counts: one out of range gives NaN scores and gradient 0 instead; NaN for a
+            candidate that is out of range, too.
         TypeError: A dtype is not supported, or the two differ.
 
     Source:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
-from itm_fast.ops import _checks, _library
+from itm_fast.ops import _checks, _library, _ragged
 from itm_fast.ops._blocks import valid_counts
-from itm_fast.ops._candidates import Candidates, as_candidates, check_values
+from itm_fast.ops._candidates import Candidates, Members, as_candidates
 from itm_fast.ops._counts import Counts
-from itm_fast.ops._ragged import PACKED_ON, Batches, Groups, as_batches, padded_runs, take
+from itm_fast.ops._ragged import Batches, Groups, as_batches, padded_runs, take, widest
 from itm_fast.ops._similarity import registered
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
@@ -68,7 +68,7 @@ def patch_word_similarity(
 
     Raises:
         ValueError: Shapes, devices, counts or options do not fit; the message names the argument. On CUDA nobody waits
-            for the device to look at counts: one out of range gives NaN scores.
+            for the device to look at counts or candidates: one out of range gives NaN scores.
         TypeError: A dtype is not supported, or the vectors' differ.
 
     Source:
@@ -100,7 +100,7 @@ def patch_word_similarity(
     scores, logits, n_kept = scores.detach().to(dtype), logits.to(dtype), math.ceil(n_patches * sparse_ratio)
     numbers = (regions, words, scores, logits, word_counts)
     sims: Tensor
-    is_native = regions.device.type in PACKED_ON
+    is_native = regions.device.type in _ragged.PACKED_ON
     if given is None:
         sims = (_scored if is_native else _in_runs)(*numbers, n_kept, class_token)
     elif is_native:
@@ -152,27 +152,30 @@ def _of_lists(
 ) -> Tensor:
     """Given pairs on other devices, list by list, some of a list gathered at a time."""
     indices, of_captions = given
-    check_values(given, Batches(regions, words, word_counts, None))
+    batches = Batches(regions, words, word_counts, None)
+    members = Members(given, batches)
+    if not batches.shape[not of_captions]:
+        return members.finished(scores.new_zeros(indices.shape))
     if words.ndim == 3:
         word_counts = valid_counts("word_counts", word_counts, words)
-    assert word_counts is not None  # packed vectors have counts
-    theirs = regions if of_captions else words
-    widest = theirs.shape[1] if theirs.ndim == 3 else int(word_counts.max())
-    step = max(1, batched.BLOCK_NUMBERS // max(1, widest * regions.shape[2]))
+    most = widest(words, word_counts)
+    room = (regions.shape[1] if of_captions else most) * regions.shape[2]
+    step = max(1, batched.BLOCK_NUMBERS // max(1, room))
     lists = [scores.new_empty(0, indices.shape[1])]
-    for number in range(len(indices)):
+    for number, places in enumerate(members.places):
         own, row = slice(number, number + 1), [scores.new_empty(0)]
         for first in range(0, indices.shape[1], step):
-            some, of_pairs = indices[number, first : first + step].clamp(min=0), scores[own, first : first + step]
+            some, of_pairs = places[first : first + step], scores[own, first : first + step]
             if of_captions:
-                vectors, counts = take(words, word_counts, torch.tensor([number], device=words.device))
+                itself = torch.arange(number, number + 1, device=words.device)
+                vectors, counts = take(words, word_counts, itself, most)
                 block = (regions[some], vectors, of_pairs.transpose(0, 1), logits[some], counts)
             else:
-                vectors, counts = take(words, word_counts, some)
+                vectors, counts = take(words, word_counts, some, most)
                 block = (regions[own], vectors, of_pairs, logits[own], counts)
             row.append(_scored(*block, n_kept, class_token).flatten())
         lists.append(torch.cat(row)[None])
-    return torch.cat(lists).masked_fill(indices < 0, -torch.inf)
+    return members.finished(torch.cat(lists))
 
 
 def _shape(_regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is no
 ARCHITECTURES = ("75", "80", "86", "90", "100", "120")
 # Registers a thread, threads and shared bytes of a block at most; they bound how many warps fit.
 BUDGETS = {
+    "attended_vectors.cu": (128, 256, 81 * 1024),
     "chunks.cu": (128, 256, 99 * 1024 // 2),  # at most: the operator works in place where S of a pair needs more
     "cider.cu": (80, 256, 28 * 1024),
     "gather.cu": (64, 256, 19 * 1024),
@@ -31,20 +32,30 @@ BUDGETS = {
     "vectors.cu": (64, 1024, 9 * 1024),
 }
 SHARED_BYTES_OF_SM, THREADS_OF_SM, REGISTERS_OF_SM = 100 * 1024, 1536, 65536  # the least from 8.0 on
-# 7.5 has less of them: what asks for what it needs is told so, and largest.cu and tiles.cu are not launched there.
+# 7.5 has less of them: what asks for what it needs is told so, and what has tile products is not launched there.
 SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = (
     64 * 1024,
     1024,
-    ("chunks.cu", "largest.cu", "tiles.cu", "topk.cu"),
+    ("attended_vectors.cu", "chunks.cu", "largest.cu", "tiles.cu", "topk.cu"),
 )
-# Kernels with the tile product keep S in registers: threads of a block, and blocks that must fit by registers, of
-# float32 and of the other types. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
-TILE_PRODUCTS, OF_FLOAT32, OF_THE_OTHERS = ("largest.cu", "tiles.cu"), (256, 1), (128, 2)
+# Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
+# part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
+TILE_PRODUCTS = ("attended_vectors.cu", "largest.cu", "tiles.cu")
+PRODUCT_BLOCKS = {"ProductTf32x3": (256, 1), "Product": (128, 2), "attended_vectors": (256, 2)}
 # The backward pass that works in memory spills one number: Turing's, and a Hopper's of float16. Part of the kernel's
 # name, and the bytes of its stack.
 STACKS = {("chunks.cu", "75"): ("IfLb0ELb1EfE", 8), ("chunks.cu", "90"): ("IfLb0ELb1E6__half", 8)}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
 INSTRUCTIONS = {
+    "attended_vectors.cu": [
+        ("vectors_kernelI13__nv_b", r"HMMA\.16816\.F32\.BF16"),
+        ("gradients_kernelI13__nv_b", r"HMMA\.16816\.F32\.BF16"),
+        ("vectors_kernelI6__half", r"HMMA\.16816\.F32 "),
+        ("vectors_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
+        ("gradients_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
+        ("vectors_kernel", r"LDSM\.16\.M88\.4"),
+        ("gradients_kernel", r"STG\.E\.128"),
+    ],
     "tiles.cu": [
         ("tiles_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
         ("tiles_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
@@ -135,8 +146,8 @@ def test_compiles_within_its_budget(name, arch):
     if name in TILE_PRODUCTS and not turing:  # which never runs them
         assert 2 * (shared_bytes + 1024) <= 164 * 1024
         for kernel, (of_kernel, _) in kernels.items():
-            threads, blocks = OF_FLOAT32 if "ProductTf32x3" in kernel else OF_THE_OTHERS
-            assert "Product" not in kernel or REGISTERS_OF_SM // (-(-of_kernel // 8) * 8 * threads) >= blocks, kernel
+            threads, blocks = next((of for part, of in PRODUCT_BLOCKS.items() if part in kernel), (256, 1))
+            assert REGISTERS_OF_SM // (-(-of_kernel // 8) * 8 * threads) >= blocks, kernel
         return
     shared_of_sm, threads_of_sm = (
         (SHARED_BYTES_OF_TURING, THREADS_OF_TURING) if turing else (SHARED_BYTES_OF_SM, THREADS_OF_SM)

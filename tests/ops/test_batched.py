@@ -319,3 +319,32 @@ def test_pooling_weights_of_sizes_that_nobody_reads():
     want = module(vectors, counts)
     with in_place_of_the_cpus(KERNELS, counts_are_read=False):
         assert relative_error(module(vectors, counts).detach(), want.detach()) < 1e-12
+
+
+def of_pairs(name, candidates, candidates_of, regions, words, counts):
+    """Scores of given pairs by an operator whose kernels are batched products."""
+    more = {"candidates": candidates, "candidates_of": candidates_of}
+    if name == "level_attention":
+        return itm_fast.level_attention(regions, words, counts, torch.tensor(3.0, dtype=torch.float64), **more)
+    scores, logits = numbers(*candidates.shape, 6), numbers(len(regions), 6, 2)
+    return itm_fast.patch_word_similarity(regions, words, scores, logits, counts, **more)
+
+
+@pytest.mark.parametrize("candidates_of", ["images", "captions"])
+@pytest.mark.parametrize("name", ["level_attention", "patch_word_similarity"])
+def test_given_pairs_on_a_device_wait_for_nobody(name, candidates_of):
+    candidates = torch.tensor([[0, -1, 2], [1, 1, 0], [2, 0, 1]])
+    regions, words, counts = numbers(3, 6, 8), numbers(3, 5, 8), torch.tensor([5, 1, 3])
+    want = of_pairs(name, candidates, candidates_of, regions, words, counts)
+    out_of_range = candidates.clone()
+    out_of_range[1, 0], out_of_range[2, 2] = 3, -2
+    with in_place_of_the_cpus(KERNELS, counts_are_read=False), Watch():
+        leaves = [x.clone().requires_grad_() for x in (regions, words)]
+        found = of_pairs(name, candidates, candidates_of, *leaves, counts)
+        found.masked_fill(candidates < 0, 0).sum().backward()
+        beside = of_pairs(name, out_of_range, candidates_of, regions, words, counts)
+    assert found[0, 1] == -torch.inf
+    torch.testing.assert_close(found.detach(), want, rtol=1e-12, atol=1e-13)
+    changed = out_of_range != candidates
+    assert torch.equal(beside.isnan(), changed)
+    torch.testing.assert_close(beside[~changed], want[~changed], rtol=1e-12, atol=1e-13)

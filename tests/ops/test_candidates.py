@@ -221,6 +221,7 @@ def test_no_lists_and_empty_lists():
     scores.masked_fill(none < 0, 0).sum().backward()
     assert not leaves.grad.any()
     assert max_similarity(regions[:0], words, candidates=empty[:0]).shape == (0, 0)
+    assert torch.equal(max_similarity(regions, words[:0], candidates=none), torch.full((2, 3), -torch.inf))
 
 
 R, W = torch.randn(2, 3, 4), torch.randn(5, 6, 4)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
+from itm_fast.ops.batched import attended_vectors
+from itm_fast.ops.batched.attended_vectors import Contexts
 from itm_fast.ops.batched.products import Captions, gradient_product, product, wide
 
 _NEGATIVE_SLOPE = 0.1  # of the leaky ReLU before the first normalisation, as in SCAN
@@ -44,12 +46,10 @@ def forward(
     for images in _image_blocks(regions, n_words):
         some = regions[images]
         attention = _attend(some, words, captions, lambda_softmax)
-        for block in _word_blocks(some, n_words):
-            squares = _differences(attention, some, words, block).square_()
-            vectors = product(squares.flatten(0, 1), weight.T).add_(bias).view(len(some), -1, len(weight))
-            length = torch.linalg.vector_norm(vectors, dim=2)
-            similarities[images, block] = vectors.div_(length[..., None] + _EPSILON)
-            lengths[images, block] = length
+        units, of_units = similarities[images], lengths[images]
+        for rows, block in _blocks(some, words, weight, backward=False):
+            contexts = Contexts(attention.scaled[rows, block], some[rows], words[block], weight)
+            attended_vectors.write_vectors(contexts, bias, units[rows, block], of_units[rows, block])
     return similarities, lengths
 
 
@@ -73,16 +73,16 @@ def backward(
         attention = _attend(some, words, captions, lambda_softmax)
         of_scaled = torch.empty_like(attention.weights, memory_format=torch.contiguous_format)
         of_some = some.new_zeros(some.shape, dtype=to)
-        for block in _word_blocks(some, len(words)):
-            of_vectors = _through_unit_length(grad[images, block], similarities[images, block], lengths[images, block])
-            differences = _differences(attention, some, words, block)
-            rows = of_vectors.to(words.dtype).flatten(0, 1)
-            of_weight += product(rows.T, differences.square().flatten(0, 1))
-            of_bias += of_vectors.sum((0, 1))
-            through = (rows @ weight).view_as(differences).mul_(differences).mul_(2)
+        given = grad[images], similarities[images], lengths[images]
+        for rows, block in _blocks(some, words, weight, backward=True):
+            contexts = Contexts(attention.scaled[rows, block], some[rows], words[block], weight)
+            found = attended_vectors.gradients(contexts, *(x[rows, block] for x in given))
+            of_vectors, through, squares = found
+            of_weight += product(of_vectors.flatten(0, 1).T, squares.flatten(0, 1))
+            of_bias += of_vectors.sum((0, 1), dtype=to)
             of_words[block] -= through.sum(0, dtype=to)
-            of_scaled[:, block] = product(through, some.transpose(1, 2))
-            of_some += product(attention.scaled[:, block].transpose(1, 2), through)
+            of_scaled[rows, block] = product(through, contexts.regions.transpose(1, 2))
+            of_some[rows] += product(contexts.weights.transpose(1, 2), through)
         of_sims, of_gram = _attend_backward(attention, of_scaled, captions, lambda_softmax)
         of_some.baddbmm_(of_gram, some.to(to), alpha=2)  # a symmetric matrix, of which both factors are the regions
         of_some += gradient_product(of_sims.T, words).view(some.shape)
@@ -104,10 +104,16 @@ def _image_blocks(regions: Tensor, n_words: int) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, len(regions), step))
 
 
-def _word_blocks(regions: Tensor, n_words: int) -> Iterator[slice]:
-    """Words whose contexts in these images are in memory at a time."""
-    step = max(1, BLOCK_NUMBERS // (len(regions) * regions.shape[2]))
-    return (slice(first, first + step) for first in range(0, n_words, step))
+def _blocks(regions: Tensor, words: Tensor, weight: Tensor, *, backward: bool) -> Iterator[tuple[slice, slice]]:
+    """Images, and words, whose differences are in memory at a time: of kernels on the way forward none ever are."""
+    n_images, n_words = len(regions), len(words)
+    n_columns, step = n_words, n_images
+    if backward or not attended_vectors.has_kernels(regions, weight):
+        n_columns = max(1, min(n_words, BLOCK_NUMBERS // regions.shape[2]))
+        step = max(1, BLOCK_NUMBERS // (n_columns * regions.shape[2]))
+    for first in range(0, n_images, step):
+        for start in range(0, n_words, n_columns):
+            yield slice(first, first + step), slice(start, start + n_columns)
 
 
 def _attend(regions: Tensor, words: Tensor, captions: Captions, lambda_softmax: float) -> _Attention:
@@ -125,21 +131,6 @@ def _attend(regions: Tensor, words: Tensor, captions: Captions, lambda_softmax: 
     unit = live / (root + _EPSILON)
     scaled = (weights * unit[..., None]).to(words.dtype)
     return _Attention(clipped, size, inverse, weights, gram, gram_weights, root, unit, scaled)
-
-
-def _differences(attention: _Attention, regions: Tensor, words: Tensor, block: slice) -> Tensor:
-    """Unit contexts minus words (images, words, dim), rounded once."""
-    some = words[block].expand(len(regions), -1, -1)
-    return torch.baddbmm(some, attention.scaled[:, block], regions, beta=-1)
-
-
-def _through_unit_length(grad: Tensor, units: Tensor, lengths: Tensor) -> Tensor:
-    """Gradient of y from that of y / (|y| + epsilon); 0 where y is 0."""
-    to = lengths.dtype
-    along = (grad.to(to) * units.to(to)).sum(2, keepdim=True)
-    length = lengths[..., None]
-    of_unit = units.to(to) * (along * (length + _EPSILON) / length)
-    return torch.where(length == 0, 0, grad.to(to).sub(of_unit).div_(length + _EPSILON))
 
 
 def _attend_backward(

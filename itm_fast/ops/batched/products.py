@@ -13,12 +13,17 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def has_half_tensor_cores(device: torch.device) -> bool:
+    """Whether a CUDA device multiplies both 16-bit types on tensor cores."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def product(a: Tensor, b: Tensor) -> Tensor:
     """A b of matrices or batches of them, in their own type on tensor cores, summed and returned in `wide`."""
     to = wide(a.dtype)
     if a.dtype == to:
         return a @ b
-    if a.device.type == "cuda" and torch.cuda.get_device_capability(a.device) >= (8, 0):
+    if a.device.type == "cuda" and has_half_tensor_cores(a.device):
         return torch.mm(a, b, out_dtype=to) if a.ndim == 2 else torch.bmm(a, b, out_dtype=to)
     return a.to(to) @ b.to(to)
 
