@@ -29,7 +29,6 @@ MIN_NVCC = (12, 0)  # C++20
 # kernels say nothing that differs between them. Plain names: 8.6 code runs on 8.9, 10.0 on 10.3, 12.0 on 12.1; the PTX
 # of 9.0 on 11.0, that of the last on what comes after them.
 CUDA_ARCHITECTURES = {"7.5": "7.5", "8.0": "8.0", "8.6": "8.0", "9.0": "9.0", "10.0": "9.0", "12.0": "12.0"}
-LONGEST = ("tiles.cu", "chunks.cu", "semantic_margin.cu")  # begin first, so that no compiler is left alone with one
 BYTES_PER_JOB = 2**30  # one compiler takes 0.45 GiB at most (host/bindings.cpp); with room to spare
 
 # `sdist`, `egg_info` and `clean` compile nothing and work without torch. `dist_info` compiles nothing either, but is an
@@ -190,15 +189,15 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
     nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
-    nvcc += code_flags
+    # Two devices of a file at a time, so that no core is idle while the longest file is the last.
+    nvcc += [*code_flags, "--threads", str(min(2, int(os.environ["MAX_JOBS"])))]
     if os.environ.get("ITM_FAST_CUBINS"):  # the tests read the machine code there, and need not compile it once more
         kept = Path(os.environ["ITM_FAST_CUBINS"]).resolve()
         kept.mkdir(parents=True, exist_ok=True)
         nvcc += ["--keep", "--keep-dir", str(kept)]
-    sources = [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
-        sorted(sources, key=lambda path: not path.endswith(LONGEST)),
+        [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
         extra_compile_args={"cxx": flags, "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
         extra_link_args=["-s", "-ldl", "-lrt", "-lpthread"],
