@@ -8,10 +8,7 @@ A backend's kernels take the place of the CPU's: tests make CPU tensors and call
 import contextlib
 import os
 
-import emulated_operators
 import pytest
-import torch
-from emulation import compiler
 
 BACKENDS = ("cpu", "emulated", "emulated-races", "cuda")
 BATCHED = ("cpu", "batched", "cuda")  # of operators whose device kernels are torch's products: nothing to emulate
@@ -20,6 +17,8 @@ BATCHED = ("cpu", "batched", "cuda")  # of operators whose device kernels are to
 @contextlib.contextmanager
 def cuda():
     """CPU tensors go to the device, to its kernels, and back."""
+    import emulated_operators
+    import torch
 
     def moved(values, device):
         return [value.to(device) if isinstance(value, torch.Tensor) else value for value in values]
@@ -46,15 +45,21 @@ def cuda():
 @contextlib.contextmanager
 def backend_named(name):
     """The kernels of a backend, or a skip that says what is missing."""
+    if name == "cpu":
+        yield
+        return
+    # here: who needs none of them need not wait for torch
+    import emulated_operators
+    import torch
+    from emulation import compiler
+
     if name == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     if name.startswith("emulated") and compiler() is None:
         pytest.skip("the emulator needs a C++ compiler (CXX, c++)")
     if name.startswith("emulated") and "libasan" in os.environ.get("LD_PRELOAD", ""):
         pytest.skip("the emulator's fibres have a sanitizer test of their own")
-    if name == "cpu":
-        yield
-    elif name == "batched":
+    if name == "batched":
         with emulated_operators.in_place_of_the_cpus(emulated_operators.batched_kernels()):
             yield
     elif name == "cuda":
