@@ -257,7 +257,7 @@ def test_traffic_is_counted(watched):
 
 def test_the_emulator_is_clean_under_sanitizers(tmp_path):
     program = tmp_path / "sanitized"
-    flags = ["-std=c++20", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
+    flags = ["-std=c++20", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     parts = [*(HERE / f"{part}.cpp" for part in (*PARTS, "sanitized")), *("-x", "c++", SELFTEST)]
     command = [*compiler(), *flags, f"-I{HERE}", f"-I{CUDA}", *map(str, parts), "-o", str(program), "-ldl"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
