@@ -68,6 +68,8 @@ def test_scores_are_those_of_all_pairs_picked_and_so_are_gradients(
     form = FORMS[seed % len(FORMS)]
     found, of_given = gradients(CALLS[name], batch, form, **more)
     assert_same(found, want, backend)
+    if batch[0].shape[-1] == 1:
+        return  # cosines of numbers are 1 or -1: their gradient is what rounding leaves, magnified by short vectors
     for got, wanted in zip(of_given(weighted(found)), of_all(weighted(want)), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max().clamp(min=1)))
 
