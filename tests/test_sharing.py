@@ -24,9 +24,7 @@ def test_a_file_is_one_processs(tmp_path):
         (tmp_path / file).write_text(FILE)
     command = [sys.executable, "-m", "pytest", "-n", "2", "-vv", "-p", "no:cacheprovider", "-p", "conftest", *files]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS / "emu")))}
-    done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG_SECONDS)
     assert done.returncode == 0, done.stdout[-3000:]
     found = re.findall(r"^\[(gw\d)\].* PASSED (test_\w+\.py)::", done.stdout, re.MULTILINE)
     assert len(found) == 9 * len(files)
