@@ -271,7 +271,8 @@ def test_architectures(setup_py: dict, machine: Machine, monkeypatch: pytest.Mon
     architectures, flags = choose(Torch, machine.folder / "cuda")
     assert architectures == "7.5;8.0;8.6;9.0+PTX;10.0;12.0+PTX"
     assert flags[2:] == [
-        "-gencode=arch=compute_90,code=[sm_90,compute_90,sm_100]",
+        "-gencode=arch=compute_90,code=[sm_90,compute_90]",
+        "-gencode=arch=compute_100,code=[sm_100]",
         "-gencode=arch=compute_120,code=[sm_120,compute_120]",
     ]
     monkeypatch.setattr(Torch.cuda, "capabilities", ((9, 0), (8, 6), (9, 0)))
