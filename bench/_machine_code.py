@@ -30,7 +30,8 @@ def disassembler():
 def kept(stem, arch):
     """The machine code of a kernel file for an architecture ("90"), None where there is none."""
     alone = CUBINS / f"{stem}.compute_{arch}.cubin"  # nvcc's name where the front end worked for this device only
-    return next((path for path in (*CUBINS.glob(f"{stem}.compute_*.sm_{arch}.cubin"), alone) if path.is_file()), None)
+    found = [path for path in (*CUBINS.glob(f"{stem}.compute_*.sm_{arch}.cubin"), alone) if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 @functools.cache
