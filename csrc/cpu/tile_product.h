@@ -9,8 +9,6 @@
 
 namespace itm {
 
-// The sum over k runs from zero over at most `run` numbers at a time, one number after the other, whatever m, n and the
-// place in C: an element of C doesn't depend on the tile it was computed in.
 constexpr int64_t kListedRows = 24;  // at a time: a multiple of the rows of every block of a list
 
 // What is read after a product of listed rows, m rows from their number `first` on: asked for meanwhile.
@@ -22,6 +20,8 @@ struct Ahead {
   Ahead from(int64_t row) const { return {rows == nullptr ? nullptr : rows + row, first}; }
 };
 
+// The sum over k runs from zero over at most `run` numbers at a time, one number after the other, whatever m, n and the
+// place in C: an element of C doesn't depend on the tile it was computed in.
 template <class Op, class T>
 struct TileProduct {
   void (*rows)(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, int64_t ldb, T* c,

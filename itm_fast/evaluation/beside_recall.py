@@ -213,25 +213,24 @@ class AlteredFirst:
     Attributes:
         query: what asks.
         altered: (n_items,) which items are altered.
-        asking: (n_queries,) which queries count.
     """
 
     query: Query
     altered: npt.NDArray[np.bool_]
-    asking: npt.NDArray[np.bool_]
     n_pairs: int = 0
     _keeper: TopKeeper | None = field(default=None, init=False)
 
     def collectors(self, scorer: TileScorer, n_sims: int) -> Sequence[Collector]:
         """The first item of every query."""
-        self._keeper = TopKeeper(self.query, len(self.asking), 1, Tiles(scorer).dtype())
+        n_queries = scorer.n_images if self.query == "image" else scorer.n_captions
+        self._keeper = TopKeeper(self.query, n_queries, 1, Tiles(scorer).dtype())
         return [self._keeper]
 
     def sections(self, chunk_bytes: int, progress: Progress | None) -> dict[str, Any]:
         """{"altered": {"i2t" or "t2i": {"false rate", "n_queries"}}}."""
         if self._keeper is None:
             return {}
-        first = self._keeper.topk().indices[:, 0].numpy()[self.asking]
+        first = self._keeper.topk().indices[:, 0].numpy()
         rate = float(100 * self.altered[first].mean())
         way = "i2t" if self.query == "image" else "t2i"
         return {"altered": {way: {"false rate": rate, "n_queries": len(first)}}}

@@ -87,7 +87,7 @@ def _with_altered_captions(arranged: Arranged, found: CaptionedSet, request: Req
     n_images = len(found.items.image_names)
     originals = np.flatnonzero(~altered)
     extras: list[Extra] = [
-        AlteredFirst("image", altered, np.ones(n_images, np.bool_)),
+        AlteredFirst("image", altered),
         PartRanks("originals", None, originals, *both_ways(owners[originals], n_images), request.ks),
     ]
     notes.append(
@@ -110,7 +110,7 @@ def _with_altered_images(scorer: TileScorer, request: Request, found: CaptionedS
     arranged = in_order(scorer, request, Ids(names, own.captions))
     altered = np.arange(2 * n_images) >= n_images
     extras: list[Extra] = [
-        AlteredFirst("caption", altered, np.ones(len(owners), np.bool_)),
+        AlteredFirst("caption", altered),
         PartRanks("originals", np.flatnonzero(~altered), None, *both_ways(owners, n_images), request.ks),
     ]
     notes = [

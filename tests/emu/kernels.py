@@ -26,3 +26,18 @@ def devices(*sources):
 def raw(tensor):
     """The bytes of a tensor as an array that NumPy knows."""
     return tensor.view(torch.int16).numpy() if tensor.element_size() == 2 else tensor.numpy()
+
+
+def check_traffic(rows, least, parts=lambda row: 1):
+    """Asserts that the lines with more than a share `least` of all requests are most of them, and near their ideal.
+
+    Args:
+        rows: of Device.traffic.
+        least: of all requests, what a line needs to be looked at.
+        parts: of a row, in how many loads or stores the compiler makes what a device makes in one.
+    """
+    total = sum(row["requests"] for row in rows)
+    hot = [row for row in rows if row["requests"] > total * least]
+    assert sum(row["requests"] for row in hot) > 0.85 * total
+    for row in hot:
+        assert row["units"] <= (2 if row["shared"] else 1.1 * parts(row)) * row["ideal"], row

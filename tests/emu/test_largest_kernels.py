@@ -3,7 +3,7 @@
 import pytest
 import torch
 from emulation import ORDERS, EmulationError
-from kernels import SCHEDULES, devices, raw
+from kernels import SCHEDULES, check_traffic, devices, raw
 from similarity_kernels import AGGREGATIONS, SOURCES, TF32, Largest, score_by_tiles
 from test_similarity_kernels import SCORE_BOUND, WITHOUT, cotangent_of, error, expected, operands
 
@@ -123,11 +123,7 @@ def test_loads_are_whole_sectors_and_banks_are_free(watched, dtype):
     all_of(watched, *batch)
     rows = watched.traffic()
     watched.configure()
-    total = sum(row["requests"] for row in rows)
-    hot = [row for row in rows if row["requests"] > total / 200]
-    assert sum(row["requests"] for row in hot) > 0.85 * total
-    for row in hot:
-        assert row["units"] <= (2 if row["shared"] else 1.1) * row["ideal"], row
+    check_traffic(rows, 1 / 200)
     matrices = [r for r in rows if r["line"].startswith("tile_product") and r["shared"] and not r["write"]]
     assert all(row["units"] == row["ideal"] for row in matrices if row["bytes"] == 16)
     wide = 16 if dtype == torch.float32 else 8

@@ -11,17 +11,23 @@ namespace {
 
 constexpr int kMultiple = 8;  // numbers of 16 bytes
 
+void check_shape(const char* name, const Tensor& given, const std::vector<int64_t>& shape, ScalarType type) {
+  const auto sizes = given.sizes();
+  STD_TORCH_CHECK(std::vector<int64_t>(sizes.begin(), sizes.end()) == shape && given.scalar_type() == type, name,
+                  " has shape ", shape_of(given), " or a type that do not fit");
+}
+
 // What the kernels read beyond its end, or at a place that is not aligned, would be other memory.
 AttendedContexts contexts_of(Launch& launch, const Tensor& weights, const Tensor& regions, const Tensor& words) {
-  STD_TORCH_CHECK(weights.dim() == 3 && regions.dim() == 3 && words.dim() == 2,
-                  "weights (n_images, n_words, pitch), regions (n_images, dim, pitch) and words (n_words, dim) got "
-                  "shapes ",
-                  shape_of(weights), ", ", shape_of(regions), " and ", shape_of(words));
+  STD_TORCH_CHECK(weights.dim() == 3 && words.dim() == 2,
+                  "weights (n_images, n_words, pitch) and words (n_words, dim) got shapes ", shape_of(weights), " and ",
+                  shape_of(words));
   const int64_t n_images = weights.size(0), n_words = weights.size(1), pitch = weights.size(2), dim = words.size(1);
-  STD_TORCH_CHECK(
-      regions.size(0) == n_images && regions.size(1) == dim && regions.size(2) == pitch && words.size(0) == n_words,
-      "weights ", shape_of(weights), ", regions ", shape_of(regions), " and words ", shape_of(words),
-      " do not fit each other");
+  const ScalarType type = words.scalar_type();
+  STD_TORCH_CHECK(type == ScalarType::BFloat16 || type == ScalarType::Half, "vectors must be bfloat16 or float16");
+  check_shape("weights", weights, {n_images, n_words, pitch}, type);
+  check_shape("regions", regions, {n_images, dim, pitch}, type);
+  check_shape("words", words, {n_words, dim}, type);
   STD_TORCH_CHECK(pitch % 16 == 0 && pitch <= kAttendedRegions && dim % kMultiple == 0,
                   "at most 64 regions, padded to a multiple of 16, and a dim that is a multiple of 8 are taken, got ",
                   pitch, " and ", dim);
@@ -36,16 +42,6 @@ AttendedContexts contexts_of(Launch& launch, const Tensor& weights, const Tensor
           int32_t(pitch)};
 }
 
-void check_shape(const char* name, const Tensor& given, const std::vector<int64_t>& shape, ScalarType type) {
-  const auto sizes = given.sizes();
-  STD_TORCH_CHECK(std::vector<int64_t>(sizes.begin(), sizes.end()) == shape && given.scalar_type() == type, name,
-                  " has shape ", shape_of(given), " or a type that do not fit");
-}
-
-void check_type(ScalarType type) {
-  STD_TORCH_CHECK(type == ScalarType::BFloat16 || type == ScalarType::Half, "vectors must be bfloat16 or float16");
-}
-
 int32_t width_of(int64_t width) {
   STD_TORCH_CHECK(width % kMultiple == 0 && width <= kAttendedWidth,
                   "a width of at most 256 that is a multiple of 8 is taken, got ", width);
@@ -55,12 +51,9 @@ int32_t width_of(int64_t width) {
 void vectors(const Tensor& weights, const Tensor& regions, const Tensor& words, const Tensor& weight,
              const Tensor& bias, Tensor units, Tensor lengths) {
   const ScalarType type = words.scalar_type();
-  check_type(type);
   Launch launch("attended_vectors_", words);
   const AttendedContexts of = contexts_of(launch, weights, regions, words);
   const int32_t width = width_of(weight.size(0));
-  check_shape("weights", weights, {of.n_images, of.n_words, of.pitch}, type);
-  check_shape("regions", regions, {of.n_images, of.dim, of.pitch}, type);
   check_shape("weight", weight, {width, of.dim}, type);
   check_shape("bias", bias, {width}, type);
   check_shape("units", units, {of.n_images, of.n_words, width}, type);
@@ -76,12 +69,9 @@ std::tuple<Tensor, Tensor, Tensor> gradients(const Tensor& grad, const Tensor& u
                                              const Tensor& weights, const Tensor& regions, const Tensor& words,
                                              const Tensor& weight) {
   const ScalarType type = words.scalar_type();
-  check_type(type);
   Launch launch("attended_gradients", words);
   const AttendedContexts of = contexts_of(launch, weights, regions, words);
   const int32_t width = width_of(weight.size(1));
-  check_shape("weights", weights, {of.n_images, of.n_words, of.pitch}, type);
-  check_shape("regions", regions, {of.n_images, of.dim, of.pitch}, type);
   check_shape("weight", weight, {of.dim, width}, type);
   const std::vector<int64_t> of_units{of.n_images, of.n_words, width}, of_differences{of.n_images, of.n_words, of.dim};
   check_shape("grad", grad, of_units, type);
