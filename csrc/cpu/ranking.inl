@@ -33,19 +33,26 @@ ITM_INLINE int64_t sum_of_mask(Mask<T> counts) {
   return sum;
 }
 
-// How many of n scores pass a threshold: above it, or at least it.
-template <bool kOrEqual, class T>
-ITM_INLINE int64_t count_passed(const T* scores, int64_t n, T threshold) {
+// How many of n scores are above a threshold, and how many at least it.
+struct Passed {
+  int64_t above, at_least;
+};
+template <class T>
+ITM_INLINE Passed count_passed(const T* scores, int64_t n, T threshold) {
   const Vec<T> limit = splat(threshold);
-  Mask<T> passed{};
+  Mask<T> above{}, at_least{};
   int64_t i = 0;
   for (; i + kLanes<T> <= n; i += kLanes<T>) {
     const Vec<T> x = load(scores + i);
-    passed -= kOrEqual ? x >= limit : x > limit;
+    above -= x > limit;
+    at_least -= x >= limit;
   }
-  int64_t sum = sum_of_mask<T>(passed);
-  for (; i < n; i++) sum += kOrEqual ? scores[i] >= threshold : scores[i] > threshold;
-  return sum;
+  Passed passed{sum_of_mask<T>(above), sum_of_mask<T>(at_least)};
+  for (; i < n; i++) {
+    passed.above += scores[i] > threshold;
+    passed.at_least += scores[i] >= threshold;
+  }
+  return passed;
 }
 
 template <class T>
@@ -83,13 +90,12 @@ void count_rows(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t be
         const T limit = ranks.scores[query * ranks.slots + p];
         const int64_t at = ranks.index[query * ranks.slots + p] - tile.first_item - left;
         const int64_t lower = at < 0 ? 0 : at > width ? width : at;  // items of lower index than the positive
-        const T *low = scores + left, *high = low + lower;
-        const int64_t low_at_least = count_passed<true>(low, lower, limit);
-        const int64_t high_above = count_passed<false>(high, width - lower, limit);
-        ranks.n_before[query * ranks.slots + p] += low_at_least + high_above;
+        const Passed low = count_passed(scores + left, lower, limit);
+        const Passed high = count_passed(scores + left + lower, width - lower, limit);
+        ranks.n_before[query * ranks.slots + p] += low.at_least + high.above;
         if (p > 0) continue;
-        ranks.n_above[query] += count_passed<false>(low, lower, limit) + high_above;
-        ranks.n_at_least[query] += low_at_least + count_passed<true>(high, width - lower, limit);
+        ranks.n_above[query] += low.above + high.above;
+        ranks.n_at_least[query] += low.at_least + high.at_least;
       }
     }
     if (slots > 0) discount_positives(tile, ranks, query, tile.columns, scores, 1);
@@ -105,14 +111,19 @@ struct ColumnCounts {
 
 // Columns i ... i + kVectors kLanes - 1, whose counts stay in registers. Only the best positive is asked for all three.
 template <bool kIsBest, int kVectors, class T>
-ITM_INLINE void count_lanes(const ScoreTile<T>& tile, int64_t begin, int64_t i, ColumnCounts<T>& counts) {
+ITM_INLINE void count_lanes(const ScoreTile<T>& tile, int64_t first, int64_t last, int64_t begin, int64_t i,
+                            ColumnCounts<T>& counts) {
   Vec<T> limit[kVectors];
-  Mask<T> lower[kVectors], above[kVectors]{}, at_least[kVectors]{}, before[kVectors]{};
+  Mask<T> lower[kVectors], above[kVectors], at_least[kVectors], before[kVectors];
   for (int v = 0; v < kVectors; v++) {
-    limit[v] = load(counts.limit + i + v * kLanes<T>);
-    lower[v] = load_mask<T>(counts.lower + i + v * kLanes<T>);
+    const int64_t at = i + v * kLanes<T>;
+    limit[v] = load(counts.limit + at);
+    lower[v] = load_mask<T>(counts.lower + at);
+    above[v] = load_mask<T>(counts.above + at);
+    at_least[v] = load_mask<T>(counts.at_least + at);
+    before[v] = load_mask<T>(counts.before + at);
   }
-  for (int64_t row = 0; row < tile.rows; row++) {
+  for (int64_t row = first; row < last; row++) {
     const T* scores = tile.scores + row * tile.stride + begin + i;
     const Mask<T> here = Mask<T>{} + Lane<T>(row);
     for (int v = 0; v < kVectors; v++) {
@@ -126,73 +137,68 @@ ITM_INLINE void count_lanes(const ScoreTile<T>& tile, int64_t begin, int64_t i, 
     }
   }
   for (int v = 0; v < kVectors; v++) {
-    store_mask<T>(counts.before + i + v * kLanes<T>, before[v]);
-    store_mask<T>(counts.above + i + v * kLanes<T>, above[v]);
-    store_mask<T>(counts.at_least + i + v * kLanes<T>, at_least[v]);
+    const int64_t at = i + v * kLanes<T>;
+    store_mask<T>(counts.before + at, before[v]);
+    store_mask<T>(counts.above + at, above[v]);
+    store_mask<T>(counts.at_least + at, at_least[v]);
   }
 }
 
 template <bool kIsBest, class T>
-void count_positives(const ScoreTile<T>& tile, int64_t begin, int64_t n, ColumnCounts<T>& counts) {
+void count_positives(const ScoreTile<T>& tile, int64_t first, int64_t last, int64_t begin, int64_t n,
+                     ColumnCounts<T>& counts) {
   constexpr int kVectors = 2;
   int64_t i = 0;
   for (; i + kVectors * kLanes<T> <= n; i += kVectors * kLanes<T>)
-    count_lanes<kIsBest, kVectors>(tile, begin, i, counts);
-  for (; i + kLanes<T> <= n; i += kLanes<T>) count_lanes<kIsBest, 1>(tile, begin, i, counts);
-  for (; i < n; i++) {
-    const T* scores = tile.scores + begin + i;
-    const T limit = counts.limit[i];
-    counts.above[i] = counts.at_least[i] = counts.before[i] = 0;
-    for (int64_t row = 0; row < tile.rows; row++) {
-      const T score = scores[row * tile.stride];
+    count_lanes<kIsBest, kVectors>(tile, first, last, begin, i, counts);
+  for (; i + kLanes<T> <= n; i += kLanes<T>) count_lanes<kIsBest, 1>(tile, first, last, begin, i, counts);
+  for (; i < n; i++)
+    for (int64_t row = first; row < last; row++) {
+      const T score = tile.scores[row * tile.stride + begin + i], limit = counts.limit[i];
       counts.above[i] += score > limit;
       counts.at_least[i] += score >= limit;
       counts.before[i] += score > limit || (score == limit && row < counts.lower[i]);
     }
-  }
-}
-
-template <class T>
-void count_rows_of_columns(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t n,
-                           int64_t most) {
-  ColumnCounts<T> counts;
-  for (int64_t p = 0; p < most; p++) {
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t query = tile.first_query + begin + i;
-      const bool used = p < ranks.n_slots[query];
-      const int64_t at = used ? ranks.index[query * ranks.slots + p] - tile.first_item : 0;
-      counts.limit[i] = used ? ranks.scores[query * ranks.slots + p] : T(0);
-      counts.lower[i] = Lane<T>(at < 0 ? 0 : at > tile.rows ? tile.rows : at);
-    }
-    if (p == 0)
-      count_positives<true>(tile, begin, n, counts);
-    else
-      count_positives<false>(tile, begin, n, counts);
-    for (int64_t i = 0; i < n; i++) {
-      const int64_t query = tile.first_query + begin + i;
-      if (p >= ranks.n_slots[query]) continue;
-      ranks.n_before[query * ranks.slots + p] += counts.before[i];
-      if (p > 0) continue;
-      ranks.n_above[query] += counts.above[i];
-      ranks.n_at_least[query] += counts.at_least[i];
-    }
-  }
 }
 
 template <class T>
 void count_columns(const ScoreTile<T>& tile, const RankCounts<T>& ranks, int64_t begin, int64_t end) {
+  constexpr int64_t rows_at_once = 32;  // their pages and numbers stay at hand while several positives look at them
+  constexpr int64_t positives_at_once = 8;
   const int64_t n = end - begin;
   int64_t most = 0;
   for (int64_t i = 0; i < n; i++) {
     const int64_t slots = ranks.n_slots[tile.first_query + begin + i];
     most = slots > most ? slots : most;
   }
-  constexpr int64_t run = 128;  // rows at a time: they stay in the second cache while all positives look at them
-  for (int64_t first = 0; first < tile.rows; first += run) {
-    const int64_t rows = tile.rows - first < run ? tile.rows - first : run;
-    const ScoreTile<T> part{
-        tile.scores + first * tile.stride, rows, tile.columns, tile.stride, tile.first_query, tile.first_item + first};
-    count_rows_of_columns(part, ranks, begin, n, most);
+  ColumnCounts<T> counts[positives_at_once];
+  for (int64_t p0 = 0; p0 < most; p0 += positives_at_once) {
+    const int64_t n_positives = std::min(positives_at_once, most - p0);
+    for (int64_t p = 0; p < n_positives; p++)
+      for (int64_t i = 0; i < n; i++) {
+        const int64_t query = tile.first_query + begin + i, slot = query * ranks.slots + p0 + p;
+        const bool used = p0 + p < ranks.n_slots[query];
+        const int64_t at = used ? ranks.index[slot] - tile.first_item : 0;
+        counts[p].limit[i] = used ? ranks.scores[slot] : T(0);
+        counts[p].lower[i] = Lane<T>(at < 0 ? 0 : at > tile.rows ? tile.rows : at);
+        counts[p].above[i] = counts[p].at_least[i] = counts[p].before[i] = 0;
+      }
+    for (int64_t first = 0; first < tile.rows; first += rows_at_once) {
+      const int64_t last = std::min(first + rows_at_once, tile.rows);
+      for (int64_t p = 0; p < n_positives; p++)
+        if (p0 + p == 0)
+          count_positives<true>(tile, first, last, begin, n, counts[p]);
+        else
+          count_positives<false>(tile, first, last, begin, n, counts[p]);
+    }
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t query = tile.first_query + begin + i, slots = ranks.n_slots[query];
+      for (int64_t p = 0; p < n_positives && p0 + p < slots; p++)
+        ranks.n_before[query * ranks.slots + p0 + p] += counts[p].before[i];
+      if (p0 > 0 || slots == 0) continue;
+      ranks.n_above[query] += counts[0].above[i];
+      ranks.n_at_least[query] += counts[0].at_least[i];
+    }
   }
   for (int64_t i = begin; i < end; i++)
     discount_positives(tile, ranks, tile.first_query + i, tile.rows, tile.scores + i, tile.stride);

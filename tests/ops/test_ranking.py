@@ -76,6 +76,43 @@ def test_ranks_at_the_edges_of_vectors(dtype, n_items, rows):
 
 
 @pytest.mark.all_backends
+@pytest.mark.parametrize("rows", [True, False])
+def test_many_positives_of_many_queries(rows):
+    """Up to twenty a query, of queries as rows or columns of two tiles; items share scores; positives count nobody."""
+    rng = np.random.default_rng(0)
+    n_queries, n_items, first = 37, 90, 64
+    scores = rng.integers(0, 9, (n_queries, n_items)).astype(np.float32)
+    own = [rng.permutation(n_items)[: query % 21] for query in range(n_queries)]
+    own = [mine[np.lexsort((mine, -scores[query, mine]))] for query, mine in enumerate(own)]  # best first
+    index = np.full((n_queries, 20), -1)
+    for query, mine in enumerate(own):
+        index[query, : len(mine)] = mine
+    sims = torch.from_numpy(scores)
+    state = {
+        "scores": sims.gather(1, torch.from_numpy(index).clamp(min=0)),
+        "index": torch.from_numpy(index),
+        "n_positives": torch.tensor([len(mine) for mine in own]),
+        "n_above": torch.zeros(n_queries, dtype=torch.int64),
+        "n_at_least": torch.zeros(n_queries, dtype=torch.int64),
+        "n_before": torch.zeros(n_queries, 20, dtype=torch.int64),
+    }
+    for part in (slice(0, first), slice(first, n_items)):
+        tile = sims[:, part].contiguous()
+        count_ranks_(tile if rows else tile.T.contiguous(), 0, part.start, rows, **state)
+    for query, mine in enumerate(own):
+        others = np.setdiff1d(np.arange(n_items), mine)
+        theirs = scores[query, others]
+        for slot, item in enumerate(mine):
+            limit = scores[query, item]
+            before = (theirs > limit).sum() + (theirs[others < item] == limit).sum()
+            assert state["n_before"][query, slot] == before
+        best = scores[query, mine[0]] if len(mine) else np.inf
+        assert state["n_above"][query] == (theirs > best).sum()
+        assert state["n_at_least"][query] == (theirs >= best).sum()
+        assert not state["n_before"][query, len(mine) :].any()
+
+
+@pytest.mark.all_backends
 def test_the_order_of_tiles_does_not_matter():
     sims = torch.randint(0, 9, (40, 333), generator=torch.Generator().manual_seed(0)).float()
     whole = heaps(40, 20, torch.float32)
