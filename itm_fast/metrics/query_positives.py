@@ -103,18 +103,20 @@ def query_positives(lists: ListsOfItems, n_queries: int, n_items: int) -> QueryP
         return lists
     if len(lists) != n_queries:
         raise ValueError(f"positives has {len(lists)} lists, expected one a query: {n_queries}")
-    arrays = []
-    for query, items in enumerate(lists):
-        array = np.unique(np.asarray(items)) if len(items) else np.zeros(0, np.int64)
+    arrays = [np.asarray(items).ravel() if len(items) else np.zeros(0, np.int64) for items in lists]
+    for query, array in enumerate(arrays):
         if array.dtype.kind not in "iu":
             raise TypeError(f"positives[{query}] has dtype {array.dtype}, expected integers")
-        if len(array) and (array[0] < 0 or array[-1] >= n_items):
-            raise ValueError(
-                f"positives[{query}] holds {array[0]} ... {array[-1]}, expected 0 ... {n_items - 1}; make positives "
-                "outside the gallery with positives_by_id, which keeps them in R"
-            )
-        arrays.append(array.astype(np.int64))
-    return _grouped(arrays, np.zeros(n_queries, np.int64), n_items)
+    queries = np.repeat(np.arange(n_queries), [len(array) for array in arrays])
+    items = np.concatenate([np.zeros(0, np.int64), *(array.astype(np.int64) for array in arrays)])
+    outside = (items < 0) | (items >= n_items)
+    if outside.any():
+        query = queries[outside.argmax()]
+        raise ValueError(
+            f"positives[{query}] holds {arrays[query].min()} ... {arrays[query].max()}, expected 0 ... {n_items - 1}; "
+            "make positives outside the gallery with positives_by_id, which keeps them in R"
+        )
+    return _grouped(queries, items, np.zeros(n_queries, np.int64), n_items)
 
 
 def positives_by_id(
@@ -151,14 +153,12 @@ def positives_by_id(
             f"{source} has {len(missing)} of {len(positives)} queries that the given ids lack, such as "
             f"{missing[0]!r}; the ids given are like {next(iter(query_at), None)!r}: pass the ids of this test set"
         )
-    arrays = [np.zeros(0, np.int64)] * len(query_at)
-    n_unreachable = np.zeros(len(query_at), np.int64)
-    for key, ids in positives.items():
-        distinct = set(ids)
-        found = [item_at[item] for item in distinct if item in item_at]
-        arrays[query_at[key]] = np.sort(np.array(found, np.int64))
-        n_unreachable[query_at[key]] = len(distinct) - len(found)
-    grouped = _grouped(arrays, n_unreachable, len(item_at))
+    distinct = [set(ids) for ids in positives.values()]
+    rows = np.repeat([query_at[key] for key in positives], [len(ids) for ids in distinct]).astype(np.int64)
+    places = np.array([item_at.get(item, -1) for ids in distinct for item in ids], np.int64)
+    reached = places >= 0
+    n_unreachable = np.bincount(rows[~reached], minlength=len(query_at))
+    grouped = _grouped(rows[reached], places[reached], n_unreachable, len(item_at))
     if n_unreachable.sum() and not grouped.n_pairs:
         example = next(item for ids in positives.values() for item in ids)
         raise ValueError(
@@ -176,15 +176,16 @@ def numbered(ids: Sequence[Hashable] | npt.NDArray[np.generic], name: str) -> di
         {30: 0, 10: 1}
     """
     plain = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-    places: dict[Hashable, int] = {}
-    for place, key in enumerate(plain):
-        if places.setdefault(key, place) != place:
-            raise ValueError(f"{name}: {key!r} is there twice, at {places[key]} and {place}; ids must be distinct")
+    places = {key: place for place, key in enumerate(plain)}
+    if len(places) < len(plain):
+        place, key = next((place, key) for place, key in enumerate(plain) if places[key] != place)
+        raise ValueError(f"{name}: {key!r} is there twice, at {place} and {places[key]}; ids must be distinct")
     return places
 
 
-def _grouped(arrays: list[IntArray], n_unreachable: IntArray, n_items: int) -> QueryPositives:
-    offsets = np.zeros(len(arrays) + 1, np.int64)
-    np.cumsum([len(array) for array in arrays], out=offsets[1:])
-    items = np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
-    return QueryPositives(items, offsets, n_unreachable, n_items)
+def _grouped(queries: IntArray, items: IntArray, n_unreachable: IntArray, n_items: int) -> QueryPositives:
+    """From pairs in any order; repeats count once."""
+    pairs = np.unique(queries * n_items + items)
+    offsets = np.zeros(len(n_unreachable) + 1, np.int64)
+    np.cumsum(np.bincount(pairs // max(n_items, 1), minlength=len(n_unreachable)), out=offsets[1:])
+    return QueryPositives(pairs % max(n_items, 1), offsets, n_unreachable, n_items)

@@ -114,7 +114,7 @@ def read_positives(path: Path) -> dict[Hashable, list[int]]:
             raise DataError(f"{path}: the key {key!r:.60} is no number, or there in two spellings; {expected}")
         if not isinstance(ids, list) or not ids:
             raise DataError(f"{path}: {key} has {ids!r:.60}, expected a list of at least one id")
-        if all(type(item) is int for item in ids):
+        if set(map(type, ids)) == {int}:
             positives[number] = ids
             continue
         try:
