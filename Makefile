@@ -40,7 +40,7 @@ $(VENV)/.demo: requirements/demo.in requirements/dev.txt
 
 $(VENV)/.requirements: $(VENV)/.demo requirements/dev.txt
 	@echo "Installing what tests and style need, requirements/dev.txt (less than a minute)"
-	@$(PIP) install -r requirements/dev.txt
+	@$(PIP) install --no-compile -r requirements/dev.txt
 	@touch $@
 
 # -v because pip would hide the line that says what is built, and the compiler's messages.
