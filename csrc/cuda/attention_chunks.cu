@@ -119,43 +119,46 @@ SIMT_DEVICE float slope_of(const SimilarityOptions& options) {
 }
 SIMT_DEVICE float lambda_of(const SimilarityOptions& options) { return float(options.lambda_softmax) * kLog2OfE; }
 
-// The number of a row and query group that Rows::logit takes: four rows a warp, eight lanes along the group.
+// The numbers of rows and query groups that Rows::logit takes. A block has four rows of a context, a warp every eighth
+// group, eight lanes along a row.
 template <class Rows>
 SIMT_KERNEL(kThreads, 4)
 number_rows_kernel(AttentionArgs args) {
   const int lane = int(threadIdx.x) % 32, bands = args.context_pitch / 4;
-  const int64_t task = int64_t(blockIdx.x) * kWarps + int(threadIdx.x) / 32;
-  if (task >= int64_t(args.n_contexts) * bands * args.n_queries) return;
-  const int group = int(task % args.n_queries), size = args.query_sizes[group];
-  const int64_t row = task / args.n_queries * 4 + lane / 8;  // of all contexts'
-  const float* s = args.sims + row * args.n_queries * args.query_pitch + int64_t(group) * args.query_pitch;
+  const int context = int(blockIdx.x) / bands, row = int(blockIdx.x) % bands * 4 + lane / 8;
+  const float* of_row = args.sims + (int64_t(context) * args.context_pitch + row) * args.n_queries * args.query_pitch;
+  float* out = args.numbers + int64_t(context) * args.n_queries * args.context_pitch + row;
   const bool l2 = Normalisation<float>(args.options.feature_norm).l2;
-  const float slope = slope_of(args.options);
-  float sum = 0, largest = -INFINITY;
-  auto along = [&](const auto& add) {
-    for (int w = lane % 8 * 4; w < size; w += 32) {
-      const float4 x = simt::load16(s + w);
-      const float numbers[4] = {x.x, x.y, x.z, x.w};
-      for (int k = 0; k < 4; k++)
-        if (w + k < size) add(numbers[k]);
+  const float slope = slope_of(args.options), lambda = lambda_of(args.options);
+#pragma unroll 1
+  for (int group = int(threadIdx.x) / 32; group < args.n_queries; group += kWarps) {
+    const int size = args.query_sizes[group];
+    const float* s = of_row + group * args.query_pitch;
+    float sum = 0;
+    auto along = [&](const auto& add) {
+#pragma unroll 1
+      for (int w = lane % 8 * 4; w < size; w += 32) {
+        const float4 x = simt::load16(s + w);
+        add(x.x, w), add(x.y, w + 1), add(x.z, w + 2), add(x.w, w + 3);
+      }
+    };
+    if constexpr (std::is_same_v<Rows, SoftmaxOfRows>) {
+      float largest = -INFINITY;
+      along([&](float x, int w) { largest = fmaxf(largest, w < size ? x : -INFINITY); });
+      largest = simt::group_max(largest, 8);
+      along([&](float x, int w) { sum += w < size ? simt::exp2_approximate((x - largest) * kLog2OfE) : 0.0f; });
+      sum = largest * kLog2OfE + log2f(simt::group_sum(sum, 8));
+    } else {  // S is zero where a group has no vectors
+      along([&](float x, int) {
+        const float k = fmaxf(x, slope * x);
+        sum += l2 ? k * k : fabsf(k);
+      });
+      sum = simt::group_sum(sum, 8);
+      if (l2) sum = simt::sqrt_approximate(sum);
+      sum = __fdividef(lambda, sum + float(kEpsilon));
     }
-  };
-  if constexpr (std::is_same_v<Rows, SoftmaxOfRows>) {
-    along([&](float x) { largest = fmaxf(largest, x); });
-    largest = simt::group_max(largest, 8);
-    along([&](float x) { sum += simt::exp2_approximate((x - largest) * kLog2OfE); });
-    sum = largest * kLog2OfE + log2f(simt::group_sum(sum, 8));
-  } else {
-    along([&](float x) {
-      const float k = fmaxf(x, slope * x);
-      sum += l2 ? k * k : fabsf(k);
-    });
-    sum = simt::group_sum(sum, 8);
-    if (l2) sum = simt::sqrt_approximate(sum);
-    sum = __fdividef(lambda_of(args.options), sum + float(kEpsilon));
+    if (lane % 8 == 0) out[int64_t(group) * args.context_pitch] = sum;
   }
-  const int64_t context = row / args.context_pitch, of_context = row % args.context_pitch;
-  if (lane % 8 == 0) args.numbers[(context * args.n_queries + group) * args.context_pitch + of_context] = sum;
 }
 
 // Of each warp's 32 columns, and of all columns by each warp.
@@ -341,9 +344,8 @@ void launch(const AttentionArgs& args, void* stream) {
 template <class Rows>
 void launch(const AttentionArgs& args, AttentionBlock block, void* stream) {
   if constexpr (Rows::kOfRows) {
-    const int64_t tasks = int64_t(args.n_contexts) * (args.context_pitch / 4) * args.n_queries;
-    SIMT_LAUNCH(number_rows_kernel<Rows>, dim3(unsigned((tasks + kWarps - 1) / kWarps)), dim3(kThreads), 0, stream,
-                args);
+    const dim3 grid(unsigned(args.n_contexts) * unsigned(args.context_pitch / 4));
+    SIMT_LAUNCH(number_rows_kernel<Rows>, grid, dim3(kThreads), 0, stream, args);
   }
   if (block.columns == 32) return launch<Rows, 32, 512>(args, stream);
   block.threads == 256 ? launch<Rows, 64, 256>(args, stream) : launch<Rows, 64, 512>(args, stream);

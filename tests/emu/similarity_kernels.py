@@ -8,9 +8,18 @@ from emulation import CUDA
 from kernels import HERE, NUMBERS, raw
 
 SOURCES = (
-    *(CUDA / f"{name}.cu" for name in (
-        "vectors", "tiles", "largest", "gather", "chunks", "attention_chunks", "gradients",
-    )),
+    *(
+        CUDA / f"{name}.cu"
+        for name in (
+            "vectors",
+            "tiles",
+            "largest",
+            "gather",
+            "chunks",
+            "attention_chunks",
+            "gradients",
+        )
+    ),
     HERE / "exports_similarity.cu",
 )
 FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax")

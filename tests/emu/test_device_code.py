@@ -92,7 +92,9 @@ def test_every_kernel_file_has_a_budget():
     assert {path.name for path in CUDA.glob("*.cu")} == set(BUDGETS)
 
 
-@pytest.mark.parametrize("name", sorted(set(BUDGETS) - {"attention_chunks.cu", "chunks.cu", "topk.cu"}))  # these ask for what they need
+@pytest.mark.parametrize(
+    "name", sorted(set(BUDGETS) - {"attention_chunks.cu", "chunks.cu", "topk.cu"})
+)  # these ask for what they need
 def test_shared_memory_is_asserted_to_fit(name):
     source = (CUDA / name).read_text(encoding="utf-8")
     asserted = re.findall(r"sizeof\((\w+)(?:<\w+>)?\) <= (\d+) \* 1024", source)

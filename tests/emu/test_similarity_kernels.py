@@ -223,7 +223,7 @@ def everything(device, batch, **flags):
     """Bytes of all results."""
     results = [score_by_tiles(device, *batch, **flags), *all_of_chunk(device, *batch, splits=2, **flags)]
     if flags.get("attends", True):
-        results += [Chunk(device, *batch, **flags).scores_by_tensor_cores(*block) for block in BLOCKS[::2]]
+        results.append(Chunk(device, *batch, **flags).scores_by_tensor_cores())
     return b"".join(raw(result.contiguous()).tobytes() for result in results)
 
 
