@@ -1,4 +1,4 @@
-"""Counts of cross attention's forward pass beyond 128 regions or words: torch's products, csrc/cuda/attention_chunks.cu.
+"""Counts of cross attention's forward pass beyond 128 regions or words: torch's products and attention_chunks.cu.
 
 Its kernels come one after the other, so what each needs at least adds up. Where one block of the last fits into a
 multiprocessor, its two parts, the weights and the product, add up as well; where two fit, one's runs beside the
@@ -56,7 +56,10 @@ def block_of(rows, arch):
     limit = (SHARED_KB[arch] - 1) * 1024
     if 2 * bytes_of_block(up(rows, 8), 64, 256) + 1024 <= limit:
         return 64, 256, 2
-    return (64 if bytes_of_block(up(rows, 8), 64, 512) <= limit else 32), 512, 1
+    columns = next((n for n in (64, 32) if bytes_of_block(up(rows, 8), n, 512) <= limit), None)
+    if columns is None:
+        raise ValueError(f"{rows} vectors do not fit into a block's shared memory on {arch}: chunks.cu does them")
+    return columns, 512, 1
 
 
 def scoring(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
@@ -106,6 +109,12 @@ def parts_of(counts, device, dtype):
             "product": n_blocks * steps * code["step"] + segments * code["segment"],
         }
 
+    # S at a time goes through memory where the L2 cache is smaller.
+    of_sims = {"L2": 4 * counts["sims"] / l2}
+    spilled = 4 * counts["sims"] / limits["memory"] / 1e9 if limits["L2 MB"] * MB < CACHED_BYTES else 0.0
+    if spilled:
+        of_sims["memory"] = spilled
+
     def slots(part):
         return {"issue slots": issued[part] / ISSUES_OF_CLOCK / clocks}
 
@@ -113,11 +122,11 @@ def parts_of(counts, device, dtype):
         "torch's products": {
             "tensor cores": counts["tensor FLOP"] / limits[dtype] / 1e9,
             "L2": (4 * counts["sims"] + counts["Gram bytes"]) / l2,
-            "memory": counts["memory bytes"] / limits["memory"] / 1e9,
+            "memory": counts["memory bytes"] / limits["memory"] / 1e9 + spilled,
         },
-        "rows": {"L2": 4 * counts["sims"] / l2, **slots("rows")},
+        "rows": {**of_sims, **slots("rows")},
         "weights": {
-            "L2": 4 * counts["sims"] / l2,
+            **of_sims,
             "shared memory": 3 * 4 * numbers / SHARED_BYTES_OF_CLOCK / clocks,
             "exponentials": numbers / EXPS_OF_CLOCK / clocks,
             "float32 FMAs": FLOP_OF_WEIGHT * numbers / limits["fma"] / 1e9,
