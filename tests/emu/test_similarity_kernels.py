@@ -156,7 +156,7 @@ def test_attention_beyond_tiles_by_tensor_cores(plain, shape, block):
         assert error(Chunk(plain, *batch).scores_by_tensor_cores(*block), expected(*batch)[0]) < SCORE_BOUND
 
 
-@pytest.mark.parametrize("factor", [1.0, 1e12, 1e-12])
+@pytest.mark.parametrize("factor", [1.0, 1e12, 1e-5])  # the last above the clamp of the norms
 def test_attention_to_vectors_of_very_different_norms(plain, factor):
     # The Gram matrix is in float16 but for powers of two: 2^24 between the largest and the smallest of its numbers.
     context, rows, query, columns = operands(2, 40, 3, 5, 24)
@@ -266,7 +266,7 @@ def test_loads_are_whole_sectors_and_banks_are_free(watched, kind):
     chunk.gradients(torch.ones(len(batch[0]), len(batch[2])))
     backward = watched.traffic()
     # Whole steps of 16 rows, and groups of a multiple of eight columns: fewer are parts of sectors.
-    context, _, query, _ = operands(8, 48, 16, 24, 128) if kind == "t2i" else operands(16, 32, 8, 40, 128)
+    context, _, query, _ = operands(2, 48, 8, 24, 16) if kind == "t2i" else operands(4, 32, 3, 40, 16)
     chunk = Chunk(watched, torch.nan_to_num(context), None, torch.nan_to_num(query), None)
     watched.traffic()
     chunk.scores_by_tensor_cores()
