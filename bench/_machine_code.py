@@ -115,3 +115,41 @@ def tile_kernel(arch, dtype):
         "partial": _shortest(block for block in weights if _count(block, "FSEL")),
         "products": sum(len(block) for block in of_gram if not _count(block, "LDS")),
     }
+
+
+@functools.cache
+def attention_kernels(arch, columns, threads):
+    """What a warp of the kernels of attention_chunks.cu issues with clipped_l2norm; None: not built here.
+
+    Returns:
+        registers: of a thread.
+        load, weigh: instructions for S, and for the weights, of 16 rows and 32 columns.
+        step, segment: for 16 rows and 32 columns of the Gram matrix, and around up to eight of them; hmma: of a step.
+        group, along: of the numbers of four rows, for a group and for each 32 columns of it.
+    """
+    cubin = kept("attention_chunks", arch)
+    if cubin is None or disassembler() is None:
+        return None
+    shape = f"attend_kernelINS0_10ScaledRowsELi{columns}ELi{threads}E"
+    name = next(name for name in kernels(cubin) if shape in name)
+    instructions, labels = kernels(cubin)[name]
+    found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
+    step, segment = sorted((loop for loop in found if _count(loop, "HMMA")), key=len)[:2]
+    weigh = min((loop for loop in found if _count(loop, r"MUFU\.EX2") == 16), key=len)
+    load = min((loop for loop in found if _count(loop, r"\bSTS") == 4 and _count(loop, r"\bLDG") >= 4), key=len)
+    rows = next(name for name in kernels(cubin) if "number_rows_kernelINS0_10ScaledRows" in name)
+    of_rows, their_loops = kernels(cubin)[rows][0], list(loops(*kernels(cubin)[rows]))
+    loads = [place for place in their_loops if _count(of_rows[place[0] : place[1] + 1], r"\bLDG") == 1]
+    first, last = max(loads, key=lambda place: place[1] - place[0])
+    along = last - first + 1
+    group = min(end - begin + 1 for begin, end in their_loops if begin < first and last < end)
+    return {
+        "registers": _cubins.usage(cubin)[name][0],
+        "load": len(load),
+        "weigh": len(weigh),
+        "step": len(step),
+        "hmma": _count(step, "HMMA"),
+        "segment": len(segment) - len(step),
+        "along": along,
+        "group": group - along,
+    }

@@ -33,13 +33,59 @@ FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
 # NVIDIA's data sheets (dense, boost clock): TFLOP/s of tensor cores and of float32 FMAs, TB/s of memory. Exponentials:
 # 16 a clock and multiprocessor. L2: 5,120 bytes a clock as in the A100's white paper, assumed of the others too.
+# RTX 5090: products of 16 bits with float32 sums run at half the rate of those with float16 sums.
 # mma.sync, which the kernels use, is known to stay below the first figure on H100 and B200.
 DEVICES = {
-    "A100 80 GB": {"bfloat16": 312, "tf32": 156, "fma": 19.5, "memory": 2.04, "sms": 108, "GHz": 1.41, "arch": "80"},
-    "H100 SXM": {"bfloat16": 989, "tf32": 495, "fma": 67, "memory": 3.35, "sms": 132, "GHz": 1.98, "arch": "90"},
-    "B200": {"bfloat16": 2250, "tf32": 1125, "fma": 75, "memory": 8.0, "sms": 148, "GHz": 1.97, "arch": "100"},
-    "A40": {"bfloat16": 150, "tf32": 75, "fma": 37.4, "memory": 0.696, "sms": 84, "GHz": 1.74, "arch": "86"},
-    "RTX 5090": {"bfloat16": 210, "tf32": 105, "fma": 105, "memory": 1.79, "sms": 170, "GHz": 2.41, "arch": "120"},
+    "A100 80 GB": {
+        "bfloat16": 312,
+        "tf32": 156,
+        "fma": 19.5,
+        "memory": 2.04,
+        "sms": 108,
+        "GHz": 1.41,
+        "arch": "80",
+        "L2 MB": 40,
+    },
+    "H100 SXM": {
+        "bfloat16": 989,
+        "tf32": 495,
+        "fma": 67,
+        "memory": 3.35,
+        "sms": 132,
+        "GHz": 1.98,
+        "arch": "90",
+        "L2 MB": 50,
+    },
+    "B200": {
+        "bfloat16": 2250,
+        "tf32": 1125,
+        "fma": 75,
+        "memory": 8.0,
+        "sms": 148,
+        "GHz": 1.97,
+        "arch": "100",
+        "L2 MB": 126,
+    },
+    "A40": {
+        "bfloat16": 150,
+        "tf32": 75,
+        "fma": 37.4,
+        "memory": 0.696,
+        "sms": 84,
+        "GHz": 1.74,
+        "arch": "86",
+        "L2 MB": 6,
+    },
+    "RTX 5090": {
+        "bfloat16": 210,
+        "tf32": 105,
+        "fma": 105,
+        "memory": 1.79,
+        "sms": 170,
+        "GHz": 2.41,
+        "arch": "120",
+        "L2 MB": 96,
+    },
 }
 # Of a multiprocessor; a block reserves 1 KB beside its own.
 SHARED_KB = {"80": 164, "86": 100, "90": 228, "100": 228, "120": 100}

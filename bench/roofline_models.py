@@ -3,19 +3,18 @@
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
 values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
 inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too.
-Attention to more than 128 regions is counted from its launches, as bench/roofline.py counts tiles. `memory` takes every
+Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
 
 import sys
 
 import roofline
+import roofline_attention
 import torch
 from _cases import scan_batch
 from roofline import (
     DEVICES,
-    EXPS_OF_CLOCK,
-    FLOP_OF_WEIGHT,
     L2_BYTES_OF_CLOCK,
     MICROSECONDS_OF_LAUNCH,
     SHARED_BYTES_OF_CLOCK,
@@ -30,7 +29,6 @@ from itm_fast.nn.caption_groups import parts_of_captions
 from itm_fast.ops.batched import attended_similarity, attended_vectors, graph_reasoning, products
 
 MB = 1 << 20
-CACHED_BYTES = 24 * MB  # csrc/cuda/ops/similarity.cpp, kCachedBytes
 # csrc/cuda/attended_vectors.cu: of a block; K at a time; a warp's loads of 16 x 16 numbers for it.
 WORDS, COLUMNS, WARPS, CHUNK, FRAGMENTS_OF_CHUNK, BYTES_OF_FRAGMENTS = 64, 256, 8, 32, 12, 512
 
@@ -129,26 +127,6 @@ def sgr_training(n, dtype, dim=1024, width=256, steps=3):
     return counter.counts
 
 
-def patches_scoring(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
-    """Counts of cross attention's forward pass beyond 128 regions, t2i: torch's products, and chunks.cu on S."""
-    rows, columns = -(-n_patches // 4) * 4, -(-n_words // 8) * 8
-    of_image = 4 * rows * columns * n_captions
-    at_a_time = max(1, CACHED_BYTES // of_image)
-    rounds, sims = -(-n_images // at_a_time), rows * columns * n_captions * n_images
-    queries = n_images * n_captions * n_words
-    gram = sum(2 * 8 * min(first + 8, n_patches) for first in range(0, n_patches, 8))  # a^T G a: half of a square
-    operands = bytes_of_number * dim * (rows * n_images + columns * n_captions * rounds)
-    return {
-        "launches": 2 + 3 * rounds,  # two copies; S, Gram matrices, scores
-        "tensor FLOP": 2 * dim * (sims + rows * rows * n_images),
-        "FMA FLOP": queries * (gram + FLOP_OF_WEIGHT * n_patches),
-        "exps": queries * (n_patches + 1),
-        "memory bytes": 2 * operands,
-        # S is written once; read for norms, for the maximum, for the weights; weights are written and read twice.
-        "L2 bytes": 4 * sims * 7,
-    }
-
-
 def cases(scale=1.0):
     """Name, counts and dtype of each case."""
     n = max(2, int(128 * scale))
@@ -156,20 +134,19 @@ def cases(scale=1.0):
         yield f"SGR training step, B = {n}", sgr_training(n, dtype), str(dtype).removeprefix("torch.")
     for n_patches in (197, 577):
         name = f"{n} images of {n_patches} patches x {n} captions of 40 words, t2i"
-        yield name, patches_scoring(n_patches, 40, n, n, 1024), "bfloat16"
+        yield name, roofline_attention.scoring(n_patches, 40, n, n, 1024), "bfloat16"
 
 
 def predicted_ms(counts, device, dtype):
     """Milliseconds that each resource needs at least."""
+    if "patches" in counts:
+        return roofline_attention.predicted_ms(counts, device, dtype)
     limits = DEVICES[device]
     clocks = limits["sms"] * limits["GHz"] * 1e6
-    counts = {"FMA FLOP": 0, "exps": 0, "L2 bytes": 0, "shared bytes": 0, **counts}
     by_fma = dtype == "float32"  # torch's float32 products use no tensor cores unless TF32 is allowed
     tensor = limits["fma"] if by_fma else limits[dtype]
     return {
         "float32 FMAs, products" if by_fma else "tensor cores": counts["tensor FLOP"] / tensor / 1e9,
-        "float32 FMAs": counts["FMA FLOP"] / limits["fma"] / 1e9,
-        "exponentials": counts["exps"] / EXPS_OF_CLOCK / clocks,
         "shared memory, ours": counts["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
         "L2": counts["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"]) / 1e6,
         "memory": counts["memory bytes"] / limits["memory"] / 1e9,
@@ -177,20 +154,34 @@ def predicted_ms(counts, device, dtype):
     }
 
 
+def bound(counts, device, dtype):
+    """Milliseconds at least, and what binds."""
+    if "patches" in counts:
+        return roofline_attention.bound(counts, device, dtype)
+    ms = predicted_ms(counts, device, dtype)
+    return max((of, name) for name, of in ms.items())
+
+
+def _of_kernel(counts, device, dtype):
+    return roofline_attention.kernel(counts, device) if "patches" in counts else ""
+
+
 def show(record):
     """Prints one case's table."""
     ms = record["predicted_ms"]
     rows = [[name, *(f"{ms[device][name]:.3g}" for device in DEVICES)] for name in next(iter(ms.values()))]
     print_table(["resource", *DEVICES], rows, title=f"{record['case']}, {record['dtype']}")
-    binding = {device: max(of, key=of.get) for device, of in ms.items()}
-    print("; ".join(f"{device}: {ms[device][name]:.3g} ms ({name})" for device, name in binding.items()))
+    for device, (milliseconds, binding) in record["bound"].items():
+        kernel = record["kernel"][device]
+        print(f"{device}: {milliseconds:.3g} ms ({binding})" + (f"; the last kernel: {kernel}" if kernel else ""))
     print("; ".join(f"{amount:.3g} {name}" for name, amount in record["counts"].items() if amount), end="\n\n")
 
 
 def main(argv):
     """Prints the tables."""
+    columns = {"predicted_ms": predicted_ms, "bound": bound, "kernel": _of_kernel}
     headline = "this on a GPU. Milliseconds at least; memory: at most."
-    return roofline.report(argv, __doc__, cases, {"predicted_ms": predicted_ms}, show, headline)
+    return roofline.report(argv, __doc__, cases, columns, show, headline)
 
 
 if __name__ == "__main__":

@@ -156,6 +156,49 @@ int64_t chunk_shared_bytes(const ChunkArgs& args, Number number, bool backward, 
 void score_chunk(const ChunkArgs& args, Number number, bool on_chip, void* stream);
 void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream);
 
+// ---- attention_chunks.cu
+
+// Attention's scores on tensor cores where S of some contexts with some queries lies in memory, as ChunkArgs says, in
+// float32. Query vectors are counted without padding in what is written, as largest.cu counts them.
+struct AttentionArgs {
+  const float* sims;
+  const int64_t* context_counts;               // or null
+  const int32_t *query_sizes, *query_offsets;  // of the queries' plan
+  const float* norms;                          // (n_queries, query_pitch)
+  float* numbers;    // scratch: (n_contexts, n_queries, context_pitch), the first normalisation's
+  const void* gram;  // of these contexts, as split_gram writes them
+  const float *powers, *units;
+  float* values;  // (n_contexts, values_pitch): the query vectors' cosines with what they attend to
+  int64_t values_pitch;
+  SimilarityOptions options;
+  int32_t n_contexts, n_queries, context_max, context_pitch, query_pitch;
+};
+// A block's columns of S and threads; no columns where shared memory has no room for as many rows. Two blocks of 256
+// threads fit into a multiprocessor, or one of 512.
+struct AttentionBlock {
+  int32_t columns, threads;
+};
+AttentionBlock attention_block(int64_t context_pitch, int64_t shared_limit);
+void attend_chunk(const AttentionArgs& args, AttentionBlock block, void* stream);
+
+// Gram matrices as the tensor cores take them: lower tiles of 32 columns in steps of 16 rows, each number as the sum of
+// two of float16, divided by powers of two near the norms of its row and column.
+struct SplitGramArgs {
+  const float* gram;  // (n_contexts, pitch, pitch)
+  void* out;          // (n_contexts, attention_steps(pitch), kStepBytes)
+  float* powers;      // (n_contexts, attention_rows(pitch)): of each row, relative to the largest
+  float* units;       // (n_contexts,): what a square root of a^T G a by these is to be multiplied with
+  int32_t n_contexts, pitch;
+};
+void split_gram(const SplitGramArgs& args, void* stream);
+
+constexpr int kStepBytes = 2048;
+inline int64_t attention_rows(int64_t pitch) { return (pitch + 15) / 16 * 16; }
+inline int64_t attention_steps(int64_t pitch) {
+  const int64_t blocks = (pitch + 15) / 16, tiles = (blocks + 1) / 2;
+  return tiles * (tiles + 1) - blocks % 2;
+}
+
 // ---- gradients.cu
 
 // A power of two for dS in float16 from all its cotangents: times it, the largest of them is in [16, 32). dS of unit

@@ -40,6 +40,13 @@ SIMT_DEVICE float to_float(bf16 x) { return __bfloat162float(x); }
 SIMT_DEVICE float to_float(f16 x) { return __half2float(x); }
 SIMT_DEVICE bf16 to_bf16(float x) { return __float2bfloat16_rn(x); }
 SIMT_DEVICE f16 to_f16(float x) { return __float2half_rn(x); }
+// Two numbers of a word, as tensor cores take them.
+SIMT_DEVICE uint32_t two_f16(float low, float high) {
+  const __half2 both = __floats2half2_rn(low, high);
+  return *reinterpret_cast<const uint32_t*>(&both);
+}
+SIMT_DEVICE float low_f16(uint32_t both) { return __low2float(*reinterpret_cast<const __half2*>(&both)); }
+SIMT_DEVICE float high_f16(uint32_t both) { return __high2float(*reinterpret_cast<const __half2*>(&both)); }
 // 2^x and the square root as the special function units have them, to about 2^-22.
 SIMT_DEVICE float exp2_approximate(float x) {
   float y;
@@ -122,6 +129,7 @@ SIMT_DEVICE void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t 
 
 // 16 or 8 bytes of shared or global memory that the kernel may also write, in one access.
 SIMT_DEVICE float4 load16(const float* from) { return *reinterpret_cast<const float4*>(from); }
+SIMT_DEVICE float2 load8(const float* from) { return *reinterpret_cast<const float2*>(from); }
 SIMT_DEVICE void store16(float4 x, float* to) { *reinterpret_cast<float4*>(to) = x; }
 SIMT_DEVICE void store8(float2 x, float* to) { *reinterpret_cast<float2*>(to) = x; }
 

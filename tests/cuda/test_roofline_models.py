@@ -2,8 +2,15 @@
 
 import json
 
+import _machine_code
+import emulated_operators
+import pytest
+import roofline_attention
 import roofline_models
 import torch
+from emulation import compiler, statistics
+
+import itm_fast
 
 
 def test_counts_of_sgr_hold_its_products():
@@ -15,19 +22,56 @@ def test_counts_of_sgr_hold_its_products():
     assert counts["memory bytes"] > 4 * 3 * n * n_words * (dim + width)
 
 
-def test_what_binds_attention_to_patches():
-    counts = roofline_models.patches_scoring(577, 40, 8, 8, 1024)
-    assert counts["tensor FLOP"] == 2 * 1024 * 8 * (580 * 40 * 8 + 580 * 580)
-    assert counts["launches"] == 2 + 3  # 6 MB of S: a round
-    counts = roofline_models.patches_scoring(577, 40, 128, 128, 1024)
-    assert counts["launches"] == 2 + 3 * 64
-    times = roofline_models.predicted_ms(counts, "H100 SXM", "bfloat16")
-    assert times["tensor cores"] == counts["tensor FLOP"] / 989 / 1e9
-    assert max(times, key=times.get) == "float32 FMAs"
+def test_what_attention_to_patches_costs():
+    counts = roofline_attention.scoring(577, 40, 8, 8, 1024)
+    assert counts["tensor FLOP"] == 2 * 1024 * 8 * (584 * 40 * 8 + 584 * 584)
+    assert counts["launches"] == 3 + 3 + 3  # 6 MB of S: a round
+    counts = roofline_attention.scoring(577, 40, 128, 128, 1024)
+    assert counts["launches"] == 3 + 3 * 3 + 3 * 64
+    parts, together = roofline_attention.parts_of(counts, "H100 SXM", "bfloat16")
+    assert not together
+    assert parts["torch's products"]["tensor cores"] == counts["tensor FLOP"] / 989 / 1e9
+    assert parts["product"]["tensor cores"] == pytest.approx(counts["mma"] * 4096 / 989e12 * 1e3)
+    ms, binds = roofline_attention.bound(counts, "H100 SXM", "bfloat16")
+    assert ms == pytest.approx(sum(max(of.values()) for of in parts.values()))
+    assert "FMAs" not in binds
+    assert roofline_attention.parts_of(roofline_attention.scoring(197, 40, 8, 8, 64), "A100 80 GB", "bfloat16")[1]
+
+
+@pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
+def test_counts_of_attention_are_the_kernels_own(monkeypatch):
+    n_images, n_captions, n_patches, n_words = 3, 4, 133, 9
+    regions, words = torch.randn(n_images, n_patches, 8), torch.randn(n_captions, n_words, 8)
+    library = emulated_operators.library(False)[1]
+    before = statistics(library)
+    with emulated_operators.emulated(), torch.no_grad():
+        itm_fast.cross_attention_similarity(regions, words, None)
+    done = {name: count - before[name] for name, count in statistics(library).items()}
+    for name in ("SCRATCH_BYTES", "CACHED_BYTES"):
+        monkeypatch.setattr(roofline_attention, name, emulated_operators.SCRATCH_BYTES)
+    counts = roofline_attention.scoring(n_patches, n_words, n_images, n_captions, 8, 4)
+    assert counts["launches"] > 3 + 3 + 3  # several rounds
+    assert done["launches"] == counts["launches"] - counts["torch launches"]
+    assert done["matrix_products"] == counts["mma"]
+
+
+@pytest.mark.parametrize("arch", ["80", "90", "100"])
+def test_the_machine_code_of_attention_is_read(arch):
+    if _machine_code.disassembler() is None or _machine_code.kept("attention_chunks", arch) is None:
+        pytest.skip("no machine code in build/cubins, or no nvdisasm: make test, with nvcc, keeps it")
+    for columns, threads in ((64, 256), (64, 512), (32, 512)):
+        code = _machine_code.attention_kernels(arch, columns, threads)
+        assert code["hmma"] == columns // 16 * 4 * roofline_attention.PARTS
+        assert code["hmma"] < code["step"] < 3 * code["hmma"]
+        assert 10 < (code["load"] + code["weigh"]) / 16 < 30
+        assert code["registers"] * threads <= 65536
+        assert 20 < code["segment"] < 1000
+        assert 10 < code["along"] < 60
+        assert 20 < code["group"] < 150
 
 
 def test_says_that_nothing_was_measured(capsys, monkeypatch):
-    few = ("a case", roofline_models.patches_scoring(197, 40, 2, 2, 64), "bfloat16")
+    few = ("a case", roofline_attention.scoring(197, 40, 2, 2, 64), "bfloat16")
     monkeypatch.setattr(roofline_models, "cases", lambda _: [few])
     assert roofline_models.main([]) == 0
     assert "not measured: nobody has run this on a GPU" in capsys.readouterr().out

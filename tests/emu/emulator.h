@@ -243,11 +243,15 @@ inline bf16 to_bf16(float x) {  // to nearest, ties to even
   if ((bits & 0x7fffffffu) > 0x7f800000u) return {0x7fff};
   return {uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16)};
 }
+inline uint32_t two_f16(float low, float high) { return uint32_t(to_f16(high).bits) << 16 | to_f16(low).bits; }
+inline float low_f16(uint32_t both) { return to_float(f16{uint16_t(both)}); }
+inline float high_f16(uint32_t both) { return to_float(f16{uint16_t(both >> 16)}); }
 inline float exp2_approximate(float x) { return emu::approximated(exp2f(x)); }
 inline float sqrt_approximate(float x) { return emu::approximated(sqrtf(x)); }
 
 // Kept as one access, as on a device.
 inline float4 load16(const float* from) { return __ldg(reinterpret_cast<const float4*>(from)); }
+inline float2 load8(const float* from) { return __ldg(reinterpret_cast<const float2*>(from)); }
 __attribute__((always_inline)) inline void store16(float4 x, float* to) {
   asm volatile("" : "+m"(x));
   *reinterpret_cast<float4*>(to) = x;

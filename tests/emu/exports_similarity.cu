@@ -23,6 +23,10 @@ EMU_EXPORT void score_chunk_(const ChunkArgs* args, int number, int on_chip) {
 EMU_EXPORT void gradient_chunk_(const ChunkArgs* args, int number, int grad_type, int on_chip) {
   gradient_chunk(*args, Number(number), Number(grad_type), on_chip != 0, nullptr);
 }
+EMU_EXPORT void split_gram_(const SplitGramArgs* args) { split_gram(*args, nullptr); }
+EMU_EXPORT void attend_chunk_(const AttentionArgs* args, int columns, int threads) {
+  attend_chunk(*args, {columns, threads}, nullptr);
+}
 EMU_EXPORT void finish_gradients_(const GradientsArgs* args, int number, int vectors, int out) {
   finish_gradients(*args, Number(number), Number(vectors), Number(out), nullptr);
 }

@@ -8,7 +8,18 @@ from emulation import CUDA
 from kernels import HERE, NUMBERS, raw
 
 SOURCES = (
-    *(CUDA / f"{name}.cu" for name in ("vectors", "tiles", "largest", "gather", "chunks", "gradients")),
+    *(
+        CUDA / f"{name}.cu"
+        for name in (
+            "vectors",
+            "tiles",
+            "largest",
+            "gather",
+            "chunks",
+            "attention_chunks",
+            "gradients",
+        )
+    ),
     HERE / "exports_similarity.cu",
 )
 FEATURE_NORMS = ("clipped_l2norm", "l2norm", "clipped_l1norm", "l1norm", "clipped", "no_norm", "softmax")
@@ -76,6 +87,14 @@ ChunkArgs = structure(
     (Options, "options"),
     (INT, "n_contexts n_queries context_max query_max context_pitch query_pitch queries_per_tile splits gram_numbers"),
 )
+AttentionArgs = structure(
+    "AttentionArgs",
+    (POINTER, "sims context_counts query_sizes query_offsets norms numbers gram powers units values"),
+    (LONG, "values_pitch"),
+    (Options, "options"),
+    (INT, "n_contexts n_queries context_max context_pitch query_pitch"),
+)
+SplitGramArgs = structure("SplitGramArgs", (POINTER, "gram out powers units"), (INT, "n_contexts pitch"))
 GradientsArgs = structure(
     "GradientsArgs",
     (POINTER, "product vectors square kappa norms scale counts out"),
@@ -273,6 +292,30 @@ class Chunk:
         scores = self.device.empty((self.left.n, self.right.n), self.sims.dtype)
         self.args.scores = scores.pointer
         self.device.run("score_chunk_", ctypes.byref(self.args), self.number, int(self.on_chip))
+        return torch.from_numpy(scores.numpy())
+
+    def scores_by_tensor_cores(self, columns=64, threads=256):
+        """(n_contexts, n_queries), by blocks of so many columns of S and threads."""
+        given, query, n, pitch = self.args, self.right.plan(16), self.left.n, self.left.pitch
+        blocks = up(pitch, 16) // 16
+        n_steps = sum(range(2, 2 * -(-blocks // 2) + 1, 2)) - blocks % 2
+        parts, powers, units = (self.device.empty(shape) for shape in ((n, n_steps, 512), (n, 16 * blocks), (n,)))
+        split = SplitGramArgs(self.held.pointer, parts.pointer, powers.pointer, units.pointer, n, pitch)
+        self.device.run("split_gram_", ctypes.byref(split))
+        values_pitch = up(self.right.n * self.right.max, 8)
+        values, numbers = self.device.empty((n, values_pitch)), self.device.empty((n, self.right.n, pitch))
+        args = AttentionArgs(
+            given.sims, given.context_counts, query.sizes, query.offsets, given.norms, numbers.pointer, parts.pointer,
+            powers.pointer, units.pointer, values.pointer, values_pitch, given.options, n, self.right.n, self.left.max,
+            pitch, self.right.pitch,
+        )  # fmt: skip
+        self.device.run("attend_chunk_", ctypes.byref(args), columns, threads)
+        scores = self.device.empty((n, self.right.n))
+        pairs = PairsArgs(
+            values.pointer, query.sizes, query.offsets, scores.pointer, None, values_pitch, self.right.n, 1,
+            given.options, n, self.right.n,
+        )  # fmt: skip
+        self.device.run("score_largest_", ctypes.byref(pairs))
         return torch.from_numpy(scores.numpy())
 
     def gradients(self, cotangent):

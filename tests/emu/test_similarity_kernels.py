@@ -102,6 +102,9 @@ def test_every_option(plain, raw_feature_norm, agg_func):
     batch = operands(3, 11, 6, 9, 24, torch.float64)
     for got, want in zip(all_of_chunk(plain, *batch, splits=2, **flags), expected(*batch, **flags), strict=True):
         assert error(got, want) < 1e-9
+    batch = operands(2, 37, 3, 19, 24)
+    got = Chunk(plain, *batch, **flags).scores_by_tensor_cores(*BLOCKS[-1])
+    assert error(got, expected(*batch, **flags)[0]) < SCORE_BOUND
 
 
 @pytest.mark.parametrize("agg_func", AGGREGATIONS)
@@ -141,6 +144,29 @@ def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chi
                 assert error(result, truth) < bound + floor, (dtype, attends, agg_func)
 
 
+BLOCKS = [(64, 256), (64, 512), (32, 512)]  # of attention_chunks.cu: columns and threads
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 3), (2, 150, 3, 70, 17), (2, 133, 5, 13, 24), (3, 5, 1, 130, 16)])
+def test_attention_beyond_tiles_by_tensor_cores(plain, shape, block):
+    plain.configure("random", 3)
+    for dtype in DTYPES:
+        batch = operands(*shape, dtype)
+        assert error(Chunk(plain, *batch).scores_by_tensor_cores(*block), expected(*batch)[0]) < SCORE_BOUND
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e12, 1e-5])  # the last above the clamp of the norms
+def test_attention_to_vectors_of_very_different_norms(plain, factor):
+    # The Gram matrix is in float16 but for powers of two: 2^24 between the largest and the smallest of its numbers.
+    context, rows, query, columns = operands(2, 40, 3, 5, 24)
+    context *= 2.0 ** torch.randint(-6, 7, (2, 40, 1), generator=torch.Generator().manual_seed(2)) * factor
+    context[0, 3] = 0
+    batch = context, rows, query, columns
+    plain.configure("random", 4)
+    assert error(Chunk(plain, *batch).scores_by_tensor_cores(), expected(*batch)[0]) < SCORE_BOUND
+
+
 def test_counts_out_of_range_are_nan_and_harm_nobody(plain):
     plain.configure()
     context, rows, query, columns = operands(4, 9, 5, 7, 16)
@@ -150,6 +176,7 @@ def test_counts_out_of_range_are_nan_and_harm_nobody(plain):
     for scores in (
         score_by_tiles(plain, context, rows, query, columns),
         Chunk(plain, context, rows, query, columns).scores(),
+        Chunk(plain, context, rows, query, columns).scores_by_tensor_cores(),
     ):
         torch.testing.assert_close(scores.double(), want, rtol=0, atol=SCORE_BOUND, equal_nan=True)
     gradients = Chunk(plain, context, rows, query, columns).gradients(torch.ones(4, 5))
@@ -195,6 +222,8 @@ def test_plan_takes_as_many_groups_as_fit(plain, n):
 def everything(device, batch, **flags):
     """Bytes of all results."""
     results = [score_by_tiles(device, *batch, **flags), *all_of_chunk(device, *batch, splits=2, **flags)]
+    if flags.get("attends", True):
+        results.append(Chunk(device, *batch, **flags).scores_by_tensor_cores())
     return b"".join(raw(result.contiguous()).tobytes() for result in results)
 
 
@@ -236,8 +265,14 @@ def test_loads_are_whole_sectors_and_banks_are_free(watched, kind):
     watched.traffic()
     chunk.gradients(torch.ones(len(batch[0]), len(batch[2])))
     backward = watched.traffic()
+    # Whole steps of 16 rows, and groups of a multiple of eight columns: fewer are parts of sectors.
+    context, _, query, _ = operands(2, 48, 8, 24, 16) if kind == "t2i" else operands(4, 32, 3, 40, 16)
+    chunk = Chunk(watched, torch.nan_to_num(context), None, torch.nan_to_num(query), None)
+    watched.traffic()
+    chunk.scores_by_tensor_cores()
+    beyond = watched.traffic()
     watched.configure()
-    for rows in (tiles, backward):
+    for rows in (tiles, backward, beyond):
         check_traffic(rows, 1 / 200, parts_of_gram)
     matrices = [row for row in tiles if row["line"].startswith("tile_product") and row["shared"] and not row["write"]]
     assert sum(row["requests"] for row in matrices if row["bytes"] == 16) > 1000
@@ -251,6 +286,7 @@ BARRIERS = {
     "vectors": (11, 12, 13, 14),
     "tiles": (21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33),
     "chunks": (41, 42, 43, 44, 45, 46, 47, 48),
+    "attention_chunks": (101, 102, 103, 104),
     "gradients": (51, 52, 53),
 }
 
@@ -265,6 +301,7 @@ def test_every_barrier_and_wait_is_needed(watched, bug):
         "vectors": lambda: Batch(watched, torch.zeros(9000, 5, 8), torch.full((9000,), 5)).plan(16),
         "tiles": lambda: score_by_tiles(watched, *operands(12, 36, 3, 12, 80)),  # several tiles a block
         "chunks": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10)).gradients(torch.ones(3, 16)),
+        "attention_chunks": lambda: Chunk(watched, *operands(2, 36, 16, 12, 10)).scores_by_tensor_cores(),
         "gradients": lambda: Chunk(watched, *operands(3, 36, 16, 12, 10, torch.float16)).gradients(torch.ones(3, 16)),
     }
     for order in ORDERS:

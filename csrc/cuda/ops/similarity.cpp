@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "attention.h"
 #include "groups.h"
 #include "largest.h"
 #include "products.h"
@@ -9,9 +10,6 @@
 namespace itm::cuda {
 namespace {
 
-// Of S at a time in the forward pass: it stays in an L2 cache (A100: 40 MB) between the product that writes it and the
-// kernel that reads it. The backward pass takes more: the queries' gradients are read and written once for each part.
-constexpr int64_t kCachedBytes = std::min(kScratchBytes, int64_t(24) << 20);
 constexpr int kBlocksPerMultiprocessor = 4;  // that a launch should have, where the work can be split so far
 
 void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
@@ -57,7 +55,8 @@ class Chunks {
     context_.prepare(launch, round_up(context_.max, 4), padded_dim, copy, backward && options.attends != 0, true);
     query_.prepare(launch, round_up(query_.max, 8), padded_dim, copy, options.attends != 0, true);
     launch.check();
-    // Some contexts with all queries; where that is too much for one context, forward only, one with some queries.
+    // Some contexts with all queries; where that is too much for one context, forward only, one with some queries. The
+    // backward pass takes more at a time: the queries' gradients are read and written once for each part.
     const int64_t per_pair = context_.pitch * query_.pitch * size_in_bytes(wide_);
     const int64_t room = backward ? kScratchBytes : kCachedBytes;
     n_contexts_ = std::clamp<int64_t>(room / (per_pair * query_.n), 1, context_.n);
@@ -190,8 +189,10 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
     score_by_chunks(launch, roles, options, scores);
   else if (fits)
     score_by_tiles(launch, roles, options, scores);
+  else if (options.attends == 0)
+    score_by_largest(launch, roles, options, scores);
   else
-    (options.attends != 0 ? score_by_chunks : score_by_largest)(launch, roles, options, scores);
+    (attention_fits(launch, roles.context.max) ? score_by_attention : score_by_chunks)(launch, roles, options, scores);
   return scores;
 }
 
