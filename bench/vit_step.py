@@ -161,7 +161,7 @@ def backbone(args):
 
 def more_flags(parser):
     parser.add_argument("--quick", action="store_true", help="neither the ViT nor memory, which takes processes")
-    parser.add_argument("--through-vit", action="store_true", help="from pixels; takes some 10 GB at 64")
+    parser.add_argument("--through-vit", action="store_true", help="from pixels; takes 8 GB at 64 with LAPS fused")
     parser.add_argument("--vit-batch", type=int, default=8, help="images of the ViT's own step")
 
 
