@@ -1,13 +1,14 @@
-"""A training step on the tokens of a ViT-base, 197 x 768: SCAN and LAPS, fused and plain torch; the ViT by itself."""
+"""A training step behind a ViT-base, 197 tokens of 768: SCAN and LAPS, fused and plain torch; the ViT by itself.
 
-import subprocess
+The step starts from the tokens, or with --through-vit from pixels: then the ViT trains with it.
+"""
+
 import sys
 import time
-from pathlib import Path
 
 import torch
 from _cases import FLAGS
-from _interleaved import arguments, finish, report, timed
+from _interleaved import apart, arguments, finish, peak_mb, report, timed
 from laps import as_in_the_original
 
 from itm_fast import reference
@@ -34,14 +35,6 @@ VIT_BASE = {
     "deviation": [0.5] * 3,
 }
 OPTIONS = {"scan": {**FLAGS["t2i"], "bi_gru": True, "embed_size": 1024}, "laps": {"embed_size": 512}}
-PEAK = """
-import pathlib, re, sys, torch
-sys.path.insert(0, {folder!r})
-import vit_step
-torch.set_num_threads({threads})
-vit_step.{call}()
-print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) / 1024)
-"""
 
 
 class PlainSCAN(SCAN):
@@ -60,24 +53,30 @@ class PlainLAPS(LAPS):
         return as_in_the_original(self.cross_net, images, captions)
 
 
-def stepper(name, n, is_fused):
-    """A function that makes one step on tokens as the ViT has left them, and returns its loss."""
+def pixels(n):
+    return 255 * torch.rand(n, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def stepper(name, n, is_fused, through_vit):
+    """A function that makes one step, and returns its loss: on pixels, or on tokens as a ViT has left them."""
     torch.manual_seed(0)
     kind = model_class(name) if is_fused else {"scan": PlainSCAN, "laps": PlainLAPS}[name]
-    # of the tower only its width counts: it is not run
-    small = {**VIT_BASE, "architecture": {**VIT_BASE["architecture"], "num_hidden_layers": 1}}
-    axes = {"image_encoder": "patches", "backbone_config": small, "text_encoder": "bigru", "max_violation": True}
+    # of a tower that is not run only the width counts
+    n_layers = VIT_BASE["architecture"]["num_hidden_layers"] if through_vit else 1
+    vit = {**VIT_BASE, "architecture": {**VIT_BASE["architecture"], "num_hidden_layers": n_layers}}
+    axes = {"image_encoder": "patches", "backbone_config": vit, "text_encoder": "bigru", "max_violation": True}
     words = Vocabulary(["<pad>", "<start>", "<end>", "<unk>", *map(str, range(1000))])
     model = kind(kind.config_class(**axes, **OPTIONS[name]), words)
-    model.tower.requires_grad_(False)
+    model.tower.requires_grad_(through_vit)
     objective = Objective(model)
     trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=2e-4)
     ids = torch.arange(n)
     generator = torch.Generator().manual_seed(0)
-    tokens = torch.randn(n, N_TOKENS, WIDTH, generator=generator, requires_grad=True)  # a ViT that trains wants it
+    # what is before the tokens asks for their gradient
+    images = pixels(n) if through_vit else torch.randn(n, N_TOKENS, WIDTH, generator=generator, requires_grad=True)
     captions = torch.randint(4, len(words), (n, N_WORDS), generator=generator)
-    batch = Batch(tokens, captions, torch.full((n,), N_WORDS), ids, ids, torch.full((n,), N_TOKENS))
+    batch = Batch(images, captions, torch.full((n,), N_WORDS), ids, ids, torch.full((n,), N_TOKENS))
 
     def step():
         loss = objective(batch)
@@ -85,7 +84,7 @@ def stepper(name, n, is_fused):
         torch.nn.utils.clip_grad_norm_(trained, 2.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        tokens.grad = None
+        images.grad = None
         return float(loss.detach())
 
     return step
@@ -95,7 +94,7 @@ def vit_stepper(n):
     """A function that runs a ViT-base with random weights forwards and backwards."""
     torch.manual_seed(0)
     tower = PatchTower(VIT_BASE)
-    images = 255 * torch.rand(n, 3, SIDE, SIDE)
+    images = pixels(n)
 
     def step():
         tower(images).square().mean().backward()
@@ -120,30 +119,30 @@ def cpu_line(seconds):
     return "CPU seconds of a step: " + ", ".join(f"{name} {min(found):.1f}" for name, found in seconds.items())
 
 
-def peak_of(args, call):
-    """MB resident at most while a step is made, in a process of its own; None where the system does not say."""
-    if not Path("/proc/self/status").exists():
-        return None
-    code = PEAK.format(folder=str(Path(__file__).parent), threads=args.threads, call=call)
-    return float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+def peak_of(make, *args):
+    """MB resident at most while a step is made, of the whole process."""
+    make(*args)()
+    return peak_mb()
 
 
 def case(args, name):
     n = max(int(64 * args.scale), 2)
-    calls = {kind: stepper(name, n, kind == "fused") for kind in ("fused", "plain torch")}
+    kinds = {"fused": (name, n, True, args.through_vit), "plain torch": (name, n, False, args.through_vit)}
+    calls = {kind: stepper(*inputs) for kind, inputs in kinds.items()}
     losses = [call() for call in calls.values()]
     torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-4, atol=1e-4)
     cpu = {kind: [] for kind in calls}
     ms = timed({kind: counted(call, cpu[kind]) for kind, call in calls.items()}, args.rounds, once=("plain torch",))
     print(cpu_line(cpu))
     bars = [("plain torch / fused", ms["plain torch"] / ms["fused"], -1.0)]
-    peaks = [None if args.quick else peak_of(args, f"stepper({name!r}, {n}, {kind})") for kind in (True, False)]
-    if None not in peaks:
+    peaks = [] if args.quick else [apart(peak_of, stepper, *inputs) for inputs in kinds.values()]
+    if peaks:
         print(f"peak RSS of the process: fused {peaks[0]:.0f} MB, plain torch {peaks[1]:.0f} MB")
         bars.append(("peak RSS, fused / plain torch", peaks[0] / peaks[1], 1.0))
     dim = OPTIONS[name]["embed_size"]
     shape = f"B = {n}, {N_TOKENS} tokens of {WIDTH}, D = {dim}, {N_WORDS} words, BiGRU, Adam, float32"
-    return report(args, f"{name}, training step behind a ViT-base", shape, ms, bars) | {
+    where = "through" if args.through_vit else "behind"
+    return report(args, f"{name}, training step {where} a ViT-base", shape, ms, bars) | {
         "peak_mb": peaks,
         "cpu_seconds": cpu,
     }
@@ -154,15 +153,15 @@ def backbone(args):
     cpu = {"ViT-base": []}
     ms = timed({"ViT-base": counted(vit_stepper(n), cpu["ViT-base"])}, 2)
     print(cpu_line(cpu))
-    peak = peak_of(args, f"vit_stepper({n})")
-    if peak is not None:
-        print(f"peak RSS of the process: {peak:.0f} MB")
+    peak = apart(peak_of, vit_stepper, n)
+    print(f"peak RSS of the process: {peak:.0f} MB")
     shape = f"B = {n}, {SIDE} x {SIDE} pixels, forward + backward, float32"
     return report(args, "ViT-base by itself", shape, ms) | {"peak_mb": [peak], "cpu_seconds": cpu}
 
 
 def more_flags(parser):
     parser.add_argument("--quick", action="store_true", help="neither the ViT nor memory, which takes processes")
+    parser.add_argument("--through-vit", action="store_true", help="from pixels; takes 8 GB at 64 with LAPS fused")
     parser.add_argument("--vit-batch", type=int, default=8, help="images of the ViT's own step")
 
 

@@ -151,7 +151,7 @@ void Gemm<Op, T>::of_panels(int64_t m, int64_t n, int64_t k, const Op* a, int64_
 template <class Op, class T>
 const Op* Gemm<Op, T>::left(int64_t m, int64_t k, const Op* a, Op* room) const {
   if (!packs_left()) return a;
-  product.pack_left(m, k, a, k, room);
+  product.pack_left(m, k, sum_run<Op>(k), a, k, room);
   return room;
 }
 

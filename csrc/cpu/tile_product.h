@@ -29,10 +29,10 @@ struct TileProduct {
   // B in panels of `panel` columns, [k, panel] each, the last one narrower.
   void (*panels)(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
                  bool accumulate);
-  // The same with an A [m, k] that pack_left has packed; pack_left is null where A is best as it lies.
+  // The same with an A [m, k] that pack_left has packed for that run; pack_left is null where A is best as it lies.
   void (*packed)(int64_t m, int64_t n, int64_t k, int64_t run, const Op* a, int64_t lda, const Op* b, T* c, int64_t ldc,
                  bool accumulate);
-  void (*pack_left)(int64_t m, int64_t k, const Op* a, int64_t lda, Op* out);
+  void (*pack_left)(int64_t m, int64_t k, int64_t run, const Op* a, int64_t lda, Op* out);
   int64_t panel;
   int64_t lanes;  // columns of B in a register
   // A's rows, numbers `first` to first + k of each, lie anywhere; n is a multiple of half a register, and where half a

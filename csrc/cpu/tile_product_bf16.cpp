@@ -58,8 +58,8 @@ void of_panels(int64_t m, int64_t n, int64_t k, int64_t run, const Number* a, in
                                                        accumulate);
 }
 
-void pack_left(int64_t m, int64_t k, const Number* a, int64_t lda, Number* out) {
-  tile_product_impl::pack_left<Pairs>(m, k / 2, pairs(a), lda / 2, reinterpret_cast<int32_t*>(out));
+void pack_left(int64_t m, int64_t k, int64_t run, const Number* a, int64_t lda, Number* out) {
+  tile_product_impl::pack_left<Pairs>(m, k / 2, run / 2, pairs(a), lda / 2, reinterpret_cast<int32_t*>(out));
 }
 
 }  // namespace

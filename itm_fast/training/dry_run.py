@@ -17,7 +17,7 @@ from torch import nn
 from itm_fast.data.collate import Batch
 from itm_fast.models.base import Encoded
 from itm_fast.sources.trained_model import ModelScorer
-from itm_fast.training.preparation import Notice
+from itm_fast.training.preparation import Notice, check_cache_tokens
 from itm_fast.training.run import ReadyRun, RunSettings, ready_run
 from itm_fast.training.steps import Steps
 
@@ -103,6 +103,7 @@ def dry_run(
         ValueError: Likewise, and where all steps of a run to resume are done.
         DivergedError: Likewise.
     """
+    check_cache_tokens(settings)
     if settings.data.cache_tokens is not None:
         settings = replace(settings, data=replace(settings.data, cache_tokens=None))
         notice("no tokens are cached: the encoders are run, whose time a run with its cache does not need")

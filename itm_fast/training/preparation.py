@@ -57,6 +57,20 @@ class Prepared:
     validate: Callable[[], dict[str, Any]]
 
 
+def check_cache_tokens(settings: RunSettings) -> None:
+    """Raise ValueError where tokens are to be cached, but no encoder's stay what they are."""
+    config = settings.model_config
+    of_images = config.image_kind != "regions" and config.backbone_lr_factor == 0
+    of_captions = config.text_kind != "bigru" and config.bert_lr_factor == 0
+    if settings.data.cache_tokens is not None and not (of_images or of_captions):
+        raise ValueError(
+            f"cache_tokens is for encoders that never train: image_encoder is {config.image_kind!r} with "
+            f"backbone_lr_factor {config.backbone_lr_factor}, text_encoder {config.text_kind!r} with bert_lr_factor "
+            f"{config.bert_lr_factor}; give --image-encoder grid or patches and --backbone-lr-factor 0, or "
+            "--text-encoder bert or clip and --bert-lr-factor 0"
+        )
+
+
 def prepare(settings: RunSettings, device: torch.device, world: World, notice: Notice) -> Prepared:
     """Read the data and make the model, without its pretrained weights.
 
@@ -71,6 +85,7 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         DataError: A file does not hold what it should.
         ValueError: Settings that do not fit the data.
     """
+    check_cache_tokens(settings)
     settings = replace(settings, model_config=with_architecture(settings.model_config))
     data, training = settings.data, settings.training
     train_set, val_set = (
@@ -147,13 +162,6 @@ def _cached(
     config, tower, text = model.config, model.tower, model.txt_enc
     of_images, of_captions = config.backbone_lr_factor == 0, config.bert_lr_factor == 0
     has_text = isinstance(text, BERTEncoder)
-    if not ((tower is not None and of_images) or (has_text and of_captions)):
-        raise ValueError(
-            f"cache_tokens is for encoders that never train: image_encoder is {config.image_kind!r} with "
-            f"backbone_lr_factor {config.backbone_lr_factor}, text_encoder {config.text_kind!r} with bert_lr_factor "
-            f"{config.bert_lr_factor}; give --image-encoder grid or patches and --backbone-lr-factor 0, or "
-            "--text-encoder bert or clip and --bert-lr-factor 0"
-        )
     load_towers(config, tower if of_images else None, text if of_captions else None)
     why = "what trains, if only after its warm-up, is not cached"
     if tower is not None and of_images:

@@ -453,6 +453,12 @@ def test_a_processor_of_another_size(data, tmp_path):
         model.load_pretrained()
 
 
+def test_a_tower_without_its_tokenizer(data, tmp_path):
+    (tmp_path / "config.json").write_bytes((data / "clip" / "config.json").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"no tokenizer; expected .*, vocab\.json and merges\.txt of CLIP"):
+        made("scan", data, text="clip", bert_path=str(tmp_path))
+
+
 def test_by_the_command_line(data, tmp_path, capsys):
     flags = ["--data-path", str(data), "--image-encoder", "patches", "--backbone-path", str(data / "vit")]
     flags += ["--text-encoder", "bert", "--bert-path", str(data / "bert"), "--embed-size", "16", "--batch-size", "20"]

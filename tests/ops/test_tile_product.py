@@ -63,6 +63,12 @@ def test_tiles_of_the_engine(kind):
         check(m, n, k, torch.float32)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_products_that_are_made_in_parts(kind, dtype):
+    for m, n, k in ((145, 257, 33), (290, 273, 260), (577, 40, 129), (5, 540, 130)):
+        check(m, n, k, dtype)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_number_does_not_depend_on_its_tile(dtype, monkeypatch):
     monkeypatch.setenv("ITM_FAST_GEMM", "own")

@@ -88,7 +88,14 @@ def pretrained_pieces(folder: Path) -> CaptionVocabulary:
         DataError: The tokenizer is damaged.
         ImportError: A library that knows it is not installed.
     """
-    return Subwords.of_folder(folder) if has_subwords(folder) else WordPieces.load(folder)
+    if has_subwords(folder):
+        return Subwords.of_folder(folder)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
+        raise FileNotFoundError(
+            f"{folder}: no tokenizer; expected tokenizer.json, or vocab.txt of BERT, vocab.json and merges.txt of CLIP "
+            "and RoBERTa, spiece.model of SigLIP"
+        )
+    return WordPieces.load(folder)
 
 
 def tokenizer_note(vocabulary: CaptionVocabulary, asked: Tokenizer | None) -> str | None:
