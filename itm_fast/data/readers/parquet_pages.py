@@ -65,10 +65,9 @@ class _Content:
 
 
 class ColumnChunk:
-    """The values of a column of bytes in one row group, each by its row; 24 bytes are kept of each.
+    """The values of a column of bytes in one row group, each by its row; 16 bytes are kept of each.
 
     Args:
-        file: the file, unbuffered; read is what lies between the values.
         start: offset of the first page.
         size: bytes of all pages.
         n_rows: rows, which are values too: no lists.
@@ -79,72 +78,71 @@ class ColumnChunk:
         NotFollowedError: pyarrow has to read it.
     """
 
-    def __init__(
-        self, file: BinaryIO, start: int, size: int, n_rows: int, max_level: int, decompress: Decompress | None
-    ) -> None:
-        self._decompress = decompress
+    def __init__(self, start: int, size: int, n_rows: int, max_level: int, decompress: Decompress | None) -> None:
+        if not 0 <= n_rows <= size:
+            raise NotFollowedError("more rows than bytes")
+        self._place, self._end, self._max_level, self._decompress = start, start + size, max_level, decompress
+        self._rows = np.full(n_rows, -1, np.int64)  # the number of each row's value, -1: none
+        self._n_found = 0  # rows whose values are found: those of the pages as far as one that was asked for
+        self._dictionary: _Numbers | None = None  # the numbers of its values
         self._contents: list[_Content] = []
         self._first: list[int] = []  # the number of each content's first value, of all that lie in the chunk
         self._starts: list[_Numbers] = []  # (n_values + 1,) by content: where each begins, with its length
+
+    def read(self, file: BinaryIO, row: int) -> bytes | None:
+        """The value of a row, from 0, of the file, unbuffered; None where there is none.
+
+        Raises:
+            NotFollowedError: pyarrow has to read it.
+        """
         try:
-            self._rows = self._look(file, start, start + size, n_rows, max_level)
+            while row >= self._n_found:
+                self._open_page(file)
+            return self._value(file, row)
         except NotFollowedError:
             raise
         except Exception as error:  # of damaged files: whatever numpy, pyarrow and indices raise
             raise NotFollowedError(str(error)) from error
 
-    def read(self, file: BinaryIO, row: int) -> bytes | None:
-        """The value of a row, from 0; None where there is none.
-
-        Raises:
-            NotFollowedError: pyarrow has to read it.
-        """
+    def _value(self, file: BinaryIO, row: int) -> bytes | None:
         number = int(self._rows[row])
         if number < 0:
             return None
         place = bisect.bisect_right(self._first, number) - 1
         begin, end = self._starts[place][number - self._first[place] :][:2].tolist()
-        try:
-            return self._contents[place].read(file, begin + _LENGTH, end)
-        except OSError as error:  # snappy's of damaged blocks
-            raise NotFollowedError(str(error)) from error
+        return self._contents[place].read(file, begin + _LENGTH, end)
 
-    def _look(self, file: BinaryIO, place: int, end: int, n_rows: int, max_level: int) -> _Numbers:
-        """The number of each row's value, -1: none."""
-        if not 0 <= n_rows <= end - place:
-            raise NotFollowedError("more rows than bytes")
-        rows = np.full(n_rows, -1, np.int64)
-        dictionary: _Numbers | None = None
-        first = 0
-        while first < n_rows:
-            header, offset = _header(file, place, end)
-            kind, size, stored = header[1], header[2], header[3]
-            place = offset + stored
-            if kind not in (_DATA, _DICTIONARY) or min(size, stored) < 0 or place > end:
-                raise NotFollowedError("another kind of page, or one beyond its chunk")
-            if self._decompress is None:
-                offsets = np.array([offset, place])
-            else:
-                offsets = _snappy_blocks(file, offset, place, size)
-            content = _Content(size if self._decompress else stored, offsets, self._decompress)
-            if kind == _DICTIONARY:
-                dictionary = self._plain(file, content, 0, header[7][1])
-                continue
-            n, encoding = header[5][1], header[5][2]
-            begin, there = 0, np.ones(n, np.bool_)
-            if max_level:
-                begin = _LENGTH + int.from_bytes(content.read(file, 0, _LENGTH), "little")
-                there = _hybrid(content.read(file, _LENGTH, begin), max_level.bit_length(), n) == max_level
-            if encoding == _PLAIN:
-                numbers = self._plain(file, content, begin, int(there.sum()))
-            elif encoding in _BY_DICTIONARY and dictionary is not None:
-                coded = content.read(file, begin, content.size)
-                numbers = dictionary[_hybrid(coded[1:], coded[0], int(there.sum()))] if there.any() else dictionary[:0]
-            else:
-                raise NotFollowedError(f"encoding {encoding}")
-            rows[first : first + n][there] = numbers
-            first += n
-        return rows
+    def _open_page(self, file: BinaryIO) -> None:
+        """Find where the values of the next page lie."""
+        header, offset = _header(file, self._place, self._end)
+        kind, size, stored = header[1], header[2], header[3]
+        end = offset + stored
+        if kind not in (_DATA, _DICTIONARY) or min(size, stored) < 0 or end > self._end:
+            raise NotFollowedError("another kind of page, or one beyond its chunk")
+        if self._decompress is None:
+            content = _Content(stored, np.array([offset, end]), None)
+        else:
+            content = _Content(size, _snappy_blocks(file, offset, end, size), self._decompress)
+        self._place = end
+        if kind == _DICTIONARY:
+            self._dictionary = self._plain(file, content, 0, header[7][1])
+            return
+        n, encoding = header[5][1], header[5][2]
+        begin, there = 0, np.ones(n, np.bool_)
+        if self._max_level:
+            begin = _LENGTH + int.from_bytes(content.read(file, 0, _LENGTH), "little")
+            levels = _hybrid(content.read(file, _LENGTH, begin), self._max_level.bit_length(), n)
+            there = levels == self._max_level
+        n_values = int(there.sum())
+        if encoding == _PLAIN:
+            numbers = self._plain(file, content, begin, n_values)
+        elif encoding in _BY_DICTIONARY and self._dictionary is not None:
+            coded = content.read(file, begin, content.size)
+            numbers = self._dictionary[_hybrid(coded[1:], coded[0], n_values) if n_values else slice(0)]
+        else:
+            raise NotFollowedError(f"encoding {encoding}")
+        self._rows[self._n_found : self._n_found + n][there] = numbers
+        self._n_found += n
 
     def _plain(self, file: BinaryIO, content: _Content, begin: int, n_values: int) -> _Numbers:
         """The numbers of the values of a page, of which each says how long it is."""

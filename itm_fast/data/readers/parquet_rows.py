@@ -107,9 +107,8 @@ class ParquetFile:
         n_rows = self.starts[group + 1] - self.starts[group]
         decompress = None if codec == _STORED else self._decompress
         try:
-            with self.path.open("rb", buffering=0) as file:
-                return ColumnChunk(file, *asked, n_rows, kind.max_definition_level, decompress)
-        except (NotFollowedError, OSError):
+            return ColumnChunk(*asked, n_rows, kind.max_definition_level, decompress)
+        except NotFollowedError:
             return None
 
     def _asked(self, part: str, group: int) -> tuple[int, int] | None:
@@ -157,7 +156,7 @@ class ParquetFile:
 class ParquetImages:
     """The images of one column of a file, each by its row; for several threads, and for other processes.
 
-    Where they lie is found once a row group and kept, 24 bytes an image, and each is read by itself, in any order. What
+    Where they lie is found once a page and kept, 16 bytes an image, and each is read by itself, in any order. What
     `parquet_pages` does not follow pyarrow decodes, a row group again and again as far as the row, and what it decoded
     last is kept, up to so many bytes.
 
