@@ -22,11 +22,11 @@ SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -n
 FORMATTED := $(SOURCES) $(wildcard bench/*.cpp tests/emu/*.cpp tests/emu/*.h tests/emu/*.cu)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast build wheel bench lint format sanitize docs publish-docs lock clean
+.PHONY: help demo test test-fast test-open-clip build wheel bench lint format sanitize docs publish-docs lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
-	@echo "Targets: demo test test-fast build wheel bench lint format sanitize docs publish-docs lock clean"
+	@echo "Targets: demo test test-fast test-open-clip build wheel bench lint format sanitize docs publish-docs lock clean"
 
 # Stamps in the environment: a second `make` costs nothing, and removing the environment forgets them.
 # Torch comes first and alone: no other package is to come from its index. There, 2.13.0 is 2.13.0+cpu.
@@ -72,6 +72,13 @@ PYTEST := env -u PYTHONDONTWRITEBYTECODE $(if $(filter-out 0,$(TEST_JOBS)),OMP_N
 
 test: $(VENV)/.kernels $(VENV)/.requirements
 	$(PYTEST) $(PYTEST_ARGS)
+
+# open_clip with what it needs, beside the environment and for these tests alone: with a torchvision of another torch,
+# transformers would not import either.
+test-open-clip: $(VENV)/.built $(VENV)/.requirements
+	@$(PIP) install --no-deps --upgrade --target build/open_clip $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -r requirements/open_clip.txt
+	PYTHONPATH=build/open_clip $(BIN)/python -c "import open_clip"
+	PYTHONPATH=build/open_clip $(BIN)/python -m pytest tests/sources/test_encoders.py -k "open_clip or network" $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.kernels $(VENV)/.requirements
 	$(PYTEST) -m "not emulated and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)

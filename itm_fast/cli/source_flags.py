@@ -111,14 +111,14 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
 
     name, vocabulary = with_vocabulary(model)
     device, tokenizer = resolve_device(options.device, print_warning), options.tokenizer
-    path, data = Path(name), data_set_folder(data)
+    path, data, loaded_whole = Path(name), data_set_folder(data), False
     if path.is_file() or (original and not path.is_dir()):
         loaded = _original(path, data, options, vocabulary or options.vocab)
         tokenizer = tokenizer or (None if loaded.vocabulary.tokenizer else "nltk")  # as all original codes do
     elif vocabulary is not None:
         raise ValueError(f"{name} brings its vocabulary: leave out what is behind the @, which is for checkpoints")
     else:
-        loaded = _ours(path)
+        loaded, loaded_whole = _ours(path), True
     config = loaded.config
     dataset = open_split(
         data, options.split, config.image_size, resampling=config.resampling, drop_blank=options.drop_blank
@@ -133,6 +133,8 @@ def open_model(model: str, data: Path, options: ModelOptions, *, original: bool)
     # Made before the look at all features, so that it says first what does not fit.
     scorer = ModelScorer(loaded, dataset, tokenizer=tokenizer, device=device, precision=options.precision)
     scorer.notes += dataset.look()
+    if options.vocab is not None and loaded_whole:
+        scorer.notes.append(f"--vocab {options.vocab} is not read for {name}, which brings its vocabulary.")
     return scorer
 
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from itm_fast.choices import WordTokenizer, in_order
+from itm_fast.choices import WordTokenizer, in_order, perhaps
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
@@ -153,7 +153,14 @@ def _read_card(path: Path) -> tuple[type[MatchingModel], Any, object]:
             f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(in_order(MODELS))}'
         )
     kind = model_class(card["model"])
+    known = [field.name for field in dataclasses.fields(kind.config_class)]
+    for name in card["config"]:
+        if name not in known:
+            raise DataError(
+                f"{path}: config has {name!r}, which is no setting of {card['model']}{perhaps(name, known)}; is it "
+                "of a newer itm-fast?"
+            )
     try:
         return kind, kind.config_class(**card["config"]), card.get("tokenizer")
-    except (TypeError, ValueError) as error:  # an unknown name, or a value out of range
+    except (TypeError, ValueError) as error:  # a value of another kind or out of range
         raise DataError(f"{path}: {error}") from error

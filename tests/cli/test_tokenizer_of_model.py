@@ -70,9 +70,11 @@ def expected(data, folder, tokenizer):
 def test_evaluate(data, tmp_path, capsys, kept, flag, used, note):
     save(data, tmp_path / "model", kept)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["tokenizer"] == kept
-    flags = [] if flag is None else ["--tokenizer", flag]
+    flags = ["--vocab", data / "vocab.json", *([] if flag is None else ["--tokenizer", flag])]
     saved = ["--save-results", tmp_path / "sims.npy"]
     found = report(capsys, "evaluate", "--model", tmp_path / "model", "--data", data, *flags, *saved)
+    unread = f"--vocab {data / 'vocab.json'} is not read for {tmp_path / 'model'}, which brings its vocabulary."
+    assert unread in found["conditions"]["notes"]
     unknown, sims = expected(data, tmp_path / "model", used)
     torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / "sims.npy")), sims, rtol=0, atol=0)
     notes = found["conditions"]["notes"]

@@ -88,7 +88,10 @@ def test_weights_that_are_no_safetensors(folder):
         ({"embed_size": 9}, "size mismatch for img_enc.fc.weight"),
         ({"bi_gru": False}, "Unexpected key.*reverse"),
         ({"num_layers": 2}, "Missing key.*weight_ih_l1"),
-        ({"depth": 3}, "config.json: .*'depth'"),
+        (
+            {"embed_sise": 3},
+            "config.json: config has 'embed_sise', which is no setting of .*perhaps you meant embed_size",
+        ),
         ({"cross_attn": "both"}, "config.json: cross_attn must be one of"),
         ({"embed_size": "8"}, "config.json: embed_size must be an integer"),
     ],

@@ -1,333 +1,220 @@
 """Where each value of a column of bytes lies in a .parquet file, so that one is read without those before it.
 
 pyarrow reads a row group from its beginning only, and a page as a whole; pages of images are a hundred megabytes.
-Sources: apache/parquet-format, README.md and Encodings.md (pages, levels, encodings); google/snappy,
-format_description.txt.
+Followed is what pyarrow writes unless told otherwise: pages of the first version, plain or by dictionary, compressed by
+snappy or stored.
+Sources: apache/parquet-format, parquet.thrift, README.md and Encodings.md (pages, levels, encodings); apache/thrift,
+thrift-compact-protocol.md; google/snappy, format_description.txt.
 """
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from itm_fast.data.readers.parquet_metadata import Chunk, NotIndexedError, page_header, read_part, varint
-
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # kinds of pages
-_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8  # encodings
+_DATA, _DICTIONARY = 0, 2  # kinds of pages
+_PLAIN, _BY_DICTIONARY = 0, (2, 8)  # encodings
+_TRUE, _FALSE, _INTEGERS, _BINARY, _STRUCT = 1, 2, (4, 5, 6), 8, 12  # kinds of fields in headers
 _LENGTH = 4  # bytes that say how long a plain value, or the levels of a page, are
 _BLOCK = 2**16  # bytes that snappy compresses by themselves
 _MOST_ELEMENTS = 256  # of a block of snappy, on average: images have a few, and more cost more than they save
-_KEPT = 64 * 2**20  # bytes of pages that are kept as a whole, where their codec lets no part be read
 
 Decompress: TypeAlias = Callable[[bytes, int], bytes]
 """The bytes and the length of what they were before."""
+_Numbers: TypeAlias = npt.NDArray[np.int64]
 
 
-class _Content(Protocol):
-    """What a page holds, once decompressed."""
+class NotFollowedError(Exception):
+    """Damaged, or written in a way that is not followed here: pyarrow reads it, or says what is wrong."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of it."""
-        ...
+
+@dataclass(frozen=True)
+class _Content:
+    """What a page holds.
+
+    Attributes:
+        size: bytes of it, decompressed.
+        offsets: (n_blocks + 1,) where in the file each block begins, and the end; stored: all of it is one.
+        decompress: snappy's; None: it is stored.
+    """
+
+    size: int
+    offsets: _Numbers
+    decompress: Decompress | None
 
     def read(self, file: BinaryIO, start: int, end: int) -> bytes:
         """A part of it."""
-        ...
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Content that is not compressed."""
-
-    offset: int
-    size: int
-
-    def read(self, file: BinaryIO, start: int, end: int) -> bytes:
-        return read_part(file, self.offset + start, end - start)
-
-
-@dataclass(frozen=True)
-class _Snappy:
-    """Content in blocks that snappy compressed by themselves.
-
-    Attributes:
-        offsets: (n_blocks + 1,) where in the file each begins, and the end.
-        size: of all of it, decompressed.
-        decompress: snappy's.
-    """
-
-    offsets: npt.NDArray[np.int64]
-    size: int
-    decompress: Decompress
-
-    def read(self, file: BinaryIO, start: int, end: int) -> bytes:
+        if not 0 <= start <= end <= self.size:
+            raise NotFollowedError("value beyond its page")
+        if self.decompress is None:
+            return _part(file, int(self.offsets[0]) + start, end - start)
         first, last = start // _BLOCK, -(-end // _BLOCK)
         begin, stop = int(self.offsets[first]), int(self.offsets[last])
+        start, end = start - first * _BLOCK, end - first * _BLOCK
+        if end - start == _LENGTH:
+            literal, n, n_stored = _element(_part(file, begin, min(5, stop - begin)))
+            if literal and end <= n:  # blocks of images mostly are one literal: not read for four bytes of it
+                return _part(file, begin + n_stored - n + start, _LENGTH)
         n_bytes = min(last * _BLOCK, self.size) - first * _BLOCK
-        content = self.decompress(_varint_of(n_bytes) + read_part(file, begin, stop - begin), n_bytes)
-        return content[start - first * _BLOCK : end - first * _BLOCK]
+        return self.decompress(_varint_of(n_bytes) + _part(file, begin, stop - begin), n_bytes)[start:end]
 
 
-@dataclass
-class Whole:
-    """Content that can only be decompressed as a whole; the last that were are kept, for readers near each other."""
-
-    offset: int
-    stored: int
-    size: int
-    decompress: Decompress
-    kept: list[Whole]
-    content: bytes | None = None
-
-    def read(self, file: BinaryIO, start: int, end: int) -> bytes:
-        """A part of it, once it is there as a whole."""
-        if self.content is None:
-            while self.kept and sum(page.size for page in self.kept) + self.size > _KEPT:
-                self.kept.pop(0).content = None
-            self.content = self.decompress(read_part(file, self.offset, self.stored), self.size)
-            self.kept.append(self)
-        return self.content[start:end]
-
-
-@dataclass
-class _Values:
-    """Plain values of a page: a length and so many bytes each.
-
-    Attributes:
-        content: of the page.
-        starts: (n_values + 1,) where each begins, with its length, and the end of the last.
-    """
-
-    content: _Content
-    starts: npt.NDArray[np.int64]
-
-    def read(self, file: BinaryIO, place: int) -> bytes:
-        return self.content.read(file, int(self.starts[place]) + _LENGTH, int(self.starts[place + 1]))
-
-
-@dataclass
-class _Page:
-    """A page of data as its header has it; what is in it is found when a row is asked for.
-
-    Attributes:
-        header: fields of the page, by number.
-        offset: behind its header.
-        first: its first row in the chunk.
-        n_rows: its rows.
-        places: (n_rows,) which value each row is, -1: none; before it is asked for None.
-        values: of the page, or of the dictionary.
-    """
-
-    header: dict[int, Any]
-    offset: int
-    first: int
-    n_rows: int
-    places: npt.NDArray[np.int64] | None = None
-    values: _Values | None = None
-
-
-@dataclass
 class ColumnChunk:
-    """The values of a column in one row group, each by its row.
+    """The values of a column of bytes in one row group, each by its row; 16 bytes are kept of each.
 
     Args:
-        chunk: where it is.
-        decompress: of its codec; None: not compressed.
-        kept: pages that are decompressed, of all chunks of a column.
+        start: offset of the first page.
+        size: bytes of all pages.
+        n_rows: rows, which are values too: no lists.
+        max_level: definition level of a value that is there; 0: all are.
+        decompress: snappy's; None: the pages are stored.
+
+    Raises:
+        NotFollowedError: pyarrow has to read it.
     """
 
-    chunk: Chunk
-    decompress: Decompress | None
-    kept: list[Whole]
-    _pages: list[_Page] = field(default_factory=list)
-    _dictionary: _Values | None = None
+    def __init__(self, start: int, size: int, n_rows: int, max_level: int, decompress: Decompress | None) -> None:
+        if not 0 <= n_rows <= size:
+            raise NotFollowedError("more rows than bytes")
+        self._place, self._end, self._max_level, self._decompress = start, start + size, max_level, decompress
+        self._rows = np.full(n_rows, -1, np.int64)  # the number of each row's value, -1: none
+        self._n_found = 0  # rows whose values are found: those of the pages as far as one that was asked for
+        self._dictionary: _Numbers | None = None  # the numbers of its values
+        self._contents: list[_Content] = []
+        self._first: list[int] = []  # the number of each content's first value, of all that lie in the chunk
+        self._starts: list[_Numbers] = []  # (n_values + 1,) by content: where each begins, with its length
 
     def read(self, file: BinaryIO, row: int) -> bytes | None:
-        """The value of a row, from 0; None where there is none.
+        """The value of a row, from 0, of the file, unbuffered; None where there is none.
 
         Raises:
-            NotIndexedError: pyarrow has to read it.
+            NotFollowedError: pyarrow has to read it.
         """
         try:
-            if not self._pages:
-                self._look(file)
-            page = next(page for page in self._pages if page.first <= row < page.first + page.n_rows)
-            if page.places is None:
-                self._open(file, page)
-            if page.places is None or page.values is None:
-                raise NotIndexedError("page without values")
-            place = int(page.places[row - page.first])
-            return None if place < 0 else page.values.read(file, place)
-        except NotIndexedError:
+            while row >= self._n_found:
+                self._open_page(file)
+            return self._value(file, row)
+        except NotFollowedError:
             raise
         except Exception as error:  # of damaged files: whatever numpy, pyarrow and indices raise
-            raise NotIndexedError(str(error)) from error
+            raise NotFollowedError(str(error)) from error
 
-    def _look(self, file: BinaryIO) -> None:
-        """Find the pages by their headers."""
-        place, end, first = self.chunk.start, self.chunk.start + self.chunk.size, 0
-        pages = []
-        while place < end and first < self.chunk.n_rows:
-            header, offset = page_header(file, place, end)
-            kind, stored = header[1], header[3]
-            if stored < 0 or offset + stored > end or header[2] < 0:
-                raise NotIndexedError("page beyond its chunk")
-            if kind == _DICTIONARY:
-                if header[7][2] not in (_PLAIN, _PLAIN_DICTIONARY):
-                    raise NotIndexedError("dictionary that is not plain")
-                content = self._content(file, offset, stored, header[2])
-                self._dictionary = _plain(file, content, 0, header[7][1])
-            elif kind in (_DATA, _DATA_V2):
-                n_rows = header[5 if kind == _DATA else 8][1]
-                if not 0 <= n_rows <= self.chunk.n_rows - first:
-                    raise NotIndexedError("more values than rows")
-                pages.append(_Page(header, offset, first, n_rows))
-                first += n_rows
-            place = offset + stored
-        if first != self.chunk.n_rows:
-            raise NotIndexedError("fewer values than rows")
-        self._pages = pages
+    def _value(self, file: BinaryIO, row: int) -> bytes | None:
+        number = int(self._rows[row])
+        if number < 0:
+            return None
+        place = bisect.bisect_right(self._first, number) - 1
+        begin, end = self._starts[place][number - self._first[place] :][:2].tolist()
+        return self._contents[place].read(file, begin + _LENGTH, end)
 
-    def _open(self, file: BinaryIO, page: _Page) -> None:
-        """Find where the values of a page lie."""
-        header, max_level = page.header, self.chunk.max_level
-        if header[1] == _DATA:
-            about = header[5]
-            encoding, content, begin = about[2], self._content(file, page.offset, header[3], header[2]), 0
-            levels = b""
-            if max_level:
-                begin = _LENGTH + int.from_bytes(_within(content, file, 0, _LENGTH), "little")
-                levels = _within(content, file, _LENGTH, begin)
+    def _open_page(self, file: BinaryIO) -> None:
+        """Find where the values of the next page lie."""
+        header, offset = _header(file, self._place, self._end)
+        kind, size, stored = header[1], header[2], header[3]
+        end = offset + stored
+        if kind not in (_DATA, _DICTIONARY) or min(size, stored) < 0 or end > self._end:
+            raise NotFollowedError("another kind of page, or one beyond its chunk")
+        if self._decompress is None:
+            content = _Content(stored, np.array([offset, end]), None)
         else:
-            about = header[8]
-            encoding, begin, n_levels = about[4], 0, about[5]
-            levels = read_part(file, page.offset + about[6], n_levels)
-            before = n_levels + about[6]
-            sizes = page.offset + before, header[3] - before, header[2] - before
-            content = self._content(file, *sizes) if about.get(7, True) else _Stored(*sizes[:2])
-        level_of = _hybrid(levels, max_level.bit_length(), page.n_rows) if max_level else None
-        there = np.ones(page.n_rows, np.bool_) if level_of is None else level_of == max_level
+            content = _Content(size, _snappy_blocks(file, offset, end, size), self._decompress)
+        self._place = end
+        if kind == _DICTIONARY:
+            self._dictionary = self._plain(file, content, 0, header[7][1])
+            return
+        n, encoding = header[5][1], header[5][2]
+        begin, there = 0, np.ones(n, np.bool_)
+        if self._max_level:
+            begin = _LENGTH + int.from_bytes(content.read(file, 0, _LENGTH), "little")
+            levels = _hybrid(content.read(file, _LENGTH, begin), self._max_level.bit_length(), n)
+            there = levels == self._max_level
         n_values = int(there.sum())
         if encoding == _PLAIN:
-            page.values, numbers = _plain(file, content, begin, n_values), np.arange(n_values)
-        elif encoding in (_RLE_DICTIONARY, _PLAIN_DICTIONARY) and self._dictionary is not None:
-            coded = _within(content, file, begin, content.size)
-            page.values = self._dictionary
-            numbers = _hybrid(coded[1:], coded[0], n_values) if n_values else np.zeros(0, np.int64)
-            if n_values and int(numbers.max()) >= len(page.values.starts) - 1:
-                raise NotIndexedError("more than its dictionary has")
+            numbers = self._plain(file, content, begin, n_values)
+        elif encoding in _BY_DICTIONARY and self._dictionary is not None:
+            coded = content.read(file, begin, content.size)
+            numbers = self._dictionary[_hybrid(coded[1:], coded[0], n_values) if n_values else slice(0)]
         else:
-            raise NotIndexedError(f"encoding {encoding}")
-        places = np.full(page.n_rows, -1, np.int64)
-        places[there] = numbers
-        page.places = places
+            raise NotFollowedError(f"encoding {encoding}")
+        self._rows[self._n_found : self._n_found + n][there] = numbers
+        self._n_found += n
 
-    def _content(self, file: BinaryIO, offset: int, stored: int, size: int) -> _Content:
-        if self.decompress is None:
-            return _Stored(offset, stored)
-        blocks = _snappy_blocks(file, offset, stored, size) if self.chunk.codec == "snappy" else None
-        if blocks is None:
-            return Whole(offset, stored, size, self.decompress, self.kept)
-        return _Snappy(blocks, size, self.decompress)
-
-
-def _within(content: _Content, file: BinaryIO, start: int, end: int) -> bytes:
-    if not 0 <= start <= end <= content.size:
-        raise NotIndexedError("value beyond its page")
-    return content.read(file, start, end)
-
-
-def _plain(file: BinaryIO, content: _Content, begin: int, n_values: int) -> _Values:
-    """Where the plain values of a page lie, of which each says how long it is."""
-    if not 0 <= n_values <= content.size // _LENGTH:
-        raise NotIndexedError("more values than bytes")
-    starts = np.empty(n_values + 1, np.int64)
-    place = begin
-    for number in range(n_values):
-        starts[number] = place
-        place += _LENGTH + int.from_bytes(_within(content, file, place, place + _LENGTH), "little")
-    if place > content.size:
-        raise NotIndexedError("value beyond its page")
-    starts[n_values] = place
-    return _Values(content, starts)
+    def _plain(self, file: BinaryIO, content: _Content, begin: int, n_values: int) -> _Numbers:
+        """The numbers of the values of a page, of which each says how long it is."""
+        if not 0 <= n_values <= content.size // _LENGTH:
+            raise NotFollowedError("more values than bytes")
+        starts = np.empty(n_values + 1, np.int64)
+        for number in range(n_values):
+            starts[number] = begin
+            begin += _LENGTH + int.from_bytes(content.read(file, begin, begin + _LENGTH), "little")
+        starts[n_values] = begin
+        first = self._first[-1] + len(self._starts[-1]) - 1 if self._first else 0
+        self._contents.append(content)
+        self._first.append(first)
+        self._starts.append(starts)
+        return np.arange(first, first + n_values)
 
 
-def _hybrid(content: bytes, width: int, count: int) -> npt.NDArray[np.int64]:
-    """So many numbers of so many bits each, in runs and packed (parquet's RLE)."""
-    if not 0 <= width <= 32:
-        raise NotIndexedError("numbers of more than 32 bits")
-    found = np.empty(count, np.int64)
-    done = place = 0
-    while done < count:
-        head, place = varint(content, place)
-        if head & 1:
-            packed = content[place : place + (head >> 1) * width]
-            bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
-            numbers = bits[: len(bits) // width * width].reshape(-1, width) @ (1 << np.arange(width)) if width else ()
-            n, place = min(count - done, len(numbers) if width else (head >> 1) * 8), place + (head >> 1) * width
-            found[done : done + n] = numbers[:n] if width else 0
-        else:
-            n_bytes = -(-width // 8)
-            n = min(count - done, head >> 1)
-            found[done : done + n] = int.from_bytes(content[place : place + n_bytes], "little")
-            place += n_bytes
-        if not n:
-            raise NotIndexedError("empty run")
-        done += n
-    return found
-
-
-def _snappy_blocks(file: BinaryIO, offset: int, stored: int, size: int) -> npt.NDArray[np.int64] | None:
-    """Where each block of 64 KB begins, and the end; None: blocks reach into each other, or are of small parts."""
-    end = offset + stored
+def _part(file: BinaryIO, offset: int, size: int) -> bytes:
     file.seek(offset)
-    length, n_bytes = 0, 0
+    content = file.read(size)
+    if len(content) < size:
+        raise NotFollowedError("cut short")
+    return content
+
+
+def _header(file: BinaryIO, place: int, end: int) -> tuple[dict[int, Any], int]:
+    """The header of a page, and the offset behind it; statistics in it may be as long as a value."""
+    size = 256
     while True:
-        (byte,) = file.read(1)
-        length |= (byte & 0x7F) << 7 * n_bytes
-        n_bytes += 1
-        if byte < 0x80:
-            break
-    if length != size:
-        raise NotIndexedError("another length than the header's")
-    n_blocks = -(-size // _BLOCK)
-    if n_blocks > stored:
-        return None
-    offsets = np.empty(n_blocks + 1, np.int64)
-    place, done, block = offset + n_bytes, 0, 0
-    for _ in range(_MOST_ELEMENTS * (n_blocks + 1)):
-        if done == block * _BLOCK:
-            offsets[block] = place
-            block += 1
-        if done >= size:
-            break
-        head = file.read(5)
-        tag, kind = head[0] >> 2, head[0] & 3
-        if kind == 0:  # a literal
-            more = max(0, tag - 59)
-            n = 1 + (int.from_bytes(head[1 : 1 + more], "little") if more else tag)
-            place += 1 + more + n
+        try:
+            fields, used = _struct(_part(file, place, min(size, end - place)), 0)
+        except IndexError:
+            if size >= end - place:
+                raise
+            size *= 16
         else:
-            n = 4 + (tag & 7) if kind == 1 else 1 + tag
-            back = (
-                (head[0] >> 5) << 8 | head[1]
-                if kind == 1
-                else int.from_bytes(head[1 : 3 if kind == 2 else 5], "little")
-            )
-            if not 0 < back <= done - (block - 1) * _BLOCK:
-                return None
-            place += (1, 2, 3, 5)[kind]
-        done += n
-        if done > min(block * _BLOCK, size) or place > end:
-            return None
-        file.seek(place)
-    offsets[n_blocks] = place
-    return offsets if done == size and place == end else None
+            return fields, place + used
+
+
+def _struct(content: bytes, place: int) -> tuple[dict[int, Any], int]:
+    """The fields of a struct by number, in thrift's compact form, without strings."""
+    fields: dict[int, Any] = {}
+    number = 0
+    while (head := content[place]) != 0:
+        place += 1
+        kind = head & 15
+        if head >> 4 == 0:
+            raise NotFollowedError("numbers of fields that headers have not")
+        number += head >> 4
+        if kind in (_TRUE, _FALSE):
+            fields[number] = kind == _TRUE
+        elif kind in _INTEGERS:
+            value, place = _varint(content, place)
+            fields[number] = value >> 1 ^ -(value & 1)
+        elif kind == _BINARY:
+            n, place = _varint(content, place)
+            place += n
+        elif kind == _STRUCT:
+            fields[number], place = _struct(content, place)
+        else:
+            raise NotFollowedError(f"field of kind {kind}")
+    return fields, place + 1
+
+
+def _varint(content: bytes, place: int) -> tuple[int, int]:
+    """An unsigned number, and where the next thing begins."""
+    number = shift = 0
+    while True:
+        byte = content[place]
+        number, shift, place = number | (byte & 0x7F) << shift, shift + 7, place + 1
+        if byte < 0x80:
+            return number, place
 
 
 def _varint_of(number: int) -> bytes:
@@ -336,3 +223,56 @@ def _varint_of(number: int) -> bytes:
         found.append(number & 0x7F | 0x80)
         number >>= 7
     return bytes([*found, number])
+
+
+def _hybrid(content: bytes, width: int, count: int) -> _Numbers:
+    """So many numbers of so many bits each, in runs and packed (parquet's RLE)."""
+    if not 0 < width <= 32:
+        raise NotFollowedError("numbers of more than 32 bits")
+    found = np.empty(count, np.int64)
+    done = place = 0
+    while done < count:
+        head, place = _varint(content, place)
+        n = min(count - done, (head >> 1) * (8 if head & 1 else 1))
+        if not n:
+            raise NotFollowedError("empty run")
+        n_bytes = (head >> 1) * width if head & 1 else -(-width // 8)
+        if head & 1:
+            packed = np.frombuffer(content, np.uint8, n_bytes, place)
+            found[done : done + n] = np.unpackbits(packed, bitorder="little").reshape(-1, width)[:n] @ (
+                1 << np.arange(width)
+            )
+        else:
+            found[done : done + n] = int.from_bytes(content[place : place + n_bytes], "little")
+        place, done = place + n_bytes, done + n
+    return found
+
+
+def _snappy_blocks(file: BinaryIO, place: int, end: int, size: int) -> _Numbers:
+    """Where each block of 64 KB of what snappy compressed begins, and the end."""
+    length, n_bytes = _varint(_part(file, place, min(10, end - place)), 0)
+    if length != size:
+        raise NotFollowedError("another length than the header's")
+    place, done, n_elements = place + n_bytes, 0, 0
+    offsets = []
+    while done < size:
+        if done % _BLOCK == 0:
+            offsets.append(place)
+        _, n, n_stored = _element(_part(file, place, min(5, end - place)))
+        n_elements += 1
+        if done % _BLOCK + n > _BLOCK or n_elements > _MOST_ELEMENTS * (len(offsets) + 16):
+            raise NotFollowedError("an element of several blocks, or many and small ones")
+        place, done = place + n_stored, done + n
+    if place != end or done != size:
+        raise NotFollowedError("another length than the header's")
+    return np.array([*offsets, end])
+
+
+def _element(head: bytes) -> tuple[bool, int, int]:
+    """Whether an element of snappy is a literal, not a copy of what was before; how many bytes it becomes and is."""
+    tag, kind = head[0] >> 2, head[0] & 3
+    if kind:  # the decompressor refuses copies of what is not in their block
+        return False, 4 + (tag & 7) if kind == 1 else 1 + tag, (2, 3, 5)[kind - 1]
+    more = max(0, tag - 59)
+    n = 1 + (int.from_bytes(head[1 : 1 + more], "little") if more else tag)
+    return True, n, 1 + more + n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import functools
 import importlib
+import io
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from itm_fast.data.readers.parquet_metadata import NotIndexedError, column_chunks
-from itm_fast.data.readers.parquet_pages import ColumnChunk, Decompress, Whole
+from itm_fast.data.readers.parquet_pages import ColumnChunk, NotFollowedError
 from itm_fast.errors import DataError
 
 _ROWS, _IMAGES = 1024, 16  # that are decoded at a time, without and with images
@@ -21,6 +21,23 @@ _KEPT = 64 * 2**20  # bytes of images that pyarrow decoded with others: threads 
 _BUFFER = 2**20  # bytes of a column read at a time; without it, all of a row group's
 _FOOTER = 64 * 2**20, 2**20  # bytes of a string, and items of a list, in a footer
 _IN_STRUCT, _PATH = "bytes", "path"  # how the library datasets keeps an image
+_STORED = "UNCOMPRESSED"
+_CODECS = _STORED, "SNAPPY"  # of which a part is read
+
+
+class _Refusing(io.FileIO):
+    """A file that keeps which part of it is asked for, and does not give it.
+
+    Attributes:
+        asked: offset and bytes; None: nothing was.
+    """
+
+    asked: tuple[int, int] | None = None
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Refuse."""
+        self.asked = self.tell(), -1 if size is None else size
+        raise OSError("not to be read")
 
 
 class ParquetFile:
@@ -73,26 +90,43 @@ class ParquetFile:
         while (batch := self._guarded(lambda: next(batches, None))) is not None:
             yield self._guarded(functools.partial(_values_of, batch, is_struct))
 
-    def chunks(self, column: str) -> list[ColumnChunk | None]:
-        """The images of each row group by their rows; None: their codec, their kind or the file is not followed."""
+    def chunk(self, column: str, group: int) -> ColumnChunk | None:
+        """The images of a row group, each by its row; None: pyarrow has to read them, or to say what is wrong."""
         if column not in self.columns:
             raise DataError(f"{self.path}: has no column {column} any more")
-        is_struct = self._arrow.types.is_struct(self.columns[column])
-        try:
-            with self.path.open("rb") as file:
-                found = column_chunks(file, (column, _IN_STRUCT) if is_struct else (column,))
-        except (NotIndexedError, OSError):
-            found = []
-        n_rows = [end - start for start, end in itertools.pairwise(self.starts)]
-        if [chunk.n_rows for chunk in found] != n_rows:
-            return [None] * len(n_rows)
-        kept: list[Whole] = []
-        return [ColumnChunk(chunk, self._decompress(chunk.codec), kept) for chunk in found]
-
-    def _decompress(self, codec: str | None) -> Decompress | None:
-        if codec is None:
+        part = f"{column}.{_IN_STRUCT}" if self._arrow.types.is_struct(self.columns[column]) else column
+        kinds = [self._opened.schema.column(number) for number in range(self._opened.metadata.num_columns)]
+        places = [number for number, kind in enumerate(kinds) if kind.path == part]
+        if len(places) != 1:
             return None
-        return lambda content, size: self._arrow.decompress(content, size, codec=codec, asbytes=True)
+        kind = kinds[places[0]]
+        asked = self._asked(part, group)
+        codec = None if asked is None else self._opened.metadata.row_group(group).column(places[0]).compression
+        if asked is None or kind.physical_type != "BYTE_ARRAY" or kind.max_repetition_level or codec not in _CODECS:
+            return None
+        n_rows = self.starts[group + 1] - self.starts[group]
+        decompress = None if codec == _STORED else self._decompress
+        try:
+            return ColumnChunk(*asked, n_rows, kind.max_definition_level, decompress)
+        except NotFollowedError:
+            return None
+
+    def _asked(self, part: str, group: int) -> tuple[int, int] | None:
+        """Offset and bytes of a column in a row group, as pyarrow's reader asks for them; None: it is damaged.
+
+        pyarrow's own objects for what the footer says of it end the process where that is damaged; its reader does not.
+        """
+        with _Refusing(self.path) as file:
+            try:
+                opened = self._file.ParquetFile(file, metadata=self._opened.metadata, pre_buffer=False)
+                opened.read_row_group(group, columns=[part], use_threads=False)
+            except Exception:  # damaged files raise many kinds
+                return file.asked
+        return None
+
+    def _decompress(self, content: bytes, size: int) -> bytes:
+        found: bytes = self._arrow.decompress(content, size, codec="snappy", asbytes=True)
+        return found
 
     def image_column(self) -> str | None:
         """The first column that holds images: a struct with bytes, or bytes alone; None if there is none."""
@@ -122,7 +156,7 @@ class ParquetFile:
 class ParquetImages:
     """The images of one column of a file, each by its row; for several threads, and for other processes.
 
-    Where they lie is found once and kept, 8 bytes an image, and each is read by itself, in any order. What
+    Where they lie is found once a page and kept, 16 bytes an image, and each is read by itself, in any order. What
     `parquet_pages` does not follow pyarrow decodes, a row group again and again as far as the row, and what it decoded
     last is kept, up to so many bytes.
 
@@ -139,7 +173,7 @@ class ParquetImages:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._file: ParquetFile | None = None
-        self._chunks: list[ColumnChunk | None] = []  # by row group; None: pyarrow reads it
+        self._chunks: dict[int, ColumnChunk | None] = {}  # by row group; None: pyarrow reads it
         self._coming: Iterator[list[bytes | None]] = iter(())
         self._group, self._next = -1, 0  # of which row group, and the row at which it goes on
         self._kept: list[tuple[int, list[bytes | None]]] = []
@@ -168,17 +202,18 @@ class ParquetImages:
     def _found(self, row: int) -> bytes | None:
         if self._file is None:
             self._file = ParquetFile(self.path)
-            self._chunks = self._file.chunks(self.column)
         starts = self._file.starts
         group = bisect.bisect_right(starts, row) - 1
         if row >= starts[-1]:
             raise DataError(f"{self.path}: row {row}: the file has {starts[-1]} only, and has become shorter")
+        if group not in self._chunks:
+            self._chunks[group] = self._file.chunk(self.column, group)
         chunk = self._chunks[group]
         if chunk is not None:
             try:
-                with self.path.open("rb") as file:
+                with self.path.open("rb", buffering=0) as file:
                     return chunk.read(file, row - starts[group])
-            except (NotIndexedError, OSError):
+            except (NotFollowedError, OSError):
                 self._chunks[group] = None
         return self._decoded(self._file, row, group)
 

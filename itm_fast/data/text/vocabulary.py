@@ -230,10 +230,8 @@ class Vocabulary:
                 decoded(content)
             except EncodingError as error:
                 raise error.of(path) from error
-            raise DataError(
-                f"{path}: starts with {content[:8]!r}; expected a vocabulary: JSON {{word2idx, idx2word, idx}}, or a "
-                "pickle"
-            )
+            given = f"starts with {content[:8]!r}" if content else "empty"
+            raise DataError(f"{path}: {given}; expected a vocabulary: JSON {{word2idx, idx2word, idx}}, or a pickle")
         return cls(_checked_words(fields, path), tokenizer)
 
     def save(self, path: str | Path) -> None:
@@ -395,7 +393,8 @@ def _checked_tokenizer(fields: dict[str, Any], path: Path) -> WordTokenizer | No
 def _checked_mapping(fields: dict[str, Any], name: str, key_type: type, value_type: type, path: Path) -> dict[Any, Any]:
     mapping = fields.get(name)
     if not isinstance(mapping, dict):
-        raise DataError(f"{path}: {name} is {type(mapping).__name__}; expected a mapping in a vocabulary file")
+        given = f"{name} is {type(mapping).__name__}" if name in fields else f"{name} is missing"
+        raise DataError(f"{path}: {given}; expected a vocabulary with word2idx and idx2word, both mappings")
     for key, value in mapping.items():
         if type(key) is not key_type or type(value) is not value_type:  # exact: True is an int to isinstance
             wanted = f"{key_type.__name__} -> {value_type.__name__}"

@@ -126,7 +126,7 @@ def test_old_protocols_run_nothing_either(protocol, tmp_path):
 @pytest.mark.parametrize(
     ("content", "fragment"),
     [
-        (json.dumps({"word2idx": {"a": 0}, "char_level": False}).encode(), "idx2word is NoneType"),
+        (json.dumps({"word2idx": {"a": 0}, "char_level": False}).encode(), "idx2word is missing"),
         (b'{"word2idx": {', "not a JSON vocabulary, or cut short"),
         (json.dumps(_fields(WORDS)).encode("utf-16"), "not UTF-8 but UTF-16"),
         (b'{"word2idx": {"caf\xe9": 1}}', "not a JSON vocabulary in line 1: not UTF-8 but, as it seems, Latin-1"),

@@ -250,14 +250,14 @@ def changed(mapping, **changes):
 W2I = {word: index for index, word in enumerate(WORDS)}
 I2W = {str(index): word for index, word in enumerate(WORDS)}
 BAD_FILES = [
-    (b"", "starts with b''"),
+    (b"", "empty; expected a vocabulary"),
     (b"word\tid\n", "expected a vocabulary"),
     (b"(dp0\nS'a'\n.", "the pickle holds a bytes"),
     (b"{", "not a JSON vocabulary"),
     (b'{"word2idx": "\xff"}', "not a JSON vocabulary"),
     (b'{"a":' * 100_000, "not a JSON vocabulary"),
-    (b"{}", "word2idx is NoneType"),
-    (as_json(word2idx=...), "word2idx is NoneType"),
+    (b"{}", "word2idx is missing"),
+    (as_json(word2idx=...), "word2idx is missing; expected a vocabulary"),
     (as_json(idx2word=list(WORDS)), "idx2word is list"),
     (as_json(word2idx=changed(W2I, dog=5.0)), "word2idx['dog'] is 5.0; expected str -> int"),
     (as_json(word2idx=changed(W2I, dog=True)), "word2idx['dog'] is True"),
