@@ -24,8 +24,8 @@ struct AttendedOperands {
   static_assert(kDimensionRun == kPanelColumns);
   const Gemm<T, T> gemm = Gemm<T, T>::own();
   const Batch &images, &captions;
-  const PairLists& lists;           // the images own the pairs
-  std::vector<int64_t> first_row;   // [slots + 1] of each candidate's words in the result
+  const PairLists& lists;                  // the images own the pairs
+  std::vector<int64_t> first_row;          // [slots + 1] of each candidate's words in the result
   const int64_t dim, width, padded_width;  // width: of the similarity vectors
   const int64_t most_regions, padded_regions, most_words;
   const double lambda_softmax;
@@ -303,8 +303,8 @@ class AttendedBackward : AttendedTile<T> {
   int64_t region_width = 0;
   Buffer<T> transposed_regions, transposed_vectors, grad_contexts, projections, grad_sims, grad_sims_transposed,
       grad_regions, grad_gram, dot;
-  Buffer<T> words, grad_words;     // of the tile, some of their numbers at a time
-  Buffer<T> grad, units, lengths;  // of the tile
+  Buffer<T> words, grad_words;                  // of the tile, some of their numbers at a time
+  Buffer<T> grad, units, lengths;               // of the tile
   Buffer<T> run_words, grad_weight, grad_bias;  // of a run: [words of its captions, dim], panels, [width]
   std::vector<int64_t> place, named;  // of each caption, words before its own in the run; -1: in none of its lists
 

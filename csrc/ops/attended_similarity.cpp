@@ -12,11 +12,12 @@ void check_regions(const Tensor& regions, bool may_be_packed) {
 }
 
 void check(const Tensor& regions, const Tensor& words, const Tensor& weight) {
-  ITM_CHECK_VALUE(words.dim() == 2 && words.size(1) == regions.size(regions.dim() - 1), "words must have shape (n_words, ",
-                  regions.size(regions.dim() - 1), "), got ", shape_of(words));
+  ITM_CHECK_VALUE(words.dim() == 2 && words.size(1) == regions.size(regions.dim() - 1),
+                  "words must have shape (n_words, ", regions.size(regions.dim() - 1), "), got ", shape_of(words));
   ITM_CHECK_VALUE(weight.dim() == 2 && weight.size(1) == regions.size(regions.dim() - 1) && weight.size(0) > 0,
                   "weight must have shape (width, ", regions.size(regions.dim() - 1), "), got ", shape_of(weight));
-  ITM_CHECK_VALUE(regions.size(regions.dim() - 1) > 0, "regions and words have dim 0; vectors need at least one number");
+  ITM_CHECK_VALUE(regions.size(regions.dim() - 1) > 0,
+                  "regions and words have dim 0; vectors need at least one number");
   const auto type = regions.scalar_type();
   ITM_CHECK_TYPE((type == ScalarType::Float || type == ScalarType::Double) && words.scalar_type() == type &&
                      weight.scalar_type() == type,
@@ -96,12 +97,9 @@ std::tuple<Tensor, Tensor> attended_similarity_cpu(const Tensor& regions, const 
   return {similarities, lengths};
 }
 
-std::tuple<Tensor, Tensor> attended_similarity_candidates_cpu(const Tensor& regions, const Tensor& words,
-                                                              const Tensor& word_counts,
-                                                              const std::optional<Tensor>& region_counts,
-                                                              const Tensor& candidates, const Tensor& weight,
-                                                              const Tensor& bias, bool of_captions,
-                                                              double lambda_softmax) {
+std::tuple<Tensor, Tensor> attended_similarity_candidates_cpu(
+    const Tensor& regions, const Tensor& words, const Tensor& word_counts, const std::optional<Tensor>& region_counts,
+    const Tensor& candidates, const Tensor& weight, const Tensor& bias, bool of_captions, double lambda_softmax) {
   check_regions(regions, true);
   check(regions, words, weight);
   check_numbers("bias", bias, {weight.size(0)}, weight);

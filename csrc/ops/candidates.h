@@ -39,7 +39,6 @@ struct GivenPairs {
   const Batch& owners() const { return owners_list ? listed : others; }
   const Batch& members() const { return owners_list ? others : listed; }
   bool owner_is_context() const { return &owners() == &roles.context; }
-
 };
 
 // make(T()) returns the Similarity<T>.

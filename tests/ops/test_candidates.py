@@ -228,7 +228,9 @@ def test_attended_vectors_of_pairs_compiled_whole_opcheck_and_gradcheck():
     regions, words, word_counts, region_counts = random_batch(2, 4, 3, 5, 6, ragged_regions=True)
     (packed, _), (flat, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["packed"]
     candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
-    leaves = [x.requires_grad_() for x in (packed.vectors, flat.vectors, torch.randn(3, 6).double(), torch.randn(3).double())]
+    leaves = [
+        x.requires_grad_() for x in (packed.vectors, flat.vectors, torch.randn(3, 6).double(), torch.randn(3).double())
+    ]
 
     def call(regions, words, weight, bias):
         some = packed._replace(vectors=regions), flat._replace(vectors=words)
