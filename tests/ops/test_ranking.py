@@ -182,7 +182,11 @@ OPTIONS = {"unary": True, "sigma": 6.0, "dtype": torch.float32}
             "vectors must have",
         ),
         (lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS.half(), LISTS), TypeError, "both float32 or both"),
-        (lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS, LISTS[:1]), ValueError, "shape (2, k), a list for each image, got (1, 3)"),
+        (
+            lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS, LISTS[:1]),
+            ValueError,
+            "candidates must have shape (2, k)",
+        ),
         (lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS[:2], LISTS), ValueError, "candidates[0, 1] is 4"),
         (lambda: cider_relevance(TEXT, torch.tensor([3]), IDS, **OPTIONS), IndexError, "image_ids[0] is 3"),
         (lambda: cider_relevance(TEXT, IDS, torch.tensor([-1]), **OPTIONS), IndexError, "caption_ids[0] is -1"),
