@@ -89,10 +89,9 @@ def attended_similarity(
         return similarities.to(dtype)
 
     if given is not None and regions.device.type in _ragged.PACKED_ON:
-        similarities, _ = _of_candidates(
-            regions, words, word_counts, region_counts, given.indices, weight, bias, given.of_captions, lambda_softmax
-        )
-        return similarities.to(dtype)
+        lists = (region_counts, given.indices, weight, bias, given.of_captions)
+        of_pairs: Tensor = _of_candidates(regions, words, word_counts, *lists, lambda_softmax)[0]
+        return of_pairs.to(dtype)
     if given is not None:
         return _of_pairs(score, batches, given)
     return score(regions, words, word_counts) if region_counts is None else _by_count(score, batches)
