@@ -3,13 +3,14 @@
 import sys
 
 import torch
-from _cases import FLAGS, scan_batch
+from _cases import FLAGS, packed, scan_batch
 from _interleaved import arguments, finish, report, timed
 
-from itm_fast import cross_attention_similarity, level_attention, max_similarity
+from itm_fast import attended_similarity, cross_attention_similarity, level_attention, max_similarity
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 
 IMAGES, CAPTIONS = 1000, 5000
+ATTENDED_IMAGES, ATTENDED_CAPTIONS = 40, 1000  # whose similarity vectors, 12 KB a pair, fit this machine
 KS = (8, 32, 128, 512)
 TILE_BAR, SPEED_BAR = 1.25, 5.0
 
@@ -31,20 +32,42 @@ def similarities(regions, words, word_counts):
     }
 
 
+def attended(regions, words, word_counts):
+    """Calls whose similarity vectors come with the words of a pair one after another."""
+    flat = packed(words, word_counts)
+    torch.manual_seed(0)
+    weight, bias = torch.randn(256, regions.shape[2]) / regions.shape[2] ** 0.5, torch.zeros(256)
+    return lambda **given: attended_similarity(regions, flat, word_counts, weight, bias, **given)
+
+
+def attended_scores(similarity, word_counts):
+    """A number of each pair: its vectors' sum, in the shape that the other similarities' scores have."""
+
+    def scores(candidates=None):
+        given = {} if candidates is None else {"candidates": candidates}
+        sums = similarity(**given).sum(2)
+        counts = word_counts.expand(len(sums), -1) if candidates is None else word_counts[candidates]
+        totals = torch.nn.functional.pad(sums.double().flatten().cumsum(0), (1, 0))
+        return totals[torch.nn.functional.pad(counts.flatten().cumsum(0), (1, 0))].diff().view(counts.shape)
+
+    return scores
+
+
 def check(title, found, want):
     off = ~torch.isclose(found, want, rtol=1e-4, atol=1e-4)
     # LAPS: of patches that suit a caption equally but for rounding, another may be kept
     assert off.double().mean() <= (1e-3 if title == "LAPS" else 0), f"{title}: {int(off.sum())} scores are off"
 
 
-def case(args, title, similarity, n_images, n_captions):
+def case(args, title, similarity, n_images, n_captions, scores=None):
+    scores = scores or similarity
     generator = torch.Generator().manual_seed(0)
     order = torch.rand(n_images, n_captions, generator=generator).argsort(1)
     lists = {k: order[:, : min(k, n_captions)].contiguous() for k in KS}
     with torch.inference_mode():
-        whole = similarity()
+        whole = scores()
         for candidates in lists.values():
-            check(title, similarity(candidates=candidates), whole.gather(1, candidates))
+            check(title, scores(candidates=candidates), whole.gather(1, candidates))
     calls = {"all pairs": similarity}
     calls |= {f"k = {k}": lambda some=candidates: similarity(candidates=some) for k, candidates in lists.items()}
     with torch.inference_mode():
@@ -65,7 +88,12 @@ def main(argv=None):
     args = arguments(argv, __doc__)
     n_images, n_captions = (max(int(n * args.scale), 4) for n in (IMAGES, CAPTIONS))
     calls = similarities(*scan_batch(n_images, n_captions))
-    return finish(args, [case(args, title, call, n_images, n_captions) for title, call in calls.items()])
+    cases = [case(args, title, call, n_images, n_captions) for title, call in calls.items()]
+    n_images, n_captions = (max(int(n * args.scale), 4) for n in (ATTENDED_IMAGES, ATTENDED_CAPTIONS))
+    batch = scan_batch(n_images, n_captions)
+    call = attended(*batch)
+    scores = attended_scores(call, batch[2])
+    return finish(args, [*cases, case(args, "attended_similarity", call, n_images, n_captions, scores)])
 
 
 if __name__ == "__main__":

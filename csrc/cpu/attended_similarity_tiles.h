@@ -1,52 +1,51 @@
-// Similarity vectors of all (image, word) pairs, and their gradients, without the attended contexts ever being written:
-//   parallel over images (backward: over fixed runs of images) x blocks of captions
-//     S tile -> attention weights
+// Similarity vectors of (image, caption) pairs, all or given ones, and their gradients, without the attended contexts
+// ever being written:
+//   parallel over runs of an image's list (backward: over fixed runs of images)
+//     tile: the words of as many captions as fill it, where they lie -> S -> attention weights
 //     runs of kDimensionRun numbers of the dimension: contexts . -> (context - word)^2 -> product with the weight's
 //     slice
-// Of what goes through a run, a block of words holds 100 kB. What is summed over images (gradients of words, weight and
-// bias) is summed over runs of images, and these sums are added in their order: results do not depend on the number of
-// threads.
+// Of what goes through a run, the words of a tile hold 100 kB. What is summed over images (gradients of words, weight
+// and bias) is summed over runs of images, and these sums are added in their order: results do not depend on the number
+// of threads.
 #pragma once
 
 #include "attended_similarity.h"
-#include "engine.h"
 #include "engine_backward.h"
+#include "pairs.h"
 
 namespace itm {
 
-constexpr int64_t kAttendedColumns = 144;  // words of a block
+constexpr int64_t kAttendedColumns = 144;  // words of a tile
 constexpr int64_t kRunImages = 4;          // a sum over fewer images would cost more time to add up
 
-// The operands that all tiles share. Panels are those of kDimensionRun columns: [dim / kDimensionRun][rows][columns].
+// What all tiles share. Panels are those of kDimensionRun columns: [dim / kDimensionRun][rows][columns].
 template <class T>
 struct AttendedOperands {
   static_assert(kDimensionRun == kPanelColumns);
-  const Gemm<T, T> gemm;
+  const Gemm<T, T> gemm = Gemm<T, T>::own();
   const Batch &images, &captions;
-  const int64_t dim, n_regions, width, padded_width;  // width: of the similarity vectors
+  const PairLists& lists;                  // the images own the pairs
+  std::vector<int64_t> first_row;          // [slots + 1] of each candidate's words in the result
+  const int64_t dim, width, padded_width;  // width: of the similarity vectors
+  const int64_t most_regions, padded_regions, most_words;
   const double lambda_softmax;
-  const Rows<T, T, T> regions;
-  const Columns<T, T, T> words;
-  const int64_t n_words;  // with the blocks' padding
-  Buffer<T> word_panels, weight_panels, weight_transposed;
+  Buffer<T> weight_panels, weight_transposed;
 
-  AttendedOperands(const Batch& images, const Batch& captions, const Tensor& weight, double lambda_softmax,
-                   bool backward)
+  AttendedOperands(const Batch& images, const Batch& captions, const Candidates& candidates, const PairLists& lists,
+                   bool of_captions, const Tensor& weight, double lambda_softmax, bool backward)
       : images(images),
         captions(captions),
+        lists(lists),
+        first_row(rows_of(captions, candidates, of_captions)),
         dim(images.dim),
-        n_regions(images.max),
         width(weight.size(0)),
         padded_width(round_up(width, kColumnMultiple)),
+        most_regions(largest(images)),
+        padded_regions(round_up(most_regions, kColumnMultiple)),
+        most_words(round_up(std::max(kAttendedColumns, largest(captions)), kColumnMultiple)),
         lambda_softmax(lambda_softmax),
-        regions(images, 0, images.n_groups, dim, true, gemm),
-        words(captions, 0, captions.n_groups, kAttendedColumns, dim, false, gemm.panel()),
-        n_words(total_padded(words.blocks)),
-        word_panels(n_words * dim),
         weight_panels(backward ? padded_width * dim : 0),
         weight_transposed(backward ? 0 : padded_width * dim) {
-    parallel_items(words.blocks.size(), double(n_words) * dim * kMoveWork,
-                   [&](int64_t b) { pack_row_panels<T, T>(captions, words.blocks[b], n_words, word_panels.data()); });
     const Batch rows(torch::stable::unsqueeze(weight, 0), std::nullopt, "weight");
     const Block all{0, 1, width, padded_width, 0};
     if (backward)
@@ -55,119 +54,161 @@ struct AttendedOperands {
       pack_panels<T, T, T>(rows, all, dim, weight_transposed.data(), nullptr);
   }
 
-  int64_t columns_of(int64_t first) const { return std::min(kDimensionRun, dim - first); }
-  // Of the similarities, the contexts and the map of all words in one image.
-  double work_of_image() const { return double(n_words) * (2 * n_regions + padded_width + kWeighWork / 8) * dim; }
-  const T* words_of(const Block& block, int64_t first) const {
-    return word_panels + first * n_words + block.start * columns_of(first);
+  static std::vector<int64_t> rows_of(const Batch& captions, const Candidates& candidates, bool of_captions) {
+    std::vector<int64_t> rows(1, 0);
+    for (int64_t i = 0; i < candidates.n_lists * candidates.k; i++) {
+      const int64_t other = candidates.indices[i], caption = of_captions ? i / candidates.k : other;
+      rows.push_back(rows.back() + (other < 0 ? 0 : captions.count(caption)));
+    }
+    return rows;
   }
-  int64_t first_word(const Block& block) const { return captions.offset[block.begin]; }
+
+  int64_t n_rows() const { return first_row.back(); }
+  int64_t columns_of(int64_t first) const { return std::min(kDimensionRun, dim - first); }
+  // Of the similarities, the contexts and the map of all words.
+  double work() const { return double(n_rows()) * (2 * most_regions + padded_width + kWeighWork / 8) * dim; }
 };
 
-// What one worker needs for a tile: image by image, block by block.
+// What one worker needs for a tile: image by image, along its list.
 template <class T>
 struct AttendedTile {
   const AttendedOperands<T>& all;
-  int64_t image = -1;
-  Buffer<T> regions;  // of the image, as panels
-  LeftOperand<T, T> left;
-  Buffer<T> sims, scratch, weights, contexts, vectors;
+  int64_t image = -1, n_regions = 0, padded = 0;  // padded: words of the tile
+  int64_t begin = 0, end = 0;                     // pairs of the tile
+  OwnerColumns<T, T> columns;                     // the image's regions
+  Buffer<T> regions, gram;                        // of the image, as panels; with itself
+  const int64_t pair_stride;
+  Buffer<T> pair_sims, sims, scratch, weights, contexts, vectors;
+  std::vector<const T*> word_at;
+  std::vector<int32_t> starts;
   Tile<T> tile{};
   Attended<T> attended{};
 
   explicit AttendedTile(const AttendedOperands<T>& all)
       : all(all),
-        regions(all.n_regions * all.dim),
-        left(all.gemm, all.n_regions, all.dim),
-        sims(all.n_regions * all.words.stride, true),
-        scratch(cross_attention_scratch(all.n_regions, all.words.stride, all.words.groups), true),
-        weights(all.n_regions * all.words.stride),
-        contexts(all.words.stride * kDimensionRun),
-        vectors(all.words.stride * all.padded_width) {
+        columns(all.most_regions, all.dim),
+        regions(all.most_regions * all.dim),
+        gram(round_up(all.most_regions, 4) * round_up(all.most_regions, 4)),
+        pair_stride(all.padded_regions + kColumnSlack),
+        pair_sims(all.most_words * pair_stride, true),
+        sims(all.most_regions * most_stride(), true),
+        scratch(cross_attention_scratch(all.most_regions, most_stride(), kAttendedColumns), true),
+        weights(all.most_regions * most_stride()),
+        contexts(all.most_words * kDimensionRun),
+        vectors(all.most_words * all.padded_width) {
     attended.lambda_softmax = all.lambda_softmax;
     attended.weights = weights.data();
-    tile.n_context = all.n_regions;
     tile.sims = sims.data();
-    tile.gram_stride = Rows<T, T, T>::gram_stride(all.images, 0);
+    tile.gram = gram.data();
     tile.scratch = scratch.data();
   }
+
+  int64_t most_stride() const { return all.most_words + kColumnSlack; }
 
   void take_image(int64_t i) {
     if (i == image) return;
     image = i;
-    tile.gram = all.regions.gram_of(i);
-    pack_row_panels<T, T>(all.images, {i, i + 1, all.n_regions, all.n_regions, 0}, all.n_regions, regions.data());
-    left.take(all.regions.data + all.regions.row_of(all.images, i) * all.dim, all.n_regions);
+    n_regions = tile.n_context = all.images.count(i);
+    tile.gram_stride = round_up(n_regions, 4);
+    pack_row_panels<T, T>(all.images, {i, i + 1, n_regions, n_regions, 0}, n_regions, regions.data());
+    columns.take(all.images, i, nullptr);
+    std::fill_n(gram.data(), tile.gram_stride * tile.gram_stride, T(0));
+    word_at.clear();
+    list_rows(all.images.template vector<T>(i, 0), n_regions, all.images.vector_stride(), word_at);
+    columns.gram(word_at, gram.data());
   }
 
-  // S of the image and a block of captions.
-  void take_block(int64_t b) {
-    const Block& block = all.words.blocks[b];
-    tile.n_columns = block.vectors;
-    tile.n_groups = block.end - block.begin;
-    tile.columns = all.words.starts[b].data();
-    tile.stride = block.padded + kColumnSlack;
-    left.multiply(all.words.panels.data(), block, sims.data(), tile.stride);
+  // S of the image and as many of its pairs [first, last) as have room; returns the pair after them.
+  int64_t take_pairs(int64_t first, int64_t last) {
+    const Batch& captions = all.captions;
+    const PairLists& lists = all.lists;
+    begin = first;
+    starts.assign(1, 0);
+    word_at.clear();
+    for (end = first; end < last; end++) {
+      const int64_t n = captions.count(lists.member[end]);
+      if (end > first && starts.back() + n > kAttendedColumns) break;
+      list_rows(captions.template vector<T>(lists.member[end], 0), n, captions.vector_stride(), word_at);
+      starts.push_back(starts.back() + int32_t(n));
+    }
+    const int64_t n_words = starts.back();
+    padded = round_up(n_words, kColumnMultiple);
+    tile.n_columns = n_words;
+    tile.n_groups = end - begin;
+    tile.columns = starts.data();
+    tile.stride = padded + kColumnSlack;
+    columns.multiply(n_words, columns.n_columns(), word_at, pair_sims.data(), pair_stride);
+    ITM_PICK(turn_block<T>)(n_words, n_regions, pair_sims.data(), pair_stride, sims.data(), tile.stride);
+    for (int64_t r = 0; r < n_regions; r++)
+      std::fill(sims + r * tile.stride + n_words, sims + r * tile.stride + padded, T(0));
+    return end;
   }
 
   // The unit contexts' numbers from `first` on, [padded words, columns].
-  void make_contexts(const Block& block, int64_t first) {
-    const int64_t columns = all.columns_of(first);
-    all.gemm.in_one_run(block.padded, columns, all.n_regions, weights.data(), all.n_regions,
-                        regions + first * all.n_regions, columns, contexts.data(), columns, false);
+  void make_contexts(int64_t first) {
+    const int64_t width = all.columns_of(first);
+    all.gemm.in_one_run(padded, width, n_regions, weights.data(), n_regions, regions + first * n_regions, width,
+                        contexts.data(), width, false);
+  }
+
+  // each(first column, words, row of the result) of the tile's pairs
+  template <class Each>
+  void each_pair(const Each& each) const {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t at = starts[i - begin];
+      each(at, starts[i - begin + 1] - at, all.first_row[all.lists.slot[i]]);
+    }
   }
 };
 
-// similarities [n_images, n_words, width] and the lengths [n_images, n_words] they had before they got unit length.
+// similarities [words of all pairs, width] and the lengths they had before they got unit length, in the order of the
+// candidates.
 template <class T>
 void attended_similarity_tiles(const AttendedOperands<T>& all, const T* bias, T* similarities, T* lengths) {
   const auto weigh = ITM_PICK(attended_weights<T>);
   const auto square = ITM_PICK(squared_differences<T>);
   const auto normalise = ITM_PICK(unit_rows<T>);
-  const int64_t n_blocks = all.words.blocks.size(), total = all.captions.total();
-  parallel_workers(all.images.n_groups * n_blocks, all.images.n_groups * all.work_of_image(), [&](auto next) {
+  const std::vector<ListRun> runs = cut_lists(all.lists, all.captions);
+  parallel_workers(runs.size(), all.work(), [&](auto next) {
     AttendedTile<T> t(all);
     for (int64_t item = next(); item >= 0; item = next()) {
-      const Block& block = all.words.blocks[item % n_blocks];
-      t.take_image(item / n_blocks);
-      t.take_block(item % n_blocks);
-      weigh(t.tile, t.attended);
-      for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
-        const int64_t columns = all.columns_of(first);
-        t.make_contexts(block, first);
-        square(block.padded * columns, t.contexts.data(), all.words_of(block, first));
-        for (int64_t j = 0; j < all.padded_width; j += kPanelColumns) {
-          const int64_t n = std::min(kPanelColumns, all.padded_width - j);
-          all.gemm.in_one_run(block.padded, n, columns, t.contexts.data(), columns,
-                              all.weight_transposed + j * all.dim + first * n, n, t.vectors + j, all.padded_width,
-                              first > 0);
+      t.take_image(runs[item].owner);
+      for (int64_t i = runs[item].begin; i < runs[item].end;) {
+        i = t.take_pairs(i, runs[item].end);
+        weigh(t.tile, t.attended);
+        for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
+          const int64_t columns = all.columns_of(first);
+          t.make_contexts(first);
+          for (int64_t w = 0; w < t.tile.n_columns; w++)
+            square(columns, t.contexts + w * columns, t.word_at[w] + first);
+          for (int64_t j = 0; j < all.padded_width; j += kPanelColumns) {
+            const int64_t n = std::min(kPanelColumns, all.padded_width - j);
+            all.gemm.in_one_run(t.padded, n, columns, t.contexts.data(), columns,
+                                all.weight_transposed + j * all.dim + first * n, n, t.vectors + j, all.padded_width,
+                                first > 0);
+          }
         }
+        t.each_pair([&](int64_t at, int64_t n, int64_t row) {
+          normalise(n, all.width, all.padded_width, t.vectors + at * all.padded_width, bias,
+                    similarities + row * all.width, lengths + row);
+        });
       }
-      const int64_t row = t.image * total + all.first_word(block);
-      normalise(block.vectors, all.width, all.padded_width, t.vectors.data(), bias, similarities + row * all.width,
-                lengths + row);
     }
   });
 }
 
-// What the backward pass reads besides the operands, and the gradients it writes.
+// What the backward pass reads besides the operands, and the gradients it writes or, of the words, weight and bias,
+// adds to: they are zero before.
 template <class T>
 struct AttendedGradients {
   const T *grad, *similarities, *lengths;  // as the forward pass wrote them; grad is the cotangent
-  T *regions, *words, *weight, *bias;      // words without padding, [n_words, dim]
+  T *regions, *words, *weight, *bias;      // those of words without padding, [n_words, dim]
 };
 
-// Copies rows of panels [dim / kDimensionRun][rows][columns] to [n_rows, dim], or adds them.
+// out += from
 template <class T>
-void add_panels(int64_t rows, int64_t dim, const T* panels, int64_t first_row, int64_t n_rows, bool add, T* to) {
-  for (int64_t first = 0; first < dim; first += kDimensionRun) {
-    const int64_t columns = std::min(kDimensionRun, dim - first);
-    for (int64_t r = 0; r < n_rows; r++) {
-      const T* from = panels + first * rows + (first_row + r) * columns;
-      T* out = to + r * dim + first;
-      for (int64_t d = 0; d < columns; d++) out[d] = add ? out[d] + from[d] : from[d];
-    }
-  }
+void add_numbers(int64_t n, const T* from, T* out) {
+  for (int64_t i = 0; i < n; i++) out[i] += from[i];
 }
 
 template <class T>
@@ -176,124 +217,177 @@ class AttendedBackward : AttendedTile<T> {
   AttendedBackward(const AttendedOperands<T>& all, const AttendedGradients<T>& gradients)
       : AttendedTile<T>(all),
         g(gradients),
-        region_width(round_up(all.n_regions, kColumnMultiple)),
-        transposed_regions(region_width * all.dim),
-        transposed_vectors(all.words.stride * all.padded_width),
-        grad_contexts(all.words.stride * kDimensionRun),
-        projections(all.words.stride * region_width),
-        grad_sims(all.n_regions * all.words.stride),
-        grad_sims_transposed(all.n_regions * all.words.stride),
-        grad_regions(all.n_regions * all.dim),
-        grad_gram(this->tile.gram_stride * this->tile.gram_stride),
-        dot(all.words.stride),
-        grad_words(all.n_words * all.dim),
+        transposed_regions(all.padded_regions * all.dim),
+        transposed_vectors(all.most_words * all.padded_width),
+        grad_contexts(all.most_words * kDimensionRun),
+        projections(all.most_words * all.padded_regions),
+        grad_sims(all.most_regions * this->most_stride()),
+        grad_sims_transposed(all.most_regions * this->most_stride()),
+        grad_regions(all.most_regions * all.dim),
+        grad_gram(this->gram.size()),
+        dot(all.most_words),
+        words(all.most_words * kDimensionRun),
+        grad_words(all.most_words * kDimensionRun),
+        grad(all.most_words * all.width),
+        units(all.most_words * all.width),
+        lengths(all.most_words),
         grad_weight(all.padded_width * all.dim),
-        grad_bias(all.width) {
+        grad_bias(all.width),
+        place(all.captions.n_groups, -1) {
     this->tile.grad_sims = grad_sims.data();
     this->tile.grad_gram = grad_gram.data();
     this->attended.dot = dot.data();
     this->attended.projections = projections.data();
-    this->attended.projections_stride = region_width;
+    this->attended.projections_stride = all.padded_regions;
     this->attended.grad_sims_transposed = grad_sims_transposed.data();
   }
 
-  void start_run() {
-    for (const Buffer<T>* sum : {&grad_words, &grad_weight, &grad_bias}) std::fill_n(sum->data(), sum->size(), T(0));
+  void start_run(int64_t first_image, int64_t last_image) {
+    const auto& lists = this->all.lists;
+    for (int64_t caption : named) place[caption] = -1;
+    named.clear();
+    int64_t n_words = 0;
+    for (int64_t i = lists.begin[first_image]; i < lists.begin[last_image]; i++) {
+      const int64_t caption = lists.member[i];
+      if (place[caption] >= 0) continue;
+      named.push_back(caption);
+      place[caption] = n_words;
+      n_words += this->all.captions.count(caption);
+    }
+    if (n_words * this->all.dim > run_words.size()) run_words = Buffer<T>(n_words * this->all.dim);
+    std::fill_n(run_words.data(), n_words * this->all.dim, T(0));
+    std::fill_n(grad_weight.data(), grad_weight.size(), T(0));
+    std::fill_n(grad_bias.data(), grad_bias.size(), T(0));
   }
 
   void image(int64_t i) {
     const auto& all = this->all;
+    const int64_t last = all.lists.begin[i + 1];
+    if (all.lists.begin[i] == last) return;
     this->take_image(i);
-    pack_panels<T, T, T>(all.images, {i, i + 1, all.n_regions, region_width, 0}, all.dim, transposed_regions.data(),
-                         nullptr);
-    std::fill_n(grad_regions.data(), all.n_regions * all.dim, T(0));
-    std::fill_n(grad_gram.data(), this->tile.gram_stride * this->tile.gram_stride, T(0));
-    for (size_t b = 0; b < all.words.blocks.size(); b++) block(b);
+    const int64_t n = this->n_regions, gram_stride = this->tile.gram_stride;
+    region_width = round_up(n, kColumnMultiple);
+    pack_panels<T, T, T>(all.images, {i, i + 1, n, region_width, 0}, all.dim, transposed_regions.data(), nullptr);
+    std::fill_n(grad_regions.data(), n * all.dim, T(0));
+    std::fill_n(grad_gram.data(), gram_stride * gram_stride, T(0));
+    for (int64_t pair = all.lists.begin[i]; pair < last;) {
+      pair = this->take_pairs(pair, last);
+      pairs();
+    }
     for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
       const int64_t columns = all.columns_of(first);
-      T* sum = grad_regions + first * all.n_regions;
-      all.gemm.in_one_run(all.n_regions, columns, all.n_regions, grad_gram.data(), this->tile.gram_stride,
-                          this->regions + first * all.n_regions, columns, sum, columns, true);
-      for (int64_t r = 0; r < all.n_regions; r++)
-        std::copy_n(sum + r * columns, columns, g.regions + (i * all.n_regions + r) * all.dim + first);
+      T* sum = grad_regions + first * n;
+      all.gemm.in_one_run(n, columns, n, grad_gram.data(), gram_stride, this->regions + first * n, columns, sum,
+                          columns, true);
+      for (int64_t r = 0; r < n; r++)
+        std::copy_n(sum + r * columns, columns, g.regions + (all.images.rows_before(i) + r) * all.dim + first);
     }
   }
 
-  // Adds what the run has summed to the gradients, or is the first to write them.
-  void end_run(bool add) const {
+  // Adds what the run has summed to the gradients.
+  void end_run() const {
     const auto& all = this->all;
-    for (const Block& block : all.words.blocks)
-      add_panels<T>(all.n_words, all.dim, grad_words.data(), block.start, block.vectors, add,
-                    g.words + all.first_word(block) * all.dim);
-    add_panels<T>(all.padded_width, all.dim, grad_weight.data(), 0, all.width, add, g.weight);
-    const T* sum = grad_bias.data();
-    for (int64_t j = 0; j < all.width; j++) g.bias[j] = add ? g.bias[j] + sum[j] : sum[j];
+    for (int64_t caption : named)
+      add_numbers(all.captions.count(caption) * all.dim, run_words + place[caption] * all.dim,
+                  g.words + all.captions.offset[caption] * all.dim);
+    for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
+      const int64_t columns = all.columns_of(first);
+      for (int64_t r = 0; r < all.width; r++)
+        add_numbers(columns, grad_weight + first * all.padded_width + r * columns, g.weight + r * all.dim + first);
+    }
+    add_numbers(all.width, grad_bias.data(), g.bias);
   }
 
  private:
   const AttendedGradients<T> g;
-  const int64_t region_width;
+  int64_t region_width = 0;
   Buffer<T> transposed_regions, transposed_vectors, grad_contexts, projections, grad_sims, grad_sims_transposed,
       grad_regions, grad_gram, dot;
-  Buffer<T> grad_words, grad_weight, grad_bias;  // of a run; words and weight as panels
+  Buffer<T> words, grad_words;                  // of the tile, some of their numbers at a time
+  Buffer<T> grad, units, lengths;               // of the tile
+  Buffer<T> run_words, grad_weight, grad_bias;  // of a run: [words of its captions, dim], panels, [width]
+  std::vector<int64_t> place, named;  // of each caption, words before its own in the run; -1: in none of its lists
 
-  void block(int64_t b) {
+  void pairs() {
     const auto& all = this->all;
-    const Block& block = all.words.blocks[b];
-    this->take_block(b);
+    const int64_t n_words = this->tile.n_columns, n = this->n_regions;
     const T* scaled = ITM_PICK(attended_weights_kept<T>)(this->tile, this->attended);
-    const int64_t row = this->image_number() * all.captions.total() + all.first_word(block);
-    ITM_PICK(unit_rows_backward<T>)(block.vectors, block.padded, all.width, all.padded_width, g.grad + row * all.width,
-                                    g.similarities + row * all.width, g.lengths + row, this->vectors.data(),
-                                    transposed_vectors.data(), grad_bias.data());
-    std::fill_n(dot.data(), block.padded, T(0));
-    for (int64_t first = 0; first < all.dim; first += kDimensionRun) dimension_run(block, first, scaled);
+    this->each_pair([&](int64_t at, int64_t count, int64_t row) {
+      std::copy_n(g.grad + row * all.width, count * all.width, grad + at * all.width);
+      std::copy_n(g.similarities + row * all.width, count * all.width, units + at * all.width);
+      std::copy_n(g.lengths + row, count, lengths + at);
+    });
+    ITM_PICK(unit_rows_backward<T>)(n_words, this->padded, all.width, all.padded_width, grad.data(), units.data(),
+                                    lengths.data(), this->vectors.data(), transposed_vectors.data(), grad_bias.data());
+    std::fill_n(dot.data(), this->padded, T(0));
+    for (int64_t first = 0; first < all.dim; first += kDimensionRun) dimension_run(first, scaled);
     ITM_PICK(attended_weights_backward<T>)(this->tile, this->attended);
     for (int64_t first = 0; first < all.dim; first += kDimensionRun) {
       const int64_t columns = all.columns_of(first);
-      all.gemm.in_one_run(all.n_regions, columns, block.padded, grad_sims.data(), this->tile.stride,
-                          all.words_of(block, first), columns, grad_regions + first * all.n_regions, columns, true);
-      all.gemm.in_one_run(block.padded, columns, all.n_regions, grad_sims_transposed.data(), all.n_regions,
-                          this->regions + first * all.n_regions, columns,
-                          grad_words + first * all.n_words + block.start * columns, columns, true);
+      take_words(first);
+      all.gemm.in_one_run(n, columns, this->padded, grad_sims.data(), this->tile.stride, words.data(), columns,
+                          grad_regions + first * n, columns, true);
+      all.gemm.in_one_run(this->padded, columns, n, grad_sims_transposed.data(), n, this->regions + first * n, columns,
+                          grad_words.data(), columns, false);
+      add_words(first);
     }
   }
 
-  void dimension_run(const Block& block, int64_t first, const T* scaled) {
+  void dimension_run(int64_t first, const T* scaled) {
+    const auto& all = this->all;
+    const int64_t columns = all.columns_of(first), padded = this->padded, n = this->n_regions;
+    this->make_contexts(first);
+    all.gemm.in_one_run(padded, columns, all.padded_width, this->vectors.data(), all.padded_width,
+                        all.weight_panels + first * all.padded_width, columns, grad_contexts.data(), columns, false);
+    take_words(first);
+    std::fill_n(grad_words.data(), padded * columns, T(0));
+    ITM_PICK(squared_differences_backward<T>)(padded, columns, words.data(), this->contexts.data(),
+                                              grad_contexts.data(), grad_words.data(), dot.data());
+    add_words(first);
+    all.gemm.in_one_run(all.padded_width, columns, padded, transposed_vectors.data(), padded, this->contexts.data(),
+                        columns, grad_weight + first * all.padded_width, columns, true);
+    all.gemm.in_one_run(n, columns, padded, scaled, this->tile.stride, grad_contexts.data(), columns,
+                        grad_regions + first * n, columns, true);
+    for (int64_t j = 0; j < region_width; j += kPanelColumns) {
+      const int64_t width = std::min(kPanelColumns, region_width - j);
+      all.gemm.in_one_run(padded, width, columns, grad_contexts.data(), columns,
+                          transposed_regions + j * all.dim + first * width, width, projections + j, all.padded_regions,
+                          first > 0);
+    }
+  }
+
+  // words [padded, columns] <- those of the tile, their numbers from `first` on
+  void take_words(int64_t first) {
+    const int64_t columns = this->all.columns_of(first), n_words = this->tile.n_columns;
+    for (int64_t w = 0; w < n_words; w++) std::copy_n(this->word_at[w] + first, columns, words + w * columns);
+    std::fill(words + n_words * columns, words + this->padded * columns, T(0));
+  }
+
+  // Adds grad_words to those of the run.
+  void add_words(int64_t first) {
     const auto& all = this->all;
     const int64_t columns = all.columns_of(first);
-    this->make_contexts(block, first);
-    all.gemm.in_one_run(block.padded, columns, all.padded_width, this->vectors.data(), all.padded_width,
-                        all.weight_panels + first * all.padded_width, columns, grad_contexts.data(), columns, false);
-    ITM_PICK(squared_differences_backward<T>)(block.padded, columns, all.words_of(block, first), this->contexts.data(),
-                                              grad_contexts.data(),
-                                              grad_words + first * all.n_words + block.start * columns, dot.data());
-    all.gemm.in_one_run(all.padded_width, columns, block.padded, transposed_vectors.data(), block.padded,
-                        this->contexts.data(), columns, grad_weight + first * all.padded_width, columns, true);
-    all.gemm.in_one_run(all.n_regions, columns, block.padded, scaled, this->tile.stride, grad_contexts.data(), columns,
-                        grad_regions + first * all.n_regions, columns, true);
-    for (int64_t j = 0; j < region_width; j += kPanelColumns) {
-      const int64_t n = std::min(kPanelColumns, region_width - j);
-      all.gemm.in_one_run(block.padded, n, columns, grad_contexts.data(), columns,
-                          transposed_regions + j * all.dim + first * n, n, projections + j, region_width, first > 0);
+    for (int64_t i = this->begin; i < this->end; i++) {
+      T* to = run_words + place[all.lists.member[i]] * all.dim + first;
+      for (int64_t w = this->starts[i - this->begin]; w < this->starts[i - this->begin + 1]; w++, to += all.dim)
+        add_numbers(columns, grad_words + w * columns, to);
     }
   }
-
-  int64_t image_number() const { return AttendedTile<T>::image; }
 };
 
-// Overwrites all four gradients; those of words are without padding, [n_words, dim].
+// All four gradients, of which what no list names has none.
 template <class T>
 void attended_similarity_backward_tiles(const AttendedOperands<T>& all, const AttendedGradients<T>& gradients) {
   const int64_t n_images = all.images.n_groups;
   InOrder order;
-  parallel_workers((n_images + kRunImages - 1) / kRunImages, 3 * n_images * all.work_of_image(), [&](auto next) {
+  parallel_workers((n_images + kRunImages - 1) / kRunImages, 3 * all.work(), [&](auto next) {
     AttendedBackward<T> backward(all, gradients);
     for (int64_t run = next(); run >= 0; run = next()) {
       InOrder::Turn turn(order, run);
-      backward.start_run();
-      for (int64_t i = run * kRunImages; i < std::min(n_images, (run + 1) * kRunImages); i++) backward.image(i);
-      turn([&] { backward.end_run(run > 0); });
+      const int64_t first = run * kRunImages, last = std::min(n_images, first + kRunImages);
+      backward.start_run(first, last);
+      for (int64_t i = first; i < last; i++) backward.image(i);
+      turn([&] { backward.end_run(); });
     }
   });
 }

@@ -9,6 +9,14 @@
 
 namespace itm {
 
+// int64 [n_lists, k], contiguous.
+inline Tensor checked_candidates(const Tensor& given, int64_t n_lists, bool of_captions) {
+  ITM_CHECK_TYPE(given.scalar_type() == ScalarType::Long, "candidates must be int64, got ", given.scalar_type());
+  ITM_CHECK_VALUE(given.dim() == 2 && given.size(0) == n_lists, "candidates must have shape (", n_lists,
+                  ", k), a list for each ", of_captions ? "caption" : "image", ", got ", shape_of(given));
+  return as_contiguous(given);
+}
+
 // Candidates of a call, and who owns the pairs.
 struct GivenPairs {
   const Roles& roles;
@@ -20,7 +28,7 @@ struct GivenPairs {
   // contexts_own: for a similarity that writes what belongs to a context, which one worker only may then do.
   GivenPairs(const Roles& roles, const Tensor& given, bool of_captions, bool contexts_own = false)
       : roles(roles),
-        indices(checked(given, of_captions ? roles.n_captions : roles.n_images, of_captions)),
+        indices(checked_candidates(given, of_captions ? roles.n_captions : roles.n_images, of_captions)),
         listed(of_captions == roles.regions_query ? roles.context : roles.query),
         others(of_captions == roles.regions_query ? roles.query : roles.context),
         candidates{indices.const_data_ptr<int64_t>(), indices.size(0), indices.size(1), others.n_groups},
@@ -31,14 +39,6 @@ struct GivenPairs {
   const Batch& owners() const { return owners_list ? listed : others; }
   const Batch& members() const { return owners_list ? others : listed; }
   bool owner_is_context() const { return &owners() == &roles.context; }
-
- private:
-  static Tensor checked(const Tensor& given, int64_t n_lists, bool of_captions) {
-    ITM_CHECK_TYPE(given.scalar_type() == ScalarType::Long, "candidates must be int64, got ", given.scalar_type());
-    ITM_CHECK_VALUE(given.dim() == 2 && given.size(0) == n_lists, "candidates must have shape (", n_lists,
-                    ", k), a list for each ", of_captions ? "caption" : "image", ", got ", shape_of(given));
-    return as_contiguous(given);
-  }
 };
 
 // make(T()) returns the Similarity<T>.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
-from itm_fast.ops import _checks, _library
+from itm_fast.ops import _checks, _library, _ragged
 from itm_fast.ops._candidates import Candidates, as_candidates, check_values
 from itm_fast.ops._counts import Counts, packed_counts
 from itm_fast.ops._gradients import differentiable, once_only
@@ -50,8 +50,9 @@ def attended_similarity(
         bias: (width,).
         lambda_softmax: Inverse temperature of the attention.
         candidates: (n_images, k) int64, captions of each image: vectors of these pairs only; -1: none. None: all pairs.
-            Counts and candidates are read on the host, and the words of one list at a time are gathered.
-        candidates_of: "captions": candidates are (n_captions, k) images of each caption, which are gathered likewise.
+            On the CPU the lists are walked, and nothing is gathered. Elsewhere counts and candidates are read on the
+            host, and the words of one list at a time are gathered.
+        candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
         (n_images, n_words, width), dtype of the inputs. With candidates (1, words of these pairs, width): pair by pair
@@ -87,6 +88,10 @@ def attended_similarity(
         similarities, _ = _attended(regions, words, word_counts, weight, bias, lambda_softmax)
         return similarities.to(dtype)
 
+    if given is not None and regions.device.type in _ragged.PACKED_ON:
+        lists = (region_counts, given.indices, weight, bias, given.of_captions)
+        of_pairs: Tensor = _of_candidates(regions, words, word_counts, *lists, lambda_softmax)[0]
+        return of_pairs.to(dtype)
     if given is not None:
         return _of_pairs(score, batches, given)
     return score(regions, words, word_counts) if region_counts is None else _by_count(score, batches)
@@ -175,6 +180,37 @@ def _fake_backward(
     return tuple(regions.new_empty(shape) for shape in shapes)
 
 
+@torch.library.register_fake("itm_fast::attended_similarity_candidates")  # type: ignore[untyped-decorator]
+def _fake_of_candidates(
+    regions: Tensor,
+    _words: Tensor,
+    _word_counts: Tensor,
+    _region_counts: Tensor | None,
+    _candidates: Tensor,
+    weight: Tensor,
+    *_: Any,
+) -> tuple[Tensor, Tensor]:
+    n_rows = torch.library.get_ctx().new_dynamic_size()  # the words of what the lists name
+    return regions.new_empty((1, n_rows, weight.shape[0])), regions.new_empty((1, n_rows))
+
+
+@torch.library.register_fake("itm_fast::attended_similarity_candidates_backward")  # type: ignore[untyped-decorator]
+def _fake_of_candidates_backward(
+    _grad: Tensor,
+    _similarities: Tensor,
+    _lengths: Tensor,
+    regions: Tensor,
+    words: Tensor,
+    _word_counts: Tensor,
+    _region_counts: Tensor | None,
+    _candidates: Tensor,
+    weight: Tensor,
+    *_: Any,
+) -> tuple[Tensor, ...]:
+    shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])
+    return tuple(regions.new_empty(shape) for shape in shapes)
+
+
 @torch.library.register_fake("itm_fast::attended_vectors_")  # type: ignore[untyped-decorator]
 def _fake_vectors(*_: Tensor) -> None:
     pass
@@ -199,6 +235,21 @@ def _backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return regions, words, None, weight, bias, None
 
 
+def _keep_of_candidates(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, weight, _, ctx.of_captions, ctx.lambda_softmax = inputs
+    similarities, lengths = output
+    ctx.mark_non_differentiable(lengths)
+    ctx.save_for_backward(similarities, lengths, *tensors, weight)
+
+
+def _backward_of_candidates(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    found = _gradients_of_candidates(grad, *ctx.saved_tensors, ctx.of_captions, ctx.lambda_softmax)
+    regions, words, weight, bias = found
+    return regions, words, None, None, None, weight, bias, None, None
+
+
 register("attended_similarity", batched.forward, batched.backward)
 _attended = differentiable("attended_similarity", _backward, _setup_context)
 _gradients = once_only("attended_similarity_backward")
+_of_candidates = differentiable("attended_similarity_candidates", _backward_of_candidates, _keep_of_candidates)
+_gradients_of_candidates = once_only("attended_similarity_candidates_backward")

@@ -31,6 +31,27 @@ def dot_products(images: Tensor, captions: Tensor) -> Tensor:
     return sims
 
 
+def dot_products_of_candidates(images: Tensor, captions: Tensor, candidates: Tensor) -> Tensor:
+    """Images · captionsᵀ of given pairs, of every vector of an image with the one of a caption.
+
+    Args:
+        images: (n_images, n_vectors, dim) floating.
+        captions: (n_captions, dim), dtype and device of ``images``.
+        candidates: (n_images, k) int64, captions of each image; -1: none.
+
+    Returns:
+        (n_images, k, n_vectors), the same dtype; 0 where there is none. No gradient.
+    """
+    if images.device.type == "cpu" and images.dtype in (torch.float32, torch.float64):
+        found: Tensor = torch.ops.itm_fast.dot_products_candidates(images, captions, candidates)
+        return found
+    products = images.new_empty(*candidates.shape, images.shape[1])
+    captions = torch.nn.functional.pad(captions, (0, 0, 0, 1))  # what -1 takes
+    for vectors, some, of_image in zip(images, candidates, products, strict=True):
+        torch.mm(captions[some], vectors.T, out=of_image)
+    return products
+
+
 def has_kernels(device: torch.device) -> bool:
     """Whether tiles on this device are folded there; others go to the CPU."""
     return device.type == "cpu" or (device.type == "cuda" and _library.no_cuda is None)
@@ -102,6 +123,11 @@ def sort_topk_(values: Tensor, indices: Tensor) -> None:
 @torch.library.register_fake("itm_fast::dot_products")  # type: ignore[untyped-decorator]
 def _fake_dot_products(images: Tensor, captions: Tensor) -> Tensor:
     return images.new_empty((images.shape[0], captions.shape[0]))
+
+
+@torch.library.register_fake("itm_fast::dot_products_candidates")  # type: ignore[untyped-decorator]
+def _fake_dot_products_candidates(images: Tensor, _captions: Tensor, candidates: Tensor) -> Tensor:
+    return images.new_empty((*candidates.shape, images.shape[1]))
 
 
 @torch.library.register_fake("itm_fast::count_ranks_")  # type: ignore[untyped-decorator]

@@ -163,6 +163,41 @@ def test_against_pylate():
     close(pylate.colbert_scores_pairwise(*arguments), scores.colbert_scores_pairwise(*arguments))
 
 
+class Encoded(torch.nn.Module):
+    """What PyLate's losses ask of a model: vectors of tokens, by themselves."""
+
+    skiplist, do_query_expansion = (0,), False
+
+    def forward(self, features):
+        return {"token_embeddings": features["vectors"]}
+
+
+def features(vectors, mask):
+    leaf = vectors.float().clone().requires_grad_()
+    return {"input_ids": mask.long() * 7, "attention_mask": mask.long(), "vectors": leaf}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["Contrastive", "Distillation"])
+def test_in_the_losses_of_pylate(loss):
+    losses = original("pylate.losses")
+    results = []
+    for score_metric in (None, pylate.ColBERTScores() if loss == "Contrastive" else pylate.colbert_kd_scores):
+        more = {} if score_metric is None else {"score_metric": score_metric}
+        if loss == "Contrastive":
+            documents = [features(DOCUMENTS[:3], DOCUMENT_MASK[:3]), features(DOCUMENTS[2:], DOCUMENT_MASK[2:])]
+            labels = None
+        else:
+            documents = [features(GROUPS.flatten(0, 1), GROUP_MASK.flatten(0, 1))]
+            labels = torch.arange(3.0 * GROUPS.shape[1]).view(3, -1).sin()
+        batch = [features(QUERIES, QUERY_MASK), *documents]
+        value = getattr(losses, loss)(Encoded(), **more)(batch, labels)
+        value.backward()
+        results.append((value.detach(), *(side["vectors"].grad for side in batch)))
+    for plain, ours in zip(*results, strict=True):
+        close(ours, plain)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["maxsim", "maxsim_pairwise", "mean_maxsim", "mean_maxsim_pairwise"])
 def test_against_sentence_transformers(name):

@@ -145,35 +145,111 @@ def test_temperature_has_its_gradient():
     torch.testing.assert_close(*found, rtol=1e-12, atol=0)
 
 
+def attended_pairs(everything, counts, candidates, candidates_of):
+    """Of the similarity vectors of all pairs (n_images, n_words, width) those of the candidates, pair by pair."""
+    captions = torch.split(everything, counts.tolist(), dim=1)
+    pairs = [(a, b) if candidates_of == "images" else (b, a) for a, row in enumerate(candidates.tolist()) for b in row]
+    parts = [captions[caption][image] for image, caption in pairs if min(image, caption) >= 0]
+    return torch.cat([everything[:1, :0], torch.cat(parts)[None]], 1) if parts else everything[:1, :0]
+
+
 @some_backends
 @both_ways
-def test_attended_similarity_of_pairs_goes_on_to_graph_reasoning(candidates_of, backend):
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 40), st.integers(1, 6), st.integers(1, 40))
+@settings(max_examples=6, deadline=None)
+def test_attended_vectors_are_those_of_all_pairs_picked_and_so_are_gradients(
+    candidates_of, backend, seed, n, most_r, m, most_w
+):
+    regions, words, word_counts, region_counts = random_batch(
+        n, most_r, m, most_w, 1 + seed % 150, seed=seed, ragged_regions=True
+    )
+    of_images = candidates_of == "images"
+    candidates = random_candidates(n if of_images else m, 1 + seed % 7, m if of_images else n, seed)
+    if seed % 3 == 0:  # images of one size, as one tensor
+        regions, region_counts = regions.nan_to_num(), torch.full((n,), most_r)
+    weight, bias = torch.randn(3, words.shape[-1]).double(), torch.randn(3).double()
+    leaves = [x.clone().requires_grad_() for x in (regions, words, weight, bias)]
+    some_words = forms(leaves[1], word_counts)[("packed", "list")[seed % 2]][0]
+    forms_of_regions = forms(leaves[0], region_counts)
+    some_regions = leaves[0] if seed % 3 == 0 else forms_of_regions[("packed", "list", "packed int32")[seed % 3]][0]
+    more = {"candidates": candidates, "candidates_of": candidates_of}
+    found = itm_fast.attended_similarity(some_regions, some_words, None, *leaves[2:], **more)
+    everything = itm_fast.attended_similarity(forms_of_regions["list"][0], some_words, None, *leaves[2:])
+    want = attended_pairs(everything, word_counts, candidates, candidates_of)
+    # To the last bit on the CPU; products of another shape may round otherwise elsewhere.
+    torch.testing.assert_close(found, want, rtol=0, atol=0 if backend == "cpu" else 1e-14)
+    cotangent = torch.cos(torch.arange(found.numel()).double()).view(found.shape)
+    grads = [torch.autograd.grad((x * cotangent).sum(), leaves, materialize_grads=True) for x in (found, want)]
+    for got, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-10 * float(wanted.abs().max().clamp(min=1)))
+
+
+@both_ways
+def test_attended_vectors_of_pairs_do_not_depend_on_the_threads(candidates_of, monkeypatch):
+    monkeypatch.setenv("ITM_FAST_GRAIN", "1")
+    regions, words, word_counts, region_counts = random_batch(9, 17, 8, 70, 33, ragged_regions=True)
+    candidates = random_candidates(9 if candidates_of == "images" else 8, 40, 8)
+    weight, bias = torch.randn(3, 33).double(), torch.randn(3).double()
+
+    def call():
+        leaves = [x.clone().requires_grad_() for x in (regions, words, weight, bias)]
+        some = [forms(x, n)["packed"][0] for x, n in zip(leaves, (region_counts, word_counts), strict=False)]
+        more = {"candidates": candidates, "candidates_of": candidates_of}
+        found = itm_fast.attended_similarity(*some, None, *leaves[2:], **more)
+        return [found.detach(), *torch.autograd.grad(weighted(found), leaves)]
+
+    shared, alone = on_three_threads_and_on_one(call)
+    assert all(torch.equal(*pair) for pair in zip(shared, alone, strict=True))
+
+
+@some_backends
+@both_ways
+def test_attended_vectors_of_pairs_go_on_to_graph_reasoning(candidates_of, backend):
     regions, words, word_counts, region_counts = random_batch(3, 4, 5, 6, 8, ragged_regions=True)
     packed, (listed, _) = forms(words, word_counts)["packed"][0], forms(regions, region_counts)["list"]
     weight, bias = torch.randn(3, 8, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
-    of_images = candidates_of == "images"
-    candidates = random_candidates(3 if of_images else 5, 4, 5 if of_images else 3)
-    starts = packed.offsets.tolist()
-    for some in (regions[:, :4].nan_to_num(), listed):
-        everything = itm_fast.attended_similarity(some, packed, None, weight, bias)
-        want = [
-            everything[a if of_images else b, starts[b if of_images else a] : starts[(b if of_images else a) + 1]]
-            for a, others in enumerate(candidates.tolist())
-            for b in others
-            if b >= 0
-        ]
-        more = {"candidates": candidates, "candidates_of": candidates_of}
-        found = itm_fast.attended_similarity(some, packed, None, weight, bias, **more)
-        # To the last bit on the CPU; products of another shape may round otherwise elsewhere.
-        rounding = 0 if backend == "cpu" else 1e-14
-        torch.testing.assert_close(found, torch.cat(want)[None], rtol=0, atol=rounding)
-    counts = [len(part) for part in want]
+    n_lists, n_others = (3, 5) if candidates_of == "images" else (5, 3)
+    candidates = random_candidates(n_lists, 4, n_others)
+    more = {"candidates": candidates, "candidates_of": candidates_of}
+    found = itm_fast.attended_similarity(listed, packed, None, weight, bias, **more)
+    captions = candidates if candidates_of == "images" else torch.arange(5)[:, None].expand(-1, 4)
+    counts = word_counts[captions[candidates >= 0]]
     layer = torch.zeros(1, 3, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64)
     whole = torch.randn(1, len(counts), 3, dtype=torch.float64)
     assert itm_fast.graph_reasoning(whole, found, counts, *layer, *layer).shape == whole.shape
-    nothing = torch.full((3 if of_images else 5, 2), -1)
-    more["candidates"] = nothing
+    more["candidates"] = torch.full((n_lists, 2), -1)
     assert itm_fast.attended_similarity(listed, packed, None, weight, bias, **more).shape == (1, 0, 3)
+    more["candidates"] = torch.full((n_lists, 1), n_others)
+    with pytest.raises(ValueError, match=rf"candidates\[0, 0\] is {n_others}; expected -1"):
+        itm_fast.attended_similarity(listed, packed, None, weight, bias, **more)
+
+
+def test_attended_vectors_of_pairs_compiled_whole_opcheck_and_gradcheck():
+    regions, words, word_counts, region_counts = random_batch(2, 4, 3, 5, 6, ragged_regions=True)
+    (packed, _), (flat, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["packed"]
+    candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
+    leaves = [
+        x.requires_grad_() for x in (packed.vectors, flat.vectors, torch.randn(3, 6).double(), torch.randn(3).double())
+    ]
+
+    def call(regions, words, weight, bias):
+        some = packed._replace(vectors=regions), flat._replace(vectors=words)
+        return itm_fast.attended_similarity(*some, None, weight, bias, candidates=candidates)
+
+    assert torch.autograd.gradcheck(call, leaves)
+    # How many words the pairs have is in the indices: torch needs to be told that such sizes are welcome.
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        found = torch.compile(call, fullgraph=True, backend="aot_eager")(*leaves)
+    want = call(*leaves)
+    assert torch.equal(found, want)
+    grads = [torch.autograd.grad(weighted(x), leaves) for x in (found, want)]
+    assert all(torch.equal(*pair) for pair in zip(*grads, strict=True))
+    inputs = (*leaves[:2], word_counts, region_counts, candidates, *leaves[2:], False, 9.0)
+    torch.library.opcheck(torch.ops.itm_fast.attended_similarity_candidates.default, inputs)
+    detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
+    forward = torch.ops.itm_fast.attended_similarity_candidates(*detached)
+    inputs = (torch.randn_like(forward[0]), *forward, *detached[:6], False, 9.0)
+    torch.library.opcheck(torch.ops.itm_fast.attended_similarity_candidates_backward.default, inputs)
 
 
 @every_call

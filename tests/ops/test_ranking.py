@@ -6,11 +6,30 @@ import torch
 from torch.library import opcheck
 
 from itm_fast.ops.cider import EncodedText, cider_pairs, cider_relevance
-from itm_fast.ops.ranking import NO_ITEM, count_ranks_, dot_products, keep_topk_, sort_topk_
+from itm_fast.ops.ranking import NO_ITEM, count_ranks_, dot_products, dot_products_of_candidates, keep_topk_, sort_topk_
 from itm_fast.relevance import Cider
 
 OPS = torch.ops.itm_fast
 REFERENCES = [["a dog runs", "a dog"], ["a red bus", "the bus is red"], ["a a cat"]]
+
+
+LISTS = torch.tensor([[0, 4, -1], [3, 3, 2]])
+VECTORS, EMBEDDINGS = torch.randn(2, 37, 300), torch.randn(5, 300)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_products_of_given_pairs(dtype):
+    vectors, embeddings = VECTORS.to(dtype), EMBEDDINGS.to(dtype)
+    want = torch.einsum("nrd,nkd->nkr", vectors.double(), embeddings.double()[LISTS.clamp(min=0)])
+    found = dot_products_of_candidates(vectors.transpose(0, 1).contiguous().transpose(0, 1), embeddings, LISTS)
+    assert found.dtype == dtype
+    assert not found[0, 2].any()
+    bound = 300**0.5 * torch.finfo(dtype).eps * 300**0.5
+    torch.testing.assert_close(found[LISTS >= 0].double(), want[LISTS >= 0], rtol=0, atol=bound)
+    if dtype != torch.float16:
+        torch.library.opcheck(OPS.dot_products_candidates.default, (vectors, embeddings, LISTS))
+    assert dot_products_of_candidates(vectors, embeddings, LISTS[:, :0]).shape == (2, 0, 37)
+    assert not dot_products_of_candidates(vectors, embeddings[:0], torch.full((2, 1), -1)).any()
 
 
 def heaps(n, k, dtype):
@@ -157,6 +176,18 @@ OPTIONS = {"unary": True, "sigma": 6.0, "dtype": torch.float32}
         (lambda: OPS.sort_topk_(torch.ones(3, 1).long(), torch.ones(3, 1).long()), TypeError, "float32 or float64"),
         (lambda: OPS.dot_products(torch.ones(3, 4), torch.ones(3, 5)), ValueError, "embeddings must have shapes"),
         (lambda: dot_products(torch.ones(3, 4), torch.ones(3, 4).double()), TypeError, "the same dtype"),
+        (
+            lambda: OPS.dot_products_candidates(torch.ones(3, 4), torch.ones(3, 4), LISTS),
+            ValueError,
+            "vectors must have",
+        ),
+        (lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS.half(), LISTS), TypeError, "both float32 or both"),
+        (
+            lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS, LISTS[:1]),
+            ValueError,
+            "candidates must have shape (2, k)",
+        ),
+        (lambda: OPS.dot_products_candidates(VECTORS, EMBEDDINGS[:2], LISTS), ValueError, "candidates[0, 1] is 4"),
         (lambda: cider_relevance(TEXT, torch.tensor([3]), IDS, **OPTIONS), IndexError, "image_ids[0] is 3"),
         (lambda: cider_relevance(TEXT, IDS, torch.tensor([-1]), **OPTIONS), IndexError, "caption_ids[0] is -1"),
         (lambda: cider_pairs(TEXT, IDS, torch.tensor([0, 1]), **OPTIONS), ValueError, "the same length"),

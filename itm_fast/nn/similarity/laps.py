@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from itm_fast.nn.linear import TileLinear
 from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._candidates import as_candidates, check_values
 from itm_fast.ops._counts import Counts, counted
 from itm_fast.ops._ragged import REGIONS, WORDS, Batches, Groups, Packed, packed_words
 from itm_fast.ops.patch_word_similarity import patch_word_similarity
+from itm_fast.ops.ranking import dot_products_of_candidates
 from itm_fast.shown import named_options
 
 _HIDDEN_RATIO = 0.2  # of the map that makes the logits
@@ -32,7 +34,7 @@ class _Aggregation(nn.Module):
         super().__init__()
         hidden = int(embed_size * _HIDDEN_RATIO)
         self.weight = nn.Sequential(
-            nn.LayerNorm(embed_size), nn.Linear(embed_size, hidden), nn.GELU(), nn.Linear(hidden, n_aggregated)
+            nn.LayerNorm(embed_size), TileLinear(embed_size, hidden), nn.GELU(), nn.Linear(hidden, n_aggregated)
         )
         self.scale = nn.Parameter(torch.ones(1, 1, 1))
 
@@ -267,8 +269,4 @@ def _patch_scores(patches: Tensor, means: Tensor, candidates: Tensor | None = No
     if candidates is None:
         of_pairs = (units @ means.T).transpose(1, 2)
         return of_images[:, None] + of_pairs
-    of_pairs = units.new_empty(*candidates.shape, units.shape[1])
-    means = nn.functional.pad(means, (0, 0, 0, 1))  # what -1 takes
-    for own, some, scores in zip(units, candidates, of_pairs, strict=True):
-        torch.mm(means[some], own.T, out=scores)
-    return of_pairs.add_(of_images[:, None])
+    return dot_products_of_candidates(units, means, candidates).add_(of_images[:, None])
