@@ -362,9 +362,18 @@ AttentionBlock attention_block(int64_t context_pitch, int64_t shared_limit) {
 }
 
 void attend_chunk(const AttentionArgs& args, AttentionBlock block, void* stream) {
-  const Normalisation<float> norm(args.options.feature_norm);
-  if (norm.softmax) return launch<SoftmaxOfRows>(args, block, stream);
-  norm.l2 || norm.l1 ? launch<ScaledRows>(args, block, stream) : launch<PlainRows>(args, block, stream);
+  switch (args.options.feature_norm) {
+    case FeatureNorm::kSoftmax:
+      return launch<SoftmaxOfRows>(args, block, stream);
+    case FeatureNorm::kClippedL2:
+    case FeatureNorm::kL2:
+    case FeatureNorm::kClippedL1:
+    case FeatureNorm::kL1:
+      return launch<ScaledRows>(args, block, stream);
+    case FeatureNorm::kClipped:
+    case FeatureNorm::kNone:
+      return launch<PlainRows>(args, block, stream);
+  }
 }
 
 void split_gram(const SplitGramArgs& args, void* stream) {
