@@ -188,7 +188,7 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     architectures, code_flags = cuda_architectures(torch, home)
     os.environ["TORCH_CUDA_ARCH_LIST"] = architectures  # unset, torch would fail where no device is visible
     cpp_extension.CUDA_HOME = str(home)  # torch looks for none where it is CPU-only itself
-    nvcc = ["-std=c++20", "-O3", "-lineinfo", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
+    nvcc = ["-std=c++20", "-O3", "-Xfatbin", "-compress-all", "-Xcompiler", "-fvisibility=hidden"]
     # Two devices of a file at a time, so that no core is idle while the longest file is the last.
     nvcc += [*code_flags, "--threads", str(min(2, int(os.environ["MAX_JOBS"])))]
     if os.environ.get("ITM_FAST_CUBINS"):  # the tests read the machine code there, and need not compile it once more

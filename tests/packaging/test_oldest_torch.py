@@ -5,7 +5,6 @@ none of them.
 """
 
 import concurrent.futures
-import itertools
 import os
 import re
 import shlex
@@ -22,6 +21,9 @@ from symbol_table import of_torch, symbols
 
 ROOT = Path(__file__).parents[2]
 WHEEL = os.environ.get("ITM_FAST_OLDEST_TORCH", "")
+
+# Beside the operators' own: torch's headers are most of what each of them takes, so they are compiled as one file.
+WITH_TORCH = ("batch", "candidate_lists", "gemm", "parallel")
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,9 +69,10 @@ def built(torch_folder, tmp_path_factory):
     flags += ["-DTORCH_EXTENSION_NAME=_C", "-DTORCH_API_INCLUDE_EXTENSION_H"]
     includes = [torch_folder / "include", torch_folder / "include/torch/csrc/api/include"]
     flags += [word for path in [*includes, sysconfig.get_path("include")] for word in ("-isystem", str(path))]
-    operators, *others = (sorted((ROOT / "csrc" / part).glob("*.cpp")) for part in ("ops", "cpu", "host", "."))
-    together = folder / "operators.cpp"  # torch's headers are most of what each of them takes
-    together.write_text("".join(f'#include "{path}"\n' for path in operators))
+    sources = {path for part in ("ops", "cpu", "host", ".") for path in (ROOT / "csrc" / part).glob("*.cpp")}
+    with_torch = {path for path in sources if path.parent.name in ("ops", "csrc") or path.stem in WITH_TORCH}
+    together = folder / "operators.cpp"
+    together.write_text("".join(f'#include "{path}"\n' for path in sorted(with_torch)))
 
     def compiled(source):
         output = folder / f"{source.parent.name}-{source.stem}.o"
@@ -77,7 +80,7 @@ def built(torch_folder, tmp_path_factory):
         return str(output)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compiled, [together, *itertools.chain(*others)]))
+        objects = list(pool.map(compiled, [together, *sorted(sources - with_torch)]))
     module = folder / "_C.so"
     libraries = [f"-L{torch_folder / 'lib'}", "-lc10", "-ltorch_cpu", "-ldl"]
     run(
