@@ -119,19 +119,11 @@ void narrow(int64_t m, int64_t n, int64_t k, Left left, const Unit<Kind>* b, int
   }
 }
 
-// Rows `first` to `last` of a strip of B are asked for.
-template <class Kind>
-ITM_INLINE void ask_for(const Unit<Kind>* b, int64_t ldb, int64_t first, int64_t last) {
-  for (int64_t p = first; p < last; p++)
-    for (int v = 0; v < kVectorsAtOnce * VEC_BYTES; v += 64)
-      __builtin_prefetch(reinterpret_cast<const char*>(b + p * ldb) + v);
-}
-
 // At most kVectorsAtOnce vectors of columns (or one more, where A isn't packed): they stay in the first cache while A
-// goes by. The next strip of B is asked for meanwhile.
+// goes by.
 template <class Kind, class Left>
-void strip(int64_t m, int64_t n, int64_t k, Left left, const Unit<Kind>* b, int64_t ldb, const Unit<Kind>* next,
-           Sum<Kind>* c, int64_t ldc, Then then) {
+void strip(int64_t m, int64_t n, int64_t k, Left left, const Unit<Kind>* b, int64_t ldb, Sum<Kind>* c, int64_t ldc,
+           Then then) {
   constexpr int64_t kWidth = kLanes<Sum<Kind>>;
   auto columns = [&](auto vectors, int64_t j) {
     constexpr int most = rows_beside(vectors());
@@ -139,7 +131,6 @@ void strip(int64_t m, int64_t n, int64_t k, Left left, const Unit<Kind>* b, int6
     const int64_t n_blocks = (m + most - 1) / most;
     for (int64_t block = 0, i = 0, rows; block < n_blocks; block++, i += rows) {
       rows = Left::packed ? rows_at(i, m) : (m - i + n_blocks - block - 1) / (n_blocks - block);
-      if (next != nullptr) ask_for<Kind>(next, ldb, k * block / n_blocks, k * (block + 1) / n_blocks);
       block_of<Kind, most, vectors(), Left::packed>(rows, k, left.at(i, 0, m), left.stride, b + j, ldb, c + i * ldc + j,
                                                     ldc, then);
     }
@@ -170,8 +161,7 @@ ITM_INLINE void product(int64_t m, int64_t n, int64_t k, int64_t run, LeftOf lef
         for (int64_t j = first, width; j < end; j += width) {
           width = takes_three && end - j == kThree ? kThree : std::min(kWide, end - j);
           const auto [b, ldb] = right(j, width, p);
-          const auto next = j + 2 * width <= end ? right(j + width, width, p).data : nullptr;
-          strip<Kind>(std::min(rows, m - top), width, depth, a, b, ldb, next, c + top * ldc + j, ldc,
+          strip<Kind>(std::min(rows, m - top), width, depth, a, b, ldb, c + top * ldc + j, ldc,
                       accumulate || p > 0 ? Then::kAdd : Then::kStore);
         }
       }
