@@ -66,6 +66,14 @@ def test_wheel_holds_the_package_only(source: Path, tmp_path: Path):
     assert not {name for name in inside if not name.startswith("itm_fast/") or name.endswith((".so", ".cpp"))}
 
 
+def test_the_libraries_of_a_wheel_are_small():
+    """A wheel is to stay under 15 MB; its libraries are as good as all of it. Those of this installation stand for them."""
+    libraries = list((ROOT / "itm_fast").glob("*.so"))
+    if not libraries:
+        pytest.skip("the operators of this checkout are not compiled in place")
+    assert sum(path.stat().st_size for path in libraries) < 15e6
+
+
 def test_one_version():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     version = re.search(r'^version = "(.+)"$', pyproject, re.MULTILINE)[1]
