@@ -67,7 +67,7 @@ def test_wheel_holds_the_package_only(source: Path, tmp_path: Path):
 
 
 def test_the_libraries_of_a_wheel_are_small():
-    """A wheel is to stay under 15 MB; its libraries are as good as all of it. Those of this installation stand for them."""
+    """A wheel is to stay under 15 MB, and is little but its libraries; those of this checkout stand for them."""
     libraries = list((ROOT / "itm_fast").glob("*.so"))
     if not libraries:
         pytest.skip("the operators of this checkout are not compiled in place")
