@@ -165,6 +165,11 @@ def _fake(regions: Tensor, words: Tensor, _word_counts: Tensor, weight: Tensor, 
     return regions.new_empty((*shape, weight.shape[0])), regions.new_empty(shape, dtype=wide(regions.dtype))
 
 
+def _fake_of_operands(regions: Tensor, words: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+    shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])  # the last: of the bias
+    return tuple(regions.new_empty(shape) for shape in shapes)
+
+
 @torch.library.register_fake("itm_fast::attended_similarity_backward")  # type: ignore[untyped-decorator]
 def _fake_backward(
     _grad: Tensor,
@@ -176,8 +181,7 @@ def _fake_backward(
     weight: Tensor,
     *_: Any,
 ) -> tuple[Tensor, ...]:
-    shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])
-    return tuple(regions.new_empty(shape) for shape in shapes)
+    return _fake_of_operands(regions, words, weight)
 
 
 @torch.library.register_fake("itm_fast::attended_similarity_candidates")  # type: ignore[untyped-decorator]
@@ -207,8 +211,7 @@ def _fake_of_candidates_backward(
     weight: Tensor,
     *_: Any,
 ) -> tuple[Tensor, ...]:
-    shapes = (regions.shape, words.shape, weight.shape, weight.shape[:1])
-    return tuple(regions.new_empty(shape) for shape in shapes)
+    return _fake_of_operands(regions, words, weight)
 
 
 @torch.library.register_fake("itm_fast::attended_vectors_")  # type: ignore[untyped-decorator]

@@ -15,10 +15,13 @@ WRITTEN = {  # and whether it is followed, or left to pyarrow
     "plain": ({"use_dictionary": False}, True),
     "stored": ({"compression": "none"}, True),
     "second version": ({"data_page_version": "2.0"}, False),
+    "second version, stored": ({"data_page_version": "2.0", "compression": "none"}, False),
     "small pages": ({"data_page_size": 2000, "write_batch_size": 4}, True),
     "dictionary that ends": ({"dictionary_pagesize_limit": 2000, "write_batch_size": 4}, True),
     "zstd": ({"compression": "zstd"}, False),
     "gzip": ({"compression": "gzip", "row_group_size": 7}, False),
+    "lz4": ({"compression": "lz4"}, False),
+    "brotli": ({"compression": "brotli"}, False),
     "differences": ({"use_dictionary": False, "column_encoding": "DELTA_LENGTH_BYTE_ARRAY"}, False),
 }
 
@@ -88,7 +91,7 @@ def test_no_more_is_read_than_the_image_and_its_blocks(options, write):
     assert 30_000 <= counting.n_bytes <= 30_000 + blocks < N * 30_000 / 4
 
 
-@pytest.mark.parametrize("options", ["snappy", "stored", "dictionary that ends", "gzip"])
+@pytest.mark.parametrize("options", ["snappy", "stored", "second version", "dictionary that ends", "gzip"])
 def test_damage_is_an_error_or_another_image(options, write):
     """Whatever bytes are changed, nothing but DataError comes out; pixels are checked by nobody."""
     rng = random.Random(2)
