@@ -198,3 +198,13 @@ def test_errors(call, exception, fragment):
     with pytest.raises(exception) as raised:
         call(np.zeros((2, 3)))
     assert fragment in str(raised.value)
+
+
+def test_repeats_count_once_and_lists_have_no_order():
+    listed = query_positives([[4, 2, 4, 2], [], [0]], 3, 5)
+    by_id = positives_by_id({"a": [40, 20, 40, 99, 99], "c": [0]}, ["a", "b", "c"], [0, 10, 20, 30, 40])
+    for found in (listed, by_id):
+        assert found.items.tolist() == [2, 4, 0]
+        assert found.offsets.tolist() == [0, 2, 2, 3]
+    assert listed.n_relevant.tolist() == [2, 0, 1]
+    assert by_id.n_relevant.tolist() == [3, 0, 1]
