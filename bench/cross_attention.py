@@ -83,7 +83,7 @@ def linearity(args):
 
 def many_tokens(args, n_tokens, direction):
     """Images of a vision transformer's tokens: forward and with gradients, beside S alone and its two gradients."""
-    n, n_words, dim = max(int(32 * args.scale), 2), 40, 1024
+    n, n_words, dim = max(int(64 * args.scale), 2), 40, 1024
     generator = torch.Generator().manual_seed(0)
     regions, words = (torch.randn(n, rows, dim, generator=generator) for rows in (n_tokens, n_words))
     regions, words = (torch.nn.functional.normalize(x, dim=-1) for x in (regions, words))
