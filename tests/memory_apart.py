@@ -1,6 +1,7 @@
 """What a bench needs and takes, in a process of its own: others' memory, freed before, would be taken again."""
 
 import contextlib
+import ctypes
 import multiprocessing
 
 import torch
@@ -45,6 +46,7 @@ def peaks_above_files(folder):
     from itm_fast.sources.search import best_rows, search_vectors
 
     torch.set_num_threads(1)
+    _return_what_is_freed()
     ragged._BLOCK_BYTES = parquet_rows._KEPT = 2 << 20
     vectors = np.load(folder / "vectors.npy", mmap_mode="r")
     halves = np.load(folder / "halves.npy", mmap_mode="r")
@@ -66,6 +68,12 @@ def peaks_above_files(folder):
         call()
         found[name] = above_the_map(call)
     return found
+
+
+def _return_what_is_freed():
+    """Blocks go back to the system at once: glibc keeps up to 64 MB a heap, and a second heap where threads meet."""
+    m_mmap_threshold = -3
+    getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)(m_mmap_threshold, 1 << 16)
 
 
 def images_in(folder):
