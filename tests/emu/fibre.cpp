@@ -15,11 +15,8 @@ namespace emu {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr size_t kStack = 256 << 10;
 const void* main_bottom = nullptr;  // of the stack that the first fibre was switched to from
 size_t main_size = 0;
-#else
-constexpr size_t kStack = 64 << 10;
 #endif
 
 }  // namespace
@@ -39,14 +36,8 @@ emu_switch:
   pushq %r13
   pushq %r14
   pushq %r15
-  subq $8, %rsp
-  stmxcsr (%rsp)
-  fnstcw 4(%rsp)
   movq %rsp, (%rdi)
   movq %rsi, %rsp
-  ldmxcsr (%rsp)
-  fldcw 4(%rsp)
-  addq $8, %rsp
   popq %r15
   popq %r14
   popq %r13
@@ -65,8 +56,6 @@ Fibre::~Fibre() {
 #endif
   munmap(stack_ - kGuard, kStack + kGuard);
 }
-
-bool Fibre::owns(const void* p) const { return uintptr_t(p) - uintptr_t(stack_) < kStack; }
 
 void Fibre::prepare(void (*entry)()) {
   if (stack_ == nullptr) {
@@ -87,12 +76,7 @@ void Fibre::prepare(void (*entry)()) {
   auto* top = reinterpret_cast<uintptr_t*>(stack_ + kStack - 64 - colour_);
   *--top = 0;  // where `entry` would return to: it never does
   *--top = reinterpret_cast<uintptr_t>(entry);
-  for (int i = 0; i < 6; i++) *--top = 0;  // the saved registers
-  const uint32_t mxcsr = 0x1f80;           // the defaults of the floating-point units
-  const uint16_t control = 0x37f;
-  --top;
-  std::memcpy(top, &mxcsr, 4);
-  std::memcpy(reinterpret_cast<char*>(top) + 4, &control, 2);
+  for (int i = 0; i < 6; i++) *--top = 0;  // the saved registers; a launch sets the floating-point units for all
   stack_pointer_ = top;
 #else
   getcontext(&context_);

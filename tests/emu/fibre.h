@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -20,7 +21,7 @@ class Fibre {
 
   // Gives it a stack, and `entry` to begin with when it is switched to. It must not be running.
   void prepare(void (*entry)());
-  bool owns(const void* p) const;
+  bool owns(const void* p) const { return uintptr_t(p) - uintptr_t(stack_) < kStack; }
 
   // From one fibre to another; returns when something switches back. `leaving` is never switched back to.
   static void switch_to(Fibre& from, Fibre& to, bool leaving);
@@ -29,6 +30,11 @@ class Fibre {
 
  private:
   static constexpr size_t kGuard = 4096;
+#if defined(__SANITIZE_ADDRESS__)
+  static constexpr size_t kStack = 256 << 10;
+#else
+  static constexpr size_t kStack = 64 << 10;
+#endif
   char* stack_ = nullptr;
   size_t colour_ = 0;
 #if defined(__x86_64__)

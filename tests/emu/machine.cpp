@@ -2,6 +2,7 @@
 #include "machine.h"
 
 #include <algorithm>
+#include <cfenv>
 #include <cstdlib>
 #include <cstring>
 
@@ -255,7 +256,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
   m.next_block = 0;
   m.clock = 0;
   m.published.assign(m.block_order.size(), {});
-  m.launch++;
+  m.epoch = ++m.last_epoch;
   const size_t n_resident = std::min(size_t(std::max(1, m.options.resident_blocks)), m.block_order.size());
   while (m.resident.size() < n_resident) m.resident.push_back(std::make_unique<Block>());
   for (auto& idle : m.resident) {
@@ -263,6 +264,9 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
     idle->alive = 0;
   }
   for (size_t i = 0; i < n_resident; i++) begin_block(*m.resident[i]);
+  std::fenv_t of_host;  // which may flush subnormal numbers, say
+  std::fegetenv(&of_host);
+  std::fesetenv(FE_DFL_ENV);
   while (!m.ready.empty()) {
     run(nullptr, next_thread(), false);
     if (!m.error.empty()) break;
@@ -275,6 +279,7 @@ void launch(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void
       if (m.next_block < m.block_order.size()) begin_block(finished);
     }
   }
+  std::fesetenv(&of_host);
   m.running = nullptr;
   current = nullptr;
   m.body = nullptr;

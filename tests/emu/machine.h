@@ -65,19 +65,20 @@ struct Meeting {  // lanes at a warp's collective
 };
 
 // Who last wrote a byte and which two threads read it since, each with the epochs of that time. Threads are counted
-// from 1.
+// from 1. Without padding: neighbours in equal states are compared whole.
 struct Shadow {
   struct Access {
-    uint32_t thread = 0, barriers = 0, warp_barriers = 0;
+    uint64_t thread : 12 = 0, barriers : 26 = 0, warp_barriers : 26 = 0;
   };
   Access write, read[2];
-  uint32_t block = 0;   // that wrote last, from 1; 0: none
-  uint32_t clock = 0;   // of that write
-  uint32_t launch = 0;  // that all of this is of
-  bool initialised = false;
-  bool atomic = false;  // that write was; more than one thread's: thread is kSeveral
-  static constexpr uint32_t kSeveral = 1u << 30;
+  uint32_t block = 0;  // that wrote last, from 1; 0: none
+  uint32_t clock = 0;  // of that write
+  uint32_t epoch = 0;  // that all of this is of: the launch's, or of shared memory the block's
+  uint16_t initialised = false;
+  uint16_t atomic = false;  // that write was; more than one thread's: thread is kSeveral
+  static constexpr uint32_t kSeveral = (1u << 12) - 1;
 };
+static_assert(sizeof(Shadow) == 40);
 
 struct Request {  // the k-th execution of one load or store by the lanes of a warp
   int bytes = 0;
@@ -106,6 +107,7 @@ struct Block {
   char* shared = nullptr;
   size_t shared_capacity = 0;
   std::vector<Shadow> shadow;
+  uint32_t epoch = 0;  // of the shadow: what others left in it is void
   std::map<std::tuple<const void*, unsigned, uint32_t>, Request> requests;
 };
 
@@ -145,7 +147,8 @@ struct Machine {
   std::deque<Thread*> ready;
   uint64_t random_state = 1;
   int in_atomic = 0;
-  uint32_t launch = 0;           // its number: what shadows know of others is void
+  uint32_t epoch = 0;            // of the launch: what shadows know of others is void
+  uint32_t last_epoch = 0;       // numbers are given once
   uint32_t clock = 0;            // of fences
   std::vector<Fence> published;  // by number of block: the last fence before its last atomic operation
 

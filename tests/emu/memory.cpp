@@ -21,29 +21,53 @@ std::string where(const void* place) {
   return text;
 }
 
-void report(const char* what, const Thread& thread, const char* memory, size_t offset, uint32_t other,
-            const void* place) {
+// A stretch of memory's shadow, as an access finds it.
+struct Place {
+  const char* memory;  // its name
+  Shadow* first;       // of the access
+  size_t offset;       // of that byte in the memory
+  uint32_t epoch;
+  bool keeps;  // what was written in earlier epochs
+  const void* code;
+};
+
+void report(const char* what, const Thread& thread, const Place& place, uint32_t other, const Shadow& byte) {
   machine.statistics.races++;
   if (machine.races.size() >= 8) return;
-  std::string text = std::string(what) + ", " + memory + " byte " + std::to_string(offset) + ", block " +
+  const size_t offset = place.offset + size_t(&byte - place.first);
+  std::string text = std::string(what) + ", " + place.memory + " byte " + std::to_string(offset) + ", block " +
                      std::to_string(thread.block->number) + ", thread " + std::to_string(thread.view.number);
   if (other == Shadow::kSeveral)
     text += " and several others";
   else if (other != 0)
     text += " and thread " + std::to_string(other - 1);
-  machine.races.push_back(text + ", " + where(place));
+  machine.races.push_back(text + ", " + where(place.code));
 }
 
-// A launch comes after everything that those before it did.
-void of_this_launch(Shadow& byte) {
-  if (byte.launch != machine.launch) byte = {{}, {}, 0, 0, machine.launch, byte.initialised};
+Place shared_place(Block& block, const void* p, const void* code) {
+  const auto offset = size_t(static_cast<const char*>(p) - block.shared);
+  return {"shared", block.shadow.data() + offset, offset, block.epoch, false, code};
+}
+Place global_place(Buffer& buffer, const void* p, const void* code) {
+  const size_t offset = uintptr_t(p) - buffer.begin;
+  return {"global", buffer.shadow.data() + offset, offset, machine.epoch, true, code};
+}
+
+// A launch comes after everything that those before it did; a block finds nothing in its shared memory.
+void of_this_epoch(Shadow& byte, const Place& place) {
+  if (byte.epoch == place.epoch) return;
+  const bool initialised = place.keeps && byte.initialised;
+  byte = {};
+  byte.epoch = place.epoch;
+  byte.initialised = initialised;
 }
 
 // Whether an earlier access of the same block comes before what this thread does now, by a barrier of the block or of
 // the warp. Shuffles do not order memory.
 bool ordered(const Shadow::Access& access, const Thread& thread) {
-  if (access.thread == 0 || access.thread == thread.view.number + 1 || access.barriers < thread.barriers) return true;
-  return (access.thread - 1) / 32 == thread.view.warp && access.warp_barriers < thread.warp_barriers;
+  const auto other = unsigned(access.thread);
+  if (other == 0 || other == thread.view.number + 1 || access.barriers < thread.barriers) return true;
+  return (other - 1) / 32 == thread.view.warp && access.warp_barriers < thread.warp_barriers;
 }
 
 // Whether a fence of the block that wrote the byte comes after that write.
@@ -55,38 +79,37 @@ bool covers(const Fence& fence, const Shadow& byte) {
 }
 
 // False after a report: one report per access will do.
-bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, size_t offset, const void* place) {
-  of_this_launch(byte);
+bool note_byte(Shadow& byte, Thread& thread, bool write, const Place& place) {
+  of_this_epoch(byte, place);
   const uint32_t block = thread.block->number + 1;
   const Shadow::Access mine{thread.view.number + 1, thread.barriers, thread.warp_barriers};
   const bool same_block = byte.block == block;
   const auto& acquired = thread.block->acquired;
   const bool elsewhere = byte.block != 0 && !same_block;
   if (elsewhere && (acquired.empty() || !covers(acquired[byte.block - 1], byte))) {
-    report(write ? "two blocks write" : "a read of what another block writes", thread, memory, offset, 0, place);
+    report(write ? "two blocks write" : "a read of what another block writes", thread, place, 0, byte);
     return false;
   }
   if (!byte.initialised && !write) {
     byte.initialised = true;
-    report("a read of what nobody wrote", thread, memory, offset, 0, place);
+    report("a read of what nobody wrote", thread, place, 0, byte);
     return false;
   }
   if (same_block && !ordered(byte.write, thread)) {
-    report(write ? "a write races with a write" : "a read races with a write", thread, memory, offset,
-           byte.write.thread, place);
+    report(write ? "a write races with a write" : "a read races with a write", thread, place, byte.write.thread, byte);
     return false;
   }
   if (!write) {
     if (elsewhere) return true;  // ordered by fences and atomics; who reads it is not kept
     auto& [first, second] = byte.read;
     const bool use_first = first.thread == 0 || first.thread == mine.thread ||
-                           ((first.thread - 1) / 32 == thread.view.warp && second.thread != 0);
+                           (unsigned(first.thread - 1) / 32 == thread.view.warp && second.thread != 0);
     (use_first ? first : second) = mine;
     return true;
   }
   for (const Shadow::Access& read : byte.read)
     if (same_block && !ordered(read, thread)) {
-      report("a write races with a read", thread, memory, offset, read.thread, place);
+      report("a write races with a read", thread, place, read.thread, byte);
       return false;
     }
   byte.write = mine;
@@ -98,12 +121,23 @@ bool note_byte(Shadow& byte, Thread& thread, bool write, const char* memory, siz
   return true;
 }
 
+// The bytes of an access. Most have neighbours in the same state, which the same access changes in the same way.
+void note_bytes(const Place& place, size_t bytes, Thread& thread, bool write) {
+  Shadow *at = place.first, *end = at + bytes;
+  while (at < end) {
+    const Shadow before = *at;
+    if (!note_byte(*at, thread, write, place)) return;
+    const Shadow after = *at;
+    for (at++; at < end && std::memcmp(at, &before, sizeof before) == 0; at++) *at = after;
+  }
+}
+
 // Atomic operations on shared memory race with everything but each other.
-bool note_atomic(Shadow& byte, Thread& thread, size_t offset, const void* place) {
-  of_this_launch(byte);
+bool note_atomic(Shadow& byte, Thread& thread, const Place& place) {
+  of_this_epoch(byte, place);
   const bool after = ordered(byte.write, thread);
   const bool clean = (after || byte.atomic) && ordered(byte.read[0], thread) && ordered(byte.read[1], thread);
-  if (!clean) report("an atomic operation races", thread, "shared", offset, after ? 0 : byte.write.thread, place);
+  if (!clean) report("an atomic operation races", thread, place, after ? 0 : byte.write.thread, byte);
   const bool several = !after && byte.atomic;
   byte.write = {several ? Shadow::kSeveral : thread.view.number + 1, thread.barriers, thread.warp_barriers};
   byte.read[0] = byte.read[1] = {};
@@ -193,17 +227,16 @@ Buffer* buffer_of(const void* p) {
   return uintptr_t(p) < buffer.end + buffer.red_zone ? &buffer : nullptr;
 }
 
-void note_shared(Thread& thread, const void* p, size_t bytes, bool write, const void* place) {
-  Block& block = *thread.block;
-  const auto offset = size_t(static_cast<const char*>(p) - block.shared);
-  for (size_t i = 0; i < bytes; i++)
-    if (!note_byte(block.shadow[offset + i], thread, write, "shared", offset + i, place)) return;
+void note_shared(Thread& thread, const void* p, size_t bytes, bool write, const void* code) {
+  note_bytes(shared_place(*thread.block, p, code), bytes, thread, write);
 }
 
 void note_access(const void* p, size_t bytes, bool write, const void* place) {
   Machine& m = machine;
   if (m.running == nullptr || m.running->fibre.owns(p)) return;
   Thread& thread = *m.running;
+  // threadIdx and its kind are no memory, wherever the emulator keeps them.
+  if (p == &current || uintptr_t(p) - uintptr_t(&thread.view) < sizeof thread.view) return;
   Block& block = *thread.block;
   m.statistics.accesses++;
   const auto* at = static_cast<const char*>(p);
@@ -211,9 +244,9 @@ void note_access(const void* p, size_t bytes, bool write, const void* place) {
     if (!in_shared(block, p, bytes))
       fail("shared memory out of bounds: byte " + std::to_string(at - block.shared) + " of " +
            std::to_string(m.shared_bytes) + ", " + where(place));
+    const Place of_shadow = shared_place(block, p, place);
     for (size_t i = 0; m.in_atomic > 0 && m.options.check_races && i < bytes; i++)
-      if (!note_atomic(block.shadow[size_t(at - block.shared) + i], thread, size_t(at - block.shared) + i, place))
-        break;
+      if (!note_atomic(of_shadow.first[i], thread, of_shadow)) break;
     if (m.in_atomic == 0 && m.options.check_races) note_shared(thread, p, bytes, write, place);
     if (m.in_atomic == 0 && m.options.count_traffic)
       note_request(thread, uint64_t(at - block.shared), int(bytes), true, write, place);
@@ -221,10 +254,7 @@ void note_access(const void* p, size_t bytes, bool write, const void* place) {
     if (uintptr_t(p) < buffer->begin || uintptr_t(p) + bytes > buffer->end)
       fail("global memory out of bounds: byte " + std::to_string(int64_t(uintptr_t(p)) - int64_t(buffer->begin)) +
            " of a buffer of " + std::to_string(buffer->end - buffer->begin) + ", " + where(place));
-    const size_t offset = uintptr_t(p) - buffer->begin;
-    if (m.in_atomic == 0 && m.options.check_races)
-      for (size_t i = 0; i < bytes; i++)
-        if (!note_byte(buffer->shadow[offset + i], thread, write, "global", offset + i, place)) break;
+    if (m.in_atomic == 0 && m.options.check_races) note_bytes(global_place(*buffer, p, place), bytes, thread, write);
     if (m.in_atomic == 0 && m.options.count_traffic)
       note_request(thread, uintptr_t(p), int(bytes), false, write, place);
   } else if (write) {
@@ -244,7 +274,8 @@ void begin_block_memory(Block& block) {
     block.shared_capacity = bytes;
   }
   if (bytes > 0) std::memset(block.shared, 0xff, bytes);  // NaN in every floating-point type
-  if (machine.options.check_races) block.shadow.assign(bytes, {});
+  block.epoch = ++machine.last_epoch;
+  if (machine.options.check_races && block.shadow.size() < bytes) block.shadow.resize(bytes);
   block.requests.clear();
 }
 
@@ -280,8 +311,9 @@ Atomic::Atomic(const void* p, size_t bytes) {
   note_access(p, bytes, true, __builtin_return_address(0));  // bounds
   if (Buffer* buffer = buffer_of(p); buffer != nullptr && machine.options.check_races)
     for (size_t i = 0; i < bytes; i++) {
-      Shadow& byte = buffer->shadow[uintptr_t(p) - buffer->begin + i];
-      of_this_launch(byte);
+      const Place place = global_place(*buffer, p, nullptr);
+      Shadow& byte = place.first[i];
+      of_this_epoch(byte, place);
       byte.block = 0;  // nobody's: atomics of two blocks do not race
       byte.initialised = true;
     }

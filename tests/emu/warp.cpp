@@ -11,10 +11,8 @@ namespace simt {
 float to_float(f16 x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000u) << 16;
   const uint32_t exponent = x.bits >> 10 & 31u, mantissa = x.bits & 1023u;
-  if (exponent == 31) return __uint_as_float(sign | 0x7f800000u | mantissa << 13);
-  const float magnitude =
-      exponent == 0 ? std::ldexp(float(mantissa), -24) : std::ldexp(float(mantissa | 1024u), int(exponent) - 25);
-  return sign != 0 ? -magnitude : magnitude;
+  if (exponent == 0) return __uint_as_float(sign) + (sign != 0 ? -0x1p-24f : 0x1p-24f) * float(mantissa);
+  return __uint_as_float(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13);
 }
 
 f16 to_f16(float x) {  // to nearest, ties to even

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -89,16 +91,22 @@ def test_scores_and_gradients_equal_the_reference(cross_attn, raw_feature_norm, 
 @pytest.mark.parametrize(("n_captions", "max_words"), [(1, 1), (3, 2), (40, 17), (2, 65), (1, 300)])
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
 def test_sizes_across_every_tile_edge(cross_attn, n_captions, max_words, max_regions):
-    batch = random_batch(5, max_regions, n_captions, max_words, 7, dtype=torch.float32, ragged_regions=max_regions > 2)
-    flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
+    batch, flags, want, plain, sensitivity = expected_of_sizes(cross_attn, n_captions, max_words, max_regions)
     got = scores_and_gradients(cross_attention_similarity, *batch, **flags)
-    want = truth("cross_attention_similarity", *batch, **flags)
-    plain = scores_and_gradients(reference.cross_attention_similarity, *map(clean, batch), **flags)
-    sensitivity = change_under_rounding(want, *batch, **flags)
     for result, exact, same_dtype, change in zip(got, want, plain, sensitivity, strict=True):
         # Twice the error of plain torch in float32, and what roundings of the inputs alone may do (a lucky plain torch
         # is no bound, and a change that cancels exactly in the truth is none either: so the sum of both).
         assert relative_error(result, exact) <= 2 * relative_error(same_dtype, exact) + 8 * change + 1e-6
+
+
+@functools.cache
+def expected_of_sizes(cross_attn, n_captions, max_words, max_regions):
+    """The same for every backend."""
+    batch = random_batch(5, max_regions, n_captions, max_words, 7, dtype=torch.float32, ragged_regions=max_regions > 2)
+    flags = {"cross_attn": cross_attn, **LAMBDAS[cross_attn]}
+    want = truth("cross_attention_similarity", *batch, **flags)
+    plain = scores_and_gradients(reference.cross_attention_similarity, *map(clean, batch), **flags)
+    return batch, flags, want, plain, change_under_rounding(want, *batch, **flags)
 
 
 def change_under_rounding(want, regions, words, *counts, **flags):
