@@ -47,24 +47,6 @@ struct ChunkShared {
   alignas(16) T numbers[1];  // as many as the layout says
 };
 
-// dS in the type of its products, chosen at run time: kernels of three types would differ in this alone.
-template <class T>
-struct SimsGradient {
-  void* out;
-  int64_t ld;
-  Number type;
-  T scale;
-
-  SIMT_DEVICE void store(int row, int column, T grad) const {
-    const int64_t at = row * ld + column;
-    if constexpr (sizeof(T) == 4) {
-      if (type == Number::kBf16) return narrow(scale * grad, static_cast<simt::bf16*>(out)[at]);
-      if (type == Number::kF16) return narrow_finite(scale * grad, static_cast<simt::f16*>(out)[at]);
-    }
-    static_cast<T*>(out)[at] = scale * grad;
-  }
-};
-
 // One context with some query groups: what all steps below work on.
 template <class T>
 struct Pair {
@@ -75,6 +57,7 @@ struct Pair {
   RowStatistics<T> statistics;
   T* column;  // kVectors vectors
   int column_ld;
+  T scale;  // of dS as it is written
 
   SIMT_DEVICE T& at(ColumnVector vector, int q) const { return column[vector * column_ld + q]; }
   SIMT_DEVICE int group(int q) const { return q / query_pitch; }
@@ -160,9 +143,8 @@ SIMT_DEVICE void attention_gradient(const Pair<T>& pair, T lambda) {
 // dS = grad_dot a + the transpose of the first normalisation applied to `products`. A row without any similarity gets
 // nothing of the latter: the original divides by its norm, 0. Four rows and eight lanes along a group at a time, as in
 // row_statistics; rows and columns that are padding become 0.
-template <class T>
-SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows,
-                               const SimsGradient<T>& out) {
+template <class T, class Grad>
+SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, Grad* out, int64_t out_ld) {
   const int lane = int(threadIdx.x) % 32, place = lane % 8;
   for (int task = int(threadIdx.x) / 32; task < rows / 4 * pair.columns.n_groups; task += kThreads / 32) {
     const int group = task % pair.columns.n_groups, row = task / pair.columns.n_groups * 4 + lane / 8;
@@ -190,7 +172,7 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
         }
         grad = pair.at(kGradDot, begin + w) * pair.weights[row * pair.ld + begin + w] + norm.slope(s[w]) * through;
       }
-      out.store(row, begin + w, grad);
+      narrow_finite(pair.scale * grad, out[row * out_ld + begin + w]);
     }
   }
 }
@@ -242,8 +224,8 @@ SIMT_DEVICE void gram_gradient(const Pair<T>& pair, T* out, bool add) {
 }
 
 // The cotangent of a column's largest similarity goes to the first row that reaches it.
-template <class T>
-SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, const SimsGradient<T>& out) {
+template <class T, class Grad>
+SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, Grad* out, int64_t out_ld) {
   for (int q = int(threadIdx.x); q < pair.width; q += kThreads) {
     T left = pair.n_rows > 0 && pair.valid(q) ? pair.at(kGrad, q) : T(0);
     const bool any = pair.n_rows > 0 && pair.valid(q);
@@ -252,15 +234,15 @@ SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, const SimsGradi
       const bool inside = any && row < pair.n_rows;
       const T s = inside ? pair.sims[row * pair.ld + q] : T(0);
       const bool hit = inside && (s == largest || s != s);
-      out.store(row, q, hit ? left : T(0));
+      narrow_finite(hit ? pair.scale * left : T(0), out[row * out_ld + q]);
       left = hit ? T(0) : left;
     }
   }
 }
 
-template <class T, bool kOnChip, bool kBackward>
+template <class T, bool kOnChip, bool kBackward, class Grad>
 SIMT_KERNEL(kThreads, 2)
-chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
+chunk_kernel(ChunkArgs args, Layout layout) {
   auto& shared = simt::shared<ChunkShared<T>>();
   const int t = int(threadIdx.x), context = int(blockIdx.x) / args.splits, split = int(blockIdx.x) % args.splits;
   const int64_t n_columns = int64_t(args.n_queries) * args.query_pitch;
@@ -366,34 +348,28 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
     }
     if constexpr (kBackward) {
       SYNC(47);
-      const int64_t bytes = grad_type == Number::kBf16 || grad_type == Number::kF16 ? 2 : int64_t(sizeof(T));
-      const SimsGradient<T> out{static_cast<char*>(args.grad_sims) + place * bytes, n_columns, grad_type,
-                                args.scale == nullptr ? T(1) : T(*args.scale)};
+      pair.scale = T(1);
+      if constexpr (std::is_same_v<Grad, simt::f16>) pair.scale = T(*args.scale);  // not for longer in a register
+      Grad* out = static_cast<Grad*>(args.grad_sims) + place;
       if (attends) {
         attention_gradient(pair, lambda);
         SYNC(48);
-        sims_gradient(norm, pair, args.context_pitch, out);
+        sims_gradient(norm, pair, args.context_pitch, out, n_columns);
         T* sums = static_cast<T*>(args.grad_gram) + (int64_t(split) * args.n_contexts + context) * args.gram_numbers;
         gram_gradient(pair, sums, tile != split);
       } else {
-        largest_gradient(pair, args.context_pitch, out);
+        largest_gradient(pair, args.context_pitch, out, n_columns);
       }
     }
   }
 }
 
-template <class T, bool kOnChip, bool kBackward>
-void launch(const ChunkArgs& args, Number grad_type, void* stream) {
+template <class T, bool kOnChip, bool kBackward, class Grad>
+void launch(const ChunkArgs& args, void* stream) {
   const dim3 grid(unsigned(args.n_contexts) * unsigned(args.splits)), block(kThreads);
   const Layout layout = layout_of(args, kBackward, kOnChip);
   const size_t bytes = sizeof(ChunkShared<T>) + sizeof(T) * size_t(layout.numbers);
-  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward>), grid, block, bytes, stream, args, layout, grad_type);
-}
-template <bool kBackward>
-void launch(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream) {
-  if (number == Number::kDouble) return launch<double, false, kBackward>(args, grad_type, stream);
-  on_chip ? launch<float, true, kBackward>(args, grad_type, stream)
-          : launch<float, false, kBackward>(args, grad_type, stream);
+  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward, Grad>), grid, block, bytes, stream, args, layout);
 }
 
 }  // namespace
@@ -405,11 +381,19 @@ int64_t chunk_shared_bytes(const ChunkArgs& args, Number number, bool backward, 
 }
 
 void score_chunk(const ChunkArgs& args, Number number, bool on_chip, void* stream) {
-  launch<false>(args, number, number, on_chip, stream);
+  if (number == Number::kDouble) return launch<double, false, false, double>(args, stream);
+  on_chip ? launch<float, true, false, float>(args, stream) : launch<float, false, false, float>(args, stream);
 }
 
 void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream) {
-  launch<true>(args, number, grad_type, on_chip, stream);
+  if (number == Number::kDouble) return launch<double, false, true, double>(args, stream);
+  if (grad_type == Number::kBf16)
+    on_chip ? launch<float, true, true, simt::bf16>(args, stream)
+            : launch<float, false, true, simt::bf16>(args, stream);
+  else if (grad_type == Number::kF16)
+    on_chip ? launch<float, true, true, simt::f16>(args, stream) : launch<float, false, true, simt::f16>(args, stream);
+  else
+    on_chip ? launch<float, true, true, float>(args, stream) : launch<float, false, true, float>(args, stream);
 }
 
 }  // namespace itm::cuda
