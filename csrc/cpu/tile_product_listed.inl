@@ -75,17 +75,18 @@ template <class T>
 void product_of_list(int64_t m, int64_t n, int64_t k, const T* const* a, int64_t first, Ahead<T> ahead, const T* b,
                      int64_t ldb, T* c, int64_t ldc, bool accumulate) {
   constexpr int64_t kHalf = kLanes<T> / 2;
-  auto strip = [&](auto vectors, auto half, int64_t j) {
-    listed_strip<T, vectors(), half()>(m, k, a, first, j == 0 ? ahead : Ahead<T>{}, b + j, ldb, c + j, ldc, accumulate);
-  };
   int64_t j = 0;
-  for (; n - j > 3 * kLanes<T>; j += 2 * kLanes<T>) strip(std::integral_constant<int, 2>(), std::false_type(), j);
+  auto strip = [&](auto vectors, auto half, Ahead<T> then) {
+    listed_strip<T, vectors(), half()>(m, k, a, first, then, b + j, ldb, c + j, ldc, accumulate);
+  };
+  // Asked for by the last strip: the others' rows, which it still reads, stay in the first cache until then.
+  for (; n - j > 3 * kLanes<T>; j += 2 * kLanes<T>) strip(std::integral_constant<int, 2>(), std::false_type(), {});
   const int64_t rest = (n - j + kHalf - 1) / kHalf;
-  if (rest == 6) strip(std::integral_constant<int, 3>(), std::false_type(), j);
-  if (rest == 5) strip(std::integral_constant<int, 2>(), std::true_type(), j);
-  if (rest == 4) strip(std::integral_constant<int, 2>(), std::false_type(), j);
-  if (rest == 3) strip(std::integral_constant<int, 1>(), std::true_type(), j);
-  if (rest == 2) strip(std::integral_constant<int, 1>(), std::false_type(), j);
+  if (rest == 6) strip(std::integral_constant<int, 3>(), std::false_type(), ahead);
+  if (rest == 5) strip(std::integral_constant<int, 2>(), std::true_type(), ahead);
+  if (rest == 4) strip(std::integral_constant<int, 2>(), std::false_type(), ahead);
+  if (rest == 3) strip(std::integral_constant<int, 1>(), std::true_type(), ahead);
+  if (rest == 2) strip(std::integral_constant<int, 1>(), std::false_type(), ahead);
 }
 
 }  // namespace tile_product_impl

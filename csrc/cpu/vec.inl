@@ -83,12 +83,19 @@ ITM_INLINE Vec<T> upper_half_down(Vec<T> x, int width) {
   return __builtin_shuffle(x, (lane_numbers<T>() + Lane<T>(width)) & Lane<T>(kLanes<T> - 1));
 #endif
 }
-// The lower halves of both, one beside the other.
+// The lower half of one beside the upper half of the other.
 template <class T>
 ITM_INLINE Vec<T> halves_of(Vec<T> low, Vec<T> high) {
 #if defined(__clang__)
   for (int64_t i = kLanes<T> / 2; i < kLanes<T>; i++) low[i] = high[i];
   return low;
+#elif defined(__x86_64__) && VEC_BYTES == 32
+  Vec<T> both;  // g++ would move halves from lane to lane, which takes the place of a multiplication
+  if constexpr (sizeof(T) == 4)
+    asm("vblendps $0xf0, %2, %1, %0" : "=x"(both) : "x"(low), "x"(high));
+  else
+    asm("vblendpd $0xc, %2, %1, %0" : "=x"(both) : "x"(low), "x"(high));
+  return both;
 #else
 #if defined(__x86_64__)
   asm("" : "+v"(low), "+v"(high));  // g++ would load what was splat once more, for each half

@@ -264,9 +264,13 @@ def _patch_scores(patches: Tensor, means: Tensor, candidates: Tensor | None = No
 
     With candidates (n_images, k), (n_images, k, n_patches).
     """
-    units = normalize(patches, dim=2)
-    of_images = (normalize(patches.mean(1, keepdim=True), dim=2) * units).sum(2)
+    of_images = normalize(patches.mean(1), dim=1)
     if candidates is None:
+        units = normalize(patches, dim=2)
         of_pairs = (units @ means.T).transpose(1, 2)
-        return of_images[:, None] + of_pairs
-    return dot_products_of_candidates(units, means, candidates).add_(of_images[:, None])
+        return (of_images[:, None] * units).sum(2)[:, None] + of_pairs
+    # an image's mean is one more vector on its list; products are divided by lengths, of which there are fewer
+    own = len(means) + torch.arange(len(patches), device=patches.device)[:, None]
+    products = dot_products_of_candidates(patches, torch.cat([means, of_images]), torch.cat([candidates, own], 1))
+    lengths = torch.linalg.vector_norm(patches, dim=2).clamp_min(1e-12)
+    return (products[:, :-1] + products[:, -1:]).div_(lengths[:, None])
