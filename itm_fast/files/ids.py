@@ -178,6 +178,9 @@ def coco_ids(ids: Iterable[Hashable], name: str) -> list[int]:
         >>> coco_ids(["COCO_val2014_000000391895.jpg", 7], "ids")
         [391895, 7]
     """
+    ids = list(ids)
+    if set(map(type, ids)) == {int}:  # nearly always
+        return ids  # type: ignore[return-value]
     plain = []
     known: dict[str, int | None] = {}  # files name an id again and again
     for place, key in enumerate(ids):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from itm_fast.indices import distinct_numbers
 from itm_fast.similarities.scorers import IntArray
 
 
@@ -153,16 +155,16 @@ def positives_by_id(
             f"{source} has {len(missing)} of {len(positives)} queries that the given ids lack, such as "
             f"{missing[0]!r}; the ids given are like {next(iter(query_at), None)!r}: pass the ids of this test set"
         )
-    distinct = [set(ids) for ids in positives.values()]
-    rows = np.repeat([query_at[key] for key in positives], [len(ids) for ids in distinct]).astype(np.int64)
-    places = np.array([item_at.get(item, -1) for ids in distinct for item in ids], np.int64)
+    rows = np.repeat([query_at[key] for key in positives], [*map(len, positives.values())]).astype(np.int64)
+    items = list(itertools.chain.from_iterable(positives.values()))
+    places = np.array([item_at.get(item, -1) for item in items], np.int64)
     reached = places >= 0
-    n_unreachable = np.bincount(rows[~reached], minlength=len(query_at))
+    outside = {(rows[pair], items[pair]) for pair in np.flatnonzero(~reached)}
+    n_unreachable = np.bincount(np.array([row for row, _ in outside], np.int64), minlength=len(query_at))
     grouped = _grouped(rows[reached], places[reached], n_unreachable, len(item_at))
     if n_unreachable.sum() and not grouped.n_pairs:
-        example = next(item for ids in positives.values() for item in ids)
         raise ValueError(
-            f"{source}: no positive, such as {example!r}, is among the {len(item_at)} ids of the gallery, such as "
+            f"{source}: no positive, such as {items[0]!r}, is among the {len(item_at)} ids of the gallery, such as "
             f"{next(iter(item_at), None)!r}; pass the ids of this test set"
         )
     return grouped
@@ -185,7 +187,7 @@ def numbered(ids: Sequence[Hashable] | npt.NDArray[np.generic], name: str) -> di
 
 def _grouped(queries: IntArray, items: IntArray, n_unreachable: IntArray, n_items: int) -> QueryPositives:
     """From pairs in any order; repeats count once."""
-    pairs = np.unique(queries * n_items + items)
+    pairs = distinct_numbers(queries * n_items + items)
     offsets = np.zeros(len(n_unreachable) + 1, np.int64)
     np.cumsum(np.bincount(pairs // max(n_items, 1), minlength=len(n_unreachable)), out=offsets[1:])
     return QueryPositives(pairs % max(n_items, 1), offsets, n_unreachable, n_items)

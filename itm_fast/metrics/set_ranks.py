@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.choices import Query
+from itm_fast.indices import distinct_numbers
 from itm_fast.metrics.counting import RankCounter, Ranks, positive_scores
 from itm_fast.metrics.query_positives import QueryPositives
 from itm_fast.similarities.scorers import IntArray, TileScorer
@@ -40,14 +41,14 @@ class SetRanks:
             pairs["caption"] = caption.items, caption.owners()
         keys = {query: rows * scorer.n_captions + columns for query, (rows, columns) in pairs.items()}
         # The two directions may be annotated apart: each pair of either is scored once, if it has one score.
-        distinct = np.unique(np.concatenate(list(keys.values())))
+        distinct = distinct_numbers(np.concatenate(list(keys.values())))
         once = None if isinstance(scorer, TwoWayScorer) else _scores(scorer, n_sims, distinct)
         self._truth = (image, caption)
         self._counters: dict[Query, RankCounter] = {}
         for query, truth in zip(_QUERIES, self._truth, strict=True):
             if truth is None:
                 continue
-            known = distinct if once is not None else np.unique(keys[query])
+            known = distinct if once is not None else distinct_numbers(keys[query])
             scores = once if once is not None else _scores(of_query(scorer, query), n_sims, known)
             index = torch.from_numpy(truth.padded())
             padded = scores.new_zeros(index.shape)

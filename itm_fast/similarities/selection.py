@@ -131,17 +131,18 @@ class _SelectedMatrix(MatrixScorer):
         column_index = self.columns[columns]
         if isinstance(self.sims, torch.Tensor) and self.sims.device.type != "cpu":
             return self.sims[row_index][:, column_index]
-        # Row by row: a row stays in the cache while its columns are picked, and no other columns are copied.
+        # Row by row, and a row from its start to its end, as memory is read ahead; put in order is what was picked.
         numbers = range(rows.start, rows.stop) if self.rows is None else row_index.tolist()  # type: ignore[union-attr]
+        ascending, places = np.sort(column_index), np.argsort(np.argsort(column_index))
         if isinstance(self.sims, torch.Tensor):
-            picked = torch.from_numpy(column_index)
+            picked, order = torch.from_numpy(ascending), torch.from_numpy(places)
             tile = self.sims.new_empty(len(numbers), len(picked))
             for place, number in enumerate(numbers):
-                torch.index_select(self.sims[number], 0, picked, out=tile[place])
+                torch.index_select(self.sims[number].index_select(0, picked), 0, order, out=tile[place])
             return tile
         array = np.empty((len(numbers), len(column_index)), self.sims.dtype)
         for place, number in enumerate(numbers):
-            self.sims[number].take(column_index, out=array[place], mode="clip")  # "raise" would buffer
+            self.sims[number].take(ascending).take(places, out=array[place], mode="clip")  # "raise" would buffer
         return array
 
 

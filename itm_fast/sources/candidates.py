@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from itm_fast.indices import distinct_numbers
 from itm_fast.metrics.list_ranks import in_order
 from itm_fast.metrics.ranks import BothTopK, stream_topk
 from itm_fast.metrics.retrieved import TopK
@@ -130,7 +131,7 @@ def score_candidates(
         for way in (0, 1)
     ]
     keys = [_keys(at, top.indices, way, coarse.n_captions) for at, top, way in lists]
-    distinct = np.unique(np.concatenate([key[key >= 0] for key in keys]))
+    distinct = distinct_numbers(np.concatenate([key[key >= 0] for key in keys]))
     scores = _fine_scores(fine, distinct, coarse.n_captions, selection, progress)
     scored = [
         Candidates(at, top.indices, top.values.double(), scores[torch.from_numpy(np.searchsorted(distinct, key))])

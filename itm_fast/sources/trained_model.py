@@ -16,6 +16,7 @@ from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE, CaptionedSplit
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.caption_vocabulary import tokenizer_note
 from itm_fast.data.text.tokenizers import Tokenizer
+from itm_fast.indices import distinct_numbers
 from itm_fast.similarities.scorers import DotProductScorer, IntArray
 from itm_fast.similarities.tiles import Progress
 from itm_fast.sources.asked_split import AskedSplit
@@ -165,7 +166,7 @@ class ModelScorer:
         """
         scores = torch.zeros(len(rows))
         done = 0
-        for captions, block in self._caption_blocks(np.unique(columns)):
+        for captions, block in self._caption_blocks(distinct_numbers(columns)):
             place = np.full(self.n_captions, -1)
             place[captions] = np.arange(len(captions))
             inside = np.flatnonzero(place[columns] >= 0)

@@ -1,5 +1,7 @@
 """The similarities that the golden files of ECCV Caption were made of, from their seeds."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -11,8 +13,20 @@ def installed():
     pytest.importorskip("eccv_caption", reason="the package eccv_caption is not installed")
 
 
-def kinds(test):
-    """(5000, 25000) int8: 1 original pairs, 2 CxC's others, 3 ECCV Caption's others."""
+@functools.cache
+def coco_test():
+    """COCO's test images and captions, read once."""
+    installed()
+    return read_coco_test(None)
+
+
+@functools.cache
+def kinds():
+    """Pairs that are positives anywhere, numbered row by row, and 1 original, 2 CxC's others, 3 ECCV Caption's others.
+
+    (n,) int64 ascending and (n,) int8, which nobody may write to.
+    """
+    test = coco_test()
     row = {key: place for place, key in enumerate(test.image_ids)}
     column = {key: place for place, key in enumerate(test.caption_ids)}
     kind = np.zeros((len(row), len(column)), np.int8)
@@ -22,16 +36,20 @@ def kinds(test):
             kind[row[image], [column[caption] for caption in captions if caption in column]] = number
         for caption, images in truth.caption_to_images.items():
             kind[[row[image] for image in images], column[caption]] = number
-    return kind
+    places = np.flatnonzero(kind)
+    found = places, kind.flat[places]
+    for array in found:
+        array.setflags(write=False)
+    return found
 
 
 def similarities(gold):
     """(5000, 25000) float32, bit for bit."""
-    kind = kinds(read_coco_test(None))
+    places, kind = kinds()
     rng = np.random.default_rng(gold["seed"])
-    sims = rng.standard_normal(kind.shape, dtype=np.float32)
-    of_rows, of_columns = (rng.standard_normal(n, dtype=np.float32) for n in kind.shape)
-    sims += np.array([0, gold["a_original"], gold["b_cxc_only"], gold["e_eccv_only"]], np.float32)[kind]
+    sims = rng.standard_normal((5000, 25_000), dtype=np.float32)
+    of_rows, of_columns = (rng.standard_normal(n, dtype=np.float32) for n in sims.shape)
+    sims.flat[places] += np.array([0, gold["a_original"], gold["b_cxc_only"], gold["e_eccv_only"]], np.float32)[kind]
     if gold.get("h_bias"):
         sims += (np.float32(gold["h_bias"]) * of_rows)[:, None]
         sims += (np.float32(gold["h_bias"]) * of_columns)[None, :]

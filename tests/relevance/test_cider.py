@@ -1,5 +1,6 @@
 """CIDEr: golden vectors, the reference word by word, properties, files, errors."""
 
+import itertools
 import json
 import math
 import pickle
@@ -123,11 +124,11 @@ def many_captions(n_images, seed=0):
     rng = np.random.default_rng(seed)
     vocabulary = np.array([f"w{i}" for i in range(400)])
     frequency = 1 / np.arange(1, 401)
-
-    def caption():
-        return " ".join(rng.choice(vocabulary, rng.integers(0, 30), p=frequency / frequency.sum()))
-
-    return [[caption() for _ in range(rng.integers(1, 8))] for _ in range(n_images)]
+    n_captions = rng.integers(1, 8, n_images)
+    lengths = rng.integers(0, 30, n_captions.sum())
+    drawn = iter(rng.choice(vocabulary, lengths.sum(), p=frequency / frequency.sum()).tolist())
+    captions = (" ".join(itertools.islice(drawn, n)) for n in lengths.tolist())
+    return [list(itertools.islice(captions, n)) for n in n_captions.tolist()]
 
 
 @pytest.mark.parametrize("n_images", [1, 15, 16, 17, 129, 300])

@@ -16,7 +16,7 @@ from itm_fast.data.readers.ownership import CAPTIONS_PER_IMAGE, Ownership, found
 from itm_fast.errors import DataError
 from itm_fast.files.ids import read_id_lines
 from itm_fast.files.owners import read_owners
-from itm_fast.indices import IndexLike, as_index
+from itm_fast.indices import IndexLike, as_index, distinct_numbers
 
 IntArray = npt.NDArray[np.int64]
 
@@ -255,7 +255,7 @@ def _ids_of_images(ids: IntArray, ownership: Ownership, path: Path) -> IntArray:
     owners, n_images = ownership.caption_to_image, len(ownership.rows)
     if len(ids) == n_images:
         return ids
-    if len(ids) == len(owners) and len(np.unique(owners)) == n_images:
+    if len(ids) == len(owners) and len(distinct_numbers(owners)) == n_images:
         of_images = np.empty(n_images, dtype=np.int64)
         of_images[owners[::-1]] = ids[::-1]  # of an image's captions the first is written last
         differs = np.flatnonzero(ids != of_images[owners])

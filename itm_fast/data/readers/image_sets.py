@@ -20,6 +20,7 @@ from itm_fast.data.readers.ownership import Ownership
 from itm_fast.data.readers.precomp import CaptionedSplit, PrecompDataset
 from itm_fast.errors import DataError
 from itm_fast.files.ids import integer_id
+from itm_fast.indices import distinct_numbers
 
 _OF_DEV = ("val", "validation", "valid")  # what others call it
 
@@ -76,7 +77,7 @@ class CaptionedImageDataset(ImageDataset):
         self.caption_to_image = items.caption_to_image
         self.captions_per_image = self._ownership.captions_per_image
         self.notes = [*items.notes, f"{self.folder}: {form.name}"]
-        n_alone = len(self.paths) - len(np.unique(items.caption_to_image))
+        n_alone = len(self.paths) - len(distinct_numbers(items.caption_to_image))
         if n_alone:
             self.notes.append(f"{self.folder}: {n_alone} of {len(self.paths)} images have no caption")
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.indices import distinct_numbers
 
 IntArray = npt.NDArray[np.int64]
 SameRows = Callable[[int, int], bool]
@@ -73,7 +74,7 @@ def given_owners(owners: IntArray, n_rows: int, same_rows: SameRows, where: str)
     Raises:
         DataError: They leave rows over that seem to be of the same images.
     """
-    n_without = n_rows - len(np.unique(owners))
+    n_without = n_rows - len(distinct_numbers(owners))
     if n_without and n_rows == len(owners) and same_rows(0, 2):
         raise DataError(
             f"{where}: {n_without} of {n_rows} rows have no caption, and the first two are equal, as if every image "

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from itm_fast.data.text.caption_tokens import CaptionTokens
 from itm_fast.data.text.vocabulary import SPECIALS, Vocabulary
-from itm_fast.indices import IndexLike, as_indices
+from itm_fast.indices import IndexLike, as_indices, distinct_numbers
 
 Doubles = npt.NDArray[np.float64]
 
@@ -206,7 +206,7 @@ def _words_of_captions(tokens: CaptionTokens, indices: npt.NDArray[np.int64], n_
     wanted[indices] = True
     caption = np.repeat(np.arange(len(tokens)), np.diff(tokens.offsets))
     is_wanted = wanted[caption]
-    keys = np.unique(caption[is_wanted] * n_words + tokens.flat[is_wanted])
+    keys = distinct_numbers(caption[is_wanted] * n_words + tokens.flat[is_wanted])
     return np.stack(np.divmod(keys, n_words), axis=1)
 
 

@@ -62,14 +62,14 @@ def read_coco_test(folder: str | Path | None) -> CocoTest:
     captions = coco_ids(id_list(array, f"{path}"), f"{path}")
     images_path = find_file(folder, ["original_caption_to_image.json"], PUBLISHED, PACKAGE)
     images = read_positives(images_path)
-    owners = [list(images.get(caption, ())) for caption in captions]
+    owners = [images.get(caption, []) for caption in captions]
     for place in range(0, len(captions), 5):
-        if any(len(owner) != 1 or owner != owners[place] for owner in owners[place : place + 5]):
+        if len(owners[place]) != 1 or owners[place : place + 5] != owners[place : place + 1] * 5:
             raise DataError(
                 f"{images_path}: captions {captions[place : place + 5]} of {path.name} have images "
                 f"{owners[place : place + 5]}, expected the same one for all five"
             )
-    image_ids = [int(owner[0]) for owner in owners[::5]]
+    image_ids = [owner[0] for owner in owners[::5]]
     if len(set(captions)) < len(captions) or len(set(image_ids)) < len(image_ids):
         raise DataError(f"{path}: an id is there twice, expected every caption once and five captions an image")
     return CocoTest(image_ids, captions)
