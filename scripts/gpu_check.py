@@ -197,8 +197,8 @@ def main(arguments: list[str]) -> int:
             print(said, file=sys.stderr)
             return 2
         if not torch.cuda.is_available():
-            said = f"gpu_check: torch {torch.__version__} sees no CUDA device here (--rehearse runs every step on the CPU)"
-            print(said, file=sys.stderr)
+            said = f"torch {torch.__version__} sees no CUDA device here (--rehearse runs every step on the CPU)"
+            print(f"gpu_check: {said}", file=sys.stderr)
             return 2
     args.folder.mkdir(parents=True, exist_ok=True)
     check = Check(args.folder.resolve(), args.rehearse, args.minutes)
