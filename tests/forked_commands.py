@@ -15,8 +15,12 @@ from patience import HANG_SECONDS
 PRELOADED = ["torch", "torch.utils.tensorboard", "itm_fast.cli.train", "itm_fast.training.run", "itm_fast.models"]
 PRELOADED += ["itm_fast.evaluation", "itm_fast.sources.trained_model", "itm_fast.relevance", "itm_fast.data", "tyro"]
 PRELOADED += ["itm_fast.cli.demo", "itm_fast.cli.cider", "itm_fast.data.made.synthetic", "itm_fast.reference"]
+PRELOADED += ["torch._dynamo"]  # which an optimiser imports when it is made, in two seconds
+# What a page of results needs.
+PRELOADED_PAGE = ["itm_fast.report", "jinja2", "matplotlib.figure", "matplotlib.backends.backend_svg"]
+PRELOADED_PAGE += ["matplotlib.ticker", "PIL.Image", "scipy.stats"]
 # What torch imports when it distributes a module over processes.
-PRELOADED_DISTRIBUTED = ["torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor"]
+PRELOADED_DISTRIBUTED = ["torch.distributed.fsdp", "torch.distributed.tensor"]
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from forked_commands import forked_commands
+from forked_commands import PRELOADED_PAGE, forked_commands
 from safetensors.torch import load_file
 
 from itm_fast.data import make_data
@@ -31,7 +31,7 @@ MOMENTS = [0.05, 0.25, 0.4, 0.55, 0.7]  # shares of the time of a run that is le
 
 @pytest.fixture(scope="module")
 def forked():
-    with forked_commands() as run:
+    with forked_commands(*PRELOADED_PAGE) as run:
         yield run
 
 

@@ -13,7 +13,7 @@ from itm_fast.models import MODELS, load_model, model_class, presets, save_model
 from itm_fast.sources.trained_model import ModelScorer
 from itm_fast.training.run import RunSettings, run_training
 
-R, DIM = 12, 64
+R, DIM = 8, 64
 LEARNS = {
     "scan": {"learning_rate": 6e-3, "num_epochs": 5},
     "sgraf": {"num_epochs": 4},
@@ -289,7 +289,7 @@ def data(tmp_path_factory):
     make_data(folder, n_train=400, n_dev=60, n_test=200, max_regions=R, dim=DIM, noise=0.2)
     for path in folder.glob("*_caps.txt"):  # recurrent nets take as many steps as the longest caption has words
         captions = path.read_text(encoding="utf-8").splitlines()
-        path.write_text("".join(" ".join(caption.split()[:14]) + "\n" for caption in captions), encoding="utf-8")
+        path.write_text("".join(" ".join(caption.split()[:10]) + "\n" for caption in captions), encoding="utf-8")
     return folder
 
 

@@ -24,19 +24,23 @@ from itm_fast.training.run import RunSettings, run_training
 SMALL = {"word_dim": 16, "embed_size": 32, "img_dim": 256, "precomp_enc_type": "backbone", "input_scale_factor": 0.25}
 
 
-@pytest.fixture(autouse=True)
-def backbone(monkeypatch, tmp_path):
-    """A tiny network in the detector's place, and a file with weights for it."""
+def tiny_backbone(patch, path):
+    """A tiny network in the detector's place, and a file with weights for it, whose path is returned."""
     tiny = dataclasses.replace(BACKBONES["detector"], blocks=(1, 1, 1, 1), width=8, group_width=8, takes_bgr=False)
-    monkeypatch.setitem(BACKBONES, "detector", tiny)
+    patch.setitem(BACKBONES, "detector", tiny)
     torch.manual_seed(3)
     content = {"base": {}, "top": {}}
     for key, value in ResNet(tiny).state_dict().items():
         name, _, rest = key.partition(".")
         part, number = {"conv1": "base0", "bn1": "base1", "layer4": "top0"}.get(name, f"base{3 + int(name[-1])}"), rest
         content[part[:-1]][f"{part[-1]}.{number}"] = value
-    torch.save(content, tmp_path / "weights.pth")
-    return str(tmp_path / "weights.pth")
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def backbone(monkeypatch, tmp_path):
+    return tiny_backbone(monkeypatch, tmp_path / "weights.pth")
 
 
 def made(vocabulary, **options):
@@ -285,10 +289,26 @@ def states(path):
     return torch.load(path, weights_only=True)["state"]["model"]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one(folder, backbone, tmp_path):
+@pytest.fixture(scope="module")
+def whole(folder, tmp_path_factory):
+    """A run that nobody stops: its result, the model's tensors by the number of steps done, and the file's weights."""
+    place, seen = tmp_path_factory.mktemp("whole"), {}
+
+    def watch(done, total):
+        seen[done] = states(place / "run" / "checkpoint.pt")
+
+    with pytest.MonkeyPatch.context() as patch:
+        weights = tiny_backbone(patch, place / "weights.pth")
+        result = run_training(
+            settings(folder, weights, save_step=1, num_epochs=2, weight_decay=0.0), place / "run", progress=watch
+        )
+    return result, seen, torch.load(weights, weights_only=True)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(folder, backbone, whole, tmp_path):
     """Killed where the backbone begins to train, and once more later; pictures read here and by a worker."""
     given = settings(folder, backbone, save_step=1, num_epochs=2)
-    whole = run_training(given, tmp_path / "whole")
+    of_whole, seen, _ = whole
 
     def stop_at(step):
         def stop(done, total):
@@ -308,21 +328,14 @@ def test_a_resumed_run_is_the_uninterrupted_one(folder, backbone, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run_training(given, cut, resume=True, progress=stop_at(19))
         result = run_training(given, cut, resume=True)
-        assert result.losses == whole.losses[19:]
-        one, other = (states(run / "checkpoint.pt") for run in (tmp_path / "whole", cut))
-        assert all(torch.equal(value, other[key]) for key, value in one.items())
+        assert result.losses == of_whole.losses[19:]
+        found = states(cut / "checkpoint.pt")
+        assert all(torch.equal(value, found[key]) for key, value in seen[30].items())
 
 
-def test_the_backbone_waits_and_then_trains(folder, backbone, tmp_path, monkeypatch):
+def test_the_backbone_waits_and_then_trains(whole):
     """Its tensors are those of the file after epoch 0; the loss's factor begins at nothing; statistics stay."""
-    seen = {}
-
-    def watch(done, total):
-        seen[done] = {k: v.clone() for k, v in states(tmp_path / "run" / "checkpoint.pt").items()}
-
-    given = settings(folder, backbone, num_epochs=2, save_step=1, weight_decay=0.0)
-    run_training(given, tmp_path / "run", progress=watch)
-    content = torch.load(backbone, weights_only=True)
+    _, seen, content = whole
     key = "img_enc.backbone.resnet.layer4.0.conv1.weight"
     assert torch.equal(seen[15][key], content["top"]["0.0.conv1.weight"])
     assert torch.equal(seen[16][key], seen[15][key])  # the first step of epoch 1 has factor 0
@@ -333,8 +346,8 @@ def test_the_backbone_waits_and_then_trains(folder, backbone, tmp_path, monkeypa
             assert torch.equal(seen[30][name], seen[1][name])
 
 
-def test_the_logged_loss_is_not_scaled(folder, backbone, tmp_path):
-    result = run_training(settings(folder, backbone, num_epochs=2), tmp_path / "run")
+def test_the_logged_loss_is_not_scaled(whole):
+    result, _, _ = whole
     assert result.losses[15] > 0
 
 

@@ -80,16 +80,17 @@ class _Direction(torch.autograd.Function):
         is_reverse: bool,
     ) -> Tensor:
         hidden, steps = weight_hh.shape[1], _Steps(batch_sizes, is_reverse)
-        gates = torch.empty(len(x), 4 * hidden, dtype=x.dtype)  # r, z, n, and W_hn h + b_hn
-        torch.addmm(bias_ih, x, weight_ih.T, out=gates[:, : 3 * hidden])
+        gates = torch.empty(len(x), 4 * hidden, dtype=x.dtype)  # r, z, W_hn h + b_hn, and n
+        for weights, columns in _of_input(hidden):
+            torch.addmm(bias_ih[weights], x, weight_ih[weights].T, out=gates[:, columns])
         states = x.new_empty(len(x), hidden)
         for step, rows in enumerate(steps.rows):
             last, n_new = steps.before(step)
             h = nn.functional.pad(states[last], (0, 0, 0, n_new))
             of_state = torch.addmm(bias_hh, h, weight_hh.T)
-            r, z, n, of_n = gates[rows].chunk(4, dim=1)
-            r.add_(of_state[:, :hidden]).sigmoid_()
-            z.add_(of_state[:, hidden : 2 * hidden]).sigmoid_()
+            here = gates[rows]
+            here[:, : 2 * hidden].add_(of_state[:, : 2 * hidden]).sigmoid_()
+            r, z, of_n, n = here.chunk(4, dim=1)
             of_n.copy_(of_state[:, 2 * hidden :])
             n.addcmul_(r, of_n).tanh_()
             torch.lerp(n, h, z, out=states[rows])
@@ -102,29 +103,48 @@ class _Direction(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, gates, states = ctx.saved_tensors
         steps, hidden = ctx.steps, weight_hh.shape[1]
-        grad_gates = torch.empty_like(gates)  # of the sums of r, z and n, and of W_hn h + b_hn
-        before = torch.empty_like(states)
+        before = torch.zeros_like(states)
+        for step, rows in enumerate(steps.rows):
+            last, _ = steps.before(step)
+            before[rows.start : rows.start + last.stop - last.start] = states[last]
+        grad_gates = _gate_factors(gates, before)
+        z = gates[:, hidden : 2 * hidden]
         carried: Tensor | None = None
         for step in reversed(range(len(steps.rows))):
             rows = steps.rows[step]
-            last, n_new = steps.before(step)
-            h = nn.functional.pad(states[last], (0, 0, 0, n_new))
-            before[rows] = h
             of_state = grad[rows].clone()
             if carried is not None:
                 of_state[: len(carried)] += carried[: len(of_state)]
-            r, z, n, of_n = gates[rows].chunk(4, dim=1)
-            grad_r, grad_z, grad_n, grad_of_n = grad_gates[rows].chunk(4, dim=1)
-            torch.mul(of_state * (1 - z), 1 - n * n, out=grad_n)
-            torch.mul(of_state * (h - n), z * (1 - z), out=grad_z)
-            torch.mul(grad_n * of_n, r * (1 - r), out=grad_r)
-            torch.mul(grad_n, r, out=grad_of_n)
-            of_state.mul_(z).addmm_(grad_gates[rows, : 2 * hidden], weight_hh[: 2 * hidden])
-            carried = of_state.addmm_(grad_of_n, weight_hh[2 * hidden :])[: len(of_state) - n_new]
-        of_input, of_n = grad_gates[:, : 3 * hidden], grad_gates[:, 3 * hidden :]
-        grad_hh = torch.empty_like(weight_hh)
-        torch.mm(grad_gates[:, : 2 * hidden].T, before, out=grad_hh[: 2 * hidden])
-        torch.mm(of_n.T, before, out=grad_hh[2 * hidden :])
-        bias_hh = torch.cat([grad_gates[:, : 2 * hidden].sum(0), of_n.sum(0)])
-        grad_x = of_input @ weight_ih if ctx.needs_input_grad[0] else None
-        return grad_x, of_input.T @ x, grad_hh, of_input.sum(0), bias_hh, None, None
+            here = grad_gates[rows]
+            here.view(len(of_state), 4, hidden).mul_(of_state[:, None])
+            _, n_new = steps.before(step)
+            carried = of_state.mul_(z[rows]).addmm_(here[:, : 3 * hidden], weight_hh)[: len(of_state) - n_new]
+        of_states = grad_gates[:, : 3 * hidden]
+        grad_ih, bias_ih = torch.empty_like(weight_ih), weight_ih.new_empty(3 * hidden)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        for weights, columns in _of_input(hidden):
+            of_input = grad_gates[:, columns]
+            torch.mm(of_input.T, x, out=grad_ih[weights])
+            torch.sum(of_input, 0, out=bias_ih[weights])
+            if grad_x is not None:
+                grad_x.addmm_(of_input, weight_ih[weights])
+        return grad_x, grad_ih, of_states.T @ before, bias_ih, of_states.sum(0), None, None
+
+
+def _of_input(hidden: int) -> list[tuple[slice, slice]]:
+    """Rows of W_i and the columns of the gates that they make: r and z, then n, which stands behind W_hn h + b_hn."""
+    return [(slice(0, 2 * hidden), slice(0, 2 * hidden)), (slice(2 * hidden, 3 * hidden), slice(3 * hidden, None))]
+
+
+def _gate_factors(gates: Tensor, before: Tensor) -> Tensor:
+    """What the gradient of a state is multiplied by to be that of the sums of r, z, of W_hn h + b_hn, of the sum of n.
+
+    Of all tokens at once: they hang on no gradient.
+    """
+    factors = torch.empty_like(gates)
+    (r, z, of_n, n), (to_r, to_z, to_of_n, to_n) = (of.chunk(4, dim=1) for of in (gates, factors))
+    torch.mul(1 - z, 1 - n * n, out=to_n)
+    torch.mul(before - n, z * (1 - z), out=to_z)
+    torch.mul(to_n, r, out=to_of_n)
+    torch.mul(to_of_n * of_n, 1 - r, out=to_r)
+    return factors

@@ -33,20 +33,28 @@ class RsGCN(nn.Module):
 
     def forward(self, v: Tensor, region_counts: Tensor | None = None) -> Tensor:
         """(n, dim, max_regions), zeros beyond region_counts (n,); None: all are there -> the same shape."""
-        if region_counts is None:
-            relations = self.theta(v).transpose(1, 2) @ self.phi(v) / v.shape[2]  # (n, n_regions, n_regions)
-            gathered = relations @ self.g(v).transpose(1, 2)
-            whole: Tensor = self.W(gathered.transpose(1, 2)) + v
-            return whole
-        there = ~padding(region_counts, v.shape[2])  # (n, max_regions)
-        relations = self.theta(v).transpose(1, 2) @ self.phi(v) / region_counts[:, None, None]
-        gathered = (relations * there[:, None]) @ self.g(v).transpose(1, 2)
+        rows = v.transpose(1, 2)
+        n = v.shape[2] if region_counts is None else region_counts[:, None, None]
+        relations = _of_rows(self.theta, rows) @ _of_rows(self.phi, rows).transpose(1, 2) / n  # (n, max, max)
+        there = None if region_counts is None else ~padding(region_counts, v.shape[2])  # (n, max_regions)
+        if there is not None:
+            relations = relations * there[:, None]
         convolution, norm = self.W
-        rows = norm(convolution(gathered.transpose(1, 2)).transpose(1, 2)[there])  # the norm is of what is there
-        added: Tensor = rows.new_zeros(*there.shape, rows.shape[1])
-        added[there] = rows
+        gathered = _of_rows(convolution, relations @ _of_rows(self.g, rows))
+        if there is None:
+            added = norm(gathered.flatten(0, 1)).view_as(gathered)
+        else:
+            normed = norm(gathered[there])  # the norm is of what is there
+            added = normed.new_zeros(*there.shape, normed.shape[1])
+            added[there] = normed
         residual: Tensor = added.transpose(1, 2) + v
         return residual
+
+
+def _of_rows(convolution: nn.Module, rows: Tensor) -> Tensor:
+    """A convolution of one tap over rows (n, max_regions, dim): as the product that it is, half the time on a CPU."""
+    assert isinstance(convolution, nn.Conv1d)
+    return nn.functional.linear(rows, convolution.weight[..., 0], convolution.bias)
 
 
 class ReasoningRegionEncoder(nn.Module):
