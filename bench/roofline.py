@@ -280,6 +280,15 @@ def of_context(rows, code):
     return last + more * growth + more * (more + 1) // 2 * (growth - (before - first))
 
 
+def instructions_of_an_element(counts, code, dtype):
+    """Of S, after the product: for itself, and for what is around query groups and contexts, whatever their sizes."""
+    # Of no block of rows, by those of one, two and three: each adds its weights, and one more product than the last.
+    around = sum(n * c for n, c in zip((3, -3, 1), (code["context"][rows] for rows in (8, 16, 24)), strict=True))
+    outside = counts["groups"] * code["group"] + sum(counts["contexts"].values()) * around
+    after = issued(counts, code, dtype)[1]
+    return 32 * (after - outside) / counts["weights"], 32 * outside / counts["weights"]
+
+
 def issued(counts, code, dtype):
     """Instructions that warps issue for the product, and for what follows it."""
     after = counts["sims"] / (WARP_ROWS * WARP_COLUMNS[dtype]) * code["store"]
@@ -379,9 +388,8 @@ def _of_kernel(counts, device, dtype):
         "tensor cores"
     )
     if "weights" in counts:
-        said += (
-            f", {32 * issued(counts, code, dtype)[1] / counts['weights']:.3g} instructions an element after the product"
-        )
+        own, around = instructions_of_an_element(counts, code, dtype)
+        said += f", {own:.3g} instructions an element after the product and {around:.2g} around groups and contexts"
     return said
 
 

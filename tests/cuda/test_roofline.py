@@ -104,9 +104,10 @@ def test_the_machine_code_of_the_build_is_read(arch):
         assert 16 * 3 + 4 < code["four"] < 70
         assert code["column"] == 4 * 3 < code["part"]
         assert 36 + 90 < code["context"][36] < code["context"][33] < code["context"][37]
-        # Of an element of S. On 12.0, whose tensor cores are slow, a NOP follows every product.
         counts = roofline.scoring([36] * 50, [12] * 50, 1024, dtype)
-        assert 32 * roofline.issued(counts, code, dtype)[1] / counts["weights"] < (24 if arch == "120" else 22)
+        own, around = roofline.instructions_of_an_element(counts, code, dtype)
+        assert 8 < own < 20
+        assert 1 < around < 5
     assert found["bfloat16"]["stage"] < found["tf32"]["stage"] < 2 * found["float32"]["stage"]
 
 
