@@ -108,8 +108,9 @@ class TileAttention {
       for (int j = 0; j < 4; j++) of.of_rows[j] = of_rows + row * kRowPitch + group[j];
       if (shifts_) largest_logits(of);
       const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(number) * (gram_blocks * 32) + lane;
-      const float cosine =
-          n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, length) : in_place(of, blocks, length);
+      Totals totals = {};
+      n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, totals) : in_place(of, blocks, totals);
+      const float cosine = cosine_of(of, totals, length);
       __syncwarp();
       if (column + t < n_columns) sims[begin * PermutedSims::kLd + column + t] = cosine;
     }
@@ -258,15 +259,17 @@ class TileAttention {
   }
 
   // As attended_cosine, with both parts of the quotient times the sum of the weights, which is made where the clamp may
-  // count only: `weight` gives one by its row, after the lane's first, and column.
-  template <class Weight>
-  SIMT_DEVICE float cosine_of(const Columns& of, const Totals& totals, float length, const Weight& weight) const {
+  // count only.
+  SIMT_DEVICE float cosine_of(const Columns& of, const Totals& totals, float length) const {
     float norms = length * simt::sqrt_approximate(fmaxf(sum_of_own(totals.quadratic, of.t), 0.0f));
     if (__any_sync(0xffffffffu, !(norms > least_ * float(of.n_rows))) != 0) {
       float sums[4] = {};
 #pragma unroll 1
       for (int row = 0; row + of.t < of.n_rows; row += 4)
-        for (int j = 0; j < 4; j++) sums[j] += weight(row, j);
+        for (int j = 0; j < 4; j++) {
+          const float s = of.row(row)[j];  // or the weight, in its place
+          sums[j] += of.n_rows <= kBlocksInRegisters * 8 ? simt::exp2_approximate(logit(of, s, row, j)) : s;
+        }
       norms = fmaxf(norms, float(kEpsilon) * sum_of_own(sums, of.t));
     }
     return sum_of_own(totals.dot, of.t) * simt::reciprocal_approximate(norms);
@@ -289,18 +292,14 @@ class TileAttention {
     }
   }
 
-  SIMT_DEVICE float in_registers(const Columns& of, const float4* gram, float length) const {
+  SIMT_DEVICE void in_registers(const Columns& of, const float4* gram, Totals& totals) const {
     float product[kBlocksInRegisters][2][4];  // of each block of columns
-    Totals totals = {};
     add_blocks<0>(of, gram, product, totals);
-    return cosine_of(of, totals, length,
-                     [&](int row, int j) { return simt::exp2_approximate(logit(of, of.row(row)[j], row, j)); });
   }
 
   // As many rows as there may be: the weights take the place of S, each lane's own of its own.
-  SIMT_DEVICE float in_place(const Columns& of, const float4* gram, float length) const {
+  SIMT_DEVICE void in_place(const Columns& of, const float4* gram, Totals& totals) const {
     float w[8];
-    Totals totals = {};
     const int n_blocks = (of.n_rows + 7) / 8;
 #pragma unroll 1
     for (int block = 0; block < n_blocks; block++) {
@@ -331,7 +330,6 @@ class TileAttention {
       load(columns);
       contract(w, product[0], totals);
     }
-    return cosine_of(of, totals, length, [&](int row, int j) { return of.row(row)[j]; });
   }
 
   Normalisation<float> norm_;
