@@ -63,18 +63,58 @@ def _count(instructions, pattern):
     return sum(re.search(pattern, text) is not None for text in instructions)
 
 
+LEAVES = re.compile(r"\b(BRA|EXIT|RET|BREAK|CALL)\b(?!\.DIV)")  # BRA.DIV: lanes that are not together, which none are
+
+
 def basic_blocks(instructions, labels):
-    """The runs of instructions that are entered at the first and left after the last only."""
+    """The (first, end) of each run of instructions that is entered at the first and left after the last only."""
     starts = {0, *labels.values()}
-    # BRA.DIV leaves for lanes that are not together, which these kernels' never are.
-    leaves = re.compile(r"\b(BRA|EXIT|RET|BREAK|CALL)\b(?!\.DIV)")
-    starts |= {at + 1 for at, text in enumerate(instructions) if leaves.search(text)}
+    starts |= {at + 1 for at, text in enumerate(instructions) if LEAVES.search(text)}
     edges = [*sorted(starts), len(instructions)]
-    return [instructions[begin:end] for begin, end in itertools.pairwise(edges) if end > begin]
+    return [(begin, end) for begin, end in itertools.pairwise(edges) if end > begin]
 
 
-def _shortest(candidates):
-    return min((len(block) for block in candidates), default=0)
+def shortest_way(instructions, labels, loop, wanted):
+    """Instructions of the shortest way once through a loop on which each kind of instruction is met so many times.
+
+    Args:
+        instructions, labels: A kernel's.
+        loop: Its first and last instruction; loops inside are gone through once, or not where there is a way around.
+        wanted: Pattern of an instruction, or a function of a block's instructions -> how often.
+    """
+    first, last = loop
+    blocks = [(begin, end) for begin, end in basic_blocks(instructions, labels) if first <= begin <= last]
+    numbers = {begin: number for number, (begin, _) in enumerate(blocks)}
+    ways = [{} for _ in blocks]
+    ways[0] = {(0,) * len(wanted): 0}
+    ends = {}
+    for number, (begin, end) in enumerate(blocks):
+        block = instructions[begin:end]
+        met = [kind(block) if callable(kind) else _count(block, kind) for kind in wanted]
+        here = {}
+        for so_far, length in ways[number].items():
+            state = tuple(a + b for a, b in zip(so_far, met, strict=True))
+            if all(a <= most for a, most in zip(state, wanted.values(), strict=True)):
+                here[state] = length + end - begin
+        if end - 1 == last:
+            ends = here
+        branch = re.search(r"\bBRA\b(?!\.DIV).*?`\(\.?(L_x_\d+)\)", block[-1])
+        conditional = re.match(r"@|BRA(\.\w+)*\s+!?U?P\d", block[-1])
+        following = [end] if conditional or not LEAVES.search(block[-1]) else []
+        for place in [*following, *([labels[branch[1]]] if branch else [])]:
+            if place > begin and place in numbers:
+                to = ways[numbers[place]]
+                for state, length in here.items():
+                    to[state] = min(length, to.get(state, length))
+    return ends[tuple(wanted.values())]
+
+
+def _partial(block):
+    """Whether a block makes weights of four rows that are not all of the context."""
+    return int(_count(block, r"MUFU\.EX2") in (3, 4) and _count(block, "FSEL") > 0)
+
+
+ROWS_IN_REGISTERS = 40  # of a context; kBlocksInRegisters of attention_tile.cuh
 
 
 @functools.cache
@@ -84,9 +124,10 @@ def tile_kernel(arch, dtype):
     Returns:
         registers: of a thread.
         stage: instructions for 64 bytes of K, and hmma, ldsm: tensor-core instructions and matrix loads among them.
-        row_number: for an element of S in the sum over a row and query group (32 rows at a time).
-        whole, partial: for the weights of 8 rows and 32 columns, and where the context ends among them.
-        products: for w^T G w of 40 rows and 32 columns with the sums and the quotient: 25 products of 8 x 8 of G.
+        store: to leave S of a warp's rows and columns in shared memory.
+        group: for the numbers of a query group's rows, 32 rows four times, beside what its columns need.
+        four, part, column: for four columns of it in one place; where others' are among them; and for each of its own.
+        context: for a context of so many rows and 32 columns, from its first instruction to the quotient.
     """
     cubin = kept("tiles", arch)
     if cubin is None or disassembler() is None:
@@ -94,26 +135,40 @@ def tile_kernel(arch, dtype):
     name = next(
         name for name in kernels(cubin) if "tiles_kernel" in name and f"{PRODUCTS[dtype]}ENS0_10ScaledRows" in name
     )
-    instructions, labels = kernels(cubin)[name]
-    found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
-    stage = min((loop for loop in found if _count(loop, "LDSM")), key=len)
-    sums = [
-        loop
-        for loop in found
-        if _count(loop, r"\bFFMA") and _count(loop, r"\bLDS\b") and not _count(loop, r"MUFU|HMMA|STS|SHFL|BAR")
-    ]
-    blocks = basic_blocks(instructions, labels)
-    weights = [block for block in blocks if _count(block, r"MUFU\.EX2") == 8 and not _count(block, "STS|HMMA|SHFL")]
-    of_gram = [block for block in blocks if _count(block, "HMMA") and _count(block, "LDG")]
+    code = instructions, labels = kernels(cubin)[name]
+    found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
+
+    def smallest(chosen):
+        return min((place for place, loop in found.items() if chosen(loop)), key=lambda place: place[1] - place[0])
+
+    stage = found[smallest(lambda loop: _count(loop, "LDSM"))]
+    blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
+    # Norms of four rows by squares: the sums of magnitudes come before, two rows elsewhere.
+    columns = smallest(
+        lambda loop: _count(loop, r"LDS\.128") == 4 and _count(loop, "FFMA") >= 16 and not _count(loop, "MUFU")
+    )
+    groups = min(
+        (place for place in found if place[0] < columns[0] and columns[1] < place[1]),
+        key=lambda place: place[1] - place[0],
+    )
+    contexts = smallest(lambda loop: _count(loop, "HMMA") >= 90 and _count(loop, r"MUFU\.EX2") >= ROWS_IN_REGISTERS)
+    part = [shortest_way(*code, columns, {"FMNMX": 4 * n}) for n in (1, 2)]
+    context = {}
+    for rows in range(1, ROWS_IN_REGISTERS + 1):
+        fours, eights = -(-rows // 4), -(-rows // 8)
+        wanted = {r"MUFU\.EX2": 4 * fours, "HMMA": 3 * eights * (eights + 1), _partial: int(rows % 4 > 0)}
+        context[rows] = shortest_way(*code, contexts, wanted)
     return {
         "registers": _cubins.usage(cubin)[name][0],
         "stage": len(stage),
         "hmma": _count(stage, "HMMA"),
         "ldsm": _count(stage, "LDSM"),
-        "row_number": min(len(loop) / _count(loop, r"\bLDS\b") for loop in sums),
-        "whole": _shortest(block for block in weights if not _count(block, "FSEL")),
-        "partial": _shortest(block for block in weights if _count(block, "FSEL")),
-        "products": sum(len(block) for block in of_gram if not _count(block, "LDS")),
+        "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16),
+        "group": shortest_way(*code, groups, {r"MUFU\.SQRT": 4, r"MUFU\.RCP": 4, "FMNMX": 0}),
+        "four": shortest_way(*code, columns, {"FMNMX": 16}),
+        "part": 2 * part[0] - part[1],
+        "column": part[1] - part[0],
+        "context": context,
     }
 
 

@@ -11,6 +11,7 @@ import argparse
 import json
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import _machine_code
@@ -24,10 +25,11 @@ TILE_VECTORS, TILE_CONTEXTS, TILE_QUERIES = 128, 32, 16
 WARP_ROWS, WARP_COLUMNS = 64, {"bfloat16": 64, "tf32": 64, "float32": 32}
 STAGE_BYTES, STEP_BYTES = 64, 32
 COLUMNS_OF_ATTENTION = 32  # of a warp; 8 rows at a time
+ROWS_AT_A_TIME = 128  # whose numbers a warp makes for a query group, four columns of S at a time
 FLOP_OF_MMA = {"bfloat16": 2 * 16 * 8 * 16, "float32": 2 * 16 * 8 * 8, "tf32": 2 * 16 * 8 * 8}
 PRODUCTS = {"bfloat16": 1, "float32": 3, "tf32": 1}  # float32 is three products of TF32
 BYTES = {"bfloat16": 2, "float32": 4, "tf32": 4}
-MMAS_OF_GRAM, BYTES_OF_GRAM = 4, 512  # of 8 x 8 numbers of a Gram matrix with 32 columns: in two parts, 16 bytes a lane
+MMAS_OF_GRAM, BYTES_OF_GRAM = 6, 512  # of 8 x 8 numbers of a Gram matrix with 32 columns: in two parts, 16 bytes a lane
 FLOP_OF_WEIGHT = 12  # of an element of S beside its exponential: clip, norm, scale, sums
 FLOP_OF_LARGEST = 3  # of an element of S: a comparison, two choices
 
@@ -98,15 +100,32 @@ def up(n, multiple):
     return -(-n // multiple) * multiple
 
 
-def plan(counts, most_groups):
-    """Vectors of each tile, as the kernel `plan_tiles` cuts them."""
-    tiles, filled, taken = [], 0, 0
+def tiles(counts, most_groups):
+    """Counts of each tile's groups, as the kernel `plan_tiles` cuts them."""
+    found, taken = [], []
     for count in counts:
-        if taken and (filled + count > TILE_VECTORS or taken == most_groups):
-            tiles.append(filled)
-            filled = taken = 0
-        filled, taken = filled + count, taken + 1
-    return [*tiles, filled] if taken else tiles
+        if taken and (sum(taken) + count > TILE_VECTORS or len(taken) == most_groups):
+            found.append(taken)
+            taken = []
+        taken = [*taken, count]
+    return [*found, taken] if taken else found
+
+
+def plan(counts, most_groups):
+    """Vectors of each tile."""
+    return [sum(tile) for tile in tiles(counts, most_groups)]
+
+
+def fours_of(tile):
+    """How many fours of columns one group of a tile has alone, shares, and how many columns it has of the latter."""
+    whole, shared, columns, begin = 0, 0, 0, 0
+    for count in tile:
+        inside = max(0, (begin + count) // 4 - up(begin, 4) // 4)
+        whole += inside
+        shared += up(begin + count, 4) // 4 - begin // 4 - inside
+        columns += count - 4 * inside
+        begin += count
+    return whole, shared, columns
 
 
 def product_counts(context_tiles, query_tiles, dim, dtype):
@@ -128,23 +147,26 @@ def product_counts(context_tiles, query_tiles, dim, dtype):
     }
 
 
-def attention_counts(context_counts, context_tiles, query_tiles):
-    """What the attention to all contexts of all columns does after the product."""
-    strips = sum(up(n, COLUMNS_OF_ATTENTION) // COLUMNS_OF_ATTENTION for n in query_tiles)
+def attention_counts(context_counts, context_tiles, query_groups):
+    """What the attention to all contexts of all columns does after the product; query_groups: counts of each tile's."""
+    strips = sum(up(sum(tile), COLUMNS_OF_ATTENTION) // COLUMNS_OF_ATTENTION for tile in query_groups)
     blocks = [up(n, 8) // 8 for n in context_counts]
-    squares = strips * sum(n * n for n in blocks)
-    rows = sum(up(n, WARP_ROWS) for n in context_tiles)
+    gram = strips * sum(n * (n + 1) // 2 for n in blocks)
+    passes = sum(up(n, WARP_ROWS) for n in context_tiles) / ROWS_AT_A_TIME
+    whole, shared, columns = (sum(of) for of in zip(*map(fours_of, query_groups), strict=True))
     weights = strips * COLUMNS_OF_ATTENTION * 8 * sum(blocks)
     return {
-        "gram mma": MMAS_OF_GRAM * squares,
-        "gram bytes": BYTES_OF_GRAM * squares,
+        "gram mma": MMAS_OF_GRAM * gram,
+        "gram bytes": BYTES_OF_GRAM * gram,
         "weights": weights,
-        "whole blocks": strips * sum(n // 8 for n in context_counts),
-        "partial blocks": strips * sum(n % 8 > 0 for n in context_counts),
-        "gram products": squares,
-        "row numbers": rows * sum(query_tiles),  # of sums along a row
+        "contexts": {n: strips * count for n, count in sorted(Counter(context_counts).items())},
+        # Of the numbers of all rows and query groups: groups, fours of columns, columns of others.
+        "groups": passes * sum(map(len, query_groups)),
+        "fours": passes * whole,
+        "parts": passes * shared,
+        "columns": passes * columns,
         # S and the rows' numbers are read for each weight, S once more for the rows' numbers.
-        "attention bytes": 4 * (2 * weights + rows * sum(query_tiles)) + BYTES_OF_GRAM * squares,
+        "attention bytes": 4 * (2 * weights + passes * ROWS_AT_A_TIME * 4 * (whole + shared)) + BYTES_OF_GRAM * gram,
     }
 
 
@@ -156,13 +178,14 @@ def gram_flop(count):
 def scoring(region_counts, word_counts, dim, dtype, cross_attn="t2i"):
     """Counts of scoring all images with all captions by tiles."""
     context, query = (region_counts, word_counts) if cross_attn == "t2i" else (word_counts, region_counts)
-    context_tiles, query_tiles = plan(context, TILE_CONTEXTS), plan(query, TILE_QUERIES)
+    query_groups = tiles(query, TILE_QUERIES)
+    context_tiles, query_tiles = plan(context, TILE_CONTEXTS), [sum(tile) for tile in query_groups]
     scores = product_counts(context_tiles, query_tiles, dim, dtype)
     gram = dict.fromkeys(scores, 0)
     for tile in context_tiles:
         of_tile = product_counts([tile], [tile], dim, dtype)
         gram = {name: gram[name] + of_tile[name] for name in gram}
-    attention = attention_counts(context, context_tiles, query_tiles)
+    attention = attention_counts(context, context_tiles, query_groups)
     n_vectors, n_context, n_query = sum(context) + sum(query), sum(context), sum(query)
     n_weights = n_context * n_query
     return {
@@ -247,18 +270,33 @@ def blocks_of_tile(arch, dtype, registers):
     return min(of_registers, SHARED_KB[arch] * 1024 // (shared_of_tile() + 1024), 2048 // threads)
 
 
-def issued(counts, code):
-    """Instructions that warps issue for the product and its S, and for the attention."""
-    stores = 2 * counts["sims"] // 32 // 4 + counts["sims"] // 32 // 8  # 8 bytes a lane, and their addresses
-    if "weights" not in counts:
-        return counts["warp stages"] * code["stage"], stores
-    attention = (
-        counts["whole blocks"] * code["whole"]
-        + counts["partial blocks"] * code["partial"]
-        + counts["gram products"] * code["products"] / 25
-        + counts["row numbers"] * code["row_number"] / 32
-    )
-    return counts["warp stages"] * code["stage"], stores + attention
+def of_context(rows, code):
+    """Instructions for a context and 32 columns; of more rows than stay in registers from the last ones' growth."""
+    most = max(code["context"])
+    if rows <= most:
+        return code["context"][rows]
+    last, before, first = (code["context"][most - 8 * i] for i in range(3))
+    growth, more = last - before, up(rows, 8) // 8 - most // 8
+    return last + more * growth + more * (more + 1) // 2 * (growth - (before - first))
+
+
+def instructions_of_an_element(counts, code, dtype):
+    """Of S, after the product: for itself, and for what is around query groups and contexts, whatever their sizes."""
+    # Of no block of rows, by those of one, two and three: each adds its weights, and one more product than the last.
+    around = sum(n * c for n, c in zip((3, -3, 1), (code["context"][rows] for rows in (8, 16, 24)), strict=True))
+    outside = counts["groups"] * code["group"] + sum(counts["contexts"].values()) * around
+    after = issued(counts, code, dtype)[1]
+    return 32 * (after - outside) / counts["weights"], 32 * outside / counts["weights"]
+
+
+def issued(counts, code, dtype):
+    """Instructions that warps issue for the product, and for what follows it."""
+    after = counts["sims"] / (WARP_ROWS * WARP_COLUMNS[dtype]) * code["store"]
+    if "weights" in counts:
+        after += sum(n * of_context(rows, code) for rows, n in counts["contexts"].items())
+        after += counts["groups"] * code["group"] + counts["fours"] * code["four"]
+        after += counts["parts"] * code["part"] + counts["columns"] * code["column"]
+    return counts["warp stages"] * code["stage"], after
 
 
 def resources(counts, device, dtype):
@@ -268,7 +306,7 @@ def resources(counts, device, dtype):
     clocks = limits["sms"] * limits["GHz"] * 1e6  # of all multiprocessors, a millisecond
     l2 = L2_BYTES_OF_CLOCK * limits["GHz"] * 1e6
     code = _machine_code.tile_kernel(limits["arch"], dtype)
-    slots = (0, 0) if code is None else tuple(n / ISSUES_OF_CLOCK / clocks for n in issued(counts, code))
+    slots = (0, 0) if code is None else tuple(n / ISSUES_OF_CLOCK / clocks for n in issued(counts, code, dtype))
     return {
         "tensor cores": (
             counts["tensor FLOP"] / tensor / 1e9,
@@ -350,7 +388,8 @@ def _of_kernel(counts, device, dtype):
         "tensor cores"
     )
     if "weights" in counts:
-        said += f", {32 * issued(counts, code)[1] / counts['weights']:.3g} instructions an element after the product"
+        own, around = instructions_of_an_element(counts, code, dtype)
+        said += f", {own:.3g} instructions an element after the product and {around:.2g} around groups and contexts"
     return said
 
 

@@ -41,7 +41,9 @@ struct PlainRows {
 };
 
 // Where a Gram matrix has the numbers that a lane takes for 8 x 8 of it: rows first + t and first + t + 4 of column
-// `column_of_lane`, as TF32 and the rest. [block of columns][block of rows][lane][4]
+// `column_of_lane`, as TF32 and the rest. Blocks on and below the diagonal, [block][lane][4], those below twice their
+// numbers: w^T G w needs no others.
+SIMT_DEVICE int gram_block(int rows, int columns) { return rows * (rows + 1) / 2 + columns; }
 SIMT_DEVICE int column_of_lane(int lane) { return lane / 8 + lane / 4 % 2 * 4; }
 SIMT_DEVICE void split_for_gram(float x, float& big, float& small) {
   big = __uint_as_float(simt::cut_to_tf32(__float_as_uint(x) + 0x1000u));
@@ -65,7 +67,8 @@ class TileAttention {
         slope_(norm_.clips ? 0.1f : 1.0f),
         lambda_(float(options.lambda_softmax) * kLog2OfE),
         // Bounded logits of this size leave exp, its square and sums of both far from overflow and underflow.
-        shifts_(!Rows::kBounded || !(fabsf(lambda_) <= 29.0f)) {}
+        shifts_(!Rows::kBounded || !(fabsf(lambda_) <= 29.0f)),
+        least_(1.01f * float(kEpsilon) * (shifts_ ? 1.0f : simt::exp2_approximate(fabsf(lambda_)))) {}
 
   // of_rows[row * kRowPitch + group]. A warp takes a query group, a lane rows lane, lane + 32 ...
   template <int kThreads>
@@ -77,15 +80,16 @@ class TileAttention {
       if (size == 0) continue;
       float* out = of_rows + lane * kRowPitch + group;
       // The product has written rows up to a multiple of 64.
-      n_rows > kWarpRows ? number_rows_of<kTileVectors / 32>(sims + lane * kSimsLd + begin, size, n_rows - lane, out)
-                         : number_rows_of<kWarpRows / 32>(sims + lane * kSimsLd + begin, size, n_rows - lane, out);
+      n_rows > kWarpRows ? number_rows_of<kTileVectors / 32>(sims, begin, size, out)
+                         : number_rows_of<kWarpRows / 32>(sims, begin, size, out);
     }
   }
 
-  // Cosines of all columns with what they attend to in each context take the place of S in the context's first row.
+  // Cosines of all columns with what they attend to in each context take the place of S in the context's first row,
+  // where they lie in their order: those of a warp's columns where its S was.
   template <int kThreads, class NormOf>
   SIMT_DEVICE void attend(float* sims, const float* of_rows, const TileSide<kTileContexts>& context, int n_contexts,
-                          const TileSide<kTileQueries>& query, int n_columns, const float* gram, int gram_pitch,
+                          const TileSide<kTileQueries>& query, int n_columns, const float* gram, int gram_blocks,
                           const NormOf& query_norm) const {
     constexpr int kAcross = kTileVectors / kColumnsOfWarp;
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, t = lane % 4;
@@ -98,14 +102,17 @@ class TileAttention {
     for (int number = warp / kAcross; number < n_contexts; number += kThreads / 32 / kAcross) {
       const int begin = context.begin[number], n_rows = context.size[number];
       if (n_rows == 0) continue;
-      Columns of{sims + (begin + t) * kSimsLd + column, {}, n_rows, t, {}};
-      for (int j = 0; j < 4; j++) of.of_rows[j] = of_rows + (begin + t) * kRowPitch + group[j];
+      // A lane without a row of its own reads the last.
+      const int row = begin + (t < n_rows ? t : n_rows - 1);
+      Columns of{sims + row * PermutedSims::kLd, column ^ PermutedSims::flip(row), {}, n_rows, t, {}};
+      for (int j = 0; j < 4; j++) of.of_rows[j] = of_rows + row * kRowPitch + group[j];
       if (shifts_) largest_logits(of);
-      const auto* blocks = reinterpret_cast<const float4*>(gram + int64_t(number) * 2 * gram_pitch * gram_pitch) + lane;
-      const float cosine = n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, gram_pitch / 8, length)
-                                                            : in_place(of, blocks, gram_pitch / 8, length);
+      const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(number) * (gram_blocks * 32) + lane;
+      Totals totals = {};
+      n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, totals) : in_place(of, blocks, totals);
+      const float cosine = cosine_of(of, totals, length);
       __syncwarp();
-      if (column + t < n_columns) sims[begin * kSimsLd + column + t] = cosine;
+      if (column + t < n_columns) sims[begin * PermutedSims::kLd + column + t] = cosine;
     }
   }
 
@@ -113,49 +120,64 @@ class TileAttention {
   // A lane's columns of a context, from its row t on.
   struct Columns {
     float* sims;
+    int unit;  // the columns' place in the first row
     const float* of_rows[4];
     int n_rows, t;
     float shift[4];
+
+    // Of the row that comes so many after the lane's first, a multiple of four.
+    SIMT_DEVICE float* row(int after) const { return sims + after * PermutedSims::kLd + (unit ^ (after & 4)); }
   };
   struct Totals {
-    float weights[4], dot[4], quadratic[4];
+    float dot[4], quadratic[4];
   };
 
-  // Calls add(row, s) for each column of a group. Neighbouring lanes begin at other columns, so that 32 rows meet no
-  // bank twice.
+  // Calls add(i, s) for `size` columns from `begin` on and the rows lane + 32 i. Control is the same for all lanes.
   template <int kRows, class Add>
-  SIMT_DEVICE static void along(const float* s, int size, const Add& add) {
-    const int first = int(threadIdx.x) % 32 / 4;
-    int column = first < size ? first : 0;
-    for (int i = 0; i < size; i++) {
-      for (int row = 0; row < kRows; row++) add(row, s[row * 32 * kSimsLd + column]);
-      column = column + 1 == size ? 0 : column + 1;
+  SIMT_DEVICE static void along(const float* sims, int begin, int size, const Add& add) {
+    const int lane = int(threadIdx.x) % 32, flip = PermutedSims::flip(lane), n_whole = size > 3 ? size - 3 : 0;
+    sims += lane * PermutedSims::kLd;
+#pragma unroll 1
+    for (int first = -(begin % 4); first < size; first += 4) {
+      float s[kRows][4];
+      for (int i = 0; i < kRows; i++) {
+        const float4 s4 = simt::load16(sims + i * 32 * PermutedSims::kLd + ((begin + first) ^ flip));
+        s[i][0] = s4.x, s[i][1] = s4.y, s[i][2] = s4.z, s[i][3] = s4.w;
+      }
+      if (unsigned(first) < unsigned(n_whole)) {
+        for (int j = 0; j < 4; j++)
+          for (int i = 0; i < kRows; i++) add(i, s[i][j]);
+      } else {
+        for (int j = 0; j < 4; j++)
+          if (unsigned(first + j) < unsigned(size))
+            for (int i = 0; i < kRows; i++) add(i, s[i][j]);
+      }
     }
   }
 
-  // Rows 0, 32 ... of those from `s` on, of which n_rows count.
+  // Of rows lane, lane + 32 ..., and columns of one group; those beyond the contexts are zero.
   template <int kRows>
-  SIMT_DEVICE void number_rows_of(const float* s, int size, int n_rows, float* out) const {
+  SIMT_DEVICE void number_rows_of(const float* sims, int begin, int size, float* out) const {
     float sums[kRows] = {}, largest[kRows];
     if constexpr (std::is_same_v<Rows, SoftmaxOfRows>) {
-      for (int i = 0; i < kRows; i++) largest[i] = s[i * 32 * kSimsLd];
-      along<kRows>(s, size, [&](int i, float x) { largest[i] = fmaxf(largest[i], x); });
-      along<kRows>(s, size, [&](int i, float x) { sums[i] += simt::exp2_approximate((x - largest[i]) * kLog2OfE); });
+      for (float& most : largest) most = -INFINITY;
+      along<kRows>(sims, begin, size, [&](int i, float x) { largest[i] = fmaxf(largest[i], x); });
+      along<kRows>(sims, begin, size,
+                   [&](int i, float x) { sums[i] += simt::exp2_approximate((x - largest[i]) * kLog2OfE); });
       for (int i = 0; i < kRows; i++) sums[i] = largest[i] * kLog2OfE + log2f(sums[i]);
     } else {
       if (norm_.l2) {
-        along<kRows>(s, size, [&](int i, float x) {
+        along<kRows>(sims, begin, size, [&](int i, float x) {
           const float k = fmaxf(x, slope_ * x);
           sums[i] += k * k;
         });
         for (float& sum : sums) sum = simt::sqrt_approximate(sum);
       } else {
-        along<kRows>(s, size, [&](int i, float x) { sums[i] += fabsf(fmaxf(x, slope_ * x)); });
+        along<kRows>(sims, begin, size, [&](int i, float x) { sums[i] += fabsf(fmaxf(x, slope_ * x)); });
       }
-      for (float& sum : sums) sum = __fdividef(lambda_, sum + float(kEpsilon));
+      for (float& sum : sums) sum = lambda_ * simt::reciprocal_approximate(sum + float(kEpsilon));
     }
-    for (int i = 0; i < kRows; i++)
-      if (i * 32 < n_rows) out[i * 32 * kRowPitch] = sums[i];
+    for (int i = 0; i < kRows; i++) out[i * 32 * kRowPitch] = sums[i];
   }
 
   // Of the row that comes so many after the lane's first.
@@ -167,85 +189,117 @@ class TileAttention {
     float largest[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
 #pragma unroll 1
     for (int row = 0; row + of.t < of.n_rows; row += 4)
-      for (int j = 0; j < 4; j++) largest[j] = fmaxf(largest[j], logit(of, of.sims[row * kSimsLd + j], row, j));
+      for (int j = 0; j < 4; j++) largest[j] = fmaxf(largest[j], logit(of, of.row(row)[j], row, j));
     for (int j = 0; j < 4; j++) of.shift[j] = simt::group_max(largest[j], 4);
   }
 
   // Weights of rows 8 block + t (the first four) and 8 block + t + 4, 0 beyond the context.
   SIMT_DEVICE void weigh(const Columns& of, int block, float (&w)[8], Totals& totals) const {
-    block * 8 + 8 <= of.n_rows ? weigh<true>(of, block, w, totals) : weigh<false>(of, block, w, totals);
+    const int rows = of.n_rows - block * 8;
+    if (rows >= 8) {
+      weigh<true>(of, block * 8, w, totals);
+      weigh<true>(of, block * 8 + 4, w + 4, totals);
+      return;
+    }
+    rows >= 4 ? weigh<true>(of, block * 8, w, totals) : weigh<false>(of, block * 8, w, totals);
+    for (int j = 0; j < 4; j++) w[4 + j] = 0.0f;
+    if (rows > 4) weigh<false>(of, block * 8 + 4, w + 4, totals);
   }
   template <bool kWhole>
-  SIMT_DEVICE void weigh(const Columns& of, int block, float (&w)[8], Totals& totals) const {
-    for (int half = 0; half < 2; half++) {
-      const int row = block * 8 + half * 4;
-      const bool inside = kWhole || row + of.t < of.n_rows;
-      // Beyond the context a lane reads a row of its own: others' may be weights already. With fewer than four, the
-      // last.
-      const int last = of.n_rows - 1 - of.t, at = inside ? row : last < 0 ? last : 0;
-      const float4 s4 = simt::load16(of.sims + at * kSimsLd);
-      const float s[4] = {s4.x, s4.y, s4.z, s4.w};
-      for (int j = 0; j < 4; j++) {
-        const float x = simt::exp2_approximate(logit(of, s[j], at, j));
-        w[half * 4 + j] = inside ? x : 0.0f;
-        totals.weights[j] += w[half * 4 + j];
-        totals.dot[j] += w[half * 4 + j] * s[j];
+  SIMT_DEVICE void weigh(const Columns& of, int row, float* w, Totals& totals) const {
+    const bool inside = kWhole || row + of.t < of.n_rows;
+    // Beyond the context a lane reads a row of its own: others' may be weights already.
+    const int at = inside ? row : 0;
+    const float4 s4 = simt::load16(of.row(at));
+    const float s[4] = {s4.x, s4.y, s4.z, s4.w};
+    for (int j = 0; j < 4; j++) {
+      const float x = simt::exp2_approximate(logit(of, s[j], at, j));
+      w[j] = inside ? x : 0.0f;
+      totals.dot[j] += w[j] * s[j];
+    }
+  }
+
+  // A block of rows and some blocks of columns of a Gram matrix, in two parts of TF32.
+  template <int kBlocks>
+  struct Gram {
+    uint32_t big[kBlocks][2], small[kBlocks][2];
+
+    SIMT_DEVICE explicit Gram(const float4* from) {
+      for (int i = 0; i < kBlocks; i++) {
+        const float4 g = __ldg(from + i * 32);
+        big[i][0] = __float_as_uint(g.x), big[i][1] = __float_as_uint(g.y);
+        small[i][0] = __float_as_uint(g.z), small[i][1] = __float_as_uint(g.w);
       }
     }
+  };
+
+  // product[i] += w^T G of a block of rows and the i-th of blocks of columns, for two times 16 columns of S: w in two
+  // parts as well, without the product of both rests.
+  template <int kBlocks>
+  SIMT_DEVICE static void multiply(const float (&w)[8], const Gram<kBlocks>& gram, float (*product)[2][4]) {
+    uint32_t big[2][4], small[2][4];
+    for (int strip = 0; strip < 2; strip++)
+      for (int k = 0; k < 4; k++) {
+        const float x = w[k / 2 * 4 + strip * 2 + k % 2];
+        big[strip][k] = simt::cut_to_tf32(__float_as_uint(x));
+        small[strip][k] = __float_as_uint(x - __uint_as_float(big[strip][k]));
+      }
+    // One part after the other: neighbouring products do not wait for each other's sums.
+    for (int i = 0; i < kBlocks; i++)
+      for (int strip = 0; strip < 2; strip++) simt::mma_tf32(product[i][strip], big[strip], gram.small[i]);
+    for (int i = 0; i < kBlocks; i++)
+      for (int strip = 0; strip < 2; strip++) simt::mma_tf32(product[i][strip], small[strip], gram.big[i]);
+    for (int i = 0; i < kBlocks; i++)
+      for (int strip = 0; strip < 2; strip++) simt::mma_tf32(product[i][strip], big[strip], gram.big[i]);
   }
 
-  // out += w^T G of a block of rows and one of columns, for two times 16 columns of S; w cut to TF32.
-  SIMT_DEVICE static void multiply(const float (&w)[8], const float4* gram, float (&out)[2][4]) {
-    const float4 g = __ldg(gram);
-    const uint32_t big[2] = {__float_as_uint(g.x), __float_as_uint(g.y)};
-    const uint32_t small[2] = {__float_as_uint(g.z), __float_as_uint(g.w)};
-    for (int strip = 0; strip < 2; strip++) {
-      uint32_t a[4];
-      for (int k = 0; k < 4; k++) a[k] = simt::cut_to_tf32(__float_as_uint(w[k / 2 * 4 + strip * 2 + k % 2]));
-      simt::mma_tf32(out[strip], a, small);
-      simt::mma_tf32(out[strip], a, big);
-    }
-  }
-
-  // w^T G w = c^T G (2 w - c) where c is w cut to TF32, but for the square of what was cut off.
   SIMT_DEVICE static void contract(const float (&w)[8], const float (&product)[2][4], Totals& totals) {
     for (int half = 0; half < 2; half++)
-      for (int j = 0; j < 4; j++) {
-        const float x = w[half * 4 + j], cut = __uint_as_float(simt::cut_to_tf32(__float_as_uint(x)));
-        totals.quadratic[j] += product[j / 2][j % 2 * 2 + half] * fmaf(2.0f, x, -cut);
-      }
+      for (int j = 0; j < 4; j++) totals.quadratic[j] += product[j / 2][j % 2 * 2 + half] * w[half * 4 + j];
   }
 
-  // As attended_cosine, by quotients of the special function unit.
-  SIMT_DEVICE static float cosine_of(const Totals& totals, int t, float length) {
-    const float inverse = __fdividef(1.0f, sum_of_own(totals.weights, t));
-    const float norms = length * (simt::sqrt_approximate(fmaxf(sum_of_own(totals.quadratic, t), 0.0f)) * inverse);
-    return __fdividef(sum_of_own(totals.dot, t) * inverse, fmaxf(norms, float(kEpsilon)));
-  }
-
-  SIMT_DEVICE float in_registers(const Columns& of, const float4* gram, int pitch, float length) const {
-    float w[kBlocksInRegisters][8] = {};
-    Totals totals = {};
-#pragma unroll
-    for (int block = 0; block < kBlocksInRegisters; block++)
-      if (block * 8 < of.n_rows) weigh(of, block, w[block], totals);
-#pragma unroll
-    for (int columns = 0; columns < kBlocksInRegisters; columns++) {
-      if (columns * 8 >= of.n_rows) continue;
-      const float4* of_columns = gram + columns * pitch * 32;
-      float product[2][4] = {};
-#pragma unroll
-      for (int block = 0; block < kBlocksInRegisters; block++)
-        if (block * 8 < of.n_rows) multiply(w[block], of_columns + block * 32, product);
-      contract(w[columns], product, totals);
+  // As attended_cosine, with both parts of the quotient times the sum of the weights, which is made where the clamp may
+  // count only.
+  SIMT_DEVICE float cosine_of(const Columns& of, const Totals& totals, float length) const {
+    float norms = length * simt::sqrt_approximate(fmaxf(sum_of_own(totals.quadratic, of.t), 0.0f));
+    if (__any_sync(0xffffffffu, !(norms > least_ * float(of.n_rows))) != 0) {
+      float sums[4] = {};
+#pragma unroll 1
+      for (int row = 0; row + of.t < of.n_rows; row += 4)
+        for (int j = 0; j < 4; j++) {
+          const float s = of.row(row)[j];  // or the weight, in its place
+          sums[j] += of.n_rows <= kBlocksInRegisters * 8 ? simt::exp2_approximate(logit(of, s, row, j)) : s;
+        }
+      norms = fmaxf(norms, float(kEpsilon) * sum_of_own(sums, of.t));
     }
-    return cosine_of(totals, of.t, length);
+    return sum_of_own(totals.dot, of.t) * simt::reciprocal_approximate(norms);
+  }
+
+  // Rows of the context from block kBlock on.
+  template <int kBlock>
+  SIMT_DEVICE void add_blocks(const Columns& of, const float4* gram, float (&product)[kBlocksInRegisters][2][4],
+                              Totals& totals) const {
+    if constexpr (kBlock < kBlocksInRegisters) {
+      if (kBlock * 8 >= of.n_rows) return;
+      const Gram<kBlock + 1> of_rows(gram + gram_block(kBlock, 0) * 32);
+      float w[8];
+      for (auto& strip : product[kBlock])
+        for (float& sum : strip) sum = 0.0f;
+      weigh(of, kBlock, w, totals);
+      multiply(w, of_rows, product);
+      add_blocks<kBlock + 1>(of, gram, product, totals);
+      contract(w, product[kBlock], totals);
+    }
+  }
+
+  SIMT_DEVICE void in_registers(const Columns& of, const float4* gram, Totals& totals) const {
+    float product[kBlocksInRegisters][2][4];  // of each block of columns
+    add_blocks<0>(of, gram, product, totals);
   }
 
   // As many rows as there may be: the weights take the place of S, each lane's own of its own.
-  SIMT_DEVICE float in_place(const Columns& of, const float4* gram, int pitch, float length) const {
+  SIMT_DEVICE void in_place(const Columns& of, const float4* gram, Totals& totals) const {
     float w[8];
-    Totals totals = {};
     const int n_blocks = (of.n_rows + 7) / 8;
 #pragma unroll 1
     for (int block = 0; block < n_blocks; block++) {
@@ -253,13 +307,13 @@ class TileAttention {
       for (int half = 0; half < 2; half++) {
         const int row = block * 8 + half * 4 + of.t;
         const float4 x{w[half * 4], w[half * 4 + 1], w[half * 4 + 2], w[half * 4 + 3]};
-        if (row < of.n_rows) simt::store16(x, of.sims + (row - of.t) * kSimsLd);
+        if (row < of.n_rows) simt::store16(x, of.row(row - of.t));
       }
     }
     auto load = [&](int block) {
       for (int half = 0; half < 2; half++) {
         const int row = block * 8 + half * 4 + of.t;
-        const float4 x = simt::load16(of.sims + (row < of.n_rows ? row - of.t : 0) * kSimsLd);
+        const float4 x = simt::load16(of.row(row < of.n_rows ? row - of.t : 0));
         const bool inside = row < of.n_rows;
         w[half * 4] = inside ? x.x : 0.0f, w[half * 4 + 1] = inside ? x.y : 0.0f;
         w[half * 4 + 2] = inside ? x.z : 0.0f, w[half * 4 + 3] = inside ? x.w : 0.0f;
@@ -267,21 +321,21 @@ class TileAttention {
     };
 #pragma unroll 1
     for (int columns = 0; columns < n_blocks; columns++) {
-      float product[2][4] = {};
+      float product[1][2][4] = {};
 #pragma unroll 2
-      for (int block = 0; block < n_blocks; block++) {
+      for (int block = columns; block < n_blocks; block++) {
         load(block);
-        multiply(w, gram + (columns * pitch + block) * 32, product);
+        multiply(w, Gram<1>(gram + gram_block(block, columns) * 32), product);
       }
       load(columns);
-      contract(w, product, totals);
+      contract(w, product[0], totals);
     }
-    return cosine_of(totals, of.t, length);
   }
 
   Normalisation<float> norm_;
   float slope_, lambda_;
   bool shifts_;
+  float least_;  // kEpsilon times what no weight exceeds
 };
 
 }  // namespace itm::cuda

@@ -67,16 +67,18 @@ struct TilesArgs {
   float* scores;
   int64_t context_stride, query_stride;  // of scores
   SimilarityOptions options;
-  int32_t dim, gram_pitch, norm_pitch;  // gram_pitch: a multiple of 8
-  int32_t multiprocessors;              // for as many blocks as these run at a time
+  int32_t dim, gram_blocks, norm_pitch;  // gram_blocks: of a context
+  int32_t multiprocessors;               // for as many blocks as these run at a time
 };
 void score_tiles(const TilesArgs& args, Product product, void* stream);
 
-// Gram matrices of the context groups, as score_tiles reads them: 8 x 8 blocks in the order in which the lanes of a
-// warp take them, each number in two parts.
+// Gram matrices of the context groups, as score_tiles reads them: 8 x 8 blocks on and below the diagonal, row by row,
+// in the order in which the lanes of a warp take them, each number in two parts.
+constexpr int kGramBlock = 128;  // numbers
+inline int64_t gram_blocks(int64_t pitch) { return pitch / 8 * (pitch / 8 + 1) / 2; }
 struct GramArgs {
   Side context;
-  float* gram;  // (n_groups, pitch / 8, pitch / 8, 32, 4)
+  float* gram;  // (n_groups, gram_blocks(pitch), kGramBlock); pitch: a multiple of 8
   int32_t dim, pitch, multiprocessors;
 };
 void gram_tiles(const GramArgs& args, Product product, void* stream);

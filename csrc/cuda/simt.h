@@ -47,7 +47,7 @@ SIMT_DEVICE uint32_t two_f16(float low, float high) {
 }
 SIMT_DEVICE float low_f16(uint32_t both) { return __low2float(*reinterpret_cast<const __half2*>(&both)); }
 SIMT_DEVICE float high_f16(uint32_t both) { return __high2float(*reinterpret_cast<const __half2*>(&both)); }
-// 2^x and the square root as the special function units have them, to about 2^-22.
+// 2^x, the square root and 1 / x as the special function units have them, to about 2^-22.
 SIMT_DEVICE float exp2_approximate(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -58,7 +58,11 @@ SIMT_DEVICE float sqrt_approximate(float x) {
   asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-
+SIMT_DEVICE float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 // The block's shared memory, whose size the launch gives.
 template <class T>
 SIMT_DEVICE T& shared() {

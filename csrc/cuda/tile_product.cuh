@@ -10,6 +10,22 @@ namespace itm::cuda {
 
 constexpr int kStageBytes = 64, kStages = 4, kWarpRows = 64, kSimsLd = kTileVectors + 8;
 
+// Where S lies: rows of kSimsLd numbers, or rows of 128 whose 16-byte units change places by the row, so that neither
+// eight rows of a unit nor four rows of two neighbouring units meet a bank twice. Four rows on, units are the other of
+// a pair; eight rows on, they are the same.
+struct PaddedSims {
+  static constexpr int kLd = kSimsLd;
+  // Of a lane's two sums of 8 x 8 numbers, from the first row and column of a warp's; `column`: a multiple of 8.
+  SIMT_DEVICE static int place(int lane, int column) { return lane / 4 * kLd + column + lane % 4 * 2; }
+};
+struct PermutedSims {
+  static constexpr int kLd = kTileVectors;
+  SIMT_DEVICE static int flip(int row) { return ((row & 1) * 4 + (row & 2) + (row & 4) / 4) * 4; }
+  SIMT_DEVICE static int place(int lane, int column) {
+    return lane / 4 * kLd + column / 32 * 32 + (column % 32 ^ lane % 4 * 2 ^ flip(lane / 4));
+  }
+};
+
 struct Stage {
   unsigned char rows[2][kTileVectors][kStageBytes];  // context, query
 };
@@ -172,9 +188,9 @@ SIMT_DEVICE void multiply_stage(const Stage& stage, int top, int left, typename 
   }
 }
 
-// memory.sims[row * kSimsLd + column], for all threads after a barrier of the caller's; zero beyond the vectors, up to
-// the next multiple of 64 rows and of a warp's columns.
-template <class Product>
+// memory.sims as Sims places it, for all threads after a barrier of the caller's; zero beyond the vectors, up
+// to the next multiple of 64 rows and of a warp's columns.
+template <class Product, class Sims = PaddedSims>
 SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, const Operand& query, int dim) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   const int top = warp / Product::kWarpsAcross * kWarpRows, left = warp % Product::kWarpsAcross * Product::kWarpColumns;
@@ -207,12 +223,12 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
   }
   SYNC(33);  // the stages become S
   if (!active) return;
+  float* const from = memory.sims + top * Sims::kLd + left;
   for (int i = 0; i < kRowFragments; i++)
     for (int j = 0; j < Product::kWarpColumns / 8; j++)
-      for (int half = 0; half < 2; half++) {
-        const int row = top + i * 16 + half * 8 + lane / 4, column = left + j * 8 + lane % 4 * 2;
-        simt::store8(float2{sums[i][j][half * 2], sums[i][j][half * 2 + 1]}, &memory.sims[row * kSimsLd + column]);
-      }
+      for (int half = 0; half < 2; half++)
+        simt::store8(float2{sums[i][j][half * 2], sums[i][j][half * 2 + 1]},
+                     from + (i * 16 + half * 8) * Sims::kLd + Sims::place(lane, j * 8));
 }
 
 // Blocks that run at the same time share operands: bands of context tiles, all query tiles within a band.

@@ -64,8 +64,9 @@ tiles_kernel(TilesArgs args) {
     const int n_rows = vectors_of(args.context, pair.context), n_columns = vectors_of(args.query, pair.query);
     SYNC(21);
 
-    tile_product<Product>(shared.product, {args.context.data, shared.context.source, n_rows},
-                          {args.query.data, shared.query.source, n_columns}, args.dim);
+    using Sims = std::conditional_t<std::is_void_v<Rows>, PaddedSims, PermutedSims>;
+    tile_product<Product, Sims>(shared.product, {args.context.data, shared.context.source, n_rows},
+                                {args.query.data, shared.query.source, n_columns}, args.dim);
     SYNC(22);
     if constexpr (std::is_void_v<Rows>) {
       find_largest<kThreads>(sims, shared.context, n_contexts, n_columns);
@@ -75,9 +76,9 @@ tiles_kernel(TilesArgs args) {
         attention.template number_rows<kThreads>(sims, shared.query, n_queries, n_rows, shared.of_rows);
         SYNC(23);
       }
-      const float* gram = args.gram + int64_t(first_context) * 2 * args.gram_pitch * args.gram_pitch;
+      const float* gram = args.gram + int64_t(first_context) * args.gram_blocks * kGramBlock;
       attention.template attend<kThreads>(
-          sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, gram, args.gram_pitch,
+          sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, gram, args.gram_blocks,
           [&](int source) {
             return __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
           });
@@ -85,6 +86,7 @@ tiles_kernel(TilesArgs args) {
     SYNC(24);
 
     // Eight lanes a score.
+    constexpr int kValuesLd = std::is_void_v<Rows> ? kSimsLd : PermutedSims::kLd;
     for (int first = 0; first < n_contexts * n_queries; first += kThreads / 8) {
       const int pair_number = first + int(threadIdx.x) / 8, place = int(threadIdx.x) % 8;
       const bool inside = pair_number < n_contexts * n_queries;
@@ -92,7 +94,7 @@ tiles_kernel(TilesArgs args) {
       const bool known = inside && shared.context.size[context] > 0;
       const float score =
           aggregate<float>(args.options.aggregation, float(args.options.lambda_lse),
-                           sims + (known ? shared.context.begin[context] * kSimsLd : 0) + shared.query.begin[query],
+                           sims + (known ? shared.context.begin[context] * kValuesLd : 0) + shared.query.begin[query],
                            known ? shared.query.size[query] : 0, place);
       if (inside && place == 0)
         args.scores[(first_context + context) * args.context_stride + (first_query + query) * args.query_stride] =
@@ -113,7 +115,7 @@ template <class Product>
 SIMT_KERNEL(Product::kThreads, Product::kBlocks)
 gram_kernel(GramArgs args) {
   auto& shared = simt::shared<GramShared>();
-  const int n_blocks = args.pitch / 8;
+  const int across = args.pitch / 8, n_blocks = gram_block(across, 0);
   for (int tile = int(blockIdx.x); tile < *args.context.n_tiles; tile += int(gridDim.x)) {
     find_vectors<Product::kThreads>(args.context, tile, shared.context);
     const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
@@ -124,16 +126,19 @@ gram_kernel(GramArgs args) {
     for (int group = 0; group < n_groups; group++) {
       const int begin = shared.context.begin[group], size = shared.context.size[group];
       const float* from = shared.product.sims + begin * kSimsLd + begin;
-      float* to = args.gram + int64_t(first + group) * 2 * args.pitch * args.pitch;
-      for (int i = int(threadIdx.x); i < n_blocks * n_blocks * 32; i += Product::kThreads) {
-        const int lane = i % 32, column = i / 32 / n_blocks * 8 + column_of_lane(lane);
-        const int row = i / 32 % n_blocks * 8 + lane % 4;
+      float* to = args.gram + int64_t(first + group) * n_blocks * kGramBlock;
+      for (int i = int(threadIdx.x); i < across * across * 32; i += Product::kThreads) {
+        const int lane = i % 32, rows = i / 32 % across, columns = i / 32 / across;
+        if (columns > rows) continue;
+        const int row = rows * 8 + lane % 4, column = columns * 8 + column_of_lane(lane);
         float big[2], small[2];
         for (int k = 0; k < 2; k++) {
           const bool inside = row + 4 * k < size && column < size;
-          split_for_gram(inside ? from[(row + 4 * k) * kSimsLd + column] : 0.0f, big[k], small[k]);
+          const float x = inside ? from[(row + 4 * k) * kSimsLd + column] : 0.0f;
+          split_for_gram(columns < rows ? 2 * x : x, big[k], small[k]);
         }
-        simt::store16(float4{big[0], big[1], small[0], small[1]}, to + 4 * i);
+        simt::store16(float4{big[0], big[1], small[0], small[1]},
+                      to + gram_block(rows, columns) * kGramBlock + lane * 4);
       }
     }
     SYNC(28);

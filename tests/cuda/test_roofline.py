@@ -1,6 +1,8 @@
 """The counts of bench/roofline.py are those of the kernels: compared with what the emulator counts."""
 
+import itertools
 import json
+from collections import Counter
 
 import _machine_code
 import emulated_operators
@@ -85,7 +87,7 @@ def test_launches_are_those_of_the_operators():
     assert scoring == roofline.scoring([36] * 4, COUNTS[:4], 24, "bfloat16")["launches"]
 
 
-@pytest.mark.parametrize("arch", ["80", "90", "100"])
+@pytest.mark.parametrize("arch", ["80", "86", "90", "100", "120"])
 def test_the_machine_code_of_the_build_is_read(arch):
     if _machine_code.disassembler() is None or _machine_code.kept("tiles", arch) is None:
         pytest.skip("no machine code in build/cubins, or no nvdisasm: make test, with nvcc, keeps it")
@@ -95,15 +97,42 @@ def test_the_machine_code_of_the_build_is_read(arch):
         assert code["hmma"] == steps * 4 * roofline.WARP_COLUMNS[dtype] // 8 * roofline.PRODUCTS[dtype]
         assert code["ldsm"] == steps * (4 + roofline.WARP_COLUMNS[dtype] // 16)
         assert code["hmma"] < code["stage"] < 7 * code["hmma"]
-        assert roofline.blocks_of_tile(arch, dtype, code["registers"]) == (1 if dtype == "float32" else 2)
-        # An element of S: of 8 x 32 a lane has 8.
-        assert 4 < code["row_number"] < 8
-        assert 7 < code["whole"] / 8 <= code["partial"] / 8 < 16
-        assert 25 * 4 * 2 < code["products"] < 600
+        small = roofline.SHARED_KB[arch] == 100
+        assert roofline.blocks_of_tile(arch, dtype, code["registers"]) == (1 if small or dtype == "float32" else 2)
+        assert code["store"] >= 2 * 4 * roofline.WARP_COLUMNS[dtype] // 8  # 8 bytes a lane
+        # Of 16 numbers three instructions each, and four loads; of 36 rows 36 exponentials and 90 products.
+        assert 16 * 3 + 4 < code["four"] < 70
+        assert code["column"] == 4 * 3 < code["part"]
+        assert 36 + 90 < code["context"][36] < code["context"][33] < code["context"][37]
+        counts = roofline.scoring([36] * 50, [12] * 50, 1024, dtype)
+        own, around = roofline.instructions_of_an_element(counts, code, dtype)
+        assert 8 < own < 20
+        assert 1 < around < 5
     assert found["bfloat16"]["stage"] < found["tf32"]["stage"] < 2 * found["float32"]["stage"]
 
 
-CODE = {"stage": 180, "hmma": 64, "ldsm": 16, "row_number": 6, "whole": 60, "partial": 90, "products": 400}
+CODE = {
+    "stage": 180,
+    "hmma": 64,
+    "ldsm": 16,
+    "store": 64,
+    "group": 50,
+    "four": 63,
+    "part": 32,
+    "column": 12,
+    "context": {rows: 20 * rows for rows in range(1, 41)},
+}
+
+
+@pytest.mark.parametrize("tile", [[4, 8], [3, 1, 7, 12, 2], [1, 1, 1], [5, 9, 36]])
+def test_fours_of_columns_that_groups_share(tile):
+    whole, shared, columns = roofline.fours_of(tile)
+    places = [(group, place // 4) for group, begin in enumerate(itertools.accumulate([0, *tile[:-1]]))
+              for place in range(begin, begin + tile[group])]  # fmt: skip
+    found = Counter(places)
+    assert whole == sum(n == 4 for n in found.values())
+    assert shared == len(found) - whole
+    assert columns == sum(tile) - 4 * whole
 
 
 def test_product_and_epilogue_add_up_where_one_block_fits(monkeypatch):

@@ -248,6 +248,7 @@ inline float low_f16(uint32_t both) { return to_float(f16{uint16_t(both)}); }
 inline float high_f16(uint32_t both) { return to_float(f16{uint16_t(both >> 16)}); }
 inline float exp2_approximate(float x) { return emu::approximated(exp2f(x)); }
 inline float sqrt_approximate(float x) { return emu::approximated(sqrtf(x)); }
+inline float reciprocal_approximate(float x) { return emu::approximated(1 / x); }
 
 // Kept as one access, as on a device.
 inline float4 load16(const float* from) { return __ldg(reinterpret_cast<const float4*>(from)); }

@@ -56,7 +56,7 @@ TilesArgs = structure(
     (POINTER, "gram norms scores"),
     (LONG, "context_stride query_stride"),
     (Options, "options"),
-    (INT, "dim gram_pitch norm_pitch multiprocessors"),
+    (INT, "dim gram_blocks norm_pitch multiprocessors"),
 )
 GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "dim pitch multiprocessors"))
 LargestArgs = structure(
@@ -186,14 +186,15 @@ def score_by_tiles(
     right.prepare(right.max)
     context_side, query_side = left.plan(32), right.plan(16)
     pitch = up(left.max, 8)
-    gram = device.empty((left.n, pitch, pitch, 2))
+    blocks = pitch // 8 * (pitch // 8 + 1) // 2
+    gram = device.empty((left.n, blocks, 128))
     if flags.attends:
         args = GramArgs(context_side, gram.pointer, left.dim, pitch, MULTIPROCESSORS)
         device.run("gram_tiles_", ctypes.byref(args), product)
     scores = device.empty((left.n, right.n) if contexts_are_rows else (right.n, left.n))
     strides = (right.n, 1) if contexts_are_rows else (1, left.n)
     args = TilesArgs(
-        context_side, query_side, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, pitch,
+        context_side, query_side, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, blocks,
         right.max, MULTIPROCESSORS,
     )  # fmt: skip
     device.run("score_tiles_", ctypes.byref(args), product)

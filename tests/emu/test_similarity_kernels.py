@@ -167,6 +167,20 @@ def test_attention_to_vectors_of_very_different_norms(plain, factor):
     assert error(Chunk(plain, *batch).scores_by_tensor_cores(), expected(*batch)[0]) < SCORE_BOUND
 
 
+@pytest.mark.parametrize("lambda_softmax", [9.0, 30.0])  # without and with the largest logit taken off
+@pytest.mark.parametrize("rows", [3, 36, 90])  # weights in registers, and in the place of S
+def test_norms_about_the_clamp_by_tiles(plain, rows, lambda_softmax):
+    context, counts, query, columns = operands(2, rows, 3, 5, 24)
+    context[0] *= 3e-8
+    context[1] *= 2e-9
+    batch = context, counts, query, columns
+    want = expected(*batch, lambda_softmax=lambda_softmax)[0]
+    plain.configure("random", 4)
+    got = score_by_tiles(plain, *batch, lambda_softmax=lambda_softmax)
+    assert error(got[1], want[1]) < SCORE_BOUND  # the clamp makes these small
+    assert error(got, want) < SCORE_BOUND
+
+
 def test_counts_out_of_range_are_nan_and_harm_nobody(plain):
     plain.configure()
     context, rows, query, columns = operands(4, 9, 5, 7, 16)

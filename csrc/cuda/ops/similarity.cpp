@@ -27,7 +27,7 @@ void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& optio
   std::optional<Tensor> gram;
   const Product product = product_of(type);
   if (attends) {
-    gram = empty(scores, {context.n, gram_pitch, gram_pitch, 2}, ScalarType::Float);  // in two parts
+    gram = empty(scores, {context.n, gram_blocks(gram_pitch), kGramBlock}, ScalarType::Float);
     gram_tiles({args.context, launch.out<float>(*gram), int32_t(padded_dim), int32_t(gram_pitch), args.multiprocessors},
                product, launch.stream());
     args.gram = launch.inout<float>(*gram);
@@ -38,7 +38,7 @@ void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& optio
   args.query_stride = roles.query_stride();
   args.options = options;
   args.dim = int32_t(padded_dim);
-  args.gram_pitch = int32_t(gram_pitch);
+  args.gram_blocks = int32_t(gram_blocks(gram_pitch));
   args.norm_pitch = int32_t(query.pitch);
   score_tiles(args, product, launch.stream());
   launch.check();
