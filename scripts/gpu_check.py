@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import signal
@@ -189,17 +190,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="after which it ends, whatever is left")
     parser.add_argument("--steps", nargs="+", choices=[step.name for step in steps()], help="only these")
     args = parser.parse_args(arguments)
-    if not args.rehearse:  # whose steps need no device, and import torch themselves
+    missing = "" if importlib.util.find_spec("torch") else "No module named 'torch'"
+    if not missing and not args.rehearse:  # whose steps need no device, and import torch themselves
         try:
             import torch
         except ImportError as error:
-            said = f"gpu_check: cannot import torch ({error}); install a torch with CUDA, or set PYTHON"
-            print(said, file=sys.stderr)
-            return 2
-        if not torch.cuda.is_available():
-            said = f"torch {torch.__version__} sees no CUDA device here (--rehearse runs every step on the CPU)"
-            print(f"gpu_check: {said}", file=sys.stderr)
-            return 2
+            missing = str(error)
+        else:
+            if not torch.cuda.is_available():
+                said = f"torch {torch.__version__} sees no CUDA device here (--rehearse runs every step on the CPU)"
+                print(f"gpu_check: {said}", file=sys.stderr)
+                return 2
+    if missing:
+        print(f"gpu_check: cannot import torch ({missing}); install a torch with CUDA, or set PYTHON", file=sys.stderr)
+        return 2
     args.folder.mkdir(parents=True, exist_ok=True)
     check = Check(args.folder.resolve(), args.rehearse, args.minutes)
 

@@ -159,3 +159,12 @@ def test_without_a_device_it_says_so_and_does_nothing():
     done = subprocess.run([SCRIPTS / "gpu_check.sh"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "sees no CUDA device here (--rehearse runs every step on the CPU)" in done.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["--rehearse"]])
+def test_without_torch_it_says_so_and_does_nothing(tmp_path, options):
+    no_packages = [sys.executable, "-I", "-S"]
+    command = [*no_packages, SCRIPTS / "gpu_check.py", *options, tmp_path / "report"]
+    done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=False)
+    assert (done.returncode, (tmp_path / "report").exists()) == (2, False)
+    assert "cannot import torch (No module named 'torch'); install a torch with CUDA, or set PYTHON" in done.stderr
