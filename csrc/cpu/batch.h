@@ -143,50 +143,54 @@ void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, i
   }
 }
 
-// Transposed panels of `panel` vectors, at most kPanelColumns, [k, panel] each (bfloat16: [k / 2, panel, 2]); a block's
-// last one is narrower. norm[v] receives |vector| when given.
-template <class Op, class In, class T>
-void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm, int64_t panel = kPanelColumns) {
-  std::vector<const In*> from;
-  from.reserve(block.padded);
-  for (int64_t g = block.begin; g < block.end; g++)
-    for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
+// Transposed panels of `panel` vectors, at most kPanelColumns, [k, panel] each (bfloat16: [k / 2, panel, 2]); the last
+// one is narrower.
+template <class Op, class In>
+void turn_vectors(const In* const* from, int64_t n_vectors, int64_t dim, int64_t k, int64_t panel, Op* out) {
   constexpr int64_t pair = std::is_same_v<Op, BFloat16> ? 2 : 1;
-  for (int64_t first = 0; first < block.padded; first += panel) {
-    const int64_t columns = std::min(panel, block.padded - first);
-    const int64_t valid = std::min(columns, block.vectors - first);
-    Op* to = out + (block.start + first) * k;
-    if (valid < columns || batch.dim < k) std::memset(static_cast<void*>(to), 0, sizeof(Op) * columns * k);
+  for (int64_t first = 0; first < n_vectors; first += panel, from += panel) {
+    const int64_t columns = std::min(panel, n_vectors - first);
+    Op* to = out + first * k;
+    if (dim < k) std::memset(static_cast<void*>(to), 0, sizeof(Op) * columns * k);
     if constexpr (std::is_same_v<Op, In>) {
       // Numbers (bfloat16: pairs of them) are moved as they are.
       using Unit = std::conditional_t<pair == 2, uint32_t, Op>;
-      const int64_t units = batch.dim / pair;
-      transpose(reinterpret_cast<const char* const*>(from.data() + first), valid, units, columns,
-                reinterpret_cast<Unit*>(to));
-      for (int64_t d = units * pair; d < batch.dim; d++)
-        for (int64_t c = 0; c < valid; c++) to[(d / pair * columns + c) * pair] = from[first + c][d];
+      const int64_t units = dim / pair;
+      transpose(reinterpret_cast<const char* const*>(from), columns, units, columns, reinterpret_cast<Unit*>(to));
+      for (int64_t d = units * pair; d < dim; d++)
+        for (int64_t c = 0; c < columns; c++) to[(d / pair * columns + c) * pair] = from[c][d];
     } else {
       static_assert(pair == 1);
       // Converted a run at a time, then moved as they are.
       constexpr int64_t run = 64;
       Op converted[kPanelColumns * run];
       const char* vectors[kPanelColumns];
-      for (int64_t c = 0; c < valid; c++) vectors[c] = reinterpret_cast<const char*>(converted + c * run);
-      for (int64_t d0 = 0; d0 < batch.dim; d0 += run) {
-        const int64_t n = std::min(run, batch.dim - d0);
-        for (int64_t c = 0; c < valid; c++) {
-          const In* numbers = from[first + c] + d0;
+      for (int64_t c = 0; c < columns; c++) vectors[c] = reinterpret_cast<const char*>(converted + c * run);
+      for (int64_t d0 = 0; d0 < dim; d0 += run) {
+        const int64_t n = std::min(run, dim - d0);
+        for (int64_t c = 0; c < columns; c++) {
+          const In* numbers = from[c] + d0;
           for (int64_t d = 0; d < n; d++) converted[c * run + d] = number_as<Op>(numbers[d]);
         }
-        transpose(vectors, valid, n, columns, to + d0 * columns);
+        transpose(vectors, columns, n, columns, to + d0 * columns);
       }
     }
-    if (norm == nullptr) continue;
-    for (int64_t c = 0; c < valid; c++) {
-      norm[block.start + first + c] = std::sqrt(squared_length<T>(from[first + c], batch.dim));
-    }
   }
-  if (norm != nullptr) std::fill(norm + block.start + block.vectors, norm + block.start + block.padded, T(0));
+}
+
+// A block's vectors as turn_vectors leaves them, zeros where it is padded. norm[v] receives |vector| when given.
+template <class Op, class In, class T>
+void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm, int64_t panel = kPanelColumns) {
+  const std::vector<In> zero(batch.dim, In(0));
+  std::vector<const In*> from;
+  from.reserve(block.padded);
+  for (int64_t g = block.begin; g < block.end; g++)
+    for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
+  from.resize(block.padded, zero.data());
+  turn_vectors<Op, In>(from.data(), block.padded, batch.dim, k, panel, out + block.start * k);
+  if (norm == nullptr) return;
+  for (int64_t v = 0; v < block.padded; v++)
+    norm[block.start + v] = v < block.vectors ? std::sqrt(squared_length<T>(from[v], batch.dim)) : T(0);
 }
 
 }  // namespace itm

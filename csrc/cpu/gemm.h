@@ -51,6 +51,12 @@ class Gemm {
                  bool accumulate = false) const;
   int64_t panel() const { return product.panel; }
   int64_t lanes() const { return product.lanes; }
+  // Columns that fill a part of a register as of_list takes it, n of them or a few more; as many as it has lanes: all.
+  int64_t part_of_register(int64_t n) const {
+    int64_t part = product.least;
+    while (part < n) part *= 2;
+    return part;
+  }
   void of_list(int64_t m, int64_t n, int64_t k, const Op* const* rows, int64_t first, Ahead<Op> ahead, const Op* b,
                int64_t ldb, T* c, int64_t ldc, bool accumulate) const {
     product.listed(m, n, k, rows, first, ahead, b, ldb, c, ldc, accumulate);

@@ -14,28 +14,40 @@ template <class In, class T>
 class OwnerColumns {
  public:
   OwnerColumns(int64_t most, int64_t dim)
-      : gemm(Gemm<T, T>::own()), dim(dim), run(gemm.run(dim)), panels(round_up(most, kColumnMultiple) * dim) {}
+      : gemm(Gemm<T, T>::own()),
+        dim(dim),
+        run(gemm.run(dim)),
+        panels(round_up(most, kColumnMultiple) * dim),
+        zero(dim, In(0)) {}
 
-  // norm: as of pack_panels.
+  // norm [n padded to a register] receives the vectors' lengths when given.
   void take(const Batch& batch, int64_t group, T* norm) {
-    const int64_t lanes = gemm.lanes(), half = lanes / 2;
     n = batch.count(group);
+    const int64_t lanes = gemm.lanes(), whole = n / lanes * lanes;
     padded = round_up(n, lanes);
-    pack_panels<T, In, T>(batch, {group, group + 1, n, padded, 0}, dim, panels.data(), norm);
-    const bool half_is_left = n % kPanelColumns > lanes && padded - n >= half;
-    width = half_is_left ? padded - half : padded;
-    if (!half_is_left) return;
-    const int64_t first = n / kPanelColumns * kPanelColumns, stride = padded - first;
-    for (T *row = panels + first * dim + width - first - half, *end = panels + padded * dim; row < end; row += stride)
-      std::copy_n(row, half, row + half);
+    const int64_t part = n % kPanelColumns > lanes && whole < n ? gemm.part_of_register(n - whole) : lanes;
+    width = part < lanes ? whole + part : padded;
+    from.clear();
+    for (int64_t i = 0; i < n; i++) from.push_back(batch.vector<In>(group, i));
+    from.resize(width, zero.data());
+    while (int64_t(from.size()) < padded) from.push_back(from[from.size() - part]);
+    turn_vectors<T, In>(from.data(), padded, dim, dim, kPanelColumns, panels.data());
+    for (int64_t i = 0; i < padded && norm != nullptr; i++)
+      norm[i] = i < n ? std::sqrt(squared_length<T>(from[i], dim)) : T(0);
   }
 
-  // Columns of a product: as many as there are vectors, and what fills a register or half of one, which are zero.
+  // The group that is taken next: asked for while products of this one are made.
+  void expect(const Batch& batch, int64_t group) {
+    expected = reinterpret_cast<const char*>(batch.vector<In>(group, 0));
+    n_expected = batch.vector_stride() == dim ? batch.count(group) * dim * int64_t(sizeof(In)) : 0;
+  }
+
+  // Columns of a product: as many as there are vectors, and what fills a register or a part of one, which are zero.
   int64_t n_columns() const { return width; }
 
   // out [m, stride] = rows . columns, n_columns() or the first of them, which are whole registers then; rows
   // beyond m are read soon.
-  void multiply(int64_t m, int64_t columns, std::vector<const T*>& list, T* out, int64_t stride) const {
+  void multiply(int64_t m, int64_t columns, std::vector<const T*>& list, T* out, int64_t stride) {
     list.resize(std::max<int64_t>(list.size(), m + kListedRows), list.back());
     multiply(m, columns, list.data(), out, stride);
   }
@@ -58,7 +70,7 @@ class OwnerColumns {
   static constexpr int64_t kSliceBytes = 256 << 10;  // half of a small second cache
 
   // rows [m + kListedRows]
-  void multiply(int64_t m, int64_t columns, const T* const* rows, T* out, int64_t stride) const {
+  void multiply(int64_t m, int64_t columns, const T* const* rows, T* out, int64_t stride) {
     // As much of the columns as the second cache holds stays there while all rows go by, block by block, each with all
     // its numbers: rows of a power of two in length would drive each other out of the cache, a run of theirs at a time.
     const int64_t slice = std::max<int64_t>(kSliceBytes / (padded * run * int64_t(sizeof(T))), 1) * run;
@@ -67,6 +79,7 @@ class OwnerColumns {
         for (int64_t p = first; p < last; p += run)
           for (int64_t j = 0; j < columns; j += kPanelColumns) {
             const int64_t panel = std::min(kPanelColumns, padded - j);
+            ask();
             gemm.of_list(std::min(kListedRows, m - i), std::min(kPanelColumns, columns - j), std::min(run, dim - p),
                          rows + i, p,
                          p + run < last ? Ahead<T>{rows + i, p + run} : Ahead<T>{rows + i + kListedRows, first},
@@ -74,11 +87,23 @@ class OwnerColumns {
           }
   }
 
+  // As much of the expected group as a product has time for.
+  void ask() {
+    for (int line = 0; line < kListedRows && n_expected > 0; line++, expected += kLineBytes, n_expected -= kLineBytes)
+      __builtin_prefetch(expected, 0, 2);
+  }
+
+  static constexpr int64_t kLineBytes = 64;
+
   const Gemm<T, T> gemm;
   const int64_t dim, run;
   int64_t n = 0, padded = 0, width = 0;
   Buffer<T> panels;  // [dim, 64], ..., the last one narrower
+  const std::vector<In> zero;
+  std::vector<const In*> from;
   std::vector<T> product;
+  const char* expected = nullptr;
+  int64_t n_expected = 0;  // bytes that have not been asked for
 };
 
 }  // namespace itm

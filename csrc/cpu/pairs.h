@@ -9,6 +9,8 @@
 // Products are our own: a number of S is the same as in the tile of all pairs.
 #pragma once
 
+#include <atomic>
+
 #include "candidate_lists.h"
 #include "engine.h"
 #include "owner_columns.h"
@@ -50,7 +52,8 @@ void list_rows(const T* rows, int64_t n, int64_t stride, std::vector<const T*>& 
   for (int64_t i = 0; i < n; i++) to.push_back(rows + i * stride);
 }
 
-// The members that some list names, and their norms or Gram matrices.
+// The members that some list names, and their norms or Gram matrices: made by the worker that first needs them, which
+// has just had the member's vectors in its cache.
 template <class In, class T>
 struct Members {
   const Batch& batch;
@@ -61,7 +64,11 @@ struct Members {
   std::vector<int64_t> gram_offset;
 
   Members(const Batch& batch, const std::vector<bool>& named, bool norms, bool grams)
-      : batch(batch), dim(batch.dim), place(named.size(), -1), gram_offset(1, 0) {
+      : batch(batch),
+        dim(batch.dim),
+        place(named.size(), -1),
+        gram_offset(1, 0),
+        state(norms || grams ? named.size() : 0) {
     for (size_t m = 0; m < named.size(); m++) {
       const int64_t n = named[m] ? batch.count(m) : 0, stride = grams ? round_up(n, 4) : 0;
       if (named[m]) place[m] = n_vectors;
@@ -71,26 +78,28 @@ struct Members {
     }
     norm = Buffer<T>(norms ? n_vectors : 0);
     gram = Buffer<T>(gram_offset.back(), true);
-    if (!norms && !grams) return;
-    parallel_workers(place.size(), double(n_vectors) * dim * (kScanWork + (grams ? largest : 0)), [&](auto next) {
-      const GroupRows<In, T> rows(batch, grams ? largest : 0);
-      OwnerColumns<In, T> columns(grams ? largest : 0, dim);
-      std::vector<const T*> row_at;
-      for (int64_t m = next(); m >= 0; m = next()) {
-        if (place[m] < 0) continue;
-        const int64_t n = batch.count(m);
-        for (int64_t v = 0; v < n && norms; v++)
-          norm.data()[place[m] + v] = std::sqrt(squared_length<T>(batch.vector<In>(m, v), dim));
-        if (!grams) continue;
-        columns.take(batch, m, nullptr);
-        row_at.clear();
-        list_rows(rows.of(m), n, rows.stride(), row_at);
-        columns.gram(row_at, gram_of(m));
-      }
-    });
   }
 
+  T* norm_of(int64_t member) const { return norm + place[member]; }
   T* gram_of(int64_t member) const { return gram + gram_offset[member]; }
+
+  // `kept`, one of these two, once make(kept) has been called by somebody. While another worker calls it: make(room).
+  template <class Make>
+  const T* made(int64_t member, T* kept, T* room, Make&& make) const {
+    uint8_t now = state[member].load(std::memory_order_acquire);
+    if (now == kUnknown && state[member].compare_exchange_strong(now, kBeingMade, std::memory_order_acquire)) {
+      make(kept);
+      state[member].store(kMade, std::memory_order_release);
+      return kept;
+    }
+    if (now == kMade) return kept;
+    make(room);
+    return room;
+  }
+
+ private:
+  enum State : uint8_t { kUnknown, kBeingMade, kMade };
+  mutable std::vector<std::atomic<uint8_t>> state;
 };
 
 inline std::vector<bool> named_members(const Candidates& candidates, bool owners_list, int64_t n_members) {
@@ -124,6 +133,8 @@ class PairTile {
         pair_sims(stride * pair_stride, true),
         gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
         norm(std::max(stride, pair_stride), true),
+        member_columns(members.gram.size() > 0 ? members.largest : 0, dim),
+        member_gram(members.gram.size() > 0 ? round_up(members.largest, 4) * round_up(members.largest, 4) : 0),
         scratch(owner_is_context ? similarity.scratch(most, stride, limit)
                                  : similarity.scratch(members.largest, pair_stride, 1),
                 true),
@@ -137,7 +148,9 @@ class PairTile {
   const Gemm<T, T> gemm;
   const int64_t dim, most, limit, stride, pair_stride;
 
-  void take_owner(int64_t o) {
+  // then: the owner that is taken next, or -1.
+  void take_owner(int64_t o, int64_t then) {
+    if (then >= 0 && then != o) columns.expect(owners, then);
     if (o == owner) return;
     owner = o;
     n = owners.count(o);
@@ -159,6 +172,28 @@ class PairTile {
     do columns += members.batch.count(lists.member[i++]);
     while (i < end && columns + members.batch.count(lists.member[i]) <= limit);
     return i;
+  }
+
+  void copy_norms(int64_t member, T* to) const {
+    const int64_t n = members.batch.count(member);
+    const T* norms = members.made(member, members.norm_of(member), to, [&](T* out) {
+      for (int64_t v = 0; v < n; v++) {
+        const In* vector = members.batch.template vector<In>(member, v);
+        out[v] = std::sqrt(squared_length<T>(vector, dim));
+      }
+    });
+    if (norms != to) std::copy_n(norms, n, to);
+  }
+
+  // first: row of the member's first vector in the tile.
+  const T* gram_of_member(int64_t member, int64_t first) {
+    return members.made(member, members.gram_of(member), member_gram.data(), [&](T* out) {
+      const int64_t n = members.batch.count(member), stride = round_up(n, 4);
+      member_columns.take(members.batch, member, nullptr);
+      member_row_at.assign(row_at.begin() + first, row_at.begin() + first + n);
+      std::fill_n(out, stride * stride, T(0));
+      member_columns.gram(member_row_at, out);
+    });
   }
 
   // S of the members of pairs [begin, end) and the owner: pair_sims [all members' vectors, pair_stride], and `starts`.
@@ -201,9 +236,7 @@ class PairTile {
     if (similarity.needs_gram) {
       tile.gram = gram.data();
       tile.gram_stride = round_up(n, 4);
-      for (int64_t i = begin; i < end; i++)
-        std::copy_n(members.norm + members.place[lists.member[i]], starts[i - begin + 1] - starts[i - begin],
-                    norm + starts[i - begin]);
+      for (int64_t i = begin; i < end; i++) copy_norms(lists.member[i], norm + starts[i - begin]);
       std::fill(norm + starts.back(), norm + round_up(starts.back(), kColumnMultiple), T(0));
       tile.query_norm = norm.data();
     }
@@ -227,7 +260,7 @@ class PairTile {
     tile.score_stride = 1;
     tile.scratch = scratch.data();
     if (similarity.needs_gram) {
-      tile.gram = members.gram_of(member);
+      tile.gram = gram_of_member(member, starts[i - begin]);
       tile.gram_stride = round_up(tile.n_context, 4);
       tile.query_norm = norm.data();
     }
@@ -254,12 +287,14 @@ class PairTile {
   int64_t owner = -1, n = 0;
   const GroupRows<In, T> owner_rows, member_rows;
   OwnerColumns<In, T> columns;
-  Buffer<T> sims, pair_sims, gram, norm, scratch;
+  Buffer<T> sims, pair_sims, gram, norm;
+  OwnerColumns<In, T> member_columns;
+  Buffer<T> member_gram, scratch;
   std::vector<T> pair_scores;
   std::vector<int32_t> starts;
 
  private:
-  std::vector<const T*> row_at;  // of the vectors that are multiplied with the owner's
+  std::vector<const T*> row_at, member_row_at;  // of the vectors that are multiplied with the owner's, with a member's
   int32_t whole[2] = {0, 0};
 };
 
@@ -294,8 +329,9 @@ void score_pairs(const Batch& owners, const Batch& others, bool owner_is_context
   const double n_sims = double(lists.n_pairs()) * others.total() / others.n_groups * owners.total() / owners.n_groups;
   parallel_workers(runs.size(), n_sims * (others.dim + kWeighWork), [&](auto next) {
     PairTile<In, T> tile(owners, members, lists, similarity, owner_is_context);
-    for (int64_t item = next(); item >= 0; item = next()) {
-      tile.take_owner(runs[item].owner);
+    for (int64_t item = next(), after; item >= 0; item = after) {
+      after = next();
+      tile.take_owner(runs[item].owner, after >= 0 ? runs[after].owner : -1);
       for (int64_t i = runs[item].begin, end; i < runs[item].end; i = end) {
         end = tile.tile_end(i, runs[item].end);
         tile.score(i, end, scores);

@@ -35,10 +35,12 @@ struct TileProduct {
   void (*pack_left)(int64_t m, int64_t k, int64_t run, const Op* a, int64_t lda, Op* out);
   int64_t panel;
   int64_t lanes;  // columns of B in a register
-  // A's rows, numbers `first` to first + k of each, lie anywhere; n is a multiple of half a register, and where half a
-  // one is left, n > lanes, B has its columns twice. One sum over k. Null: of no such type.
+  // A's rows, numbers `first` to first + k of each, lie anywhere. Of a register of columns that isn't whole, n > lanes,
+  // n has a half or as few as `least`, and B has them as often as they fill the register. One sum over k. Null: of no
+  // such type.
   void (*listed)(int64_t m, int64_t n, int64_t k, const Op* const* rows, int64_t first, Ahead<Op> ahead, const Op* b,
                  int64_t ldb, T* c, int64_t ldc, bool accumulate) = nullptr;
+  int64_t least = 0;
 };
 
 #define ITM_DECLARE(isa)            \

@@ -6,7 +6,7 @@ TileProduct<T, T> tile_product() {
   using Kind = Numbers<T>;
   return {product_of_rows<Kind>, product_of_panels<Kind, false>, product_of_panels<Kind, true>,
           pack_left<Kind>,       kVectorsAtOnce * kLanes<T>,     kLanes<T>,
-          product_of_list<T>};
+          product_of_list<T>,    kLanes<T> / kMostSharing};
 }
 
 template TileProduct<float, float> tile_product();
