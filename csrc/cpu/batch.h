@@ -115,38 +115,10 @@ void pack_row_panels(const Batch& batch, const Block& block, int64_t total, Op* 
   }
 }
 
-// out[u * stride + v] = unit u of vector v, four by four through 16- or 32-byte vectors.
-template <class Unit>
-void transpose(const char* const* vectors, int64_t n_vectors, int64_t n_units, int64_t stride, Unit* out) {
-  auto unit = [&](int64_t v, int64_t u) {
-    Unit x;
-    std::memcpy(&x, vectors[v] + u * sizeof(Unit), sizeof(Unit));
-    return x;
-  };
-  constexpr int64_t run =
-      64;  // units of each vector at a time: long enough for the prefetcher, short enough for the first cache
-  for (int64_t u0 = 0; u0 < n_units; u0 += run) {
-    const int64_t u1 = std::min(n_units, u0 + run);
-    int64_t v = 0;
-    for (; v + 4 <= n_vectors; v += 4) {
-      for (int64_t i = v; i < v + 4; i++)  // vectors may lie far apart
-        for (int64_t u = u1; u < std::min(u1 + run, n_units); u += 64 / int64_t(sizeof(Unit)))
-          __builtin_prefetch(vectors[i] + u * sizeof(Unit));
-      int64_t u = u0;
-      auto at = [&](int i) { return reinterpret_cast<const Unit*>(vectors[v + i] + u * sizeof(Unit)); };
-      for (; u + 4 <= u1; u += 4) turn_four(at(0), at(1), at(2), at(3), out + u * stride + v, stride);
-      for (; u < u1; u++)
-        for (int i = 0; i < 4; i++) out[u * stride + v + i] = unit(v + i, u);
-    }
-    for (; v < n_vectors; v++)
-      for (int64_t u = u0; u < u1; u++) out[u * stride + v] = unit(v, u);
-  }
-}
-
 // Transposed panels of `panel` vectors, at most kPanelColumns, [k, panel] each (bfloat16: [k / 2, panel, 2]); the last
 // one is narrower.
 template <class Op, class In>
-void turn_vectors(const In* const* from, int64_t n_vectors, int64_t dim, int64_t k, int64_t panel, Op* out) {
+void pack_vectors(const In* const* from, int64_t n_vectors, int64_t dim, int64_t k, int64_t panel, Op* out) {
   constexpr int64_t pair = std::is_same_v<Op, BFloat16> ? 2 : 1;
   for (int64_t first = 0; first < n_vectors; first += panel, from += panel) {
     const int64_t columns = std::min(panel, n_vectors - first);
@@ -154,9 +126,10 @@ void turn_vectors(const In* const* from, int64_t n_vectors, int64_t dim, int64_t
     if (dim < k) std::memset(static_cast<void*>(to), 0, sizeof(Op) * columns * k);
     if constexpr (std::is_same_v<Op, In>) {
       // Numbers (bfloat16: pairs of them) are moved as they are.
-      using Unit = std::conditional_t<pair == 2, uint32_t, Op>;
+      using Unit = std::conditional_t<pair == 2, float, Op>;
       const int64_t units = dim / pair;
-      transpose(reinterpret_cast<const char* const*>(from), columns, units, columns, reinterpret_cast<Unit*>(to));
+      ITM_PICK(turn_vectors<Unit>)(reinterpret_cast<const char* const*>(from), columns, units,
+                                   reinterpret_cast<Unit*>(to), columns);
       for (int64_t d = units * pair; d < dim; d++)
         for (int64_t c = 0; c < columns; c++) to[(d / pair * columns + c) * pair] = from[c][d];
     } else {
@@ -172,13 +145,13 @@ void turn_vectors(const In* const* from, int64_t n_vectors, int64_t dim, int64_t
           const In* numbers = from[c] + d0;
           for (int64_t d = 0; d < n; d++) converted[c * run + d] = number_as<Op>(numbers[d]);
         }
-        transpose(vectors, columns, n, columns, to + d0 * columns);
+        ITM_PICK(turn_vectors<Op>)(vectors, columns, n, to + d0 * columns, columns);
       }
     }
   }
 }
 
-// A block's vectors as turn_vectors leaves them, zeros where it is padded. norm[v] receives |vector| when given.
+// A block's vectors as pack_vectors leaves them, zeros where it is padded. norm[v] receives |vector| when given.
 template <class Op, class In, class T>
 void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* norm, int64_t panel = kPanelColumns) {
   const std::vector<In> zero(batch.dim, In(0));
@@ -187,7 +160,7 @@ void pack_panels(const Batch& batch, const Block& block, int64_t k, Op* out, T* 
   for (int64_t g = block.begin; g < block.end; g++)
     for (int64_t i = 0; i < batch.count(g); i++) from.push_back(batch.vector<In>(g, i));
   from.resize(block.padded, zero.data());
-  turn_vectors<Op, In>(from.data(), block.padded, batch.dim, k, panel, out + block.start * k);
+  pack_vectors<Op, In>(from.data(), block.padded, batch.dim, k, panel, out + block.start * k);
   if (norm == nullptr) return;
   for (int64_t v = 0; v < block.padded; v++)
     norm[block.start + v] = v < block.vectors ? std::sqrt(squared_length<T>(from[v], batch.dim)) : T(0);

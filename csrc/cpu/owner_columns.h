@@ -31,7 +31,7 @@ class OwnerColumns {
     for (int64_t i = 0; i < n; i++) from.push_back(batch.vector<In>(group, i));
     from.resize(width, zero.data());
     while (int64_t(from.size()) < padded) from.push_back(from[from.size() - part]);
-    turn_vectors<T, In>(from.data(), padded, dim, dim, kPanelColumns, panels.data());
+    pack_vectors<T, In>(from.data(), padded, dim, dim, kPanelColumns, panels.data());
     for (int64_t i = 0; i < padded && norm != nullptr; i++)
       norm[i] = i < n ? std::sqrt(squared_length<T>(from[i], dim)) : T(0);
   }

@@ -35,6 +35,9 @@ inline __attribute__((always_inline)) void turn_four(const T* r0, const T* r1, c
   namespace isa {                                                                                               \
   template <class T>                                                                                            \
   void turn_block(int64_t rows, int64_t columns, const T* from, int64_t from_stride, T* to, int64_t to_stride); \
+  /* to [n_units, to_stride] = unit u of vector v, which lies wherever bytes may. */                            \
+  template <class T>                                                                                            \
+  void turn_vectors(const char* const* vectors, int64_t n_vectors, int64_t n_units, T* to, int64_t to_stride);  \
   }
 ITM_FOR_EACH_ISA(ITM_DECLARE_TURN_BLOCK)
 #undef ITM_DECLARE_TURN_BLOCK

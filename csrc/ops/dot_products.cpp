@@ -46,7 +46,7 @@ Tensor dot_products_cpu(const Tensor& images, const Tensor& captions) {
         const int64_t width = std::min(kPanelColumns, end - first);
         for (int64_t i = 0; i < width; i++)
           vectors[i] = reinterpret_cast<const char*>(columns + (first + i) * column_stride);
-        transpose(vectors.data(), width, dim, width, reinterpret_cast<uint32_t*>(panels + (first - begin) * dim));
+        ITM_PICK(turn_vectors<float>)(vectors.data(), width, dim, panels + (first - begin) * dim, width);
       }
       for (int64_t top = 0; top < n; top += kChunkRows)
         for (int64_t first = begin; first < end; first += kPanelColumns) {
