@@ -81,9 +81,8 @@ class OwnerColumns {
             const int64_t panel = std::min(kPanelColumns, padded - j);
             ask();
             gemm.of_list(std::min(kListedRows, m - i), std::min(kPanelColumns, columns - j), std::min(run, dim - p),
-                         rows + i, p,
-                         p + run < last ? Ahead<T>{rows + i, p + run} : Ahead<T>{rows + i + kListedRows, first},
-                         panels + j * dim + p * panel, panel, out + i * stride + j, stride, p > 0);
+                         rows + i, p, Ahead<T>{rows + i + kListedRows, p}, panels + j * dim + p * panel, panel,
+                         out + i * stride + j, stride, p > 0);
           }
   }
 

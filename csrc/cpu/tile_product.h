@@ -11,7 +11,8 @@ namespace itm {
 
 constexpr int64_t kListedRows = 24;  // at a time: a multiple of the rows of every block of a list
 
-// What is read after a product of listed rows, m rows from their number `first` on: asked for meanwhile.
+// Rows whose numbers from `first` on are read after a product of listed rows: asked for meanwhile, as far as the second
+// cache, for there are other rows to come before them.
 template <class T>
 struct Ahead {
   const T* const* rows = nullptr;

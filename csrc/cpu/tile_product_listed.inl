@@ -35,7 +35,7 @@ __attribute__((noinline)) void listed_block(int64_t k, const T* const* a, int64_
   for (int64_t p = 0, end; p < k; p = end) {
     end = std::min(k, p + kStep);
     if (ahead.rows != nullptr)
-      ITM_UNROLL for (int i = 0; i < kRows; i++) __builtin_prefetch(ahead.rows[i] + ahead.first + p);
+      ITM_UNROLL for (int i = 0; i < kRows; i++) __builtin_prefetch(ahead.rows[i] + ahead.first + p, 0, 2);
     for (int64_t q = p; q < end; q++, b += ldb) {
       Vec<T> right[kVectors], rest{};
       ITM_UNROLL for (int j = 0; j < kVectors; j++) right[j] = load(b + j * kLanes<T>);
@@ -93,7 +93,7 @@ void product_of_list(int64_t m, int64_t n, int64_t k, const T* const* a, int64_t
   auto strip = [&](auto vectors, auto sharing, Ahead<T> then) {
     listed_strip<T, vectors(), sharing()>(m, k, a, first, then, b + j, ldb, c + j, ldc, accumulate);
   };
-  // Asked for by the last strip: the others' rows, which it still reads, stay in the first cache until then.
+  // Asked for by the last strip, once.
   for (; n - j > 3 * kLanes<T>; j += 2 * kLanes<T>)
     strip(std::integral_constant<int, 2>(), std::integral_constant<int, 1>(), {});
   const int64_t whole = (n - j) / kLanes<T>, rest = (n - j) % kLanes<T>;
