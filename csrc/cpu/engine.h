@@ -14,6 +14,7 @@
 
 #include "batch.h"
 #include "gemm.h"
+#include "gram_matrix.h"
 #include "parallel.h"
 #include "tile.h"
 #include "turn_block.h"
@@ -146,11 +147,19 @@ struct Rows {
     parallel_workers(end - begin, double(gram_offset.back() + total_padded(blocks) * kMoveWork) * k, [&](auto next) {
       Buffer<Op> panels(widest * k);
       Buffer<T> product(kGramBlock * widest);
+      const Op* row_at[kGramVectors];
       for (int64_t i = next(); i >= 0; i = next()) {
         const int64_t g = begin + i, n = context.count(g), padded = round_up(n, kColumnMultiple);
         const int64_t stride = gram_stride(context, g);
-        pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr, gemm.panel());
         const Op* rows = data + row_of(context, g) * k;
+        if constexpr (std::is_same_v<Op, T>) {
+          if (n <= kGramVectors) {
+            for (int64_t r = 0; r < n; r++) row_at[r] = rows + r * k;
+            ITM_PICK(gram_matrix<T>)(row_at, n, k, gram_of(g), stride);
+            continue;
+          }
+        }
+        pack_panels<Op, In, T>(context, {g, g + 1, n, padded, 0}, k, panels.data(), nullptr, gemm.panel());
         for (int64_t first = 0; first < n; first += kGramBlock) {
           const int64_t last = std::min(n, first + kGramBlock), width = std::min(round_up(last, gemm.panel()), padded);
           gemm.of_panels(last - first, width, k, rows + first * k, k, panels.data(), product.data(), width);

@@ -10,6 +10,7 @@
 #include "cider.h"
 #include "cross_attention.h"
 #include "generalised_pooling.h"
+#include "gram_matrix.h"
 #include "graph_reasoning.h"
 #include "level_attention.h"
 #include "max_similarity.h"

@@ -5,6 +5,7 @@
 #include "tile_product_listed.inl"
 #include "tile_product_numbers.inl"
 #include "turn_block.inl"
+#include "gram_matrix.inl"
 #include "groups.inl"
 #include "gram_form.inl"
 #include "cross_attention.inl"

@@ -36,18 +36,12 @@ class OwnerColumns {
       norm[i] = i < n ? std::sqrt(squared_length<T>(from[i], dim)) : T(0);
   }
 
-  // The group that is taken next: asked for while products of this one are made.
-  void expect(const Batch& batch, int64_t group) {
-    expected = reinterpret_cast<const char*>(batch.vector<In>(group, 0));
-    n_expected = batch.vector_stride() == dim ? batch.count(group) * dim * int64_t(sizeof(In)) : 0;
-  }
-
   // Columns of a product: as many as there are vectors, and what fills a register or a part of one, which are zero.
   int64_t n_columns() const { return width; }
 
   // out [m, stride] = rows . columns, n_columns() or the first of them, which are whole registers then; rows
   // beyond m are read soon.
-  void multiply(int64_t m, int64_t columns, std::vector<const T*>& list, T* out, int64_t stride) {
+  void multiply(int64_t m, int64_t columns, std::vector<const T*>& list, T* out, int64_t stride) const {
     list.resize(std::max<int64_t>(list.size(), m + kListedRows), list.back());
     multiply(m, columns, list.data(), out, stride);
   }
@@ -70,7 +64,7 @@ class OwnerColumns {
   static constexpr int64_t kSliceBytes = 256 << 10;  // half of a small second cache
 
   // rows [m + kListedRows]
-  void multiply(int64_t m, int64_t columns, const T* const* rows, T* out, int64_t stride) {
+  void multiply(int64_t m, int64_t columns, const T* const* rows, T* out, int64_t stride) const {
     // As much of the columns as the second cache holds stays there while all rows go by, block by block, each with all
     // its numbers: rows of a power of two in length would drive each other out of the cache, a run of theirs at a time.
     const int64_t slice = std::max<int64_t>(kSliceBytes / (padded * run * int64_t(sizeof(T))), 1) * run;
@@ -79,20 +73,11 @@ class OwnerColumns {
         for (int64_t p = first; p < last; p += run)
           for (int64_t j = 0; j < columns; j += kPanelColumns) {
             const int64_t panel = std::min(kPanelColumns, padded - j);
-            ask();
             gemm.of_list(std::min(kListedRows, m - i), std::min(kPanelColumns, columns - j), std::min(run, dim - p),
                          rows + i, p, Ahead<T>{rows + i + kListedRows, p}, panels + j * dim + p * panel, panel,
                          out + i * stride + j, stride, p > 0);
           }
   }
-
-  // As much of the expected group as a product has time for.
-  void ask() {
-    for (int line = 0; line < kListedRows && n_expected > 0; line++, expected += kLineBytes, n_expected -= kLineBytes)
-      __builtin_prefetch(expected, 0, 2);
-  }
-
-  static constexpr int64_t kLineBytes = 64;
 
   const Gemm<T, T> gemm;
   const int64_t dim, run;
@@ -101,8 +86,6 @@ class OwnerColumns {
   const std::vector<In> zero;
   std::vector<const In*> from;
   std::vector<T> product;
-  const char* expected = nullptr;
-  int64_t n_expected = 0;  // bytes that have not been asked for
 };
 
 }  // namespace itm

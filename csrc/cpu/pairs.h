@@ -13,6 +13,7 @@
 
 #include "candidate_lists.h"
 #include "engine.h"
+#include "gram_matrix.h"
 #include "owner_columns.h"
 #include "turn_block.h"
 
@@ -133,7 +134,7 @@ class PairTile {
         pair_sims(stride * pair_stride, true),
         gram(owner_is_context && similarity.needs_gram ? round_up(most, 4) * round_up(most, 4) : 0),
         norm(std::max(stride, pair_stride), true),
-        member_columns(members.gram.size() > 0 ? members.largest : 0, dim),
+        member_columns(members.gram.size() > 0 && members.largest > kGramVectors ? members.largest : 0, dim),
         member_gram(members.gram.size() > 0 ? round_up(members.largest, 4) * round_up(members.largest, 4) : 0),
         scratch(owner_is_context ? similarity.scratch(most, stride, limit)
                                  : similarity.scratch(members.largest, pair_stride, 1),
@@ -148,9 +149,7 @@ class PairTile {
   const Gemm<T, T> gemm;
   const int64_t dim, most, limit, stride, pair_stride;
 
-  // then: the owner that is taken next, or -1.
-  void take_owner(int64_t o, int64_t then) {
-    if (then >= 0 && then != o) columns.expect(owners, then);
+  void take_owner(int64_t o) {
     if (o == owner) return;
     owner = o;
     n = owners.count(o);
@@ -163,7 +162,10 @@ class PairTile {
     std::fill_n(gram.data(), round_up(n, 4) * round_up(n, 4), T(0));
     row_at.clear();
     list_rows(owner_rows.of(o), n, owner_rows.stride(), row_at);
-    columns.gram(row_at, gram.data());
+    if (n <= kGramVectors)
+      ITM_PICK(gram_matrix<T>)(row_at.data(), n, dim, gram.data(), round_up(n, 4));
+    else
+      columns.gram(row_at, gram.data());
   }
 
   // First pair after `begin` that has no room in its tile.
@@ -189,10 +191,14 @@ class PairTile {
   const T* gram_of_member(int64_t member, int64_t first) {
     return members.made(member, members.gram_of(member), member_gram.data(), [&](T* out) {
       const int64_t n = members.batch.count(member), stride = round_up(n, 4);
-      member_columns.take(members.batch, member, nullptr);
-      member_row_at.assign(row_at.begin() + first, row_at.begin() + first + n);
       std::fill_n(out, stride * stride, T(0));
-      member_columns.gram(member_row_at, out);
+      if (n <= kGramVectors) {
+        ITM_PICK(gram_matrix<T>)(row_at.data() + first, n, dim, out, stride);
+      } else {
+        member_columns.take(members.batch, member, nullptr);
+        member_row_at.assign(row_at.begin() + first, row_at.begin() + first + n);
+        member_columns.gram(member_row_at, out);
+      }
     });
   }
 
@@ -329,9 +335,8 @@ void score_pairs(const Batch& owners, const Batch& others, bool owner_is_context
   const double n_sims = double(lists.n_pairs()) * others.total() / others.n_groups * owners.total() / owners.n_groups;
   parallel_workers(runs.size(), n_sims * (others.dim + kWeighWork), [&](auto next) {
     PairTile<In, T> tile(owners, members, lists, similarity, owner_is_context);
-    for (int64_t item = next(), after; item >= 0; item = after) {
-      after = next();
-      tile.take_owner(runs[item].owner, after >= 0 ? runs[after].owner : -1);
+    for (int64_t item = next(); item >= 0; item = next()) {
+      tile.take_owner(runs[item].owner);
       for (int64_t i = runs[item].begin, end; i < runs[item].end; i = end) {
         end = tile.tile_end(i, runs[item].end);
         tile.score(i, end, scores);

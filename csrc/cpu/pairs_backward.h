@@ -61,7 +61,7 @@ class OwnerGradient : PairTile<In, T> {
         parameters(this->limit) {}
 
   void compute(int64_t owner, const PairGradients<T>& kept) {
-    this->take_owner(owner, -1);
+    this->take_owner(owner);
     std::fill_n(sum.data(), this->n * this->dim, T(0));
     std::fill_n(grad_gram.data(), grad_gram.size(), T(0));
     std::fill_n(kappa.data(), kappa.size(), T(0));
