@@ -69,7 +69,7 @@ void turn_vectors(const char* const* vectors, int64_t n_vectors, int64_t n_units
       int64_t u = first;
       for (; u + kAtOnce <= end; u += kAtOnce) {
         Vec<T> x[kAtOnce];
-        ITM_UNROLL for (int i = 0; i < kAtOnce; i++) x[i] = load(unit(v + i, u));
+        ITM_UNROLL for (int i = 0; i < kAtOnce; i++) std::memcpy(&x[i], unit(v + i, u), sizeof(x[i]));
         turn_block_impl::turn_lanes<T>(x);
         ITM_UNROLL for (int i = 0; i < kAtOnce; i++) store(to + (u + i) * to_stride + v, x[i]);
       }
