@@ -29,7 +29,7 @@ struct Clip {
 
   SIMT_DEVICE explicit Clip(FeatureNorm norm) {
     const bool clips = Normalisation<float>(norm).clips;
-    bend = clips ? 0.9f / 1.1f : 0.0f;  // for a slope of 0.1
+    bend = clips ? 9.0f / 11.0f : 0.0f;  // for a slope of 0.1
     unit = clips ? 0.55f : 1.0f;
   }
   SIMT_DEVICE float bent(float s) const { return s + bend * fabsf(s); }
