@@ -109,10 +109,7 @@ def shortest_way(instructions, labels, loop, wanted):
     return ends[tuple(wanted.values())]
 
 
-def _partial(block):
-    """Whether a block makes weights of four rows that are not all of the context."""
-    return int(_count(block, r"MUFU\.EX2") in (3, 4) and _count(block, "FSEL") > 0)
-
+CLIP = r"\bFFMA\b.*\|"  # s + bend |s|
 
 ROWS_IN_REGISTERS = 40  # of a context; kBlocksInRegisters of attention_tile.cuh
 
@@ -126,7 +123,7 @@ def tile_kernel(arch, dtype):
         stage: instructions for 64 bytes of K, and hmma, ldsm: tensor-core instructions and matrix loads among them.
         store: to leave S of a warp's rows and columns in shared memory.
         group: for the numbers of a query group's rows, 32 rows four times, beside what its columns need.
-        four, part, column: for four columns of it in one place; where others' are among them; and for each of its own.
+        four, part: for four columns of it in one place; where others' are among them.
         context: for a context of so many rows and 32 columns, from its first instruction to the quotient.
     """
     cubin = kept("tiles", arch)
@@ -143,31 +140,31 @@ def tile_kernel(arch, dtype):
 
     stage = found[smallest(lambda loop: _count(loop, "LDSM"))]
     blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
-    # Norms of four rows by squares: the sums of magnitudes come before, two rows elsewhere.
+    # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
-        lambda loop: _count(loop, r"LDS\.128") == 4 and _count(loop, "FFMA") >= 16 and not _count(loop, "MUFU")
+        lambda loop: _count(loop, r"LDS\.128") == 4 and _count(loop, "FFMA") >= 32 and not _count(loop, "MUFU")
     )
     groups = min(
         (place for place in found if place[0] < columns[0] and columns[1] < place[1]),
         key=lambda place: place[1] - place[0],
     )
-    contexts = smallest(lambda loop: _count(loop, "HMMA") >= 90 and _count(loop, r"MUFU\.EX2") >= ROWS_IN_REGISTERS)
-    part = [shortest_way(*code, columns, {"FMNMX": 4 * n}) for n in (1, 2)]
+    # A way for each number of blocks of 8 rows.
+    products = {rows: 3 * -(-rows // 8) * (-(-rows // 8) + 1) for rows in range(1, ROWS_IN_REGISTERS + 1)}
+    contexts = smallest(lambda loop: _count(loop, "HMMA") >= sum(set(products.values())))
+    # Around them, without fours of columns; with what the first and the last share with other groups, three at most.
+    alone, shared = (shortest_way(*code, groups, {r"MUFU\.SQRT": 4, r"MUFU\.RCP": 4, CLIP: 4 * n}) for n in (0, 2 * 3))
     context = {}
     for rows in range(1, ROWS_IN_REGISTERS + 1):
-        fours, eights = -(-rows // 4), -(-rows // 8)
-        wanted = {r"MUFU\.EX2": 4 * fours, "HMMA": 3 * eights * (eights + 1), _partial: int(rows % 4 > 0)}
-        context[rows] = shortest_way(*code, contexts, wanted)
+        context[rows] = shortest_way(*code, contexts, {r"MUFU\.EX2": 4 * -(-rows // 4), "HMMA": products[rows]})
     return {
         "registers": _cubins.usage(cubin)[name][0],
         "stage": len(stage),
         "hmma": _count(stage, "HMMA"),
         "ldsm": _count(stage, "LDSM"),
         "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16),
-        "group": shortest_way(*code, groups, {r"MUFU\.SQRT": 4, r"MUFU\.RCP": 4, "FMNMX": 0}),
-        "four": shortest_way(*code, columns, {"FMNMX": 16}),
-        "part": 2 * part[0] - part[1],
-        "column": part[1] - part[0],
+        "group": alone,
+        "four": shortest_way(*code, columns, {CLIP: 16}),
+        "part": (shared - alone) / 2,
         "context": context,
     }
 

@@ -117,15 +117,14 @@ def plan(counts, most_groups):
 
 
 def fours_of(tile):
-    """How many fours of columns one group of a tile has alone, shares, and how many columns it has of the latter."""
-    whole, shared, columns, begin = 0, 0, 0, 0
+    """How many fours of columns the groups of a tile have alone, and share."""
+    whole, shared, begin = 0, 0, 0
     for count in tile:
         inside = max(0, (begin + count) // 4 - up(begin, 4) // 4)
         whole += inside
         shared += up(begin + count, 4) // 4 - begin // 4 - inside
-        columns += count - 4 * inside
         begin += count
-    return whole, shared, columns
+    return whole, shared
 
 
 def product_counts(context_tiles, query_tiles, dim, dtype):
@@ -153,18 +152,17 @@ def attention_counts(context_counts, context_tiles, query_groups):
     blocks = [up(n, 8) // 8 for n in context_counts]
     gram = strips * sum(n * (n + 1) // 2 for n in blocks)
     passes = sum(up(n, WARP_ROWS) for n in context_tiles) / ROWS_AT_A_TIME
-    whole, shared, columns = (sum(of) for of in zip(*map(fours_of, query_groups), strict=True))
+    whole, shared = (sum(of) for of in zip(*map(fours_of, query_groups), strict=True))
     weights = strips * COLUMNS_OF_ATTENTION * 8 * sum(blocks)
     return {
         "gram mma": MMAS_OF_GRAM * gram,
         "gram bytes": BYTES_OF_GRAM * gram,
         "weights": weights,
         "contexts": {n: strips * count for n, count in sorted(Counter(context_counts).items())},
-        # Of the numbers of all rows and query groups: groups, fours of columns, columns of others.
+        # Of the numbers of all rows and query groups: groups, fours of columns, those with others' among them.
         "groups": passes * sum(map(len, query_groups)),
         "fours": passes * whole,
         "parts": passes * shared,
-        "columns": passes * columns,
         # S and the rows' numbers are read for each weight, S once more for the rows' numbers.
         "attention bytes": 4 * (2 * weights + passes * ROWS_AT_A_TIME * 4 * (whole + shared)) + BYTES_OF_GRAM * gram,
     }
@@ -295,7 +293,7 @@ def issued(counts, code, dtype):
     if "weights" in counts:
         after += sum(n * of_context(rows, code) for rows, n in counts["contexts"].items())
         after += counts["groups"] * code["group"] + counts["fours"] * code["four"]
-        after += counts["parts"] * code["part"] + counts["columns"] * code["column"]
+        after += counts["parts"] * code["part"]
     return counts["warp stages"] * code["stage"], after
 
 

@@ -114,10 +114,10 @@ split_gram_kernel(SplitGramArgs args, int parts) {
   }
 }
 
-SIMT_DEVICE float slope_of(const SimilarityOptions& options) {
-  return Normalisation<float>(options.feature_norm).clips ? 0.1f : 1.0f;
+// As Rows::logit takes it.
+SIMT_DEVICE float lambda_of(const SimilarityOptions& options, const Clip& clip) {
+  return float(options.lambda_softmax) * kLog2OfE * clip.unit;
 }
-SIMT_DEVICE float lambda_of(const SimilarityOptions& options) { return float(options.lambda_softmax) * kLog2OfE; }
 
 // The numbers of rows and query groups that Rows::logit takes. A block has four rows of a context, a warp every eighth
 // group, eight lanes along a row.
@@ -129,7 +129,8 @@ number_rows_kernel(AttentionArgs args) {
   const float* of_row = args.sims + (int64_t(context) * args.context_pitch + row) * args.n_queries * args.query_pitch;
   float* out = args.numbers + int64_t(context) * args.n_queries * args.context_pitch + row;
   const bool l2 = Normalisation<float>(args.options.feature_norm).l2;
-  const float slope = slope_of(args.options), lambda = lambda_of(args.options);
+  const Clip clip(args.options.feature_norm);
+  const float lambda = lambda_of(args.options, clip);
 #pragma unroll 1
   for (int group = int(threadIdx.x) / 32; group < args.n_queries; group += kWarps) {
     const int size = args.query_sizes[group];
@@ -150,12 +151,12 @@ number_rows_kernel(AttentionArgs args) {
       sum = largest * kLog2OfE + log2f(simt::group_sum(sum, 8));
     } else {  // S is zero where a group has no vectors
       along([&](float x, int) {
-        const float k = fmaxf(x, slope * x);
+        const float k = clip.bent(x);
         sum += l2 ? k * k : fabsf(k);
       });
       sum = simt::group_sum(sum, 8);
       if (l2) sum = simt::sqrt_approximate(sum);
-      sum = __fdividef(lambda, sum + float(kEpsilon));
+      sum = __fdividef(lambda, clip.unit * sum + float(kEpsilon));
     }
     if (lane % 8 == 0) out[int64_t(group) * args.context_pitch] = sum;
   }
@@ -210,7 +211,8 @@ attend_kernel(AttentionArgs args) {
   const int context = int(blockIdx.x) / tiles, first_column = int(blockIdx.x) % tiles * kColumns;
   const int n_rows = size_of(args.context_counts, context, args.context_max);
   const int n_blocks = blocks_of_rows(n_rows), most_blocks = blocks_of_rows(args.context_pitch);
-  const float slope = slope_of(args.options), lambda = lambda_of(args.options);
+  const Clip clip(args.options.feature_norm);
+  const float lambda = lambda_of(args.options, clip);
 
   // S to its place, and the largest logit of a column. Columns that come after the last are as that one.
   const int own = first_column + half * 32 + lane / 4 * 4, column = own < n_columns ? own : n_columns - 4;
@@ -232,7 +234,7 @@ attend_kernel(AttentionArgs args) {
       simt::store16(s4, reinterpret_cast<float*>(place(block) + r * 32));
       const float s[4] = {s4.x, s4.y, s4.z, s4.w};
       for (int j = 0; j < 4; j++) {
-        const float x = Rows::logit(s[j], of_row[r], slope, lambda);
+        const float x = Rows::logit(s[j], of_row[r], clip, lambda);
         largest[j] = given < n_rows ? fmaxf(largest[j], x) : largest[j];
       }
     }
@@ -258,7 +260,7 @@ attend_kernel(AttentionArgs args) {
       const float4 s4 = simt::load16(reinterpret_cast<const float*>(place(block) + r * 32));
       const float s[4] = {s4.x, s4.y, s4.z, s4.w};
       for (int j = 0; j < 4; j++) {
-        const float of_s = Rows::logit(s[j], of_row[r], slope, lambda);
+        const float of_s = Rows::logit(s[j], of_row[r], clip, lambda);
         const float x = row < n_rows ? simt::exp2_approximate(of_s - largest[j]) : 0.0f;
         sums[j] += x;
         dots[j] += x * s[j];

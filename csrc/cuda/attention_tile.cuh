@@ -23,21 +23,33 @@ struct TileSide {
   int32_t group[kTileVectors];
 };
 
+// The leaky ReLU of S, where there is one, as unit * bent(s), whose `bent` is one instruction.
+struct Clip {
+  float bend, unit;
+
+  SIMT_DEVICE explicit Clip(FeatureNorm norm) {
+    const bool clips = Normalisation<float>(norm).clips;
+    bend = clips ? 9.0f / 11.0f : 0.0f;  // for a slope of 0.1
+    unit = clips ? 0.55f : 1.0f;
+  }
+  SIMT_DEVICE float bent(float s) const { return s + bend * fabsf(s); }
+};
+
 // The first normalisation: how the attention's logits, in powers of two, follow from S and from a number of its row and
-// query group. `lambda` is in powers of two as well; a slope of 1 below zero leaves S as it is.
+// query group. `lambda` is in powers of two as well, and times the clip's unit.
 struct ScaledRows {  // clip(s) / (norm + epsilon): the number is lambda / (norm + epsilon)
   static constexpr bool kOfRows = true, kBounded = true;
-  SIMT_DEVICE static float logit(float s, float of_row, float slope, float) { return fmaxf(s, slope * s) * of_row; }
+  SIMT_DEVICE static float logit(float s, float of_row, const Clip& clip, float) { return clip.bent(s) * of_row; }
 };
 struct SoftmaxOfRows {  // exp(s) / sum of exp(s): the number is the sum's binary logarithm
   static constexpr bool kOfRows = true, kBounded = true;
-  SIMT_DEVICE static float logit(float s, float of_row, float, float lambda) {
+  SIMT_DEVICE static float logit(float s, float of_row, const Clip&, float lambda) {
     return lambda * simt::exp2_approximate(s * kLog2OfE - of_row);
   }
 };
 struct PlainRows {
   static constexpr bool kOfRows = false, kBounded = false;
-  SIMT_DEVICE static float logit(float s, float, float slope, float lambda) { return fmaxf(s, slope * s) * lambda; }
+  SIMT_DEVICE static float logit(float s, float, const Clip& clip, float lambda) { return clip.bent(s) * lambda; }
 };
 
 // Where a Gram matrix has the numbers that a lane takes for 8 x 8 of it: rows first + t and first + t + 4 of column
@@ -52,7 +64,7 @@ SIMT_DEVICE void split_for_gram(float x, float& big, float& small) {
 
 // Lane t of four gets what the four have of x[t].
 SIMT_DEVICE float sum_of_own(const float (&x)[4], int t) {
-  const bool high = (t & 2) != 0, odd = (t & 1) != 0;
+  const bool high = t > 1, odd = t % 2 != 0;
   float a = high ? x[2] : x[0], b = high ? x[3] : x[1];
   a += __shfl_xor_sync(0xffffffffu, high ? x[0] : x[2], 2);
   b += __shfl_xor_sync(0xffffffffu, high ? x[1] : x[3], 2);
@@ -64,7 +76,7 @@ class TileAttention {
  public:
   SIMT_DEVICE explicit TileAttention(const SimilarityOptions& options)
       : norm_(options.feature_norm),
-        slope_(norm_.clips ? 0.1f : 1.0f),
+        clip_(options.feature_norm),
         lambda_(float(options.lambda_softmax) * kLog2OfE),
         // Bounded logits of this size leave exp, its square and sums of both far from overflow and underflow.
         shifts_(!Rows::kBounded || !(fabsf(lambda_) <= 29.0f)),
@@ -95,21 +107,23 @@ class TileAttention {
     const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, t = lane % 4;
     const int first = warp % kAcross * kColumnsOfWarp, column = first + lane / 4 * 4;
     if (first >= n_columns) return;
-    int group[4];
+    const float* numbers[4];
     for (int j = 0; j < 4; j++)
-      group[j] = Rows::kOfRows ? query.group[column + j < n_columns ? column + j : n_columns - 1] : 0;
+      numbers[j] = of_rows + t * kRowPitch +
+                   (Rows::kOfRows ? query.group[column + j < n_columns ? column + j : n_columns - 1] : 0);
     const float length = column + t < n_columns ? query_norm(query.source[column + t]) : 1.0f;
-    for (int number = warp / kAcross; number < n_contexts; number += kThreads / 32 / kAcross) {
+    constexpr int kStride = kThreads / 32 / kAcross;
+    const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(warp / kAcross) * (gram_blocks * 32) + lane;
+    for (int number = warp / kAcross; number < n_contexts; number += kStride, blocks += kStride * gram_blocks * 32) {
       const int begin = context.begin[number], n_rows = context.size[number];
       if (n_rows == 0) continue;
-      // A lane without a row of its own reads the last.
-      const int row = begin + (t < n_rows ? t : n_rows - 1);
-      Columns of{sims + row * PermutedSims::kLd, column ^ PermutedSims::flip(row), {}, n_rows, t, {}};
-      for (int j = 0; j < 4; j++) of.of_rows[j] = of_rows + row * kRowPitch + group[j];
+      const int at = ((begin + t) * PermutedSims::kLd + column) ^ PermutedSims::flip(begin + t);
+      Columns of{sims + at, sims + (at ^ 4), {}, n_rows, t, {}};
+      for (int j = 0; j < 4; j++) of.of_rows[j] = numbers[j] + begin * kRowPitch;
       if (shifts_) largest_logits(of);
-      const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(number) * (gram_blocks * 32) + lane;
       Totals totals = {};
-      n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, totals) : in_place(of, blocks, totals);
+      n_rows <= kBlocksInRegisters * 8 ? in_registers<kBlocksInRegisters>(of, blocks, totals)
+                                       : in_place(of, blocks, totals);
       const float cosine = cosine_of(of, totals, length);
       __syncwarp();
       if (column + t < n_columns) sims[begin * PermutedSims::kLd + column + t] = cosine;
@@ -119,14 +133,13 @@ class TileAttention {
  private:
   // A lane's columns of a context, from its row t on.
   struct Columns {
-    float* sims;
-    int unit;  // the columns' place in the first row
+    float *sims, *flipped;  // in that row: their place there, and in the fourth row after it
     const float* of_rows[4];
     int n_rows, t;
     float shift[4];
 
     // Of the row that comes so many after the lane's first, a multiple of four.
-    SIMT_DEVICE float* row(int after) const { return sims + after * PermutedSims::kLd + (unit ^ (after & 4)); }
+    SIMT_DEVICE float* row(int after) const { return (after % 8 == 0 ? sims : flipped) + after * PermutedSims::kLd; }
   };
   struct Totals {
     float dot[4], quadratic[4];
@@ -135,23 +148,34 @@ class TileAttention {
   // Calls add(i, s) for `size` columns from `begin` on and the rows lane + 32 i. Control is the same for all lanes.
   template <int kRows, class Add>
   SIMT_DEVICE static void along(const float* sims, int begin, int size, const Add& add) {
-    const int lane = int(threadIdx.x) % 32, flip = PermutedSims::flip(lane), n_whole = size > 3 ? size - 3 : 0;
-    sims += lane * PermutedSims::kLd;
-#pragma unroll 1
-    for (int first = -(begin % 4); first < size; first += 4) {
-      float s[kRows][4];
+    const int lane = int(threadIdx.x) % 32, flip = PermutedSims::flip(lane);
+    const auto four = [&](int at, float (&s)[kRows][4]) {
       for (int i = 0; i < kRows; i++) {
-        const float4 s4 = simt::load16(sims + i * 32 * PermutedSims::kLd + ((begin + first) ^ flip));
+        const float4 s4 = simt::load16(sims + i * 32 * PermutedSims::kLd + (at ^ flip));
         s[i][0] = s4.x, s[i][1] = s4.y, s[i][2] = s4.z, s[i][3] = s4.w;
       }
-      if (unsigned(first) < unsigned(n_whole)) {
-        for (int j = 0; j < 4; j++)
+    };
+    float s[kRows][4];
+    const int first = lane * PermutedSims::kLd + begin, end = first + size;
+    int at = first & ~3;
+    if (at < first) {
+      four(at, s);
+      for (int j = 1; j < 4; j++)
+        if (first <= at + j && at + j < end)
           for (int i = 0; i < kRows; i++) add(i, s[i][j]);
-      } else {
-        for (int j = 0; j < 4; j++)
-          if (unsigned(first + j) < unsigned(size))
-            for (int i = 0; i < kRows; i++) add(i, s[i][j]);
-      }
+      at += 4;
+    }
+#pragma unroll 1
+    for (; at + 4 <= end; at += 4) {
+      four(at, s);
+      for (int j = 0; j < 4; j++)
+        for (int i = 0; i < kRows; i++) add(i, s[i][j]);
+    }
+    if (at < end) {
+      four(at, s);
+      for (int j = 0; j < 3; j++)
+        if (at + j < end)
+          for (int i = 0; i < kRows; i++) add(i, s[i][j]);
     }
   }
 
@@ -168,21 +192,24 @@ class TileAttention {
     } else {
       if (norm_.l2) {
         along<kRows>(sims, begin, size, [&](int i, float x) {
-          const float k = fmaxf(x, slope_ * x);
+          const float k = clip_.bent(x);
           sums[i] += k * k;
         });
         for (float& sum : sums) sum = simt::sqrt_approximate(sum);
       } else {
-        along<kRows>(sims, begin, size, [&](int i, float x) { sums[i] += fabsf(fmaxf(x, slope_ * x)); });
+        along<kRows>(sims, begin, size, [&](int i, float x) { sums[i] += fabsf(clip_.bent(x)); });
       }
-      for (float& sum : sums) sum = lambda_ * simt::reciprocal_approximate(sum + float(kEpsilon));
+      for (float& sum : sums) {
+        sum = lambda_ * clip_.unit * simt::reciprocal_approximate(clip_.unit * sum + float(kEpsilon));
+      }
     }
     for (int i = 0; i < kRows; i++) out[i * 32 * kRowPitch] = sums[i];
   }
 
   // Of the row that comes so many after the lane's first.
   SIMT_DEVICE float logit(const Columns& of, float s, int row, int j) const {
-    return Rows::logit(s, Rows::kOfRows ? of.of_rows[j][row * kRowPitch] : 0.0f, slope_, lambda_) - of.shift[j];
+    return Rows::logit(s, Rows::kOfRows ? of.of_rows[j][row * kRowPitch] : 0.0f, clip_, lambda_ * clip_.unit) -
+           of.shift[j];
   }
 
   SIMT_DEVICE void largest_logits(Columns& of) const {
@@ -194,28 +221,21 @@ class TileAttention {
   }
 
   // Weights of rows 8 block + t (the first four) and 8 block + t + 4, 0 beyond the context.
+  template <bool kLast>
   SIMT_DEVICE void weigh(const Columns& of, int block, float (&w)[8], Totals& totals) const {
-    const int rows = of.n_rows - block * 8;
-    if (rows >= 8) {
-      weigh<true>(of, block * 8, w, totals);
-      weigh<true>(of, block * 8 + 4, w + 4, totals);
-      return;
-    }
-    rows >= 4 ? weigh<true>(of, block * 8, w, totals) : weigh<false>(of, block * 8, w, totals);
-    for (int j = 0; j < 4; j++) w[4 + j] = 0.0f;
-    if (rows > 4) weigh<false>(of, block * 8 + 4, w + 4, totals);
-  }
-  template <bool kWhole>
-  SIMT_DEVICE void weigh(const Columns& of, int row, float* w, Totals& totals) const {
-    const bool inside = kWhole || row + of.t < of.n_rows;
-    // Beyond the context a lane reads a row of its own: others' may be weights already.
-    const int at = inside ? row : 0;
-    const float4 s4 = simt::load16(of.row(at));
-    const float s[4] = {s4.x, s4.y, s4.z, s4.w};
-    for (int j = 0; j < 4; j++) {
-      const float x = simt::exp2_approximate(logit(of, s[j], at, j));
-      w[j] = inside ? x : 0.0f;
-      totals.dot[j] += w[j] * s[j];
+    for (int half = 0; half < 2; half++) {
+      const int row = block * 8 + half * 4;
+      if (kLast) {
+        for (int j = 0; j < 4; j++) w[half * 4 + j] = 0.0f;
+        if (row + of.t >= of.n_rows) continue;
+      }
+      const float4 s4 = simt::load16(of.row(row));
+      const float s[4] = {s4.x, s4.y, s4.z, s4.w};
+      for (int j = 0; j < 4; j++) {
+        const float x = simt::exp2_approximate(logit(of, s[j], row, j));
+        w[half * 4 + j] = x;
+        totals.dot[j] += x * s[j];
+      }
     }
   }
 
@@ -275,26 +295,23 @@ class TileAttention {
     return sum_of_own(totals.dot, of.t) * simt::reciprocal_approximate(norms);
   }
 
-  // Rows of the context from block kBlock on.
-  template <int kBlock>
-  SIMT_DEVICE void add_blocks(const Columns& of, const float4* gram, float (&product)[kBlocksInRegisters][2][4],
-                              Totals& totals) const {
-    if constexpr (kBlock < kBlocksInRegisters) {
-      if (kBlock * 8 >= of.n_rows) return;
-      const Gram<kBlock + 1> of_rows(gram + gram_block(kBlock, 0) * 32);
-      float w[8];
-      for (auto& strip : product[kBlock])
-        for (float& sum : strip) sum = 0.0f;
-      weigh(of, kBlock, w, totals);
-      multiply(w, of_rows, product);
-      add_blocks<kBlock + 1>(of, gram, product, totals);
-      contract(w, product[kBlock], totals);
-    }
-  }
-
+  // At most kBlocks blocks of rows, the last first: a block of columns is complete once its own rows are multiplied.
+  template <int kBlocks>
   SIMT_DEVICE void in_registers(const Columns& of, const float4* gram, Totals& totals) const {
-    float product[kBlocksInRegisters][2][4];  // of each block of columns
-    add_blocks<0>(of, gram, product, totals);
+    if constexpr (kBlocks > 1)
+      if (of.n_rows <= (kBlocks - 1) * 8) return in_registers<kBlocks - 1>(of, gram, totals);
+    float product[kBlocks][2][4] = {};
+    add_rows<kBlocks - 1, true>(of, gram, product, totals);
+  }
+  template <int kBlock, bool kLast>
+  SIMT_DEVICE void add_rows(const Columns& of, const float4* gram, float (*product)[2][4], Totals& totals) const {
+    const Gram<kBlock + 1> of_rows(gram + gram_block(kBlock, 0) * 32);
+    float w[8];
+    weigh<kLast>(of, kBlock, w, totals);
+    if (kLast) __syncwarp();
+    multiply(w, of_rows, product);
+    contract(w, product[kBlock], totals);
+    if constexpr (kBlock > 0) add_rows<kBlock - 1, false>(of, gram, product, totals);
   }
 
   // As many rows as there may be: the weights take the place of S, each lane's own of its own.
@@ -303,7 +320,7 @@ class TileAttention {
     const int n_blocks = (of.n_rows + 7) / 8;
 #pragma unroll 1
     for (int block = 0; block < n_blocks; block++) {
-      weigh(of, block, w, totals);
+      weigh<true>(of, block, w, totals);
       for (int half = 0; half < 2; half++) {
         const int row = block * 8 + half * 4 + of.t;
         const float4 x{w[half * 4], w[half * 4 + 1], w[half * 4 + 2], w[half * 4 + 3]};
@@ -333,7 +350,8 @@ class TileAttention {
   }
 
   Normalisation<float> norm_;
-  float slope_, lambda_;
+  Clip clip_;
+  float lambda_;
   bool shifts_;
   float least_;  // kEpsilon times what no weight exceeds
 };

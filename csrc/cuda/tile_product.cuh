@@ -20,7 +20,7 @@ struct PaddedSims {
 };
 struct PermutedSims {
   static constexpr int kLd = kTileVectors;
-  SIMT_DEVICE static int flip(int row) { return ((row & 1) * 4 + (row & 2) + (row & 4) / 4) * 4; }
+  SIMT_DEVICE static int flip(int row) { return (row & 3) * 8 | (row & 4); }
   SIMT_DEVICE static int place(int lane, int column) {
     return lane / 4 * kLd + column / 32 * 32 + (column % 32 ^ lane % 4 * 2 ^ flip(lane / 4));
   }

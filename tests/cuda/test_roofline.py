@@ -100,14 +100,15 @@ def test_the_machine_code_of_the_build_is_read(arch):
         small = roofline.SHARED_KB[arch] == 100
         assert roofline.blocks_of_tile(arch, dtype, code["registers"]) == (1 if small or dtype == "float32" else 2)
         assert code["store"] >= 2 * 4 * roofline.WARP_COLUMNS[dtype] // 8  # 8 bytes a lane
-        # Of 16 numbers three instructions each, and four loads; of 36 rows 36 exponentials and 90 products.
-        assert 16 * 3 + 4 < code["four"] < 70
-        assert code["column"] == 4 * 3 < code["part"]
-        assert 36 + 90 < code["context"][36] < code["context"][33] < code["context"][37]
+        # Of 16 numbers two instructions each, and four loads; of 36 rows 36 exponentials and 90 products.
+        assert 16 * 2 + 4 < code["four"] < 50
+        assert 12 * 2 + 4 < code["part"] < code["group"]
+        assert 36 + 90 < code["context"][36] == code["context"][33] < code["context"][37]
         counts = roofline.scoring([36] * 50, [12] * 50, 1024, dtype)
         own, around = roofline.instructions_of_an_element(counts, code, dtype)
         assert 8 < own < 20
         assert 1 < around < 5
+        assert own + around < 20
     assert found["bfloat16"]["stage"] < found["tf32"]["stage"] < 2 * found["float32"]["stage"]
 
 
@@ -119,20 +120,18 @@ CODE = {
     "group": 50,
     "four": 63,
     "part": 32,
-    "column": 12,
     "context": {rows: 20 * rows for rows in range(1, 41)},
 }
 
 
 @pytest.mark.parametrize("tile", [[4, 8], [3, 1, 7, 12, 2], [1, 1, 1], [5, 9, 36]])
 def test_fours_of_columns_that_groups_share(tile):
-    whole, shared, columns = roofline.fours_of(tile)
+    whole, shared = roofline.fours_of(tile)
     places = [(group, place // 4) for group, begin in enumerate(itertools.accumulate([0, *tile[:-1]]))
               for place in range(begin, begin + tile[group])]  # fmt: skip
     found = Counter(places)
     assert whole == sum(n == 4 for n in found.values())
     assert shared == len(found) - whole
-    assert columns == sum(tile) - 4 * whole
 
 
 def test_product_and_epilogue_add_up_where_one_block_fits(monkeypatch):
