@@ -21,7 +21,10 @@ OF_FOLDERS = {
 # Tests that share nothing with those beside them: other processes may take them.
 ALONE = ("bench", "ops/test_paths.py", "training/test_distributed.py", "emu/test_device_code.py")
 # What takes longest begins first, so that no process is left alone with it at the end.
-LONG = (*ALONE, "ops/test_cross_attention.py", "models", "training", "evaluation", "emu", "cli", "relevance", "metrics")
+LONG = (
+    *(*ALONE, "ops/test_cross_attention.py", "test_docs.py"),
+    *("models", "training", "evaluation", "emu", "cli", "relevance", "metrics"),
+)
 
 
 def pytest_collection_modifyitems(items):

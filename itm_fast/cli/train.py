@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from itm_fast.cli.console import print_json, progress_bar, show_moment
 from itm_fast.cli.flags import Flag, choice_rules, flags_of
@@ -213,7 +213,9 @@ def _parsed(arguments: list[str], name: str, settings: RunSettings, options: Run
         "sam": settings.sam,
         "options": options,
     }
-    flags = dataclasses.make_dataclass("Flags", [(part, type(value)) for part, value in parts.items()])
+    no_help = tyro.conf.arg(help="")  # itm_fast.cli.help shows it; tyro would look for it in the source of each part
+    fields = [(part, Annotated[type(value), no_help]) for part, value in parts.items()]
+    flags = dataclasses.make_dataclass("Flags", fields)
     parsed = tyro.cli(
         flags,
         prog=f"itm-fast train {name}",

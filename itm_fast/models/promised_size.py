@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
 from itm_fast.models.base import MatchingConfig, MatchingModel
@@ -49,7 +50,7 @@ def check_promised_size(
 
     hook = register_module_parameter_registration_hook(count)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NothingIsDrawn():
             kind(config, vocabulary)
     except RuntimeError as error:  # sizes whose product no integer holds
         raise ValueError(
@@ -57,3 +58,13 @@ def check_promised_size(
         ) from error
     finally:
         hook.remove()
+
+
+class _NothingIsDrawn(TorchFunctionMode):
+    """Leaves out the initial values: where there is no memory for them, torch imports its compiler to draw none."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)

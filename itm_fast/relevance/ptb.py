@@ -37,9 +37,11 @@ def _either(patterns: str) -> str:
 
 
 # The alternatives are tried in this order, the longest token first; what none of them matches is dropped. Repetitions
-# that can fail after a long scan have an upper limit, which keeps the time linear in the length of the caption.
+# that can fail after a long scan have an upper limit, which keeps the time linear in the length of the caption. A space
+# is taken with the token behind it: alone, it would be tried for every alternative.
 _TOKEN = re.compile(
     rf"""
+    [ ]?(
       [A-Za-z]+(?!\S)  # most words
     | (?i:https?)://[^\s.\"<>|(){{}}]{{1,100}}\.{_URL_CHAR}*{_URL_LAST}  # addresses
     | (?:[A-Za-z0-9]{{1,63}}\.){{1,8}}(?:com|net|org|edu)/{_URL_CHAR}+{_URL_LAST}
@@ -76,6 +78,7 @@ _TOKEN = re.compile(
     | @[A-Za-z_][A-Za-z0-9_]* | \#{_L}+  # @name, #tag
     | [!?]{{2,}} | \*+ | _+ | \#+ | @+
     | [^\s\x00-\x1f\x7f.,:;!?'\"`\u2019\u2010\u2011-]
+    )
     """,
     re.VERBOSE,
 )

@@ -18,7 +18,7 @@ from itm_fast.files.owners import OwnersLike, as_owners
 
 FloatArray = npt.NDArray[np.float64]
 
-_BATCH = 20  # resamples drawn at a time: 25,000 of them stay in the cache
+_BATCH, _BATCH_GROUPS = 20, 50_000  # resamples drawn at a time, and groups at least: 25,000 captions stay in the cache
 _SIGN_BATCH = 200
 _ROUNDING = 1e-12  # of the sum of absolute differences: sums that differ by less are equal
 
@@ -207,7 +207,7 @@ def _interval(
         method="percentile",
         confidence_level=confidence,
         n_resamples=n_resamples,
-        batch=_BATCH,
+        batch=max(_BATCH, _BATCH_GROUPS // len(sums)),
         random_state=np.random.default_rng(seed),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)

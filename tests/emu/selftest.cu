@@ -175,6 +175,10 @@ SIMT_KERNEL(64, 1) fault_kernel(Arguments a) {
   if (a.which == 15 && t == 0) a.out[0] = a.out[1];  // device memory that nobody wrote
 }
 
+#if !defined(__CUDACC__)  // where threadIdx has no address
+SIMT_KERNEL(64, 1) places_kernel(uintptr_t* out) { out[threadIdx.x] = uintptr_t(&threadIdx); }
+#endif
+
 }  // namespace
 
 #define EMU_EXPORT extern "C" __attribute__((visibility("default")))
@@ -210,6 +214,7 @@ EMU_EXPORT void little_shared(float* out) {
   SIMT_LAUNCH(fault_kernel, dim3(1), dim3(64), 16, nullptr, Arguments{out, out, 0, 99});
 }
 #if !defined(__CUDACC__)
+EMU_EXPORT void places(uintptr_t* out) { SIMT_LAUNCH(places_kernel, dim3(1), dim3(64), 0, nullptr, out); }
 EMU_EXPORT float f16_to_float(uint16_t bits) { return simt::to_float(simt::f16{bits}); }
 EMU_EXPORT uint16_t float_to_f16(float x) { return simt::to_f16(x).bits; }
 EMU_EXPORT uint16_t float_to_bf16(float x) { return simt::to_bf16(x).bits; }

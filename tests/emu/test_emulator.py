@@ -218,6 +218,22 @@ def test_memory_that_is_used_again_has_one_record(watched):
         library.emu_release()
 
 
+def test_thread_indices_are_no_memory(watched):
+    """The emulator may keep them where a tensor lay, whose record says that nobody has written there."""
+    library, out = watched._library, watched.empty(64, np.uintp)
+    library.emu_adopt.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    watched.configure(check_races=True)
+    watched.run("places", out)
+    places = out.numpy()
+    try:
+        for place in places:
+            library.emu_adopt(int(place), 12, 0)
+        watched.run("places", out)
+    finally:
+        library.emu_release()
+    assert np.array_equal(out.numpy(), places)
+
+
 MUTANTS = [
     (1, run_sum, 1000),
     (2, run_sum, 1000),

@@ -89,7 +89,11 @@ def test_import_is_light():
     heavy = ["tyro", "rich", "nltk", "scipy", "transformers", "tokenizers", "matplotlib", "accelerate", "hypothesis"]
     code = (
         f"import sys, itm_fast; print([name for name in {heavy} if name in sys.modules]);"
-        "import itm_fast.cli.evaluate, itm_fast.training.loop; assert 'torch._dynamo' not in sys.modules"  # a second
+        "import itm_fast.cli.evaluate, itm_fast.training.loop; from itm_fast.models.scan import SCAN, SCANConfig;"
+        "from itm_fast.models.promised_size import check_promised_size; from itm_fast.data import Vocabulary;"
+        "words = Vocabulary(['<pad>', '<start>', '<end>', '<unk>']); model = SCAN(SCANConfig(), words);"
+        "check_promised_size(SCAN, model.config, words, model.state_dict());"
+        "assert 'torch._dynamo' not in sys.modules"  # a second
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """Two runs of one small test set, a page of both, and a browser to open it."""
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,28 @@ def runs():
     worse = make_run("worse", 0.9, protocol="flickr30k-1k")
     better = make_run("better", 0.6, protocol="flickr30k-1k")
     return [worse, replace(better, captions=worse.captions)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def figures_are_drawn_once():
+    """Most tests change what is beside the figures of a page, and drawing its ten takes longer than the rest of it."""
+    from itm_fast.report import charts, plots
+
+    drawn = {}
+
+    def once(draw):
+        def drawn_before(*args, **options):
+            key = (plots._svg, draw, pickle.dumps((args, options)))
+            if key not in drawn:
+                drawn[key] = draw(*args, **options)
+            return drawn[key]
+
+        return drawn_before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(charts, "curves", once(charts.curves))
+        patch.setattr(charts, "bars", once(charts.bars))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A run that a signal stops: the step is done first, the checkpoint is of it, and going on changes nothing."""
 
+import functools
 import json
 import os
 import signal
@@ -151,13 +152,25 @@ def is_equal(one, other):
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
+@pytest.fixture(scope="module")
+def whole_run(made, tmp_path_factory):
+    """Options -> the model, the result, and the lines of the log of a run that nothing stops."""
+
+    @functools.cache
+    def of(**options):
+        folder = tmp_path_factory.mktemp("whole")
+        model, result, _ = run(made, folder, **options)
+        return model, result, (lines(folder, "train"), lines(folder, "validation"))
+
+    return of
+
+
 @pytest.mark.parametrize("accumulation_steps", [1, 3])
 @pytest.mark.parametrize("name", STOPS)
 @pytest.mark.parametrize("step", [1, 2, 5, 8])
-def test_a_stop_within_a_step(made, tmp_path, monkeypatch, capsys, handled, step, name, accumulation_steps):
+def test_a_stop_within_a_step(made, whole_run, tmp_path, monkeypatch, capsys, handled, step, name, accumulation_steps):
     options = {"accumulation_steps": accumulation_steps, "log_step": 1}
-    whole, wanted, _ = run(made, tmp_path, **options)
-    expected = lines(tmp_path, "train"), lines(tmp_path, "validation")
+    whole, wanted, expected = whole_run(**options)
     forward, seen = Objective.forward, []
 
     def stopping(self, batch):
