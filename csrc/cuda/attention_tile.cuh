@@ -19,6 +19,7 @@ constexpr int kColumnsOfWarp = 32, kBlocksInRegisters = 5;  // 8 rows each
 template <int kGroups>
 struct TileSide {
   int32_t begin[kGroups], size[kGroups];  // of each group, in vectors of the tile
+  int32_t number[kGroups];                // in the batch; -1: none
   int32_t source[kTileVectors];           // number in the batch
   int32_t group[kTileVectors];
 };
@@ -107,7 +108,8 @@ class TileAttention {
       Columns of{sims + row * PermutedSims::kLd, column ^ PermutedSims::flip(row), {}, n_rows, t, {}};
       for (int j = 0; j < 4; j++) of.of_rows[j] = of_rows + row * kRowPitch + group[j];
       if (shifts_) largest_logits(of);
-      const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(number) * (gram_blocks * 32) + lane;
+      const auto* blocks =
+          reinterpret_cast<const float4*>(gram) + int64_t(context.number[number]) * (gram_blocks * 32) + lane;
       Totals totals = {};
       n_rows <= kBlocksInRegisters * 8 ? in_registers(of, blocks, totals) : in_place(of, blocks, totals);
       const float cosine = cosine_of(of, totals, length);
