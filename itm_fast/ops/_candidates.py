@@ -14,7 +14,7 @@ from itm_fast.ops._counts import may_be_read
 from itm_fast.ops._ragged import Batches, take, widest
 
 LISTED_ON = ("cuda",)
-"""Devices beside `PACKED_ON` whose kernels take lists of candidates where `taken_as_lists` says so."""
+"""Devices beside `PACKED_ON` whose kernels take lists of candidates where `lists_fit_tiles`."""
 
 _GATHERED_BYTES = 256 << 20  # of vectors of one list at a time, where kernels take no lists
 _MOST_VECTORS = 128  # of a group: csrc/cuda/similarity.h, kTileVectors
@@ -116,14 +116,19 @@ class Members:
         return grad.masked_fill(self._none | self._outside, 0)
 
 
-def taken_as_lists(batches: Batches, candidates: Candidates) -> bool:
+def are_padded(batches: Batches, _: Candidates) -> bool:
+    """Whether neither batch is packed."""
+    return batches.regions.ndim == batches.words.ndim == 3
+
+
+def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
     """Whether a device's kernels of similarities take the lists as they are (csrc/cuda/ops/tiles.cpp).
 
     They prepare all the others, which is more than gathering where there are fewer pairs than these.
     """
     regions, words = batches.regions, batches.words
-    device, is_padded = regions.device, regions.ndim == words.ndim == 3
-    if device.type not in LISTED_ON or not is_padded or regions.dtype == torch.float64:
+    device = regions.device
+    if device.type not in LISTED_ON or not are_padded(batches, candidates) or regions.dtype == torch.float64:
         return False
     n_others = batches.shape[not candidates.of_captions]
     if max(regions.shape[1], words.shape[1]) > _MOST_VECTORS or candidates.indices.numel() < n_others:

@@ -9,32 +9,35 @@ import torch
 from torch import Tensor
 
 from itm_fast.ops import _ragged
-from itm_fast.ops._candidates import Candidates, check_values, gathered, gradients_of_given, taken_as_lists
+from itm_fast.ops._candidates import Candidates, check_values, gathered, gradients_of_given, lists_fit_tiles
 from itm_fast.ops._counts import may_be_read
-from itm_fast.ops._devices import BATCHED_ON_CUDA
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches
-from itm_fast.ops.batched.kernels import register_one
 
 
 class Scored:
     """An operator of all pairs, `name`, and that of given ones, `name`_candidates."""
 
-    def __init__(self, name: str, *, is_learnt: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        is_learnt: bool = False,
+        takes_lists: Callable[[Batches, Candidates], bool] = lists_fit_tiles,
+    ) -> None:
         """Register both with torch.
 
         Args:
             name: Under torch.ops.itm_fast. Takes regions, words, word_counts, region_counts, then options; that of
                 given pairs has candidates behind the counts, and of_captions before the options.
             is_learnt: The first option is a tensor with a gradient; it is before of_captions.
+            takes_lists: Whether devices other than the CPU take lists of candidates in one call.
         """
-        self._is_learnt, self._has_lists = is_learnt, name not in BATCHED_ON_CUDA
+        self._is_learnt, self._takes_lists = is_learnt, takes_lists
         self._all, self._given = (
             registered(of, n_tensors + is_learnt, (0, 1, n_tensors) if is_learnt else (0, 1), shape_of)
             for of, n_tensors, shape_of in ((name, 4, _shape_of_all), (f"{name}_candidates", 5, _shape_of_given))
         )
-        if self._has_lists:
-            register_one(f"{name}_candidates_backward", _gradients_of_given(name))
 
     def __call__(self, batches: Batches, candidates: Candidates | None, *options: Any) -> Tensor:
         """Scores of all pairs (n_images, n_captions), or of the candidates, in their shape."""
@@ -45,7 +48,7 @@ class Scored:
                 return _ragged.in_padded_runs(lambda some: self._all(*some, *options), batches)
             scores = self._all(*batches, *options)
             return scores
-        if not native and not (self._has_lists and taken_as_lists(batches, candidates)):
+        if not native and not self._takes_lists(batches, candidates):
             return gathered(lambda some: self._all(*some, *options), batches, candidates)
         if not native and may_be_read(candidates.indices):
             check_values(candidates, batches)
@@ -63,8 +66,8 @@ def _shape_of_given(*inputs: Any) -> tuple[int, ...]:
     return tuple(candidates.shape)
 
 
-def _gradients_of_given(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
-    """Those of given pairs where kernels make their scores only."""
+def backward_of_given(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The gradients of given pairs, by those of all, where kernels make the scores only."""
 
     def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
         *batches, indices, of_captions = inputs[:6]

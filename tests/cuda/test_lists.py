@@ -163,6 +163,9 @@ def test_opcheck_compiled_whole_and_once_only(operator, monkeypatch):
         detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
         backward = getattr(torch.ops.itm_fast, f"{operator}_candidates_backward").default
         torch.library.opcheck(backward, (torch.randn(3, 3), *detached, True, False))
+        with monkeypatch.context() as changed:
+            changed.setattr(_candidates, "_ALL_AT_ONCE", 0)
+            torch.library.opcheck(backward, (torch.randn(3, 3), *detached, True, False))
         before = launches()
         monkeypatch.setattr(_counts, "READ_ON", ())  # a graph has no place for who reads indices on the host
         compiled = torch.compile(scores, fullgraph=True, backend="aot_eager")
