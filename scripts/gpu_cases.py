@@ -59,16 +59,28 @@ def batch(n_images: int, max_regions: int, n_captions: int, max_words: int, dim:
 
 
 def similarity_case(
-    name: str, operator: str, given: Any, device: str, view: Callable[[Tensor], Tensor], **flags: Any
+    name: str,
+    operator: str,
+    given: Any,
+    device: str,
+    view: Callable[[Tensor], Tensor],
+    candidates: Tensor | None = None,
+    **flags: Any,
 ) -> Case:
-    """Scores and gradients of a similarity; `view` changes how its vectors lie in the device's memory."""
+    """Scores and gradients of a similarity, of all pairs or of captions of each image.
+
+    `view` changes how its vectors lie in the device's memory.
+    """
 
     def pairs() -> list[tuple[Tensor, Tensor, float]]:
         regions, words, word_counts, region_counts = given
         leaves = [view(x.to(device)).detach().requires_grad_() for x in (regions, words)]
-        scores = getattr(itm_fast, operator)(*leaves, word_counts.to(device), region_counts.to(device), **flags)
+        counts = word_counts.to(device), region_counts.to(device)
+        listed = {} if candidates is None else {"candidates": candidates.to(device)}
+        scores = getattr(itm_fast, operator)(*leaves, *counts, **flags, **listed)
         exact = [x.double().nan_to_num().requires_grad_() for x in (regions, words)]
         want = getattr(reference, operator)(*exact, word_counts, region_counts, **flags)
+        want = want if candidates is None else want.gather(1, candidates)
         cotangent = torch.randn(want.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         if want.numel():  # an empty reference has no gradient; the operator's is 0
             want.backward(cotangent)
@@ -110,6 +122,13 @@ def similarities(device: str) -> Iterator[Case]:
                 for cross_attn in ("t2i", "i2t"):
                     name = f"{operator}, {path}, {str(dtype)[6:]}, {cross_attn}"
                     yield similarity_case(name, operator, batch(*shape, dtype), device, as_it_is, cross_attn=cross_attn)
+    lists = torch.randint(4, (3, 40), generator=torch.Generator().manual_seed(7))
+    for operator in ("cross_attention_similarity", "max_similarity"):
+        for dtype in DTYPES:
+            for cross_attn in ("t2i", "i2t"):
+                name = f"{operator} of lists, {str(dtype)[6:]}, {cross_attn}"
+                given = batch(*shapes["tiles"], dtype)
+                yield similarity_case(name, operator, given, device, as_it_is, lists, cross_attn=cross_attn)
     for norm in NORMS:
         for agg_func in AGGREGATIONS:
             flags = {"raw_feature_norm": norm, "agg_func": agg_func}

@@ -160,13 +160,15 @@ def streams(rows: Rows, rehearsal: bool) -> None:
         regions, words, word_counts, region_counts = gpu_cases.batch(8, 36, 16, 12, 64, torch.float32)
         regions, words = (x.nan_to_num().to(where) for x in (regions, words))
         word_counts, region_counts = word_counts.to(where), region_counts.to(where)
+        candidates = torch.randint(16, (8, 20), generator=torch.Generator().manual_seed(5)).to(where)
 
         def step() -> list[torch.Tensor]:
             leaves = [x.clone().requires_grad_() for x in (regions, words)]
             scores = itm_fast.cross_attention_similarity(*leaves, word_counts, region_counts)
-            loss = itm_fast.triplet_loss(scores[:, : len(scores)])
+            listed = itm_fast.cross_attention_similarity(*leaves, word_counts, region_counts, candidates=candidates)
+            loss = itm_fast.triplet_loss(scores[:, : len(scores)]) + listed.mean()
             loss.backward()
-            return [loss.detach(), scores.detach(), *(leaf.grad for leaf in leaves)]
+            return [loss.detach(), scores.detach(), listed.detach(), *(leaf.grad for leaf in leaves)]
 
         first = step()
         rows.run(
@@ -195,13 +197,15 @@ def streams(rows: Rows, rehearsal: bool) -> None:
             return {"passed": all(map(torch.equal, first, found))}
 
         def captured() -> dict[str, Any]:
-            scores = None
+            scores, listed = None, None
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                scores = itm_fast.cross_attention_similarity(regions, words, word_counts, region_counts)
+                batch = regions, words, word_counts, region_counts
+                scores = itm_fast.cross_attention_similarity(*batch)
+                listed = itm_fast.cross_attention_similarity(*batch, candidates=candidates)
             graph.replay()
             torch.cuda.synchronize()
-            return {"passed": torch.equal(scores, first[1])}
+            return {"passed": torch.equal(scores, first[1]) and torch.equal(listed, first[2])}
 
         rows.run("another stream", on_another_stream)
         rows.run("no wait for the device", without_waiting)

@@ -38,7 +38,8 @@ def cuda():
 
     names = {*emulated_operators.operators(), *emulated_operators.batched_kernels()}
     functions = {name: on_device(getattr(torch.ops.itm_fast, name)) for name in names}
-    with emulated_operators.in_place_of_the_cpus(functions):
+    takes_lists = torch.cuda.get_device_capability() >= (8, 0)
+    with emulated_operators.in_place_of_the_cpus(functions, takes_lists=takes_lists):
         yield
 
 

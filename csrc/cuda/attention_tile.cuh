@@ -19,6 +19,7 @@ constexpr int kColumnsOfWarp = 32, kBlocksInRegisters = 5;  // 8 rows each
 template <int kGroups>
 struct TileSide {
   int32_t begin[kGroups], size[kGroups];  // of each group, in vectors of the tile
+  int32_t number[kGroups];                // in the batch; -1: none
   int32_t source[kTileVectors];           // number in the batch
   int32_t group[kTileVectors];
 };
@@ -112,15 +113,15 @@ class TileAttention {
       numbers[j] = of_rows + t * kRowPitch +
                    (Rows::kOfRows ? query.group[column + j < n_columns ? column + j : n_columns - 1] : 0);
     const float length = column + t < n_columns ? query_norm(query.source[column + t]) : 1.0f;
-    constexpr int kStride = kThreads / 32 / kAcross;
-    const auto* blocks = reinterpret_cast<const float4*>(gram) + int64_t(warp / kAcross) * (gram_blocks * 32) + lane;
-    for (int number = warp / kAcross; number < n_contexts; number += kStride, blocks += kStride * gram_blocks * 32) {
+    for (int number = warp / kAcross; number < n_contexts; number += kThreads / 32 / kAcross) {
       const int begin = context.begin[number], n_rows = context.size[number];
       if (n_rows == 0) continue;
       const int at = ((begin + t) * PermutedSims::kLd + column) ^ PermutedSims::flip(begin + t);
       Columns of{sims + at, sims + (at ^ 4), {}, n_rows, t, {}};
       for (int j = 0; j < 4; j++) of.of_rows[j] = numbers[j] + begin * kRowPitch;
       if (shifts_) largest_logits(of);
+      const auto* blocks =
+          reinterpret_cast<const float4*>(gram) + int64_t(context.number[number]) * (gram_blocks * 32) + lane;
       Totals totals = {};
       n_rows <= kBlocksInRegisters * 8 ? in_registers<kBlocksInRegisters>(of, blocks, totals)
                                        : in_place(of, blocks, totals);

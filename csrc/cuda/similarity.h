@@ -47,22 +47,42 @@ struct PlanArgs {
 };
 void plan_tiles(const PlanArgs& args, void* stream);
 
+// Lists of candidates: place list * length + i has the i-th member of a list, a group of the other side. Members go to
+// tiles in their order, as many to a tile as fit, those of one list only.
+struct ListsArgs {
+  const int64_t* candidates;       // (n_lists, length); -1: none
+  const int64_t* counts;           // of the members, as in PlanArgs
+  int32_t* groups;                 // (n_lists * length,): the member's group, -1 where there is none
+  int32_t* sizes;                  // (n_lists * length,): its vectors
+  int32_t* offsets;                // (n_lists * length,): vectors of the list before it
+  int32_t *tile_begin, *tile_end;  // (n_lists * length,): places; a list's tiles follow each other
+  int32_t* n_tiles;                // 1; counts on from what it is
+  float* scores;  // (n_lists, length); written where there is no member: -inf, NaN where an index is out of range
+  int32_t n_lists, length, n_groups, max;  // n_groups, max: of the members
+  int32_t limit, most_groups;
+};
+void plan_lists(const ListsArgs& args, void* stream);
+
 // ---- tiles.cu
 
 constexpr int kTileVectors = 128, kTileContexts = 32, kTileQueries = 16;  // at most in a tile
 
 enum class Product { kBf16, kF16, kTf32, kTf32x3 };  // float32 as one, or as three products of TF32
 
+// Groups in the order of a plan, or the members of lists in theirs. A tile has the places tile_begin ... tile_end - 1.
 struct Side {
   const void* data;  // (n_groups, max, dim) contiguous, rows of a multiple of 16 bytes, 16-byte aligned
-  const int32_t *sizes, *offsets, *tile_begin, *n_tiles;  // of the plan
-  int32_t n_groups, max, most_tiles;                      // most_tiles: bound of n_tiles that the host knows
+  const int32_t *sizes, *offsets, *tile_begin, *tile_end, *n_tiles;  // of the plan
+  const int32_t* groups;              // at each place; -1: none; or null: group and place are the same
+  int32_t n_groups, max, most_tiles;  // most_tiles: bound of n_tiles that the host knows
+  int32_t list_length;                // of lists whose owners are the other side, a tile each; or 0
 };
 
-// Scores of every context with every query group. S of a tile of 128 x 128 vectors lives in shared memory only.
+// Scores of every context with every query group, or of the owners of lists with their members, by place. S of a tile
+// of 128 x 128 vectors lives in shared memory only.
 struct TilesArgs {
   Side context, query;
-  const float* gram;   // of the context, as gram_tiles writes them
+  const float* gram;   // of the context's groups, as gram_tiles writes them
   const float* norms;  // (n_groups, norm_pitch) of the queries
   float* scores;
   int64_t context_stride, query_stride;  // of scores

@@ -7,23 +7,38 @@ namespace {
 
 template <int kThreads, int kGroups>
 SIMT_DEVICE void find_vectors(const Side& side, int tile, TileSide<kGroups>& out) {
-  const int first = side.tile_begin[tile], n = side.tile_begin[tile + 1] - first, start = side.offsets[first];
+  const int first = side.tile_begin[tile], n = side.tile_end[tile] - first, start = side.offsets[first];
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   for (int group = warp; group < n; group += kThreads / 32) {
     const int begin = side.offsets[first + group] - start, size = side.sizes[first + group];
+    const int number = side.groups == nullptr ? first + group : side.groups[first + group];
     if (lane == 0) {
       out.begin[group] = begin;
       out.size[group] = size;
+      out.number[group] = number;
     }
     for (int i = lane; i < size; i += 32) {
-      out.source[begin + i] = (first + group) * side.max + i;
+      out.source[begin + i] = number * side.max + i;
       out.group[begin + i] = group;
     }
   }
 }
 
 SIMT_DEVICE int vectors_of(const Side& side, int tile) {
-  return side.offsets[side.tile_begin[tile + 1]] - side.offsets[side.tile_begin[tile]];
+  const int last = side.tile_end[tile] - 1;
+  return side.offsets[last] + side.sizes[last] - side.offsets[side.tile_begin[tile]];
+}
+
+// Pairs of tiles: all, or each of the members with that of the list's owner.
+SIMT_DEVICE int64_t pairs_of(const Side& context, const Side& query) {
+  if (context.list_length > 0) return *context.n_tiles;
+  return query.list_length > 0 ? *query.n_tiles : int64_t(*context.n_tiles) * *query.n_tiles;
+}
+SIMT_DEVICE TilePair pair_of(const Side& context, const Side& query, int64_t number) {
+  const int tile = int(number);
+  if (context.list_length > 0) return {tile, context.tile_begin[tile] / context.list_length};
+  if (query.list_length > 0) return {query.tile_begin[tile] / query.list_length, tile};
+  return tile_pair(number, *context.n_tiles, *query.n_tiles);
 }
 
 struct TileShared {
@@ -53,14 +68,14 @@ tiles_kernel(TilesArgs args) {
   constexpr int kThreads = Product::kThreads;
   auto& shared = simt::shared<TileShared>();
   float* sims = shared.product.sims;
-  const int context_tiles = *args.context.n_tiles, query_tiles = *args.query.n_tiles;
-  for (int64_t number = blockIdx.x; number < int64_t(context_tiles) * query_tiles; number += gridDim.x) {
-    const TilePair pair = tile_pair(number, context_tiles, query_tiles);
+  const int64_t n_pairs = pairs_of(args.context, args.query);
+  for (int64_t number = blockIdx.x; number < n_pairs; number += gridDim.x) {
+    const TilePair pair = pair_of(args.context, args.query, number);
     find_vectors<kThreads>(args.context, pair.context, shared.context);
     find_vectors<kThreads>(args.query, pair.query, shared.query);
     const int first_context = args.context.tile_begin[pair.context], first_query = args.query.tile_begin[pair.query];
-    const int n_contexts = args.context.tile_begin[pair.context + 1] - first_context;
-    const int n_queries = args.query.tile_begin[pair.query + 1] - first_query;
+    const int n_contexts = args.context.tile_end[pair.context] - first_context;
+    const int n_queries = args.query.tile_end[pair.query] - first_query;
     const int n_rows = vectors_of(args.context, pair.context), n_columns = vectors_of(args.query, pair.query);
     SYNC(21);
 
@@ -76,9 +91,8 @@ tiles_kernel(TilesArgs args) {
         attention.template number_rows<kThreads>(sims, shared.query, n_queries, n_rows, shared.of_rows);
         SYNC(23);
       }
-      const float* gram = args.gram + int64_t(first_context) * args.gram_blocks * kGramBlock;
       attention.template attend<kThreads>(
-          sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, gram, args.gram_blocks,
+          sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, args.gram, args.gram_blocks,
           [&](int source) {
             return __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
           });
@@ -96,7 +110,8 @@ tiles_kernel(TilesArgs args) {
           aggregate<float>(args.options.aggregation, float(args.options.lambda_lse),
                            sims + (known ? shared.context.begin[context] * kValuesLd : 0) + shared.query.begin[query],
                            known ? shared.query.size[query] : 0, place);
-      if (inside && place == 0)
+      const bool there = inside && (shared.context.number[context] | shared.query.number[query]) >= 0;
+      if (there && place == 0)
         args.scores[(first_context + context) * args.context_stride + (first_query + query) * args.query_stride] =
             score;
     }
@@ -118,7 +133,7 @@ gram_kernel(GramArgs args) {
   const int across = args.pitch / 8, n_blocks = gram_block(across, 0);
   for (int tile = int(blockIdx.x); tile < *args.context.n_tiles; tile += int(gridDim.x)) {
     find_vectors<Product::kThreads>(args.context, tile, shared.context);
-    const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
+    const int first = args.context.tile_begin[tile], n_groups = args.context.tile_end[tile] - first;
     const Operand vectors{args.context.data, shared.context.source, vectors_of(args.context, tile)};
     SYNC(25);
     tile_product<Product>(shared.product, vectors, vectors, args.dim);
@@ -147,7 +162,10 @@ gram_kernel(GramArgs args) {
 
 template <class Product, class Rows>
 void launch(const TilesArgs& args, void* stream) {
-  const int64_t tiles = int64_t(args.context.most_tiles) * args.query.most_tiles;
+  const Side &context = args.context, &query = args.query;
+  int64_t tiles = int64_t(context.most_tiles) * query.most_tiles;
+  if (context.list_length > 0 || query.list_length > 0)
+    tiles = context.list_length > 0 ? context.most_tiles : query.most_tiles;
   SIMT_LAUNCH((tiles_kernel<Product, Rows>), blocks_of<Product>(tiles, args.multiprocessors), dim3(Product::kThreads),
               sizeof(TileShared), stream, args);
 }

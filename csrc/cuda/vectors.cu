@@ -105,6 +105,67 @@ SIMT_KERNEL(kPlanThreads, 1) plan_kernel(PlanArgs args) {
   }
 }
 
+// A list's tiles are counted, and what is known of its places is written; or the tiles are written, from first_tile on.
+// A tile begins and ends with a member. A warp a list; all lanes return the number of tiles.
+template <bool kCounts>
+SIMT_DEVICE int cut_list(const ListsArgs& args, int list, int first_tile) {
+  constexpr unsigned kAll = 0xffffffffu;
+  const int lane = int(threadIdx.x) % 32, start = list * args.length;
+  int tiles = 0, before = 0, begin = -1, begun = 0, last = 0;  // begin: of the tile that is open, begun: offset there
+  auto close = [&]() {
+    if (!kCounts && lane == 0) {
+      args.tile_begin[first_tile + tiles] = start + begin;
+      args.tile_end[first_tile + tiles] = start + last + 1;
+    }
+    tiles++;
+    begin = -1;
+  };
+  for (int first = 0; first < args.length; first += 32) {
+    const int place = first + lane;
+    const int64_t index = place < args.length ? __ldg(args.candidates + start + place) : -1;
+    const bool there = index >= 0 && index < args.n_groups;
+    const int size = there ? size_of(args.counts, int(index), args.max) : 0;
+    int sum = size;  // of this and the earlier lanes
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const int other = __shfl_up_sync(kAll, sum, unsigned(offset));
+      if (lane >= offset) sum += other;
+    }
+    const int end = before + sum;
+    if (kCounts && place < args.length) {
+      args.groups[start + place] = there ? int(index) : -1;
+      args.sizes[start + place] = size;
+      args.offsets[start + place] = end - size;
+      if (!there) args.scores[start + place] = index == -1 ? -INFINITY : NAN;
+    }
+    unsigned left = __ballot_sync(kAll, there);
+    while (left != 0) {
+      const int next = __ffs(left) - 1;
+      const int offset = __shfl_sync(kAll, end - size, next);
+      if (begin < 0) {
+        begin = first + next;
+        begun = offset;
+      }
+      const unsigned beyond = left & __ballot_sync(kAll, end - begun > args.limit || place - begin >= args.most_groups);
+      const unsigned taken = left & ~beyond;
+      if (taken != 0) last = first + 31 - __clz(taken);
+      if (beyond != 0) close();
+      left = beyond;
+    }
+    before = __shfl_sync(kAll, end, 31);
+  }
+  if (begin >= 0) close();
+  return tiles;
+}
+
+SIMT_KERNEL(kThreads, 4) lists_kernel(ListsArgs args) {
+  const int list = int(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32;
+  if (list >= args.n_lists) return;
+  const int tiles = cut_list<true>(args, list, 0);
+  int first_tile = 0;
+  if (threadIdx.x % 32 == 0 && tiles > 0) first_tile = atomicAdd(args.n_tiles, tiles);
+  cut_list<false>(args, list, __shfl_sync(0xffffffffu, first_tile, 0));
+}
+
 }  // namespace
 
 void prepare_vectors(const VectorsArgs& args, Number from, Number to, void* stream) {
@@ -118,6 +179,11 @@ void prepare_vectors(const VectorsArgs& args, Number from, Number to, void* stre
 
 void plan_tiles(const PlanArgs& args, void* stream) {
   SIMT_LAUNCH(plan_kernel, dim3(1), dim3(kPlanThreads), sizeof(PlanShared), stream, args);
+}
+
+void plan_lists(const ListsArgs& args, void* stream) {
+  const dim3 grid(unsigned((args.n_lists + kThreads / 32 - 1) / (kThreads / 32)));
+  SIMT_LAUNCH(lists_kernel, grid, dim3(kThreads), 0, stream, args);
 }
 
 }  // namespace itm::cuda

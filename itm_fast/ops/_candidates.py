@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
-from itm_fast.ops import _checks
+from itm_fast.ops import _checks, _library
 from itm_fast.ops._counts import may_be_read
 from itm_fast.ops._ragged import Batches, take, widest
 
+LISTED_ON = ("cuda",)
+"""Devices beside `PACKED_ON` whose kernels take lists of candidates where `lists_fit_tiles`."""
+
 _GATHERED_BYTES = 256 << 20  # of vectors of one list at a time, where kernels take no lists
+_MOST_VECTORS = 128  # of a group: csrc/cuda/similarity.h, kTileVectors
+_ALL_AT_ONCE = 1 << 22  # similarities of a list's owner with all others, up to which gradients are those of all pairs
 
 
 class Candidates(NamedTuple):
@@ -106,25 +111,100 @@ class Members:
         """Scores (n_lists, k) of the places: -inf where there is none, NaN where an index is out of range."""
         return scores.masked_fill(self._none, -torch.inf).masked_fill(self._outside, torch.nan)
 
+    def cotangents(self, grad: Tensor) -> Tensor:
+        """Gradients (n_lists, k) of the scores of the places, from those of what `finished` returned."""
+        return grad.masked_fill(self._none | self._outside, 0)
 
-def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
-    """Scores of candidates by an operator of all pairs: list by list, a bounded part of each gathered at a time."""
-    indices, of_captions = candidates
+
+def are_padded(batches: Batches, _: Candidates) -> bool:
+    """Whether neither batch is packed."""
+    return batches.regions.ndim == batches.words.ndim == 3
+
+
+def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
+    """Whether a device's kernels of similarities take the lists as they are (csrc/cuda/ops/tiles.cpp).
+
+    They prepare all the others, which is more than gathering where there are fewer pairs than these.
+    """
+    regions, words = batches.regions, batches.words
+    device = regions.device
+    if device.type not in LISTED_ON or not are_padded(batches, candidates) or regions.dtype == torch.float64:
+        return False
+    n_others = batches.shape[not candidates.of_captions]
+    if max(regions.shape[1], words.shape[1]) > _MOST_VECTORS or candidates.indices.numel() < n_others:
+        return False
+    return device.type != "cuda" or (_library.no_cuda is None and torch.cuda.get_device_properties(device).major >= 8)
+
+
+class _Part(NamedTuple):
+    """The owner of a list and some of its members, in their order."""
+
+    owner: int
+    members: Tensor  # places
+    batches: Batches
+
+
+def _parts(places: Tensor, batches: Batches, of_captions: bool) -> Iterator[_Part]:
+    """List by list, a bounded part of each gathered at a time."""
     sides = [(batches.regions, batches.region_counts), (batches.words, batches.word_counts)]
     (ours, our_counts), (theirs, their_counts) = sides[::-1] if of_captions else sides
+    our_most, most = widest(ours, our_counts), widest(theirs, their_counts)
+    step = max(1, _GATHERED_BYTES // max(1, most * theirs.shape[-1] * theirs.element_size()))
+    for owner, list_ in enumerate(places):
+        own = take(ours, our_counts, torch.arange(owner, owner + 1, device=places.device), our_most)
+        for some in torch.split(list_, step):
+            others = take(theirs, their_counts, some, most)
+            (regions, region_counts), (words, word_counts) = (others, own) if of_captions else (own, others)
+            yield _Part(owner, some, Batches(regions, words, word_counts, region_counts))
+
+
+def gathered(score: Callable[[Batches], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
+    """Scores of candidates by an operator of all pairs."""
+    indices, of_captions = candidates
     members = Members(candidates, batches)
     if not indices.numel() or not batches.shape[not of_captions]:
         dtype = torch.float64 if batches.regions.dtype == torch.float64 else torch.float32
         return members.finished(batches.regions.new_zeros(indices.shape, dtype=dtype))
-    our_most, most = widest(ours, our_counts), widest(theirs, their_counts)
-    step = max(1, _GATHERED_BYTES // max(1, most * theirs.shape[-1] * theirs.element_size()))
-    lists = []
-    for number, places in enumerate(members.places):
-        own = take(ours, our_counts, torch.arange(number, number + 1, device=indices.device), our_most)
-        parts = []
-        for some in torch.split(places, step):
-            others = take(theirs, their_counts, some, most)
-            (regions, region_counts), (words, word_counts) = (others, own) if of_captions else (own, others)
-            parts.append(score(Batches(regions, words, word_counts, region_counts)).flatten())
-        lists.append(torch.cat(parts))
-    return members.finished(torch.stack(lists))
+    scores = [score(part.batches).flatten() for part in _parts(members.places, batches, of_captions)]
+    return members.finished(torch.cat(scores).view(indices.shape))
+
+
+def gradients_of_given(
+    of_all: Callable[[Tensor, Batches], tuple[Tensor, Tensor]],
+    grad: Tensor,
+    batches: Batches,
+    candidates: Candidates,
+    needed: tuple[bool, bool],
+) -> tuple[Tensor, Tensor]:
+    """Gradients of padded regions and words by an operator of all pairs: of all at once, or list by list.
+
+    Args:
+        of_all: Gradients of regions and words, by that of scores (n_images, n_captions).
+        grad: In the shape of the candidates.
+        batches: As in `gathered`.
+        candidates: As in `gathered`.
+        needed: Of regions and of words; what is not needed is returned without numbers.
+    """
+    indices, of_captions = candidates
+    regions, words = batches.regions, batches.words
+    n_others = batches.shape[not of_captions]
+    members = Members(candidates, batches)
+    cotangents = members.cotangents(grad)
+    if n_others * regions.shape[1] * words.shape[1] <= _ALL_AT_ONCE:
+        of_pairs = cotangents.new_zeros(len(indices), n_others)
+        if n_others:
+            owners = torch.arange(len(indices), device=indices.device)[:, None].expand_as(indices)
+            of_pairs.index_put_((owners, members.places), cotangents, accumulate=True)
+        return of_all(of_pairs.T if of_captions else of_pairs, batches)
+    wide = torch.promote_types(regions.dtype, torch.float32)
+    sides = zip((regions, words), needed, strict=True)
+    sums = [vectors.new_zeros(vectors.shape if need else (0,), dtype=wide) for vectors, need in sides]
+    done = 0
+    for owner, places, some in _parts(members.places, batches, of_captions):
+        cotangent, done = cotangents.flatten()[done : done + len(places)], done + len(places)
+        found = of_all(cotangent[:, None] if of_captions else cotangent[None], some)
+        if needed[of_captions]:
+            sums[of_captions][owner] += found[of_captions][0]
+        if needed[not of_captions]:  # sorted first, on a device: sums have an order
+            sums[not of_captions].index_put_((places,), found[not of_captions].to(wide), accumulate=True)
+    return sums[0].to(regions.dtype), sums[1].to(words.dtype)

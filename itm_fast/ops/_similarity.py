@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from itm_fast.ops import _ragged
-from itm_fast.ops._candidates import Candidates, gathered
+from itm_fast.ops._candidates import Candidates, check_values, gathered, gradients_of_given, lists_fit_tiles
+from itm_fast.ops._counts import may_be_read
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches
 
@@ -17,15 +18,22 @@ from itm_fast.ops._ragged import Batches
 class Scored:
     """An operator of all pairs, `name`, and that of given ones, `name`_candidates."""
 
-    def __init__(self, name: str, *, is_learnt: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        is_learnt: bool = False,
+        takes_lists: Callable[[Batches, Candidates], bool] = lists_fit_tiles,
+    ) -> None:
         """Register both with torch.
 
         Args:
             name: Under torch.ops.itm_fast. Takes regions, words, word_counts, region_counts, then options; that of
                 given pairs has candidates behind the counts, and of_captions before the options.
             is_learnt: The first option is a tensor with a gradient; it is before of_captions.
+            takes_lists: Whether devices other than the CPU take lists of candidates in one call.
         """
-        self._is_learnt = is_learnt
+        self._is_learnt, self._takes_lists = is_learnt, takes_lists
         self._all, self._given = (
             registered(of, n_tensors + is_learnt, (0, 1, n_tensors) if is_learnt else (0, 1), shape_of)
             for of, n_tensors, shape_of in ((name, 4, _shape_of_all), (f"{name}_candidates", 5, _shape_of_given))
@@ -40,8 +48,10 @@ class Scored:
                 return _ragged.in_padded_runs(lambda some: self._all(*some, *options), batches)
             scores = self._all(*batches, *options)
             return scores
-        if not native:
+        if not native and not self._takes_lists(batches, candidates):
             return gathered(lambda some: self._all(*some, *options), batches, candidates)
+        if not native and may_be_read(candidates.indices):
+            check_values(candidates, batches)
         learnt, names = options[: self._is_learnt], options[self._is_learnt :]
         scores = self._given(*batches, candidates.indices, *learnt, candidates.of_captions, *names)
         return scores
@@ -54,6 +64,21 @@ def _shape_of_all(*inputs: Any) -> tuple[int, ...]:
 def _shape_of_given(*inputs: Any) -> tuple[int, ...]:
     candidates: Tensor = inputs[4]
     return tuple(candidates.shape)
+
+
+def backward_of_given(name: str) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The gradients of given pairs, by those of all, where kernels make the scores only."""
+
+    def backward(grad: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+        *batches, indices, of_captions = inputs[:6]
+        options = inputs[6:]  # the last two: which gradients are needed
+        of_all = getattr(torch.ops.itm_fast, f"{name}_backward")
+        candidates = Candidates(indices, of_captions)
+        return gradients_of_given(
+            lambda part, some: of_all(part, *some, *options), grad, Batches(*batches), candidates, options[-2:]
+        )
+
+    return backward
 
 
 def registered(

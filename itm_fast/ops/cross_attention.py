@@ -7,7 +7,8 @@ from itm_fast.ops import _checks, _library
 from itm_fast.ops._candidates import as_candidates
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._ragged import Groups, as_batches
-from itm_fast.ops._similarity import Scored
+from itm_fast.ops._similarity import Scored, backward_of_given
+from itm_fast.ops.batched.kernels import register_one
 
 _library.load()
 
@@ -82,4 +83,5 @@ def cross_attention_similarity(
     return _scored(batches, given, cross_attn, raw_feature_norm, agg_func, lambda_softmax, lambda_lse)
 
 
+register_one("cross_attention_candidates_backward", backward_of_given("cross_attention"))
 _scored = Scored("cross_attention")

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
-from itm_fast.ops._candidates import as_candidates
+from itm_fast.ops._candidates import are_padded, as_candidates
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._ragged import Groups, as_batches
 from itm_fast.ops._similarity import Scored
@@ -30,7 +30,8 @@ def level_attention(
     sim = mean over words of sum_r A softmax_r(temperature n(h)), n over words, + mean over regions of
     sum_w A softmax_w(temperature n(h)), n over regions.
     On the CPU affinities stay in the cache, and the gradients make them again. On other devices batched products, a
-    block of images and captions at a time, made again as well, without waiting for the host.
+    block of images and captions at a time, made again as well, without waiting for the host; candidates of several
+    lists at a time are gathered.
 
     Args:
         regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides; or `Packed`, or a list
@@ -84,4 +85,5 @@ def _check_temperature(temperature: Tensor, regions: Tensor) -> None:
 
 
 register("level_attention", batched.forward, batched.backward)
-_scored = Scored("level_attention", is_learnt=True)
+register("level_attention_candidates", batched.forward_of_given, batched.backward_of_given)
+_scored = Scored("level_attention", is_learnt=True, takes_lists=are_padded)

@@ -11,7 +11,8 @@ from itm_fast.ops._candidates import Candidates, as_candidates
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches, Groups, as_batches
-from itm_fast.ops._similarity import Scored
+from itm_fast.ops._similarity import Scored, backward_of_given
+from itm_fast.ops.batched.kernels import register_one
 
 _library.load()
 
@@ -131,6 +132,7 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     return (*of_sides, None, None, None, None, None)
 
 
+register_one("max_similarity_candidates_backward", backward_of_given("max_similarity"))
 scored = _LateInteraction("max_similarity")
 _kept = differentiable("max_similarity_kept", _backward, _setup_context)
 _gradients = once_only("max_similarity_kept_backward")

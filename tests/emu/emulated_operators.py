@@ -17,7 +17,7 @@ import torch
 from emulation import CUDA, HERE, ORDERS, compiler
 
 import itm_fast
-from itm_fast.ops import _counts, _devices, _library, _ragged
+from itm_fast.ops import _candidates, _counts, _devices, _library, _ragged
 from itm_fast.ops.batched import attended_vectors
 from itm_fast.ops.batched import kernels as batched
 
@@ -38,8 +38,8 @@ def operators():
 
 
 def batched_kernels():
-    """By operator, the batched products of those that have no CUDA kernels."""
-    for name in _devices.BATCHED_ON_CUDA:
+    """By operator, the batched products of those that have no CUDA kernels, and the gradients that have none."""
+    for name in (*_devices.BATCHED_ON_CUDA, "cross_attention_similarity", "max_similarity"):
         getattr(itm_fast, name)  # it registers itself when it is asked for
     return batched.KERNELS
 
@@ -110,24 +110,26 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
     compiled = {operator: getattr(namespace, operator) for operator in operators()}
     fused_on, attended_vectors.FUSED_ON = attended_vectors.FUSED_ON, ("cpu",) if ampere else ()
     try:
-        with in_place_of_the_cpus({**compiled, **batched_kernels()}):
+        with in_place_of_the_cpus({**compiled, **batched_kernels()}, takes_lists=ampere):
             yield
     finally:
         attended_vectors.FUSED_ON = fused_on
 
 
 @contextlib.contextmanager
-def in_place_of_the_cpus(functions, *, counts_are_read=True):
+def in_place_of_the_cpus(functions, *, counts_are_read=True, takes_lists=False):
     """While it lasts, the operators run these functions on CPU tensors, which the package treats as a device's.
 
     Args:
         functions: by operator.
         counts_are_read: counts are those of the CPU; False: they are on the device too, where nobody looks at them.
+        takes_lists: kernels of similarities are among them that take lists of candidates.
     """
     kernels = torch.library.Library("itm_fast", "IMPL")
     packed_on, compiled_on, read_on = _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON
     _ragged.PACKED_ON = batched.COMPILED_ON = ()
     _counts.READ_ON = ("cpu",) if counts_are_read else ()
+    listed_on, _candidates.LISTED_ON = _candidates.LISTED_ON, ("cpu",) if takes_lists else ()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Warning only once for all operators")  # it is meant
@@ -136,4 +138,5 @@ def in_place_of_the_cpus(functions, *, counts_are_read=True):
         yield
     finally:
         _ragged.PACKED_ON, batched.COMPILED_ON, _counts.READ_ON = packed_on, compiled_on, read_on
+        _candidates.LISTED_ON = listed_on
         kernels._destroy()

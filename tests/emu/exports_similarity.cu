@@ -9,6 +9,7 @@ EMU_EXPORT void prepare_vectors_(const VectorsArgs* args, int from, int to) {
   prepare_vectors(*args, Number(from), Number(to), nullptr);
 }
 EMU_EXPORT void plan_tiles_(const PlanArgs* args) { plan_tiles(*args, nullptr); }
+EMU_EXPORT void plan_lists_(const ListsArgs* args) { plan_lists(*args, nullptr); }
 EMU_EXPORT void gram_tiles_(const GramArgs* args, int product) { gram_tiles(*args, Product(product), nullptr); }
 EMU_EXPORT void score_tiles_(const TilesArgs* args, int product) { score_tiles(*args, Product(product), nullptr); }
 EMU_EXPORT void find_largest_(const LargestArgs* args, int product) { find_largest(*args, Product(product), nullptr); }

@@ -49,7 +49,16 @@ VectorsArgs = structure(
 PlanArgs = structure(
     "PlanArgs", (POINTER, "counts sizes offsets tile_begin n_tiles"), (INT, "n_groups max limit most_groups")
 )
-Side = structure("Side", (POINTER, "data sizes offsets tile_begin n_tiles"), (INT, "n_groups max most_tiles"))
+ListsArgs = structure(
+    "ListsArgs",
+    (POINTER, "candidates counts groups sizes offsets tile_begin tile_end n_tiles scores"),
+    (INT, "n_lists length n_groups max limit most_groups"),
+)
+Side = structure(
+    "Side",
+    (POINTER, "data sizes offsets tile_begin tile_end n_tiles groups"),
+    (INT, "n_groups max most_tiles list_length"),
+)
 TilesArgs = structure(
     "TilesArgs",
     (Side, "context query"),
@@ -161,7 +170,28 @@ class Batch:
             counts=pointer(self.counts), **pointers, n_groups=self.n, max=self.max, limit=128, most_groups=most_groups
         )
         self.device.run("plan_tiles_", ctypes.byref(args))
-        return Side(data=self.data.pointer, **pointers, n_groups=self.n, max=self.max, most_tiles=self.n)
+        return Side(
+            data=self.data.pointer, **pointers, tile_end=pointers["tile_begin"] + 4, n_groups=self.n, max=self.max,
+            most_tiles=self.n,
+        )  # fmt: skip
+
+    def lists(self, candidates, most_groups, scores):
+        """The members of lists of these groups, as a Side; scores of places without a member are written."""
+        names = ("groups", "sizes", "offsets", "tile_begin", "tile_end")
+        self.listed = {name: self.device.empty(candidates.numel(), np.int32) for name in names}
+        self.listed["n_tiles"] = self.device.array(np.zeros(1, np.int32))
+        self.candidates = self.device.array(candidates.numpy())
+        pointers = {name: table.pointer for name, table in self.listed.items()}
+        args = ListsArgs(
+            candidates=self.candidates.pointer, counts=pointer(self.counts), **pointers, scores=scores.pointer,
+            n_lists=len(candidates), length=candidates.shape[1], n_groups=self.n, max=self.max, limit=128,
+            most_groups=most_groups,
+        )  # fmt: skip
+        self.device.run("plan_lists_", ctypes.byref(args))
+        return Side(
+            data=self.data.pointer, **pointers, n_groups=self.n, max=self.max, most_tiles=candidates.numel(),
+            list_length=candidates.shape[1],
+        )  # fmt: skip
 
     def vectors(self):
         """The prepared copy as a tensor in float32 or float64."""
@@ -196,6 +226,30 @@ def score_by_tiles(
     args = TilesArgs(
         context_side, query_side, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, blocks,
         right.max, MULTIPROCESSORS,
+    )  # fmt: skip
+    device.run("score_tiles_", ctypes.byref(args), product)
+    return torch.from_numpy(scores.numpy())
+
+
+def score_lists(device, context, context_counts, query, query_counts, candidates, *, contexts_own, **flags):
+    """(n_lists, k) scores of candidates (n_lists, k): queries of each context, or contexts of each query."""
+    flags = options(**flags)
+    left, right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+    product = PRODUCTS[context.dtype]
+    right.prepare(right.max)
+    pitch = up(left.max, 8)
+    blocks = pitch // 8 * (pitch // 8 + 1) // 2
+    gram = device.empty((left.n, blocks, 128))
+    if flags.attends:
+        args = GramArgs(left.plan(32), gram.pointer, left.dim, pitch, MULTIPROCESSORS)
+        device.run("gram_tiles_", ctypes.byref(args), product)
+    scores = device.empty(tuple(candidates.shape))
+    owner, member = (left, right) if contexts_own else (right, left)
+    owners, members = owner.plan(1), member.lists(candidates, 16 if contexts_own else 32, scores)
+    sides, strides = ((owners, members), (0, 1)) if contexts_own else ((members, owners), (1, 0))
+    args = TilesArgs(
+        *sides, gram.pointer, right.norms.pointer, scores.pointer, *strides, flags, left.dim, blocks, right.max,
+        MULTIPROCESSORS,
     )  # fmt: skip
     device.run("score_tiles_", ctypes.byref(args), product)
     return torch.from_numpy(scores.numpy())

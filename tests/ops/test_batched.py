@@ -8,6 +8,7 @@ import torch
 from backends import BATCHED
 from emulated_operators import batched_kernels, in_place_of_the_cpus
 from operators import relative_error
+from pairs_truth import picked, random_candidates
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -18,6 +19,7 @@ from itm_fast.nn.similarity.chan import CHANSimilarity
 from itm_fast.nn.similarity.esl import ESLSimilarity
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.nn.similarity.sgraf import SGRAFSimilarity
+from itm_fast.ops.batched import level_attention as batched_level_attention
 from itm_fast.ops.batched.products import gradient_product
 
 NAMES = ("attended_similarity", "generalised_pooling", "graph_reasoning", "level_attention", "patch_word_similarity")
@@ -348,3 +350,62 @@ def test_given_pairs_on_a_device_wait_for_nobody(name, candidates_of):
     changed = out_of_range != candidates
     assert torch.equal(beside.isnan(), changed)
     torch.testing.assert_close(beside[~changed], want[~changed], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("candidates_of", ["images", "captions"])
+@pytest.mark.parametrize("n_pairs", [1, 3, 14])  # a list in parts, several lists, with a rest
+def test_lists_of_levels_in_blocks_are_all_pairs_picked(n_pairs, candidates_of, monkeypatch):
+    regions, words = numbers(5, 6, 8), numbers(4, 3, 8)
+    counts, temperature = (torch.tensor([3, 1, 2, 3]), torch.tensor([6, 2, 1, 5, 6])), torch.tensor(3.0).double()
+    candidates = random_candidates(*((5, 7, 4) if candidates_of == "images" else (4, 7, 5)))
+    if n_pairs == 3:
+        monkeypatch.setattr(batched_level_attention, "BLOCK_NUMBERS", n_pairs * 18)
+    else:
+        width = 3 if candidates_of == "images" else 6
+        monkeypatch.setattr(batched_level_attention, "_GATHERED_NUMBERS", n_pairs * width * 8)
+    results = []
+    with in_place_of_the_cpus(KERNELS):
+        for given in (True, False):
+            leaves = [x.clone().requires_grad_() for x in (regions, words, temperature)]
+            more = {"candidates": candidates, "candidates_of": candidates_of} if given else {}
+            scores = itm_fast.level_attention(leaves[0], leaves[1], counts[0], leaves[2], counts[1], **more)
+            scores = scores if given else picked(scores, candidates, candidates_of)
+            weights = torch.cos(torch.arange(scores.numel())).view(scores.shape)
+            grads = torch.autograd.grad((scores.masked_fill(candidates < 0, 0) * weights).sum(), leaves)
+            results.append((scores.detach(), *grads))
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+class Count(Watch):
+    """Counts what is called, too."""
+
+    n = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.n += 1
+        return super().__torch_dispatch__(function, types, arguments, options)
+
+
+def test_lists_of_levels_are_made_a_block_at_a_time():
+    calls = []
+    for n in (3, 9):
+        inputs = [numbers(n, 6, 8), numbers(4, 3, 8), None, None, random_candidates(n, 7, 4), torch.tensor(3.0), False]
+        with in_place_of_the_cpus(KERNELS, counts_are_read=False), Count() as count:
+            KERNELS["level_attention_candidates"](*inputs)
+            KERNELS["level_attention_candidates_backward"](numbers(n, 7), *inputs, True, True, True)
+        calls.append(count.n)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("of_captions", [False, True])
+def test_lists_of_levels_are_opcheck_clean(of_captions):
+    inputs = [numbers(3, 4, 8), numbers(3, 5, 8), torch.tensor([5, 2, 3]), None, torch.tensor([[0, 2, -1]] * 3)]
+    inputs += [torch.tensor(3.0, dtype=torch.float64), of_captions]
+    with in_place_of_the_cpus(KERNELS):
+        leaves = [x.requires_grad_() if i in (0, 1, 5) else x for i, x in enumerate(inputs)]
+        torch.library.opcheck(torch.ops.itm_fast.level_attention_candidates.default, leaves)
+        detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in inputs]
+        backward = torch.ops.itm_fast.level_attention_candidates_backward.default
+        for needed in ((True, False, True), (False, True, False)):
+            torch.library.opcheck(backward, (numbers(3, 3), *detached, *needed))

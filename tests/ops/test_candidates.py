@@ -116,6 +116,28 @@ def test_narrower_numbers_are_within_their_bound(name, dtype):
         assert relative_error(got, wanted) <= torch.finfo(dtype).eps + 1e-4
 
 
+@some_backends
+@both_ways
+@pytest.mark.parametrize("name", [name for name in CALLS if name != "level_attention"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_narrower_numbers_of_lists_are_scored_as_in_all_pairs(name, dtype, candidates_of, backend):
+    batch = random_batch(5, 36, 9, 12, 72, dtype=dtype, ragged_regions=True)
+    of_images = candidates_of == "images"
+    candidates = random_candidates(5 if of_images else 9, 40, 9 if of_images else 5)
+    candidates[1] = -1
+    exact, of_exact = gradients(CALLS[name], [x if i > 1 else x.double() for i, x in enumerate(batch)])
+    want = picked(exact, candidates, candidates_of)
+    found, of_given = gradients(CALLS[name], batch, candidates=candidates, candidates_of=candidates_of)
+    if backend == "emulated":  # by the same kernels there
+        assert torch.equal(found, picked(CALLS[name](*batch), candidates, candidates_of))
+    inside = candidates >= 0
+    assert found.dtype == torch.float32
+    assert relative_error(found[inside].detach(), want[inside].detach()) < 1e-5
+    for got, wanted in zip(of_given(weighted(found)), of_exact(weighted(want)), strict=True):
+        assert got.dtype == dtype
+        assert relative_error(got, wanted) <= torch.finfo(dtype).eps + 1e-4
+
+
 def test_packed_vectors_and_vectors_of_zeros():
     regions, words, word_counts, region_counts = random_batch(4, 6, 5, 7, 12, ragged_regions=True)
     regions[1, 0], words[2, 0] = 0, 0
@@ -315,6 +337,7 @@ R, W = torch.randn(2, 3, 4), torch.randn(5, 6, 4)
         ([[0], [1]], {}, TypeError, r"candidates must be an int64 tensor \(n_images, k\), got list"),
         (torch.tensor([[0], [5]]), {}, ValueError, r"candidates\[1, 0\] is 5; expected -1 for none, or 0 to 4"),
         (torch.tensor([[0], [-2]]), {}, ValueError, r"candidates\[1, 0\] is -2"),
+        (torch.tensor([[0, 1, 2], [3, 4, 5]]), {}, ValueError, r"candidates\[1, 2\] is 5; expected -1 .* 0 to 4"),
         (torch.zeros(2, 1, dtype=torch.int64), {"candidates_of": "words"}, ValueError, "candidates_of must be one of"),
         (torch.full((5, 1), 2), {"candidates_of": "captions"}, ValueError, r"\[0, 0\] is 2; expected -1 .* 0 to 1"),
     ],

@@ -18,6 +18,15 @@ Tensor cross_attention(const Tensor& regions, const Tensor& words, const std::op
                             options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse));
 }
 
+Tensor cross_attention_candidates(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                                  const std::optional<Tensor>& region_counts, const Tensor& candidates,
+                                  bool of_captions, std::string_view cross_attn, std::string_view raw_feature_norm,
+                                  std::string_view agg_func, double lambda_softmax, double lambda_lse) {
+  return candidates_forward("cross_attention_similarity", {regions, words, word_counts, region_counts, cross_attn},
+                            candidates, of_captions,
+                            options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse));
+}
+
 std::tuple<Tensor, Tensor> cross_attention_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
                                                     const std::optional<Tensor>& word_counts,
                                                     const std::optional<Tensor>& region_counts,
@@ -33,6 +42,7 @@ std::tuple<Tensor, Tensor> cross_attention_backward(const Tensor& grad, const Te
 
 ITM_CUDA_OPERATORS(m) {
   m.impl("cross_attention", TORCH_BOX(&cross_attention));
+  m.impl("cross_attention_candidates", TORCH_BOX(&cross_attention_candidates));
   m.impl("cross_attention_backward", TORCH_BOX(&cross_attention_backward));
 }
 

@@ -61,10 +61,13 @@ Side Groups::plan(Launch& launch, int most_groups, int64_t first, int64_t n_grou
           args.sizes,
           args.offsets,
           args.tile_begin,
+          args.tile_begin + 1,
           args.n_tiles,
+          nullptr,
           int32_t(n_groups),
           int32_t(max),
-          int32_t(bound)};
+          int32_t(bound),
+          0};
 }
 
 Roles::Roles(const SimilarityInputs& in)

@@ -15,6 +15,13 @@ Tensor max_similarity(const Tensor& regions, const Tensor& words, const std::opt
                             options_of(agg_func, lambda_lse));
 }
 
+Tensor max_similarity_candidates(const Tensor& regions, const Tensor& words, const std::optional<Tensor>& word_counts,
+                                 const std::optional<Tensor>& region_counts, const Tensor& candidates, bool of_captions,
+                                 std::string_view cross_attn, std::string_view agg_func, double lambda_lse) {
+  return candidates_forward("max_similarity", {regions, words, word_counts, region_counts, cross_attn}, candidates,
+                            of_captions, options_of(agg_func, lambda_lse));
+}
+
 std::tuple<Tensor, Tensor> max_similarity_backward(const Tensor& grad, const Tensor& regions, const Tensor& words,
                                                    const std::optional<Tensor>& word_counts,
                                                    const std::optional<Tensor>& region_counts,
@@ -28,6 +35,7 @@ std::tuple<Tensor, Tensor> max_similarity_backward(const Tensor& grad, const Ten
 
 ITM_CUDA_OPERATORS(m) {
   m.impl("max_similarity", TORCH_BOX(&max_similarity));
+  m.impl("max_similarity_candidates", TORCH_BOX(&max_similarity_candidates));
   m.impl("max_similarity_backward", TORCH_BOX(&max_similarity_backward));
 }
 

@@ -6,43 +6,12 @@
 #include "groups.h"
 #include "largest.h"
 #include "products.h"
+#include "tiles.h"
 
 namespace itm::cuda {
 namespace {
 
 constexpr int kBlocksPerMultiprocessor = 4;  // that a launch should have, where the work can be split so far
-
-void score_by_tiles(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores) {
-  auto& [regions_query, context, query] = roles;
-  const bool attends = options.attends != 0;
-  const ScalarType type = context.type();
-  const int64_t padded_dim = round_up(context.dim, 16 / size_in_bytes(type));
-  context.prepare(launch, context.max, padded_dim, type, false, false);
-  query.prepare(launch, query.max, padded_dim, type, attends, false);
-  TilesArgs args{};
-  args.context = context.plan(launch, kTileContexts, 0, context.n);
-  args.query = query.plan(launch, kTileQueries, 0, query.n);
-  args.multiprocessors = launch.multiprocessors();
-  const int64_t gram_pitch = round_up(context.max, 8);
-  std::optional<Tensor> gram;
-  const Product product = product_of(type);
-  if (attends) {
-    gram = empty(scores, {context.n, gram_blocks(gram_pitch), kGramBlock}, ScalarType::Float);
-    gram_tiles({args.context, launch.out<float>(*gram), int32_t(padded_dim), int32_t(gram_pitch), args.multiprocessors},
-               product, launch.stream());
-    args.gram = launch.inout<float>(*gram);
-    args.norms = launch.inout<float>(*query.norms);
-  }
-  args.scores = launch.out<float>(scores);
-  args.context_stride = roles.context_stride();
-  args.query_stride = roles.query_stride();
-  args.options = options;
-  args.dim = int32_t(padded_dim);
-  args.gram_blocks = int32_t(gram_blocks(gram_pitch));
-  args.norm_pitch = int32_t(query.pitch);
-  score_tiles(args, product, launch.stream());
-  launch.check();
-}
 
 // S of some contexts with all queries, its Gram matrices, and the kernels' arguments for them.
 class Chunks {
@@ -184,15 +153,31 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
   const Tensor scores = empty(inputs.regions, {inputs.regions.size(0), inputs.words.size(0)}, roles.context.wide());
   if (scores.numel() == 0) return scores;
   Launch launch(op, inputs.regions);
-  const bool fits = roles.context.max <= kTileVectors && roles.query.max <= kTileVectors;
-  if (roles.context.type() == ScalarType::Double || !launch.has_tile_kernels())
-    score_by_chunks(launch, roles, options, scores);
-  else if (fits)
+  if (tiles_fit(launch, roles))
     score_by_tiles(launch, roles, options, scores);
+  else if (roles.context.type() == ScalarType::Double || !launch.has_tile_kernels())
+    score_by_chunks(launch, roles, options, scores);
   else if (options.attends == 0)
     score_by_largest(launch, roles, options, scores);
   else
     (attention_fits(launch, roles.context.max) ? score_by_attention : score_by_chunks)(launch, roles, options, scores);
+  return scores;
+}
+
+Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const Tensor& candidates, bool of_captions,
+                          const SimilarityOptions& options) {
+  Roles roles(inputs);
+  const int64_t n_lists = (of_captions ? inputs.words : inputs.regions).size(0);
+  STD_TORCH_CHECK(
+      candidates.scalar_type() == ScalarType::Long && candidates.dim() == 2 && candidates.size(0) == n_lists, op,
+      ": candidates must be int64 (", n_lists, ", k), got shape ", shape_of(candidates));
+  const Tensor scores = empty(inputs.regions, {n_lists, candidates.size(1)}, roles.context.wide());
+  if (scores.numel() == 0) return scores;
+  Launch launch(op, inputs.regions);
+  STD_TORCH_CHECK(tiles_fit(launch, roles), op, ": lists are taken of groups of at most ", kTileVectors,
+                  " vectors of 32 or 16 bits, on compute capability 8.0 and newer");
+  score_lists_by_tiles(launch, roles, options, torch::stable::contiguous(candidates),
+                       of_captions == roles.regions_query, scores);
   return scores;
 }
 

@@ -19,6 +19,10 @@ struct SimilarityInputs {
 // (n_images, n_captions) float32, or float64 for float64 inputs.
 Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const SimilarityOptions& options);
 
+// (n_lists, k) float32, of given pairs: -inf for -1, NaN for another index that is no group. Where tiles fit only.
+Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const Tensor& candidates, bool of_captions,
+                          const SimilarityOptions& options);
+
 // Gradients of regions and words in their type; of shape (0,) where not needed.
 std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& grad, const SimilarityInputs& inputs,
                                                const SimilarityOptions& options, bool need_regions, bool need_words);

@@ -21,8 +21,13 @@ KERNELS: dict[str, Callable[..., Any]] = {}
 def register(operator: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> None:
     """Makes `forward` and `backward`, of the operator's schemas, its kernels wherever it has no compiled ones."""
     for name, kernel in ((operator, forward), (f"{operator}_backward", backward)):
-        KERNELS[name] = _in_the_types_given(kernel)
-        _LIBRARY.impl(name, KERNELS[name], "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+        register_one(name, kernel)
+
+
+def register_one(name: str, kernel: Callable[..., Any]) -> None:
+    """Likewise, of one operator or of gradients alone."""
+    KERNELS[name] = _in_the_types_given(kernel)
+    _LIBRARY.impl(name, KERNELS[name], "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
 
 
 def _in_the_types_given(kernel: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,12 +33,17 @@ class Padded:
         self.counts = counts.to(torch.promote_types(vectors.dtype, torch.float32)).masked_fill_(~fits, torch.nan)
         self.shares = (1 / self.counts).masked_fill_(~fits, 0)
 
-    def part(self, groups: slice) -> Padded:
-        """Some of the groups."""
+    def part(self, groups: slice | Tensor) -> Padded:
+        """Some of the groups: a run, or those of given numbers in their shape."""
         some = object.__new__(Padded)
         some.missing, some.vectors = self.missing[groups], self.vectors[groups]
         some.counts, some.shares = self.counts[groups], self.shares[groups]
         return some
+
+    def sums(self, needed: bool) -> Tensor:
+        """Zeros for a gradient of `vectors` to be summed in; without numbers where it is not needed."""
+        shape = self.vectors.shape if needed else (0,)
+        return self.vectors.new_zeros(shape, dtype=torch.promote_types(self.vectors.dtype, torch.float32))
 
     def moved_back(self, gradient: Tensor) -> Tensor:
         """A gradient of `vectors` as one of what was given: its type, and 0 beyond the counts."""
