@@ -44,74 +44,77 @@ SIMT_DEVICE void write(const LargestArgs& args, int context, int number, float l
 template <class Product>
 SIMT_KERNEL(Product::kThreads, Product::kBlocks)
 largest_kernel(LargestArgs args) {
-  constexpr int kParts = Product::kThreads / kTileVectors;  // threads that share a column, and the rows of a step
-  auto& shared = simt::shared<LargestShared>();
-  const int t = int(threadIdx.x), column = t % kTileVectors, part = t / kTileVectors;
-  const int n_query_vectors = args.query.offsets[args.query.n_groups];
-  const int context_tiles = *args.context.n_tiles, column_tiles = (n_query_vectors + kTileVectors - 1) / kTileVectors;
-  for (int64_t number = blockIdx.x; number < int64_t(context_tiles) * column_tiles; number += gridDim.x) {
-    const TilePair pair = tile_pair(number, context_tiles, column_tiles);
-    const int tile = pair.context, first_column = pair.query * kTileVectors;
-    const int columns_left = n_query_vectors - first_column;
-    const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
-    const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
-    const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
-    float* const s = shared.product.sims + column;
+  if constexpr (SIMT_IS_SINCE_AMPERE) {
+    constexpr int kParts = Product::kThreads / kTileVectors;  // threads that share a column, and the rows of a step
+    auto& shared = simt::shared<LargestShared>();
+    const int t = int(threadIdx.x), column = t % kTileVectors, part = t / kTileVectors;
+    const int n_query_vectors = args.query.offsets[args.query.n_groups];
+    const int context_tiles = *args.context.n_tiles, column_tiles = (n_query_vectors + kTileVectors - 1) / kTileVectors;
+    for (int64_t number = blockIdx.x; number < int64_t(context_tiles) * column_tiles; number += gridDim.x) {
+      const TilePair pair = tile_pair(number, context_tiles, column_tiles);
+      const int tile = pair.context, first_column = pair.query * kTileVectors;
+      const int columns_left = n_query_vectors - first_column;
+      const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
+      const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
+      const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
+      float* const s = shared.product.sims + column;
 
-    if (t < n_columns) {
-      shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
-      if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
-    }
-    if (t < kTileVectors && t < n_rows) shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
-    shared.largest[t] = 0;
-    shared.row[t] = -1;
-    SYNC(61);
-    for (int begin = 0, step = 0; begin < n_rows; begin += kTileVectors, step = 1 - step) {
-      const int rest = n_rows - begin, n = rest < kTileVectors ? rest : kTileVectors;
-      tile_product<Product>(shared.product, {args.context.data, shared.rows[step], n},
-                            {args.query.data, shared.columns, n_columns}, args.dim);
-      if (t < rest - n && t < kTileVectors)
-        shared.rows[1 - step][t] = place_of(args.context, first, first + n_groups, start + begin + kTileVectors + t);
-      SYNC(62);
-      if (n_groups == 1 && column < n_columns) {
-        float largest = shared.largest[t];
-        int32_t at = shared.row[t];
-        const int end = n < (part + 1) * (kTileVectors / kParts) ? n : (part + 1) * (kTileVectors / kParts);
-        for (int row = part * (kTileVectors / kParts); row < end; row++) {
-          const float x = s[row * kSimsLd];
+      if (t < n_columns) {
+        shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
+        if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
+      }
+      if (t < kTileVectors && t < n_rows)
+        shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
+      shared.largest[t] = 0;
+      shared.row[t] = -1;
+      SYNC(61);
+      for (int begin = 0, step = 0; begin < n_rows; begin += kTileVectors, step = 1 - step) {
+        const int rest = n_rows - begin, n = rest < kTileVectors ? rest : kTileVectors;
+        tile_product<Product>(shared.product, {args.context.data, shared.rows[step], n},
+                              {args.query.data, shared.columns, n_columns}, args.dim);
+        if (t < rest - n && t < kTileVectors)
+          shared.rows[1 - step][t] = place_of(args.context, first, first + n_groups, start + begin + kTileVectors + t);
+        SYNC(62);
+        if (n_groups == 1 && column < n_columns) {
+          float largest = shared.largest[t];
+          int32_t at = shared.row[t];
+          const int end = n < (part + 1) * (kTileVectors / kParts) ? n : (part + 1) * (kTileVectors / kParts);
+          for (int row = part * (kTileVectors / kParts); row < end; row++) {
+            const float x = s[row * kSimsLd];
+            const bool take = (at < 0) | exceeds(x, largest);
+            largest = take ? x : largest;
+            at = take ? begin + row : at;
+          }
+          shared.largest[t] = largest;
+          shared.row[t] = at;
+        }
+        if (rest > n) SYNC(63);
+      }
+      if (n_groups == 1) {
+        SYNC(64);
+        if (t < n_columns) {
+          float largest = shared.largest[t];
+          int32_t at = shared.row[t];
+          for (int other = 1; other < kParts; other++)
+            take_larger(shared.largest[other * kTileVectors + t], shared.row[other * kTileVectors + t], largest, at);
+          write(args, first, first_column + t, largest, at);
+        }
+      }
+      // Several groups in one step: a thread a column of a group.
+      for (int group = part; n_groups > 1 && group < n_groups && column < n_columns; group += kParts) {
+        const int top = args.context.offsets[first + group] - start, size = args.context.sizes[first + group];
+        float largest = 0;
+        int32_t at = -1;
+        for (int row = 0; row < size; row++) {
+          const float x = s[(top + row) * kSimsLd];
           const bool take = (at < 0) | exceeds(x, largest);
           largest = take ? x : largest;
-          at = take ? begin + row : at;
+          at = take ? row : at;
         }
-        shared.largest[t] = largest;
-        shared.row[t] = at;
+        write(args, first + group, first_column + column, largest, at);
       }
-      if (rest > n) SYNC(63);
+      SYNC(65);  // the next tile takes this one's place
     }
-    if (n_groups == 1) {
-      SYNC(64);
-      if (t < n_columns) {
-        float largest = shared.largest[t];
-        int32_t at = shared.row[t];
-        for (int other = 1; other < kParts; other++)
-          take_larger(shared.largest[other * kTileVectors + t], shared.row[other * kTileVectors + t], largest, at);
-        write(args, first, first_column + t, largest, at);
-      }
-    }
-    // Several groups in one step: a thread a column of a group.
-    for (int group = part; n_groups > 1 && group < n_groups && column < n_columns; group += kParts) {
-      const int top = args.context.offsets[first + group] - start, size = args.context.sizes[first + group];
-      float largest = 0;
-      int32_t at = -1;
-      for (int row = 0; row < size; row++) {
-        const float x = s[(top + row) * kSimsLd];
-        const bool take = (at < 0) | exceeds(x, largest);
-        largest = take ? x : largest;
-        at = take ? row : at;
-      }
-      write(args, first + group, first_column + column, largest, at);
-    }
-    SYNC(65);  // the next tile takes this one's place
   }
 }
 

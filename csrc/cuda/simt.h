@@ -24,11 +24,13 @@
     (kernel)<<<(grid), (block), simt_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);      \
   } while (0)
 
-// Turing (7.5) has neither these tensor cores nor asynchronous copies: kernels that use them compile there and are not
-// launched (ops/similarity.cpp).
+// Turing (7.5) has neither these tensor cores nor asynchronous copies: kernels that use them are not launched there
+// (ops/similarity.cpp); the largest are empty, for compiling them took as long as elsewhere.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define SIMT_IS_SINCE_AMPERE false
 #define SIMT_SINCE_AMPERE(...) __trap()
 #else
+#define SIMT_IS_SINCE_AMPERE true
 #define SIMT_SINCE_AMPERE(...) asm volatile(__VA_ARGS__)
 #endif
 

@@ -65,57 +65,59 @@ SIMT_DEVICE void find_largest(float* sims, const TileSide<kTileContexts>& contex
 template <class Product, class Rows>
 SIMT_KERNEL(Product::kThreads, Product::kBlocks)
 tiles_kernel(TilesArgs args) {
-  constexpr int kThreads = Product::kThreads;
-  auto& shared = simt::shared<TileShared>();
-  float* sims = shared.product.sims;
-  const int64_t n_pairs = pairs_of(args.context, args.query);
-  for (int64_t number = blockIdx.x; number < n_pairs; number += gridDim.x) {
-    const TilePair pair = pair_of(args.context, args.query, number);
-    find_vectors<kThreads>(args.context, pair.context, shared.context);
-    find_vectors<kThreads>(args.query, pair.query, shared.query);
-    const int first_context = args.context.tile_begin[pair.context], first_query = args.query.tile_begin[pair.query];
-    const int n_contexts = args.context.tile_end[pair.context] - first_context;
-    const int n_queries = args.query.tile_end[pair.query] - first_query;
-    const int n_rows = vectors_of(args.context, pair.context), n_columns = vectors_of(args.query, pair.query);
-    SYNC(21);
+  if constexpr (SIMT_IS_SINCE_AMPERE) {
+    constexpr int kThreads = Product::kThreads;
+    auto& shared = simt::shared<TileShared>();
+    float* sims = shared.product.sims;
+    const int64_t n_pairs = pairs_of(args.context, args.query);
+    for (int64_t number = blockIdx.x; number < n_pairs; number += gridDim.x) {
+      const TilePair pair = pair_of(args.context, args.query, number);
+      find_vectors<kThreads>(args.context, pair.context, shared.context);
+      find_vectors<kThreads>(args.query, pair.query, shared.query);
+      const int first_context = args.context.tile_begin[pair.context], first_query = args.query.tile_begin[pair.query];
+      const int n_contexts = args.context.tile_end[pair.context] - first_context;
+      const int n_queries = args.query.tile_end[pair.query] - first_query;
+      const int n_rows = vectors_of(args.context, pair.context), n_columns = vectors_of(args.query, pair.query);
+      SYNC(21);
 
-    using Sims = std::conditional_t<std::is_void_v<Rows>, PaddedSims, PermutedSims>;
-    tile_product<Product, Sims>(shared.product, {args.context.data, shared.context.source, n_rows},
-                                {args.query.data, shared.query.source, n_columns}, args.dim);
-    SYNC(22);
-    if constexpr (std::is_void_v<Rows>) {
-      find_largest<kThreads>(sims, shared.context, n_contexts, n_columns);
-    } else {
-      const TileAttention<Rows> attention(args.options);
-      if constexpr (Rows::kOfRows) {
-        attention.template number_rows<kThreads>(sims, shared.query, n_queries, n_rows, shared.of_rows);
-        SYNC(23);
+      using Sims = std::conditional_t<std::is_void_v<Rows>, PaddedSims, PermutedSims>;
+      tile_product<Product, Sims>(shared.product, {args.context.data, shared.context.source, n_rows},
+                                  {args.query.data, shared.query.source, n_columns}, args.dim);
+      SYNC(22);
+      if constexpr (std::is_void_v<Rows>) {
+        find_largest<kThreads>(sims, shared.context, n_contexts, n_columns);
+      } else {
+        const TileAttention<Rows> attention(args.options);
+        if constexpr (Rows::kOfRows) {
+          attention.template number_rows<kThreads>(sims, shared.query, n_queries, n_rows, shared.of_rows);
+          SYNC(23);
+        }
+        attention.template attend<kThreads>(
+            sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, args.gram, args.gram_blocks,
+            [&](int source) {
+              return __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
+            });
       }
-      attention.template attend<kThreads>(
-          sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, args.gram, args.gram_blocks,
-          [&](int source) {
-            return __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
-          });
-    }
-    SYNC(24);
+      SYNC(24);
 
-    // Eight lanes a score.
-    constexpr int kValuesLd = std::is_void_v<Rows> ? kSimsLd : PermutedSims::kLd;
-    for (int first = 0; first < n_contexts * n_queries; first += kThreads / 8) {
-      const int pair_number = first + int(threadIdx.x) / 8, place = int(threadIdx.x) % 8;
-      const bool inside = pair_number < n_contexts * n_queries;
-      const int context = inside ? pair_number / n_queries : 0, query = inside ? pair_number % n_queries : 0;
-      const bool known = inside && shared.context.size[context] > 0;
-      const float score =
-          aggregate<float>(args.options.aggregation, float(args.options.lambda_lse),
-                           sims + (known ? shared.context.begin[context] * kValuesLd : 0) + shared.query.begin[query],
-                           known ? shared.query.size[query] : 0, place);
-      const bool there = inside && (shared.context.number[context] | shared.query.number[query]) >= 0;
-      if (there && place == 0)
-        args.scores[(first_context + context) * args.context_stride + (first_query + query) * args.query_stride] =
-            score;
+      // Eight lanes a score.
+      constexpr int kValuesLd = std::is_void_v<Rows> ? kSimsLd : PermutedSims::kLd;
+      for (int first = 0; first < n_contexts * n_queries; first += kThreads / 8) {
+        const int pair_number = first + int(threadIdx.x) / 8, place = int(threadIdx.x) % 8;
+        const bool inside = pair_number < n_contexts * n_queries;
+        const int context = inside ? pair_number / n_queries : 0, query = inside ? pair_number % n_queries : 0;
+        const bool known = inside && shared.context.size[context] > 0;
+        const float score =
+            aggregate<float>(args.options.aggregation, float(args.options.lambda_lse),
+                             sims + (known ? shared.context.begin[context] * kValuesLd : 0) + shared.query.begin[query],
+                             known ? shared.query.size[query] : 0, place);
+        const bool there = inside && (shared.context.number[context] | shared.query.number[query]) >= 0;
+        if (there && place == 0)
+          args.scores[(first_context + context) * args.context_stride + (first_query + query) * args.query_stride] =
+              score;
+      }
+      SYNC(27);  // the next tile takes this one's place
     }
-    SYNC(27);  // the next tile takes this one's place
   }
 }
 
@@ -129,34 +131,36 @@ static_assert(sizeof(GramShared) <= 81 * 1024);
 template <class Product>
 SIMT_KERNEL(Product::kThreads, Product::kBlocks)
 gram_kernel(GramArgs args) {
-  auto& shared = simt::shared<GramShared>();
-  const int across = args.pitch / 8, n_blocks = gram_block(across, 0);
-  for (int tile = int(blockIdx.x); tile < *args.context.n_tiles; tile += int(gridDim.x)) {
-    find_vectors<Product::kThreads>(args.context, tile, shared.context);
-    const int first = args.context.tile_begin[tile], n_groups = args.context.tile_end[tile] - first;
-    const Operand vectors{args.context.data, shared.context.source, vectors_of(args.context, tile)};
-    SYNC(25);
-    tile_product<Product>(shared.product, vectors, vectors, args.dim);
-    SYNC(26);
-    for (int group = 0; group < n_groups; group++) {
-      const int begin = shared.context.begin[group], size = shared.context.size[group];
-      const float* from = shared.product.sims + begin * kSimsLd + begin;
-      float* to = args.gram + int64_t(first + group) * n_blocks * kGramBlock;
-      for (int i = int(threadIdx.x); i < across * across * 32; i += Product::kThreads) {
-        const int lane = i % 32, rows = i / 32 % across, columns = i / 32 / across;
-        if (columns > rows) continue;
-        const int row = rows * 8 + lane % 4, column = columns * 8 + column_of_lane(lane);
-        float big[2], small[2];
-        for (int k = 0; k < 2; k++) {
-          const bool inside = row + 4 * k < size && column < size;
-          const float x = inside ? from[(row + 4 * k) * kSimsLd + column] : 0.0f;
-          split_for_gram(columns < rows ? 2 * x : x, big[k], small[k]);
+  if constexpr (SIMT_IS_SINCE_AMPERE) {
+    auto& shared = simt::shared<GramShared>();
+    const int across = args.pitch / 8, n_blocks = gram_block(across, 0);
+    for (int tile = int(blockIdx.x); tile < *args.context.n_tiles; tile += int(gridDim.x)) {
+      find_vectors<Product::kThreads>(args.context, tile, shared.context);
+      const int first = args.context.tile_begin[tile], n_groups = args.context.tile_end[tile] - first;
+      const Operand vectors{args.context.data, shared.context.source, vectors_of(args.context, tile)};
+      SYNC(25);
+      tile_product<Product>(shared.product, vectors, vectors, args.dim);
+      SYNC(26);
+      for (int group = 0; group < n_groups; group++) {
+        const int begin = shared.context.begin[group], size = shared.context.size[group];
+        const float* from = shared.product.sims + begin * kSimsLd + begin;
+        float* to = args.gram + int64_t(first + group) * n_blocks * kGramBlock;
+        for (int i = int(threadIdx.x); i < across * across * 32; i += Product::kThreads) {
+          const int lane = i % 32, rows = i / 32 % across, columns = i / 32 / across;
+          if (columns > rows) continue;
+          const int row = rows * 8 + lane % 4, column = columns * 8 + column_of_lane(lane);
+          float big[2], small[2];
+          for (int k = 0; k < 2; k++) {
+            const bool inside = row + 4 * k < size && column < size;
+            const float x = inside ? from[(row + 4 * k) * kSimsLd + column] : 0.0f;
+            split_for_gram(columns < rows ? 2 * x : x, big[k], small[k]);
+          }
+          simt::store16(float4{big[0], big[1], small[0], small[1]},
+                        to + gram_block(rows, columns) * kGramBlock + lane * 4);
         }
-        simt::store16(float4{big[0], big[1], small[0], small[1]},
-                      to + gram_block(rows, columns) * kGramBlock + lane * 4);
       }
+      SYNC(28);
     }
-    SYNC(28);
   }
 }
 
