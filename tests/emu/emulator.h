@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #define SIMT_DEVICE inline
+#define SIMT_IS_SINCE_AMPERE true
 #define SIMT_KERNEL(threads, min_blocks) static void
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ((void)(stream), ::emu::launch_with((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel))
