@@ -7,7 +7,7 @@
 
 namespace itm {
 
-constexpr int64_t kGramVectors = 64;  // of more, tile products are faster
+constexpr int64_t kGramVectors = 64;  // of more, tile products: their parts stay in the cache
 
 // gram [n, stride] = rows . rows^T; n is at most kGramVectors.
 #define ITM_DECLARE(isa)                                                                   \

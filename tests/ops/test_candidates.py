@@ -74,6 +74,20 @@ def test_scores_are_those_of_all_pairs_picked_and_so_are_gradients(
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max().clamp(min=1)))
 
 
+@pytest.mark.parametrize("name", ["cross_attention t2i", "cross_attention i2t"])
+def test_a_member_that_all_threads_meet_first(name, monkeypatch):
+    """Who comes while another makes its lengths or Gram matrix makes them too; 50 times: threads meet by chance."""
+    monkeypatch.setenv("ITM_FAST_GRAIN", "1")
+    batch = random_batch(12, 16, 2, 60, 1024)
+    candidates = torch.ones(12, 1, dtype=torch.int64)
+
+    def calls():
+        return [CALLS[name](*batch, candidates=candidates) for _ in range(50)]
+
+    shared, alone = on_three_threads_and_on_one(calls)
+    assert all(torch.equal(scores, alone[0]) for scores in shared)
+
+
 @every_call
 @pytest.mark.parametrize(
     "sizes", [(3, 36, 40, 12, 64), (40, 7, 3, 30, 64), (2, 300, 5, 290, 70), (1, 2, 300, 9, 33), (2, 76, 9, 8, 40)]
