@@ -1,6 +1,7 @@
 """The house as docs/architecture.md draws it: who imports whom, no circles, no two doors of one name."""
 
 import ast
+import functools
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -38,14 +39,19 @@ def modules(root):
     return found
 
 
+@functools.cache  # every test here reads the whole package
+def imports(source):
+    return [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imported(name, path, known):
     """The modules of the package that a file imports, also inside functions and for types."""
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in imports(path.read_text(encoding="utf-8")):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             start = ".".join(package[: len(package) - node.level + 1]) + "." if node.level else ""
             base = (start + (node.module or "")).rstrip(".")
             found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base for alias in node.names}

@@ -60,7 +60,11 @@ def command_lines(block: Block) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@every_page
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.learning) if page == ROOT / "README.md" else page for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_blocks_run_and_print_what_is_shown(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     if "openai/clip-vit-base-patch32" in "".join(block.code for block in blocks(page) if block.kind == "python"):

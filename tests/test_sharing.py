@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from patience import HANG_SECONDS
 
 TESTS = Path(__file__).parent
@@ -18,6 +19,7 @@ def test_some(number):
 """
 
 
+@pytest.mark.slow
 def test_a_file_is_one_processs(tmp_path):
     files = [f"test_{name}.py" for name in ("one", "other", "third")]
     for file in files:

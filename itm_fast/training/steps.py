@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -83,6 +84,8 @@ class Steps:
         try:
             yield from loader
         except DataError as error:  # of a worker it has a traceback in its message
+            # Its frames hold the workers in a circle, and the garbage collector would wait five seconds for them.
+            traceback.clear_frames(error.__traceback__)
             raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
 
     def take(self, batch: Batch) -> tuple[float, float | None]:

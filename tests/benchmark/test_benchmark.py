@@ -98,6 +98,7 @@ def test_without_the_reference():
     assert result.skipped == [{"name": "reference", "reason": "not asked for"}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -1,6 +1,7 @@
 """A model's folder, a data set and the command line about what splits captions: who is followed, and what is said."""
 
 import argparse
+import importlib.util
 import json
 import shutil
 
@@ -8,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("nltk", reason="nltk is not installed (pip install 'itm-fast[text]')")
-
 from itm_fast.cli import main as cli
 from itm_fast.data import CaptionTokens, PrecompDataset, Vocabulary, make_data
 from itm_fast.models import load_model, model_class, save_model
 from itm_fast.sources.trained_model import ModelScorer
 
+pytestmark = pytest.mark.skipif(  # asked for, not imported: every process collects this file, and nltk takes a second
+    importlib.util.find_spec("nltk") is None, reason="nltk is not installed (pip install 'itm-fast[text]')"
+)
 DIM = 12
 UNKEPT = "which tokenizer the vocabulary was made with is not kept with it: captions are split by nltk"
 WARNING = "WARNING: captions are split by {}, as asked for (--tokenizer), but the vocabulary says {}: leave"

@@ -168,6 +168,7 @@ WORDS = [
 ADDRESSES = ["a@", "a@b.", "a.com/", "http://", "http://a.", "<a", "<a "]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", [*"aA1.'-(@&$_é😀", *WORDS, *ADDRESSES])
 def test_long_texts_end(piece):
     """A pattern that backtracks without bound would need hours here, and the run's limit on one test would end it."""

@@ -2,8 +2,13 @@
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 EXAMPLES = "#list > article:not([hidden])"
+
+
+def expect(locator):
+    from playwright.sync_api import expect  # here: it takes half a second, and every process collects this file
+
+    return expect(locator)
 
 
 def numbers(tab):
@@ -82,7 +87,7 @@ def test_filters(opened):
     assert set(ranks(tab)) <= set(range(2, 10))
     assert len(ranks(tab)) > 1
     tab.click("#filter button[type=reset]")
-    sync_api.expect(tab.locator("#count")).to_have_text("40 of 40 examples")
+    expect(tab.locator("#count")).to_have_text("40 of 40 examples")
     tab.select_option("#outcome", "gained")
     tags = tab.eval_on_selector_all(EXAMPLES, "all => all.map(one => one.dataset.tags)")
     assert tags
@@ -119,7 +124,7 @@ def test_keys(opened):
     tab.keyboard.type("cat j/")
     assert tab.input_value("#words") == "cat j/"  # keys are letters again in a field
     tab.keyboard.press("Escape")
-    sync_api.expect(tab.locator("#count")).to_have_text("40 of 40 examples")
+    expect(tab.locator("#count")).to_have_text("40 of 40 examples")
     assert tab.input_value("#words") == ""
     tab.keyboard.press("j")
     assert tab.evaluate("document.activeElement.matches('article.example')")
@@ -182,7 +187,7 @@ def test_light_and_dark(opened, scheme):
     assert (luminance(tab, "body", "backgroundColor") < 0.05) == (other == "dark")
     tab.click("#theme")  # back to the system's, which is followed from here on
     tab.emulate_media(color_scheme=other)
-    sync_api.expect(tab.locator("#theme")).to_have_text(f"Use {scheme} colours")
+    expect(tab.locator("#theme")).to_have_text(f"Use {scheme} colours")
     assert (luminance(tab, "body", "backgroundColor") < 0.05) == (other == "dark")
 
 

@@ -124,6 +124,7 @@ def test_stopped_anywhere_and_continued_it_is_the_same_bytes(extract, tmp_path):
         assert sum(to_do.values()) == N_CAPTIONS + N_IMAGES - n_saved[n]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("renamed", [False, True])
 def test_stopped_at_any_file(renamed, extract, monkeypatch, tmp_path):
     """Before or after the renaming of any file, of which there is one a batch, two arrays, and what lies beside."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -189,6 +190,7 @@ def test_what_the_first_look_leaves_out_is_found_when_it_is_read(workers, tmp_pa
     with pytest.raises(DataError) as caught:
         run_training(settings("scan", tmp_path, training={"workers": workers}), tmp_path / "run")
     assert str(caught.value).startswith(f"{tmp_path / 'train_ims.npy'}: row 9, region 2: number 4 is inf")
+    assert not multiprocessing.active_children()  # nor does the garbage collector wait for them later
 
 
 @pytest.mark.parametrize("split", ["train", "dev"])
