@@ -9,7 +9,7 @@ __all__ = ["backend", "pytest_generate_tests"]
 
 TESTS = Path(__file__).parent
 OF_FOLDERS = {
-    "emulated": ("emu", "cuda/test_roofline.py"),
+    "emulated": ("emu", "cuda/test_roofline.py", "cuda/test_roofline_models.py"),
     "bench": ("bench",),
     "browser": ("report/test_browser.py", "report/test_browser_widths.py"),
     "slow": (

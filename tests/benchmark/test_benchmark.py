@@ -133,6 +133,7 @@ def test_slow_calls_are_timed_twice():
     assert done == [(n, 6) for n in range(1, 7)]
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_call():
     taken = apart(peak_of_ones, 8 << 20)
     if taken is None:

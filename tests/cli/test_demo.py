@@ -42,6 +42,7 @@ def done(tmp_path_factory):
     return folder, printed[0]
 
 
+@pytest.mark.slow
 def test_json_is_the_report_on_disk(done):
     folder, printed = done
     assert json.loads((folder / "report.json").read_text()) == json.loads(json.dumps(printed))
@@ -50,6 +51,7 @@ def test_json_is_the_report_on_disk(done):
     assert len(printed["training"]["epoch_losses"]) == 2
 
 
+@pytest.mark.slow
 def test_the_saved_model_has_the_reported_recall(done):
     folder, printed = done
     scorer = ModelScorer(load_model(folder / "model"), PrecompDataset(folder / "data", "test"), tokenizer="split")
@@ -59,6 +61,7 @@ def test_the_saved_model_has_the_reported_recall(done):
             assert report[direction][f"R@{k}"] == pytest.approx(printed["retrieval"][direction][f"R@{k}"])
 
 
+@pytest.mark.slow
 def test_the_page_is_of_the_run_that_is_kept(done):
     folder, printed = done
     kept = load_run(folder / "run")
@@ -76,6 +79,7 @@ def test_without_the_extra_the_page_is_left_out(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "demo" / "run" / "run.json").is_file()
 
 
+@pytest.mark.slow
 def test_stages_are_announced_and_the_last_line_is_the_address_of_the_page(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)  # the folder is given relative to it
     monkeypatch.setattr(console, "_SECONDS_BETWEEN_LINES", 0.0)
@@ -93,6 +97,7 @@ def test_durations_are_those_of_the_default_sizes():
     assert demo._duration(demo.Demo(n_train=10**6), "data") == ""
 
 
+@pytest.mark.slow
 def test_comparison(done):
     comparison = done[1]["comparison"]
     assert (comparison["n_images"], comparison["n_captions"], comparison["dim"]) == (12, 60, 8)
@@ -101,6 +106,7 @@ def test_comparison(done):
     assert all(seconds > 0 for kind in ("score", "step") for seconds in comparison[f"{kind}_seconds"].values())
 
 
+@pytest.mark.slow
 def test_the_timed_steps_leave_the_model_alone(done):
     folder, _ = done
     model, dataset = load_model(folder / "model"), PrecompDataset(folder / "data", "train")
@@ -110,6 +116,7 @@ def test_the_timed_steps_leave_the_model_alone(done):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_text_and_a_second_run_into_the_same_folder(done, capsys):
     folder, _ = done
     capsys.readouterr()
@@ -128,6 +135,7 @@ def test_text_and_a_second_run_into_the_same_folder(done, capsys):
     assert "measured in this run" in markdown
 
 
+@pytest.mark.slow
 def test_the_command_it_suggests_runs(done, capsys):
     folder, printed = done
     capsys.readouterr()

@@ -38,7 +38,6 @@ def test_what_attention_to_patches_costs():
     assert roofline_attention.parts_of(roofline_attention.scoring(197, 40, 8, 8, 64), "A100 80 GB", "bfloat16")[1]
 
 
-@pytest.mark.emulated
 @pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
 def test_counts_of_attention_are_the_kernels_own(monkeypatch):
     n_images, n_captions, n_patches, n_words = 3, 4, 133, 9
@@ -71,7 +70,6 @@ def test_the_machine_code_of_attention_is_read(arch):
         assert 20 < code["group"] < 150
 
 
-@pytest.mark.bench
 def test_says_that_nothing_was_measured(capsys, monkeypatch):
     few = ("a case", roofline_attention.scoring(197, 40, 2, 2, 64), "bfloat16")
     monkeypatch.setattr(roofline_models, "cases", lambda _: [few])

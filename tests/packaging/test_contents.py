@@ -45,6 +45,7 @@ def files(folder: str, *suffixes: str) -> set[str]:
     return {str(path.relative_to(ROOT)) for path in found}
 
 
+@pytest.mark.slow
 def test_sdist_holds_what_a_build_and_the_tests_need(sdist: set[str]):
     wanted = files("csrc", ".cpp", ".h", ".inl", ".cu", ".cuh", ".md") | files("tests", ".py", ".npz")
     wanted |= files("itm_fast", ".py", ".json", ".html", ".css", ".js")
@@ -54,6 +55,7 @@ def test_sdist_holds_what_a_build_and_the_tests_need(sdist: set[str]):
     assert not wanted - sdist
 
 
+@pytest.mark.slow
 def test_sdist_holds_nothing_built_and_no_data(sdist: set[str]):
     assert not sdist & set(UNWANTED)
     assert not {name for name in sdist if re.search(r"\.(so|o|pyc)$", name)}
@@ -85,6 +87,7 @@ def test_one_version():
     assert installed == version
 
 
+@pytest.mark.slow
 def test_import_is_light():
     heavy = ["tyro", "rich", "nltk", "scipy", "transformers", "tokenizers", "matplotlib", "accelerate", "hypothesis"]
     code = (

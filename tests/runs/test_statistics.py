@@ -9,7 +9,7 @@ import torch
 
 from itm_fast.runs.statistics import bootstrap_interval, both_directions, paired_test, query_recall
 
-stats = pytest.importorskip("scipy.stats", reason="needs scipy, extra [report]")
+scipy = pytest.importorskip("scipy", reason="needs scipy, extra [report]")
 
 
 def clustered(rng, n_images, per_image=5):
@@ -22,7 +22,7 @@ def test_interval_without_groups_is_that_of_scipy():
     values = np.random.default_rng(1).gamma(2, 10, 300)
     got = bootstrap_interval(values, confidence=0.9, seed=3)
     # scipy draws the same indices for one sample as for paired ones
-    want = stats.bootstrap(
+    want = scipy.stats.bootstrap(
         (values,), np.mean, confidence_level=0.9, n_resamples=2000, method="percentile", batch=20,
         random_state=np.random.default_rng(3),
     ).confidence_interval  # fmt: skip
@@ -73,7 +73,7 @@ def test_few_queries_try_every_sign(differences):
     sums = [(d * signs).sum() for signs in itertools.product((1, -1), repeat=len(d))]
     want = np.mean(np.abs(sums) >= abs(d.sum()) - 1e-9)
     assert paired_test(d, np.zeros_like(d)).p_value == pytest.approx(want, abs=1e-12)
-    exact = stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    exact = scipy.stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf)
     assert exact.pvalue == pytest.approx(want, abs=1e-12)
 
 

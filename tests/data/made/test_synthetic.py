@@ -56,12 +56,14 @@ def ridge_recall(folder, k, *, shuffle=False):
     return 100 * np.mean((sims > own[:, None]).sum(1) < k)
 
 
+@pytest.mark.learning
 def test_words_learnt_on_train_find_the_images_of_test(made):
     chance = 100 * 10 / 300
     assert ridge_recall(made, 10) > 15 * chance
     assert ridge_recall(made, 1) > 60 * 100 / 300
 
 
+@pytest.mark.learning
 def test_shuffled_pairs_teach_nothing(made):
     # 1500 queries in groups of five: a standard error of at most √5 · √(p(1-p)/1500) = 1.04 points.
     chance = 100 * 10 / 300
@@ -207,6 +209,7 @@ def test_vocabulary_is_of_the_tokenizer_given(tmp_path):
     assert list(Vocabulary.load(tmp_path / "vocab.json").word2idx)[4:] == ["only"]
 
 
+@pytest.mark.learning
 def test_real_captions_can_be_learnt(real_captions, tmp_path):
     made = make_data(tmp_path, captions=real_captions, n_train=7, n_dev=1, n_test=2, max_regions=16, dim=128, noise=0.5)
     assert made.n_images == {"train": 700, "dev": 100, "test": 200}
