@@ -20,6 +20,7 @@ from itm_fast.nn.similarity.esl import ESLSimilarity
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.nn.similarity.sgraf import SGRAFSimilarity
 from itm_fast.ops.batched import level_attention as batched_level_attention
+from itm_fast.ops.batched import listed
 from itm_fast.ops.batched.products import gradient_product
 
 NAMES = ("attended_similarity", "generalised_pooling", "graph_reasoning", "level_attention", "patch_word_similarity")
@@ -361,8 +362,7 @@ def test_lists_of_levels_in_blocks_are_all_pairs_picked(n_pairs, candidates_of, 
     if n_pairs == 3:
         monkeypatch.setattr(batched_level_attention, "BLOCK_NUMBERS", n_pairs * 18)
     else:
-        width = 3 if candidates_of == "images" else 6
-        monkeypatch.setattr(batched_level_attention, "_GATHERED_NUMBERS", n_pairs * width * 8)
+        monkeypatch.setattr(listed, "_GATHERED_NUMBERS", n_pairs * (3 + 6) * 8)
     results = []
     with in_place_of_the_cpus(KERNELS):
         for given in (True, False):
