@@ -2,11 +2,13 @@
 
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
 values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
-inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too.
+inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too; that
+of csrc/cuda/listed_products.cu likewise, for ESL of given pairs, beside the same with members that are gathered.
 Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
 
+import contextlib
 import sys
 
 import roofline
@@ -18,6 +20,10 @@ from roofline import (
     L2_BYTES_OF_CLOCK,
     MICROSECONDS_OF_LAUNCH,
     SHARED_BYTES_OF_CLOCK,
+    TILE_VECTORS,
+    WARP_COLUMNS,
+    WARP_ROWS,
+    up,
 )
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,7 +32,15 @@ from torch.utils._pytree import tree_leaves
 import itm_fast
 from itm_fast.cli.console import print_table
 from itm_fast.nn.caption_groups import parts_of_captions
-from itm_fast.ops.batched import attended_similarity, attended_vectors, graph_reasoning, products
+from itm_fast.ops import _counts
+from itm_fast.ops.batched import (
+    attended_similarity,
+    attended_vectors,
+    graph_reasoning,
+    level_attention,
+    listed,
+    products,
+)
 
 MB = 1 << 20
 # csrc/cuda/attended_vectors.cu: of a block; K at a time; a warp's loads of 16 x 16 numbers for it.
@@ -56,12 +70,16 @@ class Counter(TorchDispatchMode):
         flop = 0
         if name.startswith("itm_fast::attended"):
             flop = self._of_vectors(function.name(), *arguments)
+        if name.startswith("itm_fast::listed"):
+            flop = self._of_lists(name, *arguments)
         if name.startswith(("mm", "bmm", "addmm", "baddbmm")):
             first = [x for x in arguments if isinstance(x, torch.Tensor)][-2]
             flop = 2 * first.shape[-1] * result.numel()
         if name.startswith("index_copy_"):  # of what is indexed only that is moved
             self._add((), (arguments[3], arguments[3]), flop)
-        elif name.startswith("index_select"):
+        elif name.startswith("index_put_"):  # values are read, what they are added to is read and written
+            self._add((), (arguments[2],) * 3, flop)
+        elif name.startswith(("index_select", "index.Tensor")):
             self._add((), (result, result), flop)
         else:
             self._add((arguments, options), result, flop)
@@ -89,6 +107,24 @@ class Counter(TorchDispatchMode):
         self.counts["shared bytes"] += blocks * across * (size * copied + WARPS * BYTES_OF_FRAGMENTS * fragments)
         return 2 * blocks * WORDS * dim * (pitch + width)
 
+    def _of_lists(self, name, *arguments):
+        """FLOP of csrc/cuda/listed_products.cu, tiles filled up; counts what blocks read of L2 and shared memory."""
+        if name.endswith("sums_"):
+            _, left, right, _, numbers, *_ = arguments
+            n, columns = numbers.numel(), right.shape[1]
+            sums = arguments[0]
+            self.counts["memory bytes"] += sums.numel() * sums.element_size()  # read and written
+        else:
+            left, right, _, numbers = arguments
+            n, columns = len(numbers), numbers.shape[1] * right.shape[1]
+        (_, rows, dim), size = left.shape, left.element_size()
+        across = WARP_COLUMNS[str(left.dtype).removeprefix("torch.")]
+        copied = rows * -(-columns // TILE_VECTORS) + columns * -(-rows // TILE_VECTORS)
+        warps = up(rows, WARP_ROWS) // WARP_ROWS * up(columns, across) // across
+        self.counts["L2 bytes"] += size * n * copied * dim
+        self.counts["shared bytes"] += size * n * dim * (copied + warps * (WARP_ROWS + across))
+        return 2 * n * dim * up(rows, WARP_ROWS) * up(columns, across)
+
     def _add(self, read, written, flop):
         tensors = [x for x in tree_leaves((read, written)) if isinstance(x, torch.Tensor)]
         self.counts["launches"] += 1
@@ -98,40 +134,65 @@ class Counter(TorchDispatchMode):
         )
 
 
+@contextlib.contextmanager
+def counted(*modules, kernels=True):
+    """Counts what is called meanwhile on tensors without values, as on a device, with the kernels that it has."""
+    with FakeTensorMode(), Counter() as counter:
+        replaced = [(module, module.product) for module in (*modules, products)]
+        for module, _ in replaced:
+            module.product = counter.product
+        products.FUSED_ON = ("cpu",) if kernels else ()  # whose tensors stand for a device's
+        read_on, _counts.READ_ON = _counts.READ_ON, ()
+        try:
+            yield counter.counts
+        finally:
+            products.FUSED_ON, _counts.READ_ON = ("cuda",), read_on
+            for module, product in replaced:
+                module.product = product
+
+
 def sgr_training(n, dtype, dim=1024, width=256, steps=3):
     """Counts of SGR's vectors and reasoning, forward and backward, of n images of 36 regions with n captions."""
     word_counts = sorted(scan_batch(n, n, dim=1)[2].tolist())
     assert itm_fast.attended_similarity
     assert itm_fast.graph_reasoning
-    with FakeTensorMode(), Counter() as counter:
-        modules = (attended_similarity, attended_vectors, graph_reasoning, products)
-        replaced = [(module, module.product) for module in modules]
-        for module, _ in replaced:
-            module.product = counter.product
-        attended_vectors.FUSED_ON = ("cpu",)  # whose tensors stand for a device's
-        try:
-            for part in parts_of_captions(word_counts, 1 << 26, is_padded=True):
-                shapes = ((n, 36, dim), (sum(part), dim), (width, dim), (width,))
-                regions, flat, weight, bias = (torch.empty(shape, dtype=dtype) for shape in shapes)
-                counts = torch.empty(len(part), dtype=torch.int64)
-                local, lengths = attended_similarity.forward(regions, flat, counts, weight, bias, 9.0)
-                attended_similarity.backward(local, local, lengths, regions, flat, counts, weight, 9.0)
-                matrices, lines = (torch.empty(steps, *shape, dtype=dtype) for shape in ((width, width), (width,)))
-                whole = torch.empty(n, len(part), width, dtype=dtype)
-                given = (whole, local, counts, matrices, lines, matrices, lines, max(part))
-                graph_reasoning.backward(graph_reasoning.forward(*given), *given)
-        finally:
-            attended_vectors.FUSED_ON = ("cuda",)
-            for module, product in replaced:
-                module.product = product
-    return counter.counts
+    with counted(attended_similarity, attended_vectors, graph_reasoning) as found:
+        for part in parts_of_captions(word_counts, 1 << 26, is_padded=True):
+            shapes = ((n, 36, dim), (sum(part), dim), (width, dim), (width,))
+            regions, flat, weight, bias = (torch.empty(shape, dtype=dtype) for shape in shapes)
+            counts = torch.empty(len(part), dtype=torch.int64)
+            local, lengths = attended_similarity.forward(regions, flat, counts, weight, bias, 9.0)
+            attended_similarity.backward(local, local, lengths, regions, flat, counts, weight, 9.0)
+            matrices, lines = (torch.empty(steps, *shape, dtype=dtype) for shape in ((width, width), (width,)))
+            whole = torch.empty(n, len(part), width, dtype=dtype)
+            given = (whole, local, counts, matrices, lines, matrices, lines, max(part))
+            graph_reasoning.backward(graph_reasoning.forward(*given), *given)
+    return found
+
+
+def esl_lists(n, k, n_words, kernels, backward, dim=1022, dtype=torch.bfloat16):
+    """Counts of ESL's similarity of k captions for each of n images of 36 regions, of 5 n captions, and gradients."""
+    assert itm_fast.level_attention
+    with counted(level_attention, listed, kernels=kernels) as found:
+        shapes = ((n, 36, dim), (5 * n, n_words, dim))
+        vectors = [torch.empty(shape, dtype=dtype) for shape in shapes]
+        word_counts, candidates = torch.empty(5 * n, dtype=torch.int64), torch.empty(n, k, dtype=torch.int64)
+        given = (*vectors, word_counts, None, candidates, torch.empty(()), False)
+        scores = level_attention.forward_of_given(*given)
+        if backward:
+            level_attention.backward_of_given(scores, *given, True, True, True)
+    return found
 
 
 def cases(scale=1.0):
     """Name, counts and dtype of each case."""
-    n = max(2, int(128 * scale))
+    n, n_lists = max(2, int(128 * scale)), max(2, int(1000 * scale))
     for dtype in (torch.bfloat16, torch.float32):
         yield f"SGR training step, B = {n}", sgr_training(n, dtype), str(dtype).removeprefix("torch.")
+    for kernels in (True, False):
+        for backward in (False, True):
+            name = f"ESL, {n} captions of 32 words for each of {n_lists} images" + ", and gradients" * backward
+            yield name + ", gathered" * (not kernels), esl_lists(n_lists, n, 32, kernels, backward), "bfloat16"
     for n_patches in (197, 577):
         name = f"{n} images of {n_patches} patches x {n} captions of 40 words, t2i"
         yield name, roofline_attention.scoring(n_patches, 40, n, n, 1024), "bfloat16"

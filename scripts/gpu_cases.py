@@ -147,6 +147,34 @@ def similarities(device: str) -> Iterator[Case]:
             yield similarity_case(name, operator, given, device, as_it_is)
 
 
+def listed_products(device: str) -> Iterator[Case]:
+    """ESL's similarity of captions of each image, whose products are found by number."""
+    regions, words, word_counts, _ = batch(3, 36, 4, 12, 40, torch.float32)
+    candidates = torch.randint(4, (3, 40), generator=torch.Generator().manual_seed(7))
+    cotangent = torch.randn(3, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def pairs(dtype: torch.dtype) -> list[tuple[Tensor, Tensor, float]]:
+        given = [x.nan_to_num().to(dtype) for x in (regions, words)]
+        leaves = [x.to(device, copy=True).requires_grad_() for x in given]
+        exact = [x.to(torch.float64, copy=True).requires_grad_() for x in given]
+        listed = {"candidates": candidates.to(device)}
+        scores = itm_fast.level_attention(*leaves, word_counts.to(device), torch.tensor(9.0, device=device), **listed)
+        tau = torch.tensor(9.0, dtype=torch.float64)
+        want = reference.level_attention(*exact, word_counts, tau).gather(1, candidates)
+        scores.backward(cotangent.to(scores))
+        want.backward(cotangent)
+        bound = 10 * FORWARD[dtype]
+        found = [(scores, want, bound)]
+        for got, exact_side in zip(leaves, exact, strict=True):
+            assert got.grad is not None
+            assert exact_side.grad is not None
+            found.append((got.grad, exact_side.grad, 12 * torch.finfo(dtype).eps + 50 * bound))
+        return found
+
+    for dtype in DTYPES:
+        yield Case(f"level_attention of lists, {str(dtype)[6:]}", lambda dtype=dtype: pairs(dtype))
+
+
 def losses(device: str) -> Iterator[Case]:
     """The triplet loss and the semantic margin loss, value and gradient."""
     for n in (2, 40, 300):
@@ -249,6 +277,7 @@ def relevance(device: str) -> Iterator[Case]:
 def all_cases(device: str) -> Iterator[Case]:
     """In the order of what matters most."""
     yield from similarities(device)
+    yield from listed_products(device)
     yield from losses(device)
     yield from ranking(device)
     yield from relevance(device)

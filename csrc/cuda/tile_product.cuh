@@ -189,15 +189,16 @@ SIMT_DEVICE void multiply_stage(const Stage& stage, int top, int left, typename 
 }
 
 // memory.sims as Sims places it, for all threads after a barrier of the caller's; zero beyond the vectors, up
-// to the next multiple of 64 rows and of a warp's columns.
-template <class Product, class Sims = PaddedSims>
-SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, const Operand& query, int dim) {
+// to the next multiple of 64 rows and of a warp's columns. copies_of: makes what starts the copies of a stage; bytes:
+// of all stages, of a row.
+template <class Product, class Sims, class CopiesOf>
+SIMT_DEVICE void multiply_copies(ProductMemory& memory, int n_rows, int n_columns, int64_t bytes,
+                                 const CopiesOf& copies_of) {
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
   const int top = warp / Product::kWarpsAcross * kWarpRows, left = warp % Product::kWarpsAcross * Product::kWarpColumns;
-  const bool active = top < context.n && left < query.n;
-  const int64_t row_bytes = int64_t(dim) * int64_t(sizeof(typename Product::Number));
-  const int n_stages = int((row_bytes + kStageBytes - 1) / kStageBytes);
-  const Copies<Product::kThreads> copies(context, query, row_bytes);
+  const bool active = top < n_rows && left < n_columns;
+  const int n_stages = int((bytes + kStageBytes - 1) / kStageBytes);
+  const auto copies = copies_of();
   typename Product::Sums sums = {};
   for (int ahead = 0; ahead < kStages - 1; ahead++) {
     if (ahead < n_stages) copies.start(memory.stages[ahead], ahead);
@@ -229,6 +230,13 @@ SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, con
       for (int half = 0; half < 2; half++)
         simt::store8(float2{sums[i][j][half * 2], sums[i][j][half * 2 + 1]},
                      from + (i * 16 + half * 8) * Sims::kLd + Sims::place(lane, j * 8));
+}
+
+template <class Product, class Sims = PaddedSims>
+SIMT_DEVICE void tile_product(ProductMemory& memory, const Operand& context, const Operand& query, int dim) {
+  const int64_t row_bytes = int64_t(dim) * int64_t(sizeof(typename Product::Number));
+  multiply_copies<Product, Sims>(memory, context.n, query.n, row_bytes,
+                                 [&]() { return Copies<Product::kThreads>(context, query, row_bytes); });
 }
 
 // Blocks that run at the same time share operands: bands of context tiles, all query tiles within a band.

@@ -103,6 +103,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
       "level_attention_candidates_backward(Tensor grad, Tensor regions, Tensor words, Tensor? word_counts, "
       "Tensor? region_counts, Tensor candidates, Tensor temperature, bool of_captions, bool need_regions, "
       "bool need_words, bool need_temperature) -> (Tensor, Tensor, Tensor)");
+  // Of CUDA only: cuda/ops/listed_products.cpp.
+  m.def("listed_products(Tensor owners, Tensor members, Tensor owner_numbers, Tensor member_numbers) -> Tensor");
+  m.def(
+      "listed_sums_(Tensor(a!) sums, Tensor left, Tensor right, Tensor? left_numbers, Tensor right_numbers, "
+      "Tensor bounds, Tensor? scale) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("level_attention", TORCH_BOX(&level_attention_cpu));

@@ -1,7 +1,7 @@
 """Similarity vectors of words and what they attend to (SGR, SAF): public function, fake kernel, autograd."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,8 @@ from itm_fast.ops.batched.kernels import as_multiplied, register
 from itm_fast.ops.batched.products import wide
 
 _library.load()
+
+_GATHERED_NUMBERS = 1 << 26  # of the images of a caption, at a time
 
 
 def attended_similarity(
@@ -51,7 +53,7 @@ def attended_similarity(
         lambda_softmax: Inverse temperature of the attention.
         candidates: (n_images, k) int64, captions of each image: vectors of these pairs only; -1: none. None: all pairs.
             On the CPU the lists are walked, and nothing is gathered. Elsewhere counts and candidates are read on the
-            host, and the words of one list at a time are gathered.
+            host, and the words or images of one list at a time are gathered.
         candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
@@ -127,11 +129,19 @@ def _of_pairs(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     for number, others in enumerate(candidates.indices.tolist()):
         named = [other for other in others if other >= 0]
         if candidates.of_captions:
-            parts += [score(images[image][None], captions[number], word_counts[number : number + 1]) for image in named]
+            own, count = captions[number], word_counts[number : number + 1]
+            parts += [score(some, own, count).flatten(0, 1)[None] for some in _stacks(regions, images, named)]
         elif named:
             some = torch.cat([captions[caption] for caption in named])
             parts.append(score(images[number][None], some, word_counts[named]))
     return torch.cat(parts, dim=1)
+
+
+def _stacks(regions: Tensor, images: Sequence[Tensor], named: list[int]) -> Iterator[Tensor]:
+    """Some images at a time, in their order: of packed ones, whose counts differ, one."""
+    step = max(1, _GATHERED_NUMBERS // max(1, regions[:1].numel())) if regions.ndim == 3 else 1
+    for first in range(0, len(named), step):
+        yield torch.stack([images[image] for image in named[first : first + step]])
 
 
 def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, of_regions: str) -> None:

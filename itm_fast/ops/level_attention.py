@@ -30,8 +30,9 @@ def level_attention(
     sim = mean over words of sum_r A softmax_r(temperature n(h)), n over words, + mean over regions of
     sum_w A softmax_w(temperature n(h)), n over regions.
     On the CPU affinities stay in the cache, and the gradients make them again. On other devices batched products, a
-    block of images and captions at a time, made again as well, without waiting for the host; candidates of several
-    lists at a time are gathered.
+    block of images and captions at a time, made again as well, without waiting for the host; of candidates several
+    lists at a time, whose vectors are found where they lie (on CUDA before compute capability 8.0, of float64, and
+    packed: gathered).
 
     Args:
         regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides; or `Packed`, or a list

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library, _ragged
-from itm_fast.ops._blocks import valid_counts
 from itm_fast.ops._candidates import Candidates, Members, as_candidates
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._ragged import Batches, Groups, as_batches, padded_runs, take, widest
@@ -57,7 +56,8 @@ def patch_word_similarity(
         sparse_ratio: Share of the patches that is kept, above 0, at most 1.
         class_token: The first of the tokens is no patch, and compared with the words as it is.
         candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs. On
-            other devices than the CPU the captions of an image at a time are gathered.
+            other devices than the CPU several lists at a time, whose vectors are found where they lie (on CUDA before
+            compute capability 8.0, of float64, and of packed words: gathered).
         candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
@@ -103,10 +103,10 @@ def patch_word_similarity(
     is_native = regions.device.type in _ragged.PACKED_ON
     if given is None:
         sims = (_scored if is_native else _in_runs)(*numbers, n_kept, class_token)
-    elif is_native:
+    elif is_native or words.ndim == 3:
         sims = _of_pairs(*numbers, *given, n_kept, class_token)
     else:
-        sims = _of_lists(*numbers, given, n_kept, class_token)
+        sims = _of_packed_lists(*numbers, given, n_kept, class_token)
     return sims
 
 
@@ -140,7 +140,7 @@ def _in_runs(
     return torch.cat(sims, dim=1)
 
 
-def _of_lists(
+def _of_packed_lists(
     regions: Tensor,
     words: Tensor,
     scores: Tensor,
@@ -150,14 +150,12 @@ def _of_lists(
     n_kept: int,
     class_token: bool,
 ) -> Tensor:
-    """Given pairs on other devices, list by list, some of a list gathered at a time."""
+    """Given pairs of packed words on other devices, list by list, some of a list padded at a time."""
     indices, of_captions = given
     batches = Batches(regions, words, word_counts, None)
     members = Members(given, batches)
     if not batches.shape[not of_captions]:
         return members.finished(scores.new_zeros(indices.shape))
-    if words.ndim == 3:
-        word_counts = valid_counts("word_counts", word_counts, words)
     most = widest(words, word_counts)
     room = (regions.shape[1] if of_captions else most) * regions.shape[2]
     step = max(1, batched.BLOCK_NUMBERS // max(1, room))
@@ -183,5 +181,6 @@ def _shape(_regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> tuple[i
 
 
 register("patch_word_similarity", batched.forward, batched.backward)
+register("patch_word_similarity_candidates", batched.forward_of_given, batched.backward_of_given)
 _scored = registered("patch_word_similarity", 5, (0, 1, 3), _shape)
 _of_pairs = registered("patch_word_similarity_candidates", 6, (0, 1, 3), _shape)

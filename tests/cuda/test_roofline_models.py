@@ -22,6 +22,15 @@ def test_counts_of_sgr_hold_its_products():
     assert counts["memory bytes"] > 4 * 3 * n * n_words * (dim + width)
 
 
+def test_lists_of_levels_hold_their_products_and_gather_nothing():
+    n, k, n_words, dim = 6, 5, 7, 64
+    found, gathered = (roofline_models.esl_lists(n, k, n_words, kernels, True, dim) for kernels in (True, False))
+    products = 2 * n * k * 36 * n_words * dim
+    assert gathered["tensor FLOP"] == 4 * products  # S twice, and both gradients
+    assert found["tensor FLOP"] >= 4 * products
+    assert found["memory bytes"] < gathered["memory bytes"]
+
+
 def test_what_attention_to_patches_costs():
     counts = roofline_attention.scoring(577, 40, 8, 8, 1024)
     assert counts["tensor FLOP"] == 2 * 1024 * 8 * (584 * 40 * 8 + 584 * 584)

@@ -18,8 +18,8 @@ from emulation import CUDA, HERE, ORDERS, compiler
 
 import itm_fast
 from itm_fast.ops import _candidates, _counts, _devices, _library, _ragged
-from itm_fast.ops.batched import attended_vectors
 from itm_fast.ops.batched import kernels as batched
+from itm_fast.ops.batched import products
 
 HOST = CUDA / "ops"
 LIBRARIES = ("-ltorch_cpu", "-lc10", "-ldl")
@@ -108,12 +108,12 @@ def emulated(*, watched=False, order="random", seed=1, resident_blocks=2, ampere
     loaded.emu_be_ampere(int(ampere))
     loaded.emu_be_pessimistic(int(pessimistic))
     compiled = {operator: getattr(namespace, operator) for operator in operators()}
-    fused_on, attended_vectors.FUSED_ON = attended_vectors.FUSED_ON, ("cpu",) if ampere else ()
+    fused_on, products.FUSED_ON = products.FUSED_ON, ("cpu",) if ampere else ()
     try:
         with in_place_of_the_cpus({**compiled, **batched_kernels()}, takes_lists=ampere):
             yield
     finally:
-        attended_vectors.FUSED_ON = fused_on
+        products.FUSED_ON = fused_on
 
 
 @contextlib.contextmanager

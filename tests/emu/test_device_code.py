@@ -25,6 +25,7 @@ BUDGETS = {
     "gather.cu": (64, 256, 19 * 1024),
     "gradients.cu": (128, 128, 5 * 1024),
     "largest.cu": (255, 256, 81 * 1024),
+    "listed_products.cu": (255, 256, 81 * 1024),
     "ranking.cu": (64, 256, 9 * 1024),
     "semantic_margin.cu": (64, 256, 20 * 1024),
     "tiles.cu": (255, 256, 81 * 1024),
@@ -34,14 +35,11 @@ BUDGETS = {
 }
 SHARED_BYTES_OF_SM, THREADS_OF_SM, REGISTERS_OF_SM = 100 * 1024, 1536, 65536  # the least from 8.0 on
 # 7.5 has less of them: what asks for what it needs is told so, and what has tile products is not launched there.
-SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = (
-    64 * 1024,
-    1024,
-    ("attended_vectors.cu", "attention_chunks.cu", "chunks.cu", "largest.cu", "tiles.cu", "topk.cu"),
-)
+SHARED_BYTES_OF_TURING, THREADS_OF_TURING = 64 * 1024, 1024
+TILE_PRODUCTS = ("attended_vectors.cu", "largest.cu", "listed_products.cu", "tiles.cu")
+FITS_ITSELF = (*TILE_PRODUCTS, "attention_chunks.cu", "chunks.cu", "topk.cu")
 # Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
 # part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
-TILE_PRODUCTS = ("attended_vectors.cu", "largest.cu", "tiles.cu")
 PRODUCT_BLOCKS = {"ProductTf32x3": (256, 1), "Product": (128, 2), "attended_vectors": (256, 2)}
 # The backward pass that works in memory spills one number: Turing's, and a Hopper's of float16. Part of the kernel's
 # name, and the bytes of its stack.
@@ -82,6 +80,14 @@ INSTRUCTIONS = {
         ("largest_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
         ("largest_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
         ("largest_kernel", r"LDSM\.16\.M88\.4"),
+    ],
+    "listed_products.cu": [
+        ("listed_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
+        ("listed_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
+        ("listed_kernelINS0_11ProductTf32E", r"HMMA\.1688\.F32\.TF32"),
+        ("listed_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
+        ("listed_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
+        ("listed_kernel", r"LDSM\.16\.M88\.4"),
     ],
     "gather.cu": [("kernelIfE", r"LDG\.E\.128"), ("kernelI6__half", r"LDG\.E\.64"), ("kernelI13__nv_b", r"LDG\.E\.64")],
     "chunks.cu": [("chunk_kernelIfLb1", r"LDG\.E\.128|LD\.E\.128")],  # S into shared memory

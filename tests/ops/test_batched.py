@@ -20,6 +20,7 @@ from itm_fast.nn.similarity.esl import ESLSimilarity
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.nn.similarity.sgraf import SGRAFSimilarity
 from itm_fast.ops.batched import level_attention as batched_level_attention
+from itm_fast.ops.batched import listed
 from itm_fast.ops.batched.products import gradient_product
 
 NAMES = ("attended_similarity", "generalised_pooling", "graph_reasoning", "level_attention", "patch_word_similarity")
@@ -361,8 +362,7 @@ def test_lists_of_levels_in_blocks_are_all_pairs_picked(n_pairs, candidates_of, 
     if n_pairs == 3:
         monkeypatch.setattr(batched_level_attention, "BLOCK_NUMBERS", n_pairs * 18)
     else:
-        width = 3 if candidates_of == "images" else 6
-        monkeypatch.setattr(batched_level_attention, "_GATHERED_NUMBERS", n_pairs * width * 8)
+        monkeypatch.setattr(listed, "_GATHERED_NUMBERS", n_pairs * (3 + 6) * 8)
     results = []
     with in_place_of_the_cpus(KERNELS):
         for given in (True, False):
@@ -409,3 +409,21 @@ def test_lists_of_levels_are_opcheck_clean(of_captions):
         backward = torch.ops.itm_fast.level_attention_candidates_backward.default
         for needed in ((True, False, True), (False, True, False)):
             torch.library.opcheck(backward, (numbers(3, 3), *detached, *needed))
+
+
+@pytest.mark.parametrize(("n_numbers", "together"), [(1 << 26, [1, 3, 2]), (2 * 6 * 24, [1, 2, 1, 2]), (1, [1] * 6)])
+def test_the_images_of_a_caption_are_attended_together(n_numbers, together, monkeypatch):
+    regions, words, counts, weight, bias, _ = given("attended_similarity", n_images=4, counts=(3, 1, 4))
+    candidates, n_images = torch.tensor([[2, -1, 0, 1], [-1, -1, -1, -1], [3, 3, -1, -1]]), []
+
+    def attended(*arguments):
+        n_images.append(len(arguments[0]))
+        return KERNELS["attended_similarity"](*arguments)
+
+    monkeypatch.setattr("itm_fast.ops.attended_similarity._GATHERED_NUMBERS", n_numbers)
+    more = {"candidates": candidates, "candidates_of": "captions"}
+    want = itm_fast.attended_similarity(regions, words, counts, weight, bias, **more)
+    with in_place_of_the_cpus({**KERNELS, "attended_similarity": attended}):
+        found = itm_fast.attended_similarity(regions, words, counts, weight, bias, **more)
+    assert n_images == together  # after none, for what there is without pairs
+    torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-13)

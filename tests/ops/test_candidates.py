@@ -132,7 +132,7 @@ def test_narrower_numbers_are_within_their_bound(name, dtype):
 
 @some_backends
 @both_ways
-@pytest.mark.parametrize("name", [name for name in CALLS if name != "level_attention"])
+@every_call
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_narrower_numbers_of_lists_are_scored_as_in_all_pairs(name, dtype, candidates_of, backend):
     batch = random_batch(5, 36, 9, 12, 72, dtype=dtype, ragged_regions=True)
@@ -142,14 +142,16 @@ def test_narrower_numbers_of_lists_are_scored_as_in_all_pairs(name, dtype, candi
     exact, of_exact = gradients(CALLS[name], [x if i > 1 else x.double() for i, x in enumerate(batch)])
     want = picked(exact, candidates, candidates_of)
     found, of_given = gradients(CALLS[name], batch, candidates=candidates, candidates_of=candidates_of)
-    if backend == "emulated":  # by the same kernels there
+    batched = name == "level_attention" and backend != "cpu"
+    if backend == "emulated" and not batched:  # by the same kernels there
         assert torch.equal(found, picked(CALLS[name](*batch), candidates, candidates_of))
     inside = candidates >= 0
     assert found.dtype == torch.float32
     assert relative_error(found[inside].detach(), want[inside].detach()) < 1e-5
+    roundings = 12 if batched else 1  # of the gradient of S too
     for got, wanted in zip(of_given(weighted(found)), of_exact(weighted(want)), strict=True):
         assert got.dtype == dtype
-        assert relative_error(got, wanted) <= torch.finfo(dtype).eps + 1e-4
+        assert relative_error(got, wanted) <= roundings * torch.finfo(dtype).eps + 1e-4
 
 
 def test_packed_vectors_and_vectors_of_zeros():

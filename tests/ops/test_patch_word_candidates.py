@@ -1,9 +1,8 @@
 """LAPS's similarity of given pairs: that of all pairs, picked, to the last bit in float64; gradients; errors."""
 
-import sys
-
 import pytest
 import torch
+from emulated_operators import batched_kernels, in_place_of_the_cpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from operators import on_three_threads_and_on_one
@@ -13,20 +12,11 @@ from test_patch_word_similarity import clean, made
 from itm_fast import patch_word_similarity
 from itm_fast.ops import _ragged
 
-module = sys.modules["itm_fast.ops.patch_word_similarity"]
-
 
 def scores_of(scores, candidates, candidates_of):
     """Of all pairs' patch scores those of the candidates."""
     of_lists = scores if candidates_of == "images" else scores.transpose(0, 1)
     return of_lists.gather(1, candidates.clamp(min=0)[..., None].expand(-1, -1, scores.shape[2]))
-
-
-def plain(regions, words, scores, logits, word_counts, *, class_token, **more):
-    """What other devices run."""
-    given = module.as_candidates(*more.values(), module.Batches(regions, words, word_counts, None))
-    n_kept = -int(-scores.shape[2] * 0.5 // 1)
-    return module._of_lists(regions, words, scores, logits, word_counts, given, n_kept, class_token)
 
 
 def with_gradients(operator, inputs, found_in=lambda sims: sims, **options):
@@ -65,7 +55,9 @@ def test_given_pairs_are_those_of_all_picked(candidates_of, seed, n, n_patches, 
     assert torch.equal(found[0], want[0])
     for got, wanted in zip(found[1:], want[1:], strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-11 * float(wanted.abs().max().clamp(min=1)))
-    for got, wanted in zip(with_gradients(plain, given, class_token=class_token, **more), want, strict=True):
+    with in_place_of_the_cpus(batched_kernels()):  # what other devices run
+        found = with_gradients(patch_word_similarity, given, class_token=class_token, **more)
+    for got, wanted in zip(found, want, strict=True):
         largest = float(wanted.masked_fill(wanted.isinf(), 0).abs().max())
         torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-9 * (largest + 1))
 

@@ -12,12 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from itm_fast.ops import _library
 from itm_fast.ops._checks import HALF_DTYPES
-from itm_fast.ops.batched.products import has_half_tensor_cores, product
-
-FUSED_ON = ("cuda",)
-"""Devices that have the kernels."""
+from itm_fast.ops.batched.products import has_tile_kernels, product
 
 _EPSILON = 1e-8
 _MOST_REGIONS, _MOST_WIDTH, _MULTIPLE = 64, 256, 8  # csrc/cuda/attended_vectors.h
@@ -36,9 +32,7 @@ def has_kernels(regions: Tensor, weight: Tensor) -> bool:
     """Whether kernels take regions (images, regions, dim) and a weight (width, dim)."""
     fits = regions.shape[1] <= _MOST_REGIONS and len(weight) <= _MOST_WIDTH
     aligned = regions.shape[2] % _MULTIPLE == 0 and len(weight) % _MULTIPLE == 0
-    if not (fits and aligned and regions.dtype in HALF_DTYPES and regions.device.type in FUSED_ON):
-        return False
-    return regions.device.type != "cuda" or (_library.no_cuda is None and has_half_tensor_cores(regions.device))
+    return fits and aligned and regions.dtype in HALF_DTYPES and has_tile_kernels(regions.device)
 
 
 def write_vectors(of: Contexts, bias: Tensor, units: Tensor, lengths: Tensor) -> None:

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Sizes(NamedTuple):
+    """How many vectors groups have; of some of them, in any shape (...)."""
+
+    missing: Tensor  # (..., max) bool, True beyond the counts
+    counts: Tensor  # (...) floating, as divisors; NaN where one is not 1 ... max
+    shares: Tensor  # (...) floating, 1 / counts, for gradients; 0 there
+
+    def part(self, groups: slice | Tensor) -> Sizes:
+        """Those of a run of groups, or of given numbers in their shape."""
+        return Sizes(*(x[groups] for x in self))
 
 
 class Padded:
@@ -11,9 +25,7 @@ class Padded:
 
     Attributes:
         vectors: (n, max, dim).
-        missing: (n, max) bool, True beyond the counts.
-        counts: (n,) floating, as divisors; NaN where one is not 1 ... max.
-        shares: (n,) floating, 1 / counts, for gradients; 0 there.
+        sizes: Of the n groups.
 
     Raises:
         ValueError: There are groups without room for a vector.
@@ -27,18 +39,11 @@ class Padded:
         if counts is None:
             counts = torch.full((n,), most, device=vectors.device)
         counts = counts.to(vectors.device, non_blocking=True)
-        self.missing = torch.arange(most, device=vectors.device) >= counts.clamp(min=1)[:, None]
-        self.vectors = vectors.masked_fill(self.missing[..., None], 0)
+        missing = torch.arange(most, device=vectors.device) >= counts.clamp(min=1)[:, None]
+        self.vectors = vectors.masked_fill(missing[..., None], 0)
         fits = (counts >= 1) & (counts <= most)
-        self.counts = counts.to(torch.promote_types(vectors.dtype, torch.float32)).masked_fill_(~fits, torch.nan)
-        self.shares = (1 / self.counts).masked_fill_(~fits, 0)
-
-    def part(self, groups: slice | Tensor) -> Padded:
-        """Some of the groups: a run, or those of given numbers in their shape."""
-        some = object.__new__(Padded)
-        some.missing, some.vectors = self.missing[groups], self.vectors[groups]
-        some.counts, some.shares = self.counts[groups], self.shares[groups]
-        return some
+        divisors = counts.to(torch.promote_types(vectors.dtype, torch.float32)).masked_fill_(~fits, torch.nan)
+        self.sizes = Sizes(missing, divisors, (1 / divisors).masked_fill_(~fits, 0))
 
     def sums(self, needed: bool) -> Tensor:
         """Zeros for a gradient of `vectors` to be summed in; without numbers where it is not needed."""
@@ -47,4 +52,4 @@ class Padded:
 
     def moved_back(self, gradient: Tensor) -> Tensor:
         """A gradient of `vectors` as one of what was given: its type, and 0 beyond the counts."""
-        return gradient.masked_fill_(self.missing[..., None], 0).to(self.vectors.dtype)
+        return gradient.masked_fill_(self.sizes.missing[..., None], 0).to(self.vectors.dtype)

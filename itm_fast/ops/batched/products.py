@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from itm_fast.ops import _library
+
+FUSED_ON = ("cuda",)
+"""Devices that have kernels of ours for parts of the batched products."""
+
 _LARGEST_SCALED = 1024.0  # of a float16 operand: 2^6 below overflow, and as far above underflow as that allows
 
 
@@ -16,6 +21,13 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 def has_half_tensor_cores(device: torch.device) -> bool:
     """Whether a CUDA device multiplies both 16-bit types on tensor cores."""
     return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_tile_kernels(device: torch.device) -> bool:
+    """Whether kernels of ours that multiply on tensor cores run there."""
+    if device.type not in FUSED_ON:
+        return False
+    return device.type != "cuda" or (_library.no_cuda is None and has_half_tensor_cores(device))
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -30,11 +42,18 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def gradient_product(a: Tensor, b: Tensor) -> Tensor:
     """`product` of a gradient (in `wide`) rounded to the type of b; brought into the range of float16 where that is."""
-    if b.dtype != torch.float16:
-        return product(a.to(b.dtype), b)
-    _, exponent = torch.frexp(_LARGEST_SCALED / a.abs().nan_to_num_(0).amax().clamp(min=torch.finfo(a.dtype).tiny))
-    scale = torch.ldexp(a.new_ones(()), exponent.clamp(max=100) - 1)
-    return product((a * scale).to(b.dtype), b).div_(scale)
+    operand, scale = rounded(a, b.dtype)
+    return product(operand, b) if scale is None else product(operand, b).div_(scale)
+
+
+def rounded(gradient: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """A gradient (in `wide`) as an operand of a type; of float16, what it was multiplied with to be in its range."""
+    if dtype != torch.float16:
+        return gradient.to(dtype), None
+    largest = gradient.abs().nan_to_num_(0).amax()
+    _, exponent = torch.frexp(_LARGEST_SCALED / largest.clamp(min=torch.finfo(gradient.dtype).tiny))
+    scale = torch.ldexp(gradient.new_ones(()), exponent.clamp(max=100) - 1)
+    return (gradient * scale).to(dtype), scale
 
 
 class Captions:
