@@ -59,10 +59,7 @@ largest_kernel(LargestArgs args) {
       const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
       float* const s = shared.product.sims + column;
 
-      if (t < n_columns) {
-        shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
-        if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
-      }
+      if (t < n_columns) shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
       if (t < kTileVectors && t < n_rows)
         shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
       shared.largest[t] = 0;
@@ -135,7 +132,13 @@ pairs_kernel(PairsArgs args) {
     aggregate_backward(args.options.aggregation, lambda, values, size, place, grad, values);
   } else {
     const float value = aggregate<float>(args.options.aggregation, lambda, values, size, place);
-    if (inside && place == 0) args.scores[score] = value;
+    if (inside && place == 0 && args.scores != nullptr) args.scores[score] = value;
+    if (args.rows != nullptr && args.options.aggregation == Aggregation::kMax) {
+      const int largest = first_largest(values, size, place).index;
+      int32_t* rows = args.rows + (values - args.largest);
+      for (int q = place; q < size; q += 8)
+        if (q != largest) rows[q] = -1;
+    }
   }
 }
 

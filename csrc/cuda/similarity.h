@@ -111,7 +111,6 @@ struct LargestArgs {
   Side context, query;  // of the query's plan only sizes and offsets count
   float* largest;       // (n_contexts, pitch); NaN where the context has no vectors
   int32_t* rows;        // (n_contexts, pitch): the first row of the group that reaches it, -1 without any; or null
-  int32_t* sources;     // (pitch,): the place of each query vector in the batch; or null
   int64_t pitch;
   int32_t dim, multiprocessors;
 };
@@ -120,8 +119,9 @@ void find_largest(const LargestArgs& args, Product product, void* stream);
 // From the largest similarities to scores (grad_scores null), or to their cotangents, which take their place.
 struct PairsArgs {
   float* largest;
+  int32_t* rows;                   // of the maximum's aggregation: becomes -1 but where the score is from; or null
   const int32_t *sizes, *offsets;  // of the queries
-  float* scores;
+  float* scores;                   // or null
   const float* grad_scores;
   int64_t pitch, context_stride, query_stride;  // of scores
   SimilarityOptions options;
@@ -131,18 +131,24 @@ void score_largest(const PairsArgs& args, void* stream);
 
 // ---- gather.cu
 
-// Gradients from the cotangents of the largest similarities and their rows: sums in a fixed order, in float32.
+// Gradients from the rows of the largest similarities and their cotangents: sums in a fixed order, in float32.
 struct GatherArgs {
   const void *context, *query;  // (n_groups, max, padded_dim), rows of a multiple of 16 bytes, 16-byte aligned
-  const float* weights;         // (n_contexts, pitch)
-  const int32_t* rows;          // (n_contexts, pitch)
-  const int32_t *sources, *sizes, *offsets;  // of the query vectors and groups
+  const int32_t* rows;          // (n_contexts, pitch); what is no row of a context counts for nothing
+  float* weights;               // (n_contexts, pitch): the cotangents; or null: those of the scores are theirs
+  const float* grad_scores;
+  int32_t* sources;                // (pitch,): the place of each query vector in the batch, as place_queries writes it
+  const int32_t *sizes, *offsets;  // of the query groups
   void* out;    // gather_contexts: (n_contexts, context_max, dim); gather_queries: (n_queries, query_max, dim), on the
                 // last of several rounds of contexts
   float* sums;  // gather_queries: (n_queries, query_max, padded_dim) between rounds; or null
-  int64_t pitch;
+  int64_t pitch, context_stride, query_stride;  // of the scores
   int32_t n_contexts, n_queries, context_max, query_max, dim, padded_dim, first_round, last_round;
+  int32_t means;  // whether a score's cotangent is that of each of its query vectors times their number
 };
+void place_queries(const GatherArgs& args, void* stream);
+// weights: the largest similarities themselves, from their rows; NaN without one.
+void multiply_chosen(const GatherArgs& args, Number number, void* stream);
 void gather_contexts(const GatherArgs& args, Number number, void* stream);
 void gather_queries(const GatherArgs& args, Number number, void* stream);
 
