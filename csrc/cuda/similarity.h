@@ -48,7 +48,7 @@ struct PlanArgs {
 void plan_tiles(const PlanArgs& args, void* stream);
 
 // Lists of candidates: place list * length + i has the i-th member of a list, a group of the other side. Members go to
-// tiles in their order, as many to a tile as fit, those of one list only.
+// tiles in their order, as many to a tile as fit, those of one list only; one beyond the limit has a tile by itself.
 struct ListsArgs {
   const int64_t* candidates;       // (n_lists, length); -1: none
   const int64_t* counts;           // of the members, as in PlanArgs
@@ -106,7 +106,9 @@ void gram_tiles(const GramArgs& args, Product product, void* stream);
 // ---- largest.cu
 
 // The largest similarity of each query vector with each of some context groups of any size, and the row that reaches
-// it. Query vectors are counted without padding: vector i of group g is number offsets[g] + i.
+// it. Query vectors are counted without padding: vector i of group g is number offsets[g] + i. Of lists: where contexts
+// own them, (n_contexts, pitch) with the vectors of a context's own list alone; where queries do, a row of what is
+// written is a place of the lists, with the vectors of the list's owner.
 struct LargestArgs {
   Side context, query;  // of the query's plan only sizes and offsets count
   float* largest;       // (n_contexts, pitch); NaN where the context has no vectors
@@ -120,7 +122,8 @@ void find_largest(const LargestArgs& args, Product product, void* stream);
 struct PairsArgs {
   float* largest;
   int32_t* rows;                   // of the maximum's aggregation: becomes -1 but where the score is from; or null
-  const int32_t *sizes, *offsets;  // of the queries
+  const int32_t *sizes, *offsets;  // of the queries; offsets null: of lists that queries own
+  const int32_t* groups;           // of lists: at each of their n_contexts x n_queries places, -1: none; or null
   float* scores;                   // or null
   const float* grad_scores;
   int64_t pitch, context_stride, query_stride;  // of scores

@@ -129,17 +129,21 @@ def on_tensor_cores(vectors: Tensor) -> bool:
     return device.type != "cuda" or (_library.no_cuda is None and torch.cuda.get_device_properties(device).major >= 8)
 
 
-def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
-    """Whether a device's kernels of similarities take the lists as they are (csrc/cuda/ops/tiles.cpp).
+def lists_are_streamed(batches: Batches, candidates: Candidates) -> bool:
+    """Whether a device's kernels of late interaction take the lists as they are (csrc/cuda/ops/largest.cpp).
 
-    They prepare all the others, which is more than gathering where there are fewer pairs than these.
+    They may prepare all the others, which is more than gathering where there are fewer pairs than these.
     """
-    if not are_padded(batches, candidates):
-        return False
-    n_others = batches.shape[not candidates.of_captions]
-    if max(batches.regions.shape[1], batches.words.shape[1]) > _MOST_VECTORS or candidates.indices.numel() < n_others:
+    if not are_padded(batches, candidates) or candidates.indices.numel() < batches.shape[not candidates.of_captions]:
         return False
     return on_tensor_cores(batches.regions)
+
+
+def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
+    """Whether the tiles of a device's attention have room for them, too (csrc/cuda/ops/tiles.cpp)."""
+    if max(batches.regions.shape[1], batches.words.shape[1]) > _MOST_VECTORS:
+        return False
+    return lists_are_streamed(batches, candidates)
 
 
 class _Part(NamedTuple):

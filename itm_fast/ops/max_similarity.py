@@ -7,7 +7,7 @@ from torch import Tensor
 
 from itm_fast.choices import AggFunc, CandidatesOf, CrossAttn
 from itm_fast.ops import _checks, _library, _ragged
-from itm_fast.ops._candidates import Candidates, as_candidates, on_tensor_cores
+from itm_fast.ops._candidates import Candidates, as_candidates, lists_are_streamed, on_tensor_cores
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches, Groups, as_batches
@@ -140,6 +140,6 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
 
 
 register_one("max_similarity_candidates_backward", backward_of_given("max_similarity"))
-scored = _LateInteraction("max_similarity")
+scored = _LateInteraction("max_similarity", takes_lists=lists_are_streamed)
 _kept = differentiable("max_similarity_kept", _backward, _setup_context)
 _gradients = once_only("max_similarity_kept_backward")

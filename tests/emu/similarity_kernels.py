@@ -77,7 +77,7 @@ LargestArgs = structure(
 )
 PairsArgs = structure(
     "PairsArgs",
-    (POINTER, "largest rows sizes offsets scores grad_scores"),
+    (POINTER, "largest rows sizes offsets groups scores grad_scores"),
     (LONG, "pitch context_stride query_stride"),
     (Options, "options"),
     (INT, "n_contexts n_queries"),
@@ -255,6 +255,26 @@ def score_lists(device, context, context_counts, query, query_counts, candidates
     return torch.from_numpy(scores.numpy())
 
 
+def stream_lists(device, context, context_counts, query, query_counts, candidates, *, contexts_own, **flags):
+    """As `score_lists`, of groups of any size and without attention."""
+    left, right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+    n_lists, length = candidates.shape
+    scores = device.empty((n_lists, length))
+    owner, member = (left, right) if contexts_own else (right, left)
+    owners, members = owner.plan(1), member.lists(candidates, 16 if contexts_own else 32, scores)
+    largest, pitch = device.empty((n_lists, length * right.max)), right.max * (length if contexts_own else 1)
+    sides = (owners, members) if contexts_own else (members, owners)
+    args = LargestArgs(*sides, largest.pointer, None, pitch, left.dim, MULTIPROCESSORS)
+    device.run("find_largest_", ctypes.byref(args), PRODUCTS[context.dtype])
+    offsets, strides = (members.offsets, (0, 1)) if contexts_own else (None, (1, 0))
+    args = PairsArgs(
+        largest.pointer, None, sides[1].sizes, offsets, members.groups, scores.pointer, None, pitch, *strides,
+        options(attends=False, **flags), n_lists, length,
+    )  # fmt: skip
+    device.run("score_largest_", ctypes.byref(args))
+    return torch.from_numpy(scores.numpy())
+
+
 class Largest:
     """The largest similarities of all query vectors, some contexts at a time, and what follows from them."""
 
@@ -274,8 +294,8 @@ class Largest:
     def _pairs(self, scores=None, grad_scores=None):
         query = self.sides[1]
         args = PairsArgs(
-            self.largest.pointer, self.rows.pointer, query.sizes, query.offsets, pointer(scores), pointer(grad_scores),
-            self.pitch, self.right.n, 1, self.options, self.left.n, self.right.n,
+            self.largest.pointer, self.rows.pointer, query.sizes, query.offsets, None, pointer(scores),
+            pointer(grad_scores), self.pitch, self.right.n, 1, self.options, self.left.n, self.right.n,
         )  # fmt: skip
         self.device.run("score_largest_", ctypes.byref(args))
 
@@ -380,8 +400,8 @@ class Chunk:
         self.device.run("attend_chunk_", ctypes.byref(args), columns, threads)
         scores = self.device.empty((n, self.right.n))
         pairs = PairsArgs(
-            values.pointer, None, query.sizes, query.offsets, scores.pointer, None, values_pitch, self.right.n, 1,
-            given.options, n, self.right.n,
+            values.pointer, None, query.sizes, query.offsets, None, scores.pointer, None, values_pitch, self.right.n,
+            1, given.options, n, self.right.n,
         )  # fmt: skip
         self.device.run("score_largest_", ctypes.byref(pairs))
         return torch.from_numpy(scores.numpy())

@@ -2,16 +2,23 @@
 
 #include <algorithm>
 
+#include "lists.h"
+
 namespace itm::cuda {
 namespace {
 
-// Both batches as the kernels take them; sizes and numbers of the query vectors.
-Side prepare(Launch& launch, Roles& roles) {
+// Both batches as the kernels take them.
+void prepare(Launch& launch, Roles& roles) {
   auto& [regions_query, context, query] = roles;
   const int64_t padded_dim = round_up(context.dim, 16 / size_in_bytes(context.type()));
   context.prepare(launch, context.max, padded_dim, context.type(), false, false);
   query.prepare(launch, query.max, padded_dim, query.type(), false, false);
-  return query.plan(launch, kTileQueries, 0, query.n);
+}
+
+// With sizes and numbers of the query vectors.
+Side prepare_queries(Launch& launch, Roles& roles) {
+  prepare(launch, roles);
+  return roles.query.plan(launch, kTileQueries, 0, roles.query.n);
 }
 
 // How many contexts are taken at a time where each needs so many numbers of 4 bytes for every query vector.
@@ -77,7 +84,7 @@ int64_t query_vectors(const Roles& roles) { return roles.query.n * roles.query.m
 
 void score_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores,
                       const std::optional<Tensor>& rows) {
-  const Side queries = prepare(launch, roles);
+  const Side queries = prepare_queries(launch, roles);
   const int64_t most = contexts_at_a_time(roles, 1);
   Largest largest(launch, roles, options, queries, most);
   float* out = launch.out<float>(scores);
@@ -87,10 +94,47 @@ void score_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& opt
                  all_rows == nullptr ? nullptr : all_rows + first * query_vectors(roles));
 }
 
+void score_lists_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& candidates,
+                            bool contexts_own, const Tensor& scores) {
+  auto& [regions_query, context, query] = roles;
+  Groups &owner = contexts_own ? context : query, &member = contexts_own ? query : context;
+  if (member.n > 0) prepare(launch, roles);
+  const int64_t length = candidates.size(1), numbers = length * query.max;  // of a list
+  Lists lists(launch, member, owner.n, length, contexts_own ? kTileQueries : kTileContexts, 4 * numbers);
+  const Tensor largest = empty(scores, {lists.most(), numbers}, ScalarType::Float);
+  LargestArgs args{};
+  args.largest = launch.out<float>(largest);
+  args.pitch = contexts_own ? numbers : query.max;
+  args.dim = int32_t(context.padded_dim);
+  args.multiprocessors = launch.multiprocessors();
+  PairsArgs pairs{};
+  pairs.largest = args.largest;
+  pairs.pitch = args.pitch;
+  (contexts_own ? pairs.query_stride : pairs.context_stride) = 1;  // by place
+  pairs.options = options;
+  pairs.n_queries = int32_t(length);
+  for (int64_t first = 0; first < owner.n; first += lists.most()) {
+    const int64_t n = std::min(lists.most(), owner.n - first);
+    pairs.scores = launch.out<float>(scores) + first * length;
+    const Side members = lists.plan(n, launch.in<int64_t>(candidates) + first * length, pairs.scores);
+    if (member.n == 0) continue;
+    const Side owners = owner.plan(launch, 1, first, n);
+    args.context = contexts_own ? owners : members;
+    args.query = contexts_own ? members : owners;
+    find_largest(args, product_of(context.type()), launch.stream());
+    pairs.sizes = args.query.sizes;
+    pairs.offsets = contexts_own ? members.offsets : nullptr;
+    pairs.groups = members.groups;
+    pairs.n_contexts = int32_t(n);
+    score_largest(pairs, launch.stream());
+  }
+  launch.check();
+}
+
 void gradients_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& cotangent,
                           const std::optional<Tensor>& kept, const Tensor* grad_context, const Tensor* grad_query) {
   auto& [regions_query, context, query] = roles;
-  const Side queries = prepare(launch, roles);
+  const Side queries = prepare_queries(launch, roles);
   const Number number = number_of(context.type());
   const int64_t pitch = query_vectors(roles);
   // These cotangents need the similarities themselves, which one product of two vectors each makes from the rows.

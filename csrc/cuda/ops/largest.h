@@ -13,6 +13,10 @@ int64_t query_vectors(const Roles& roles);
 void score_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& scores,
                       const std::optional<Tensor>& rows);
 
+// (owner.n, k) scores of given pairs; -inf for -1, NaN for another index that is no group.
+void score_lists_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& candidates,
+                            bool contexts_own, const Tensor& scores);
+
 // Writes the gradients that are asked for. cotangent: (n_images, n_captions) float32, contiguous; kept: the rows that
 // the forward pass has kept, or nothing: they are found again.
 void gradients_by_largest(Launch& launch, Roles& roles, const SimilarityOptions& options, const Tensor& cotangent,

@@ -194,10 +194,12 @@ Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const 
   const Tensor scores = empty(inputs.regions, {n_lists, candidates.size(1)}, roles.context.wide());
   if (scores.numel() == 0) return scores;
   Launch launch(op, inputs.regions);
-  STD_TORCH_CHECK(tiles_fit(launch, roles), op, ": lists are taken of groups of at most ", kTileVectors,
-                  " vectors of 32 or 16 bits, on compute capability 8.0 and newer");
-  score_lists_by_tiles(launch, roles, options, torch::stable::contiguous(candidates),
-                       of_captions == roles.regions_query, scores);
+  const bool fit = tiles_fit(launch, roles);
+  STD_TORCH_CHECK(fit || (options.attends == 0 && streams(launch, roles)), op,
+                  ": lists are taken of vectors of 32 or 16 bits, on compute capability 8.0 and newer",
+                  options.attends != 0 ? ", and of groups of at most 128 vectors" : "");
+  (fit ? score_lists_by_tiles : score_lists_by_largest)(launch, roles, options, torch::stable::contiguous(candidates),
+                                                        of_captions == roles.regions_query, scores);
   return scores;
 }
 

@@ -23,7 +23,8 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
 std::tuple<Tensor, Tensor> kept_forward(const char* op, const SimilarityInputs& inputs,
                                         const SimilarityOptions& options);
 
-// (n_lists, k) float32, of given pairs: -inf for -1, NaN for another index that is no group. Where tiles fit only.
+// (n_lists, k) float32, of given pairs: -inf for -1, NaN for another index that is no group. Attention: where tiles
+// fit only; neither float64 nor before compute capability 8.0.
 Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const Tensor& candidates, bool of_captions,
                           const SimilarityOptions& options);
 
