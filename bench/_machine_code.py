@@ -175,7 +175,7 @@ def attention_kernels(arch, columns, threads):
 
     Returns:
         registers: of a thread.
-        load, weigh: instructions for S, and for the weights, of 16 rows and 32 columns.
+        load, weigh: instructions for S, and for the weights, of 16 rows and 32 columns, or 16 where a block has 16.
         step, segment: for 16 rows and 32 columns of the Gram matrix, and around up to eight of them; hmma: of a step.
         group, along: of the numbers of four rows, for a group and for each 32 columns of it.
     """
@@ -187,8 +187,9 @@ def attention_kernels(arch, columns, threads):
     instructions, labels = kernels(cubin)[name]
     found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
     step, segment = sorted((loop for loop in found if _count(loop, "HMMA")), key=len)[:2]
-    weigh = min((loop for loop in found if _count(loop, r"MUFU\.EX2") == 16), key=len)
-    load = min((loop for loop in found if _count(loop, r"\bSTS") == 4 and _count(loop, r"\bLDG") >= 4), key=len)
+    own = min(columns, 32) // 8  # columns of a lane
+    weigh = min((loop for loop in found if _count(loop, r"MUFU\.EX2") == 4 * own), key=len)
+    load = min((loop for loop in found if _count(loop, r"\bSTS") == own and _count(loop, r"\bLDG") >= 4), key=len)
     rows = next(name for name in kernels(cubin) if "number_rows_kernelINS0_10ScaledRows" in name)
     of_rows, their_loops = kernels(cubin)[rows][0], list(loops(*kernels(cubin)[rows]))
     loads = [place for place in their_loops if _count(of_rows[place[0] : place[1] + 1], r"\bLDG") == 1]

@@ -48,7 +48,7 @@ def segments_of(rows, warps):
 
 def bytes_of_block(rows, columns, threads):
     """Bytes of shared memory."""
-    return 4 * (threads // 32 * (3 * 32 + columns) + up(rows, STEP_ROWS) * columns)
+    return 4 * (threads // 32 * (3 * min(columns, 32) + columns) + up(rows, STEP_ROWS) * columns)
 
 
 def block_of(rows, arch):
@@ -56,7 +56,7 @@ def block_of(rows, arch):
     limit = (SHARED_KB[arch] - 1) * 1024
     if 2 * bytes_of_block(up(rows, 8), 64, 256) + 1024 <= limit:
         return 64, 256, 2
-    columns = next((n for n in (64, 32) if bytes_of_block(up(rows, 8), n, 512) <= limit), None)
+    columns = next((n for n in (64, 32, 16) if bytes_of_block(up(rows, 8), n, 512) <= limit), None)
     if columns is None:
         raise ValueError(f"{rows} vectors do not fit into a block's shared memory on {arch}: chunks.cu does them")
     return columns, 512, 1
@@ -105,7 +105,7 @@ def parts_of(counts, device, dtype):
         groups = n_images * up(n_patches, 8) // 4 * counts["captions"]
         issued = {
             "rows": groups * (code["group"] + code["along"] * -(-counts["words"] // 32)),
-            "weights": numbers // 512 * (code["load"] + code["weigh"]),
+            "weights": numbers // (STEP_ROWS * min(columns, 32)) * (code["load"] + code["weigh"]),
             "product": n_blocks * steps * code["step"] + segments * code["segment"],
         }
 

@@ -78,6 +78,8 @@ def similarity_case(
         counts = word_counts.to(device), region_counts.to(device)
         listed = {} if candidates is None else {"candidates": candidates.to(device)}
         scores = getattr(itm_fast, operator)(*leaves, *counts, **flags, **listed)
+        with torch.no_grad():  # late interaction takes other kernels then
+            alone = getattr(itm_fast, operator)(*leaves, *counts, **flags, **listed)
         exact = [x.double().nan_to_num().requires_grad_() for x in (regions, words)]
         want = getattr(reference, operator)(*exact, word_counts, region_counts, **flags)
         want = want if candidates is None else want.gather(1, candidates)
@@ -87,7 +89,7 @@ def similarity_case(
         scores.backward(cotangent.to(scores))
         bound = FORWARD[regions.dtype] * (100 if "l1norm" in flags.get("raw_feature_norm", "") else 1)
         of_gradient = torch.finfo(regions.dtype).eps + 50 * bound
-        found = [(scores, want, bound)]
+        found = [(scores, want, bound), (alone, want, bound)]
         for got, exact_side in zip(leaves, exact, strict=True):
             exact_gradient = exact_side.grad if exact_side.grad is not None else torch.zeros_like(exact_side)
             found.append((got.grad, exact_gradient, of_gradient))
@@ -129,6 +131,17 @@ def similarities(device: str) -> Iterator[Case]:
                 name = f"{operator} of lists, {str(dtype)[6:]}, {cross_attn}"
                 given = batch(*shapes["tiles"], dtype)
                 yield similarity_case(name, operator, given, device, as_it_is, lists, cross_attn=cross_attn)
+    few = torch.randint(2, (2, 10), generator=torch.Generator().manual_seed(8))
+    for dtype in DTYPES:
+        for cross_attn in ("t2i", "i2t"):
+            name = f"max_similarity of lists, beyond 128, {str(dtype)[6:]}, {cross_attn}"
+            given = batch(*shapes["beyond 128"], dtype)
+            yield similarity_case(name, "max_similarity", given, device, as_it_is, few, cross_attn=cross_attn)
+    for agg_func in AGGREGATIONS:
+        given = batch(2, 140, 3, 7, 16, torch.float32)
+        yield similarity_case(
+            f"max_similarity, {agg_func}", "max_similarity", given, device, as_it_is, agg_func=agg_func
+        )
     for norm in NORMS:
         for agg_func in AGGREGATIONS:
             flags = {"raw_feature_norm": norm, "agg_func": agg_func}

@@ -1,11 +1,13 @@
 // Attention's scores on tensor cores where S of some contexts with some queries lies in memory, and contexts or query
-// groups have more vectors than a tile. A block takes one context and 64 (or 32) columns of S, whatever groups they
+// groups have more vectors than a tile. A block takes one context and 64 (32, 16) columns of S, whatever groups they
 // belong to, which it reads once: S, then the weights, stay in shared memory. The Gram matrix comes from memory in the
 // order in which lanes take it, its lower half only, a step of 16 rows and 32 columns once for a block.
 //
 // Weights and Gram matrix are sums of two numbers of float16 each, of which three products are made: what is left out
 // is 2^-22 of a number. Rows are scaled by powers of two near the vectors' norms, so that neither overflows; a vector
 // loses bits where its norm is below 2^-17 of the context's largest.
+#include <algorithm>
+
 #include "attention_tile.cuh"
 #include "groups.cuh"
 
@@ -15,7 +17,7 @@ namespace {
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr int kStepRows = 16, kTileColumns = 32, kTileBlocks = kTileColumns / 8;
 constexpr int kMostSteps = 8;  // summed by the tensor cores, which may cut off where they add
-constexpr int kMostRows = 1792;
+constexpr int kMostRows = 3584;
 constexpr float kOfPowers = 32768.0f, kOfGram = 4096.0f,
                 kOfRoot = 1.0f / 2097152.0f;  // the last: 1 / (first * sqrt(second))
 
@@ -63,7 +65,7 @@ struct SplitShared {
   float largest[kWarps];
 };
 
-static_assert(sizeof(SplitShared) <= 8 * 1024);
+static_assert(sizeof(SplitShared) <= 15 * 1024);
 
 SIMT_KERNEL(kThreads, 4)
 split_gram_kernel(SplitGramArgs args, int parts) {
@@ -162,16 +164,18 @@ number_rows_kernel(AttentionArgs args) {
   }
 }
 
-// Of each warp's 32 columns, and of all columns by each warp.
+// Of each warp's columns, and of all columns by each warp.
 template <int kColumns, int kWarps>
 struct AttentionShared {
-  float largest[kWarps][32], sums[kWarps][32], dots[kWarps][32], quadratic[kWarps][kColumns];
-  Words4 weights[1];  // [step of 16 rows][32 columns][4][lane]: S, then the weights' parts of two times 16 columns
+  static constexpr int kWide = kColumns < kColumnsOfWarp ? kColumns : kColumnsOfWarp;
+  float largest[kWarps][kWide], sums[kWarps][kWide], dots[kWarps][kWide], quadratic[kWarps][kColumns];
+  // [step of 16 rows][columns of a warp][32 lanes of each 8 of them]: S, then both parts of the weights of 16 columns.
+  Words4 weights[1];
 };
 
 int64_t shared_bytes(int64_t pitch, AttentionBlock block) {
-  const int64_t numbers = block.threads / 32 * (3 * 32 + block.columns) + attention_rows(pitch) * block.columns;
-  return 4 * numbers;
+  const int64_t of_warps = block.threads / 32 * (3 * std::min(block.columns, kColumnsOfWarp) + block.columns);
+  return 4 * (of_warps + attention_rows(pitch) * block.columns);
 }
 
 // A warp's sums of 16 columns of S a strip and 32 of the Gram matrix.
@@ -201,10 +205,21 @@ SIMT_DEVICE void contract(const Words4& big, const Words4& small, const float (&
   }
 }
 
+SIMT_DEVICE void load_own(const float* from, float (&to)[4]) {
+  const float4 x = simt::load16(from);
+  to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+}
+SIMT_DEVICE void load_own(const float* from, float (&to)[2]) {
+  const float2 x = simt::load8(from);
+  to[0] = x.x, to[1] = x.y;
+}
+
 template <class Rows, int kColumns, int kOwnThreads>
 SIMT_KERNEL(kOwnThreads, 512 / kOwnThreads)
 attend_kernel(AttentionArgs args) {
-  constexpr int kWarps = kOwnThreads / 32, kHalves = kColumns / 32, kStrips = kColumns / 16, kApart = kWarps / kHalves;
+  constexpr int kWarps = kOwnThreads / 32, kWide = AttentionShared<kColumns, kWarps>::kWide;
+  constexpr int kOwn = kWide / 8, kHalves = kColumns / kWide, kStrips = kColumns / 16;  // own: columns of a lane
+  constexpr int kApart = kWarps / kHalves, kUnits = kHalves * kOwn * 32;                // of 16 bytes, in a step
   auto& shared = simt::shared<AttentionShared<kColumns, kWarps>>();
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32, half = warp % kHalves;
   const int n_columns = args.n_queries * args.query_pitch, tiles = (n_columns + kColumns - 1) / kColumns;
@@ -215,59 +230,64 @@ attend_kernel(AttentionArgs args) {
   const float lambda = lambda_of(args.options, clip);
 
   // S to its place, and the largest logit of a column. Columns that come after the last are as that one.
-  const int own = first_column + half * 32 + lane / 4 * 4, column = own < n_columns ? own : n_columns - 4;
+  const int own = first_column + half * kWide + lane / 4 * kOwn, column = own < n_columns ? own : n_columns - kOwn;
   const float* sims = args.sims + int64_t(context) * args.context_pitch * n_columns + column;
   const float* numbers =
       args.numbers + (int64_t(context) * args.n_queries + column / args.query_pitch) * args.context_pitch;
-  auto place = [&](int block) { return shared.weights + (block * kHalves + half) * 128 + lane; };
+  auto place = [&](int block) { return shared.weights + block * kUnits + half * kOwn * 32 + lane; };
   float of_row[4] = {};
   auto load_numbers = [&](int block) {
     if constexpr (Rows::kOfRows) load_pairs(numbers, block, args.context_pitch, of_row);
   };
-  float largest[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+  float largest[kOwn];
+  for (float& x : largest) x = -INFINITY;
 #pragma unroll 1
   for (int block = warp / kHalves; block < n_blocks; block += kApart) {
     load_numbers(block);
+    float s[4][kOwn];
     for (int r = 0; r < 4; r++) {
       const int given = block * kStepRows + row_of(r), row = given < n_rows ? given : n_rows - 1;
-      const float4 s4 = simt::load16(sims + int64_t(row) * n_columns);
-      simt::store16(s4, reinterpret_cast<float*>(place(block) + r * 32));
-      const float s[4] = {s4.x, s4.y, s4.z, s4.w};
-      for (int j = 0; j < 4; j++) {
-        const float x = Rows::logit(s[j], of_row[r], clip, lambda);
+      load_own(sims + int64_t(row) * n_columns, s[r]);
+      for (int j = 0; j < kOwn; j++) {
+        const float x = Rows::logit(s[r][j], of_row[r], clip, lambda);
         largest[j] = given < n_rows ? fmaxf(largest[j], x) : largest[j];
       }
     }
+    for (int unit = 0; unit < kOwn; unit++) {
+      const float* x = &s[0][0] + unit * 4;
+      simt::store16(float4{x[0], x[1], x[2], x[3]}, reinterpret_cast<float*>(place(block) + unit * 32));
+    }
   }
-  for (int j = 0; j < 4; j++) {
+  for (int j = 0; j < kOwn; j++) {
     largest[j] = simt::group_max(largest[j], 4);
-    if (lane % 4 == 0) shared.largest[warp][lane + j] = largest[j];
+    if (lane % 4 == 0) shared.largest[warp][lane / 4 * kOwn + j] = largest[j];
   }
   SYNC(102);
   for (int other = half; other < kWarps; other += kHalves)
-    for (int j = 0; j < 4; j++) largest[j] = fmaxf(largest[j], shared.largest[other][lane / 4 * 4 + j]);
+    for (int j = 0; j < kOwn; j++) largest[j] = fmaxf(largest[j], shared.largest[other][lane / 4 * kOwn + j]);
 
   // The weights take the place of S, each lane's own of its own.
   const float* powers = args.powers + context * most_blocks * kStepRows;
-  float sums[4] = {}, dots[4] = {};
+  float sums[kOwn] = {}, dots[kOwn] = {};
 #pragma unroll 1
   for (int block = warp / kHalves; block < n_blocks; block += kApart) {
-    float w[4][4], power[4];
+    float w[4][kOwn], power[4];
     load_numbers(block);
     load_pairs(powers, block, most_blocks * kStepRows, power);
+    for (int unit = 0; unit < kOwn; unit++)
+      load_own(reinterpret_cast<const float*>(place(block) + unit * 32),
+               *reinterpret_cast<float (*)[4]>(&w[0][0] + unit * 4));
     for (int r = 0; r < 4; r++) {
       const int row = block * kStepRows + row_of(r);
-      const float4 s4 = simt::load16(reinterpret_cast<const float*>(place(block) + r * 32));
-      const float s[4] = {s4.x, s4.y, s4.z, s4.w};
-      for (int j = 0; j < 4; j++) {
-        const float of_s = Rows::logit(s[j], of_row[r], clip, lambda);
+      for (int j = 0; j < kOwn; j++) {
+        const float s = w[r][j], of_s = Rows::logit(s, of_row[r], clip, lambda);
         const float x = row < n_rows ? simt::exp2_approximate(of_s - largest[j]) : 0.0f;
         sums[j] += x;
-        dots[j] += x * s[j];
+        dots[j] += x * s;
         w[r][j] = x * power[r];
       }
     }
-    for (int strip = 0; strip < 2; strip++) {
+    for (int strip = 0; strip < kOwn / 2; strip++) {
       Words4 big, small;
       for (int k = 0; k < 4; k++)
         split(w[k / 2 * 2][strip * 2 + k % 2], w[k / 2 * 2 + 1][strip * 2 + k % 2], big.x[k], small.x[k]);
@@ -275,12 +295,12 @@ attend_kernel(AttentionArgs args) {
       place(block)[strip * 64 + 32] = small;
     }
   }
-  for (int j = 0; j < 4; j++) {
+  for (int j = 0; j < kOwn; j++) {
     sums[j] = simt::group_sum(sums[j], 4);
     dots[j] = simt::group_sum(dots[j], 4);
     if (lane % 4 == 0) {
-      shared.sums[warp][lane + j] = sums[j];
-      shared.dots[warp][lane + j] = dots[j];
+      shared.sums[warp][lane / 4 * kOwn + j] = sums[j];
+      shared.dots[warp][lane / 4 * kOwn + j] = dots[j];
     }
   }
   SYNC(103);
@@ -302,11 +322,11 @@ attend_kernel(AttentionArgs args) {
     for (int i = 0; i < n; i++) {
       Words4 of_step[kTileBlocks];
       for (int j = 0; j < kTileBlocks; j++) of_step[j] = gram[(step + i) * (kStepBytes / 16) + j * 32];
-      multiply_step<kColumns>(shared.weights + (first + i) * kHalves * 128 + lane, of_step, products);
+      multiply_step<kColumns>(shared.weights + (first + i) * kUnits + lane, of_step, products);
     }
     for (int block = 0; block < 2; block++) {
       if (2 * tile + block >= n_blocks) continue;
-      const Words4* weights = shared.weights + (2 * tile + block) * kHalves * 128 + lane;
+      const Words4* weights = shared.weights + (2 * tile + block) * kUnits + lane;
       for (int strip = 0; strip < kStrips; strip++) {
         const Words4 big = weights[strip * 64], small = weights[strip * 64 + 32];
         contract(big, small, products[strip][block * 2], products[strip][block * 2 + 1], totals[strip]);
@@ -317,7 +337,9 @@ attend_kernel(AttentionArgs args) {
   for (int strip = 0; strip < kStrips; strip++)
     for (int k = 0; k < 2; k++) {
       const float total = simt::group_sum(totals[strip][k], 4);
-      if (lane % 4 == 0) shared.quadratic[warp][strip / 2 * 32 + lane + strip % 2 * 2 + k] = total;
+      constexpr int kOfHalf = kOwn / 2;  // strips
+      if (lane % 4 == 0)
+        shared.quadratic[warp][strip / kOfHalf * kWide + lane / 4 * kOwn + strip % kOfHalf * 2 + k] = total;
     }
   SYNC(104);
 
@@ -326,9 +348,9 @@ attend_kernel(AttentionArgs args) {
   const int group = at / args.query_pitch, of_group = at % args.query_pitch;
   if (of_group >= args.query_sizes[group]) return;
   float sum = 0, dot = 0, quadratic = 0;
-  for (int other = t / 32; other < kWarps; other += kHalves) {
-    sum += shared.sums[other][t % 32];
-    dot += shared.dots[other][t % 32];
+  for (int other = t / kWide; other < kWarps; other += kHalves) {
+    sum += shared.sums[other][t % kWide];
+    dot += shared.dots[other][t % kWide];
   }
   for (int other = 0; other < kWarps; other++) quadratic += shared.quadratic[other][t];
   const float root = simt::sqrt_approximate(fmaxf(quadratic, 0.0f)) * __ldg(args.units + context);
@@ -349,6 +371,7 @@ void launch(const AttentionArgs& args, AttentionBlock block, void* stream) {
     const dim3 grid(unsigned(args.n_contexts) * unsigned(args.context_pitch / 4));
     SIMT_LAUNCH(number_rows_kernel<Rows>, grid, dim3(kThreads), 0, stream, args);
   }
+  if (block.columns == 16) return launch<Rows, 16, 512>(args, stream);
   if (block.columns == 32) return launch<Rows, 32, 512>(args, stream);
   block.threads == 256 ? launch<Rows, 64, 256>(args, stream) : launch<Rows, 64, 512>(args, stream);
 }
@@ -360,7 +383,9 @@ AttentionBlock attention_block(int64_t context_pitch, int64_t shared_limit) {
   auto bytes = [&](AttentionBlock block) { return shared_bytes(context_pitch, block); };
   if (2 * bytes({64, 256}) + kReserved <= shared_limit) return {64, 256};
   if (bytes({64, 512}) <= shared_limit) return {64, 512};
-  return {context_pitch <= kMostRows && bytes({32, 512}) <= shared_limit ? 32 : 0, 512};
+  for (const int32_t columns : {32, 16})
+    if (context_pitch <= kMostRows && bytes({columns, 512}) <= shared_limit) return {columns, 512};
+  return {0, 512};
 }
 
 void attend_chunk(const AttentionArgs& args, AttentionBlock block, void* stream) {

@@ -255,7 +255,7 @@ chunk_kernel(ChunkArgs args, Layout layout) {
   const T* norms = static_cast<const T*>(args.norms);
 
   Pair<T> pair;
-  pair.n_rows = size_of(args.context_counts, context, args.context_max);
+  const int n_rows = size_of(args.context_counts, context, args.context_max);
   pair.query_pitch = args.query_pitch;
   pair.statistics = {shared.numbers + layout.inverse, shared.numbers + layout.size, args.queries_per_tile};
   pair.column = shared.numbers + layout.columns;
@@ -267,7 +267,10 @@ chunk_kernel(ChunkArgs args, Layout layout) {
     const int64_t first_column = int64_t(first_query) * args.query_pitch;
     const int64_t place = first_row * n_columns + first_column;
     pair.columns = {shared.begin, shared.size, n_queries};
+    pair.n_rows = n_rows;
     pair.width = n_queries * args.query_pitch;
+    simt::make_anew(pair.n_rows);  // the backward pass has no register to spare
+    simt::make_anew(pair.width);
     if constexpr (kOnChip) {
       pair.sims = shared.numbers + layout.sims;
       pair.weights = kBackward ? shared.numbers + layout.weights : pair.sims;

@@ -10,6 +10,7 @@ namespace itm::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32, kNumbers = 128, kRows = 32;
+constexpr int kOfWarp = 2, kChosen = kWarps * kOfWarp;  // query vectors of a warp and of a block of chosen_kernel
 
 SIMT_DEVICE void load_four(const float* from, float (&to)[4]) {
   const float4 x = __ldg(reinterpret_cast<const float4*>(from));
@@ -47,6 +48,51 @@ SIMT_DEVICE void store_result(const float (&sums)[4], const GatherArgs& args, in
     if (d + i < args.dim) narrow(sums[i], out[d + i]);
 }
 
+// Of a query vector's largest similarity with a context.
+SIMT_DEVICE float cotangent(const GatherArgs& args, int context, int number, int group) {
+  if (args.weights != nullptr) return __ldg(args.weights + context * args.pitch + number);
+  const float grad = __ldg(args.grad_scores + context * args.context_stride + group * args.query_stride);
+  return args.means != 0 ? grad / float(__ldg(args.sizes + group)) : grad;
+}
+
+SIMT_KERNEL(kThreads, 4) places_kernel(GatherArgs args) {
+  const int64_t place = int64_t(blockIdx.x) * kThreads + int(threadIdx.x), group = place / args.query_max;
+  const int within = int(place % args.query_max);
+  if (group < args.n_queries && within < args.sizes[group]) args.sources[args.offsets[group] + within] = int32_t(place);
+}
+
+// A warp: two query vectors of a context, a lane four of 128 numbers of each.
+template <class T>
+SIMT_KERNEL(kThreads, 4)
+chosen_kernel(GatherArgs args) {
+  const int lane = int(threadIdx.x) % 32, bands = (int(args.pitch) + kChosen - 1) / kChosen;
+  const int context = int(blockIdx.x) / bands;
+  const int first = int(blockIdx.x) % bands * kChosen + int(threadIdx.x) / 32 * kOfWarp;
+  const int n = args.offsets[args.n_queries];
+  int32_t rows[kOfWarp], places[kOfWarp];  // places of the vectors in their batches
+  float sums[kOfWarp] = {};
+  unsigned chosen = 0;  // a bit each
+  for (int k = 0; k < kOfWarp; k++) {
+    const int number = first + k, row = number < n ? __ldg(args.rows + context * args.pitch + number) : -1;
+    const bool chose = row >= 0 && row < args.context_max;
+    rows[k] = context * args.context_max + (chose ? row : 0);
+    places[k] = chose ? __ldg(args.sources + number) : 0;
+    chosen |= unsigned(chose) << k;
+  }
+#pragma unroll 1
+  for (int d = lane * 4; d < args.padded_dim; d += kNumbers)
+    for (int k = 0; k < kOfWarp; k++) {
+      float x[4], y[4];
+      load_four(static_cast<const T*>(args.context) + int64_t(rows[k]) * args.padded_dim + d, x);
+      load_four(static_cast<const T*>(args.query) + int64_t(places[k]) * args.padded_dim + d, y);
+      for (int i = 0; i < 4; i++) sums[k] += x[i] * y[i];
+    }
+  for (int k = 0; k < kOfWarp; k++) {
+    const float sum = simt::group_sum(sums[k], 32);
+    if (lane == 0 && first + k < n) args.weights[context * args.pitch + first + k] = (chosen >> k & 1) != 0 ? sum : NAN;
+  }
+}
+
 struct GatherShared {
   float weight[kThreads];
   int32_t row[kThreads], source[kThreads];
@@ -73,12 +119,14 @@ contexts_kernel(GatherArgs args) {
     SYNC(71);
     int row = -1;
     if (begin + t < n) {
-      const int64_t at = context * args.pitch + begin + t;
-      const float weight = __ldg(args.weights + at);
-      row = __ldg(args.rows + at) - first;
-      if (row >= kRows || weight == 0.0f) row = -1;
-      shared.weight[t] = weight;
-      shared.source[t] = __ldg(args.sources + begin + t);
+      const int chosen = __ldg(args.rows + context * args.pitch + begin + t);
+      const int source = __ldg(args.sources + begin + t);
+      if (chosen >= first && chosen - first < kRows) {
+        const float weight = cotangent(args, context, begin + t, source / args.query_max);
+        if (weight != 0.0f) row = chosen - first;
+        shared.weight[t] = weight;
+        shared.source[t] = source;
+      }
     }
     shared.row[t] = row;
     SYNC(72);
@@ -136,8 +184,9 @@ queries_kernel(GatherArgs args) {
     const int context = begin + t / kWarps;
     int row = -1;
     if (number >= 0 && context < args.n_contexts) {
-      const float weight = __ldg(args.weights + context * args.pitch + number);
-      if (weight != 0.0f) row = __ldg(args.rows + context * args.pitch + number);
+      const int chosen = __ldg(args.rows + context * args.pitch + number);
+      const float weight = cotangent(args, context, number, int(group));
+      if (weight != 0.0f && chosen < args.context_max) row = chosen;
       shared.weight[t] = weight;
     }
     shared.row[t] = row;
@@ -162,6 +211,12 @@ queries_kernel(GatherArgs args) {
 }
 
 template <class T>
+void launch_chosen(const GatherArgs& args, void* stream) {
+  const int64_t bands = (args.pitch + kChosen - 1) / kChosen;
+  SIMT_LAUNCH(chosen_kernel<T>, dim3(unsigned(args.n_contexts * bands)), dim3(kThreads), 0, stream, args);
+}
+
+template <class T>
 void launch_contexts(const GatherArgs& args, void* stream) {
   const unsigned number_bands = unsigned((args.dim + kNumbers - 1) / kNumbers),
                  row_bands = unsigned((args.context_max + kRows - 1) / kRows);
@@ -178,6 +233,17 @@ void launch_queries(const GatherArgs& args, void* stream) {
 }
 
 }  // namespace
+
+void place_queries(const GatherArgs& args, void* stream) {
+  const int64_t vectors = int64_t(args.n_queries) * args.query_max;
+  SIMT_LAUNCH(places_kernel, dim3(unsigned((vectors + kThreads - 1) / kThreads)), dim3(kThreads), 0, stream, args);
+}
+
+void multiply_chosen(const GatherArgs& args, Number number, void* stream) {
+  if (number == Number::kFloat) launch_chosen<float>(args, stream);
+  if (number == Number::kBf16) launch_chosen<simt::bf16>(args, stream);
+  if (number == Number::kF16) launch_chosen<simt::f16>(args, stream);
+}
 
 void gather_contexts(const GatherArgs& args, Number number, void* stream) {
   if (number == Number::kFloat) launch_contexts<float>(args, stream);

@@ -17,13 +17,43 @@ struct LargestShared {
 
 static_assert(sizeof(LargestShared) <= 81 * 1024);
 
-// The place in the batch of vector `number` of groups [begin, end), counted without padding.
+// The place in the batch of vector `number` of groups, or of a list's members, [begin, end), counted without padding.
 SIMT_DEVICE int32_t place_of(const Side& side, int begin, int end, int number) {
   while (end - begin > 1) {
     const int middle = (begin + end) / 2;
     (side.offsets[middle] <= number ? begin : end) = middle;
   }
-  return begin * side.max + (number - side.offsets[begin]);
+  const int group = side.groups == nullptr ? begin : side.groups[begin];
+  return group * side.max + (number - side.offsets[begin]);
+}
+
+SIMT_DEVICE int vectors_of(const Side& side, int begin, int end) {
+  return side.offsets[end - 1] + side.sizes[end - 1] - side.offsets[begin];
+}
+
+// Some contexts with 128 vectors of some queries: groups of a plan or places of lists.
+struct Work {
+  int context, context_end, query, query_end;
+  int first_column;  // of these queries' vectors, counted without padding
+};
+
+// How many query vectors a context may meet: all, those of its own list, or those of the list's owner.
+SIMT_DEVICE int most_columns(const LargestArgs& args) {
+  if (args.query.list_length > 0) return args.query.list_length * args.query.max;
+  return args.context.list_length > 0 ? args.query.max : args.query.offsets[args.query.n_groups];
+}
+SIMT_DEVICE Work work_of(const LargestArgs& args, int64_t number, int context_tiles, int column_tiles) {
+  const Side& context = args.context;
+  const int row = int(number / column_tiles), first_column = int(number % column_tiles) * kTileVectors;
+  if (const int length = args.query.list_length; length > 0)
+    return {row, row + 1, row * length, (row + 1) * length, first_column};
+  if (context.list_length > 0) {
+    const int owner = context.tile_begin[row] / context.list_length;
+    return {context.tile_begin[row], context.tile_end[row], owner, owner + 1, first_column};
+  }
+  const TilePair pair = tile_pair(number, context_tiles, column_tiles);
+  return {context.tile_begin[pair.context], context.tile_end[pair.context], 0, args.query.n_groups,
+          pair.query * kTileVectors};
 }
 
 // The first that no other exceeds; row -1: none yet.
@@ -40,7 +70,7 @@ SIMT_DEVICE void write(const LargestArgs& args, int context, int number, float l
   if (args.rows != nullptr) args.rows[at] = row;
 }
 
-// As many blocks as run at a time share all pairs of a context tile and 128 query vectors.
+// As many blocks as run at a time share all work.
 template <class Product>
 SIMT_KERNEL(Product::kThreads, Product::kBlocks)
 largest_kernel(LargestArgs args) {
@@ -48,21 +78,20 @@ largest_kernel(LargestArgs args) {
     constexpr int kParts = Product::kThreads / kTileVectors;  // threads that share a column, and the rows of a step
     auto& shared = simt::shared<LargestShared>();
     const int t = int(threadIdx.x), column = t % kTileVectors, part = t / kTileVectors;
-    const int n_query_vectors = args.query.offsets[args.query.n_groups];
-    const int context_tiles = *args.context.n_tiles, column_tiles = (n_query_vectors + kTileVectors - 1) / kTileVectors;
+    const int context_tiles = args.query.list_length > 0 ? args.context.n_groups : *args.context.n_tiles;
+    const int column_tiles = (most_columns(args) + kTileVectors - 1) / kTileVectors;
     for (int64_t number = blockIdx.x; number < int64_t(context_tiles) * column_tiles; number += gridDim.x) {
-      const TilePair pair = tile_pair(number, context_tiles, column_tiles);
-      const int tile = pair.context, first_column = pair.query * kTileVectors;
-      const int columns_left = n_query_vectors - first_column;
-      const int first = args.context.tile_begin[tile], n_groups = args.context.tile_begin[tile + 1] - first;
-      const int start = args.context.offsets[first], n_rows = args.context.offsets[first + n_groups] - start;
+      const Work work = work_of(args, number, context_tiles, column_tiles);
+      const int first_column = work.first_column, first = work.context, n_groups = work.context_end - first;
+      const int columns_left = vectors_of(args.query, work.query, work.query_end) - first_column;
+      if (columns_left <= 0) continue;
+      const int start = args.context.offsets[first], n_rows = vectors_of(args.context, first, work.context_end);
       const int n_columns = columns_left < kTileVectors ? columns_left : kTileVectors;
       float* const s = shared.product.sims + column;
 
-      if (t < n_columns) {
-        shared.columns[t] = place_of(args.query, 0, args.query.n_groups, first_column + t);
-        if (tile == 0 && args.sources != nullptr) args.sources[first_column + t] = shared.columns[t];
-      }
+      if (t < n_columns)
+        shared.columns[t] =
+            place_of(args.query, work.query, work.query_end, args.query.offsets[work.query] + first_column + t);
       if (t < kTileVectors && t < n_rows)
         shared.rows[0][t] = place_of(args.context, first, first + n_groups, start + t);
       shared.largest[t] = 0;
@@ -118,15 +147,21 @@ largest_kernel(LargestArgs args) {
   }
 }
 
-// Eight lanes a pair of context and query group.
+// Eight lanes a pair of context and query group; of lists a place, whose owner is the context or, without offsets, the
+// query.
 template <bool kBackward>
 SIMT_KERNEL(kPairsThreads, 4)
 pairs_kernel(PairsArgs args) {
   const int t = int(threadIdx.x), place = t % 8;
   const int64_t pair = int64_t(blockIdx.x) * (kPairsThreads / 8) + t / 8;
-  const bool inside = pair < int64_t(args.n_contexts) * args.n_queries;
-  const int context = inside ? int(pair / args.n_queries) : 0, query = inside ? int(pair % args.n_queries) : 0;
-  float* values = args.largest + context * args.pitch + args.offsets[query];
+  bool inside = pair < int64_t(args.n_contexts) * args.n_queries;
+  int context = inside ? int(pair / args.n_queries) : 0, query = inside ? int(pair % args.n_queries) : 0;
+  if (inside && args.groups != nullptr) {
+    inside = args.groups[pair] >= 0;
+    query = args.offsets == nullptr ? context : int(pair);
+    context = args.offsets == nullptr ? int(pair) : context;
+  }
+  float* values = args.largest + context * args.pitch + (args.offsets == nullptr ? 0 : args.offsets[query]);
   const int size = inside ? args.sizes[query] : 0;
   const int64_t score = context * args.context_stride + query * args.query_stride;
   const float lambda = float(args.options.lambda_lse);
@@ -135,14 +170,22 @@ pairs_kernel(PairsArgs args) {
     aggregate_backward(args.options.aggregation, lambda, values, size, place, grad, values);
   } else {
     const float value = aggregate<float>(args.options.aggregation, lambda, values, size, place);
-    if (inside && place == 0) args.scores[score] = value;
+    if (inside && place == 0 && args.scores != nullptr) args.scores[score] = value;
+    if (args.rows != nullptr && args.options.aggregation == Aggregation::kMax) {
+      const int largest = first_largest(values, size, place).index;
+      int32_t* rows = args.rows + (values - args.largest);
+      for (int q = place; q < size; q += 8)
+        if (q != largest) rows[q] = -1;
+    }
   }
 }
 
 template <class Product>
 void launch(const LargestArgs& args, void* stream) {
-  const int64_t vectors = int64_t(args.query.n_groups) * args.query.max;
-  const int64_t tiles = args.context.most_tiles * ((vectors + kTileVectors - 1) / kTileVectors);
+  const Side &context = args.context, &query = args.query;
+  int64_t contexts = context.most_tiles, queries = context.list_length > 0 ? 1 : query.n_groups;
+  if (query.list_length > 0) contexts = context.n_groups, queries = query.list_length;
+  const int64_t tiles = contexts * ((queries * query.max + kTileVectors - 1) / kTileVectors);
   SIMT_LAUNCH(largest_kernel<Product>, blocks_of<Product>(tiles, args.multiprocessors), dim3(Product::kThreads),
               sizeof(LargestShared), stream, args);
 }

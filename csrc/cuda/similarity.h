@@ -48,7 +48,7 @@ struct PlanArgs {
 void plan_tiles(const PlanArgs& args, void* stream);
 
 // Lists of candidates: place list * length + i has the i-th member of a list, a group of the other side. Members go to
-// tiles in their order, as many to a tile as fit, those of one list only.
+// tiles in their order, as many to a tile as fit, those of one list only; one beyond the limit has a tile by itself.
 struct ListsArgs {
   const int64_t* candidates;       // (n_lists, length); -1: none
   const int64_t* counts;           // of the members, as in PlanArgs
@@ -106,12 +106,13 @@ void gram_tiles(const GramArgs& args, Product product, void* stream);
 // ---- largest.cu
 
 // The largest similarity of each query vector with each of some context groups of any size, and the row that reaches
-// it. Query vectors are counted without padding: vector i of group g is number offsets[g] + i.
+// it. Query vectors are counted without padding: vector i of group g is number offsets[g] + i. Of lists: where contexts
+// own them, (n_contexts, pitch) with the vectors of a context's own list alone; where queries do, a row of what is
+// written is a place of the lists, with the vectors of the list's owner.
 struct LargestArgs {
   Side context, query;  // of the query's plan only sizes and offsets count
   float* largest;       // (n_contexts, pitch); NaN where the context has no vectors
   int32_t* rows;        // (n_contexts, pitch): the first row of the group that reaches it, -1 without any; or null
-  int32_t* sources;     // (pitch,): the place of each query vector in the batch; or null
   int64_t pitch;
   int32_t dim, multiprocessors;
 };
@@ -120,8 +121,10 @@ void find_largest(const LargestArgs& args, Product product, void* stream);
 // From the largest similarities to scores (grad_scores null), or to their cotangents, which take their place.
 struct PairsArgs {
   float* largest;
-  const int32_t *sizes, *offsets;  // of the queries
-  float* scores;
+  int32_t* rows;                   // of the maximum's aggregation: becomes -1 but where the score is from; or null
+  const int32_t *sizes, *offsets;  // of the queries; offsets null: of lists that queries own
+  const int32_t* groups;           // of lists: at each of their n_contexts x n_queries places, -1: none; or null
+  float* scores;                   // or null
   const float* grad_scores;
   int64_t pitch, context_stride, query_stride;  // of scores
   SimilarityOptions options;
@@ -131,18 +134,24 @@ void score_largest(const PairsArgs& args, void* stream);
 
 // ---- gather.cu
 
-// Gradients from the cotangents of the largest similarities and their rows: sums in a fixed order, in float32.
+// Gradients from the rows of the largest similarities and their cotangents: sums in a fixed order, in float32.
 struct GatherArgs {
   const void *context, *query;  // (n_groups, max, padded_dim), rows of a multiple of 16 bytes, 16-byte aligned
-  const float* weights;         // (n_contexts, pitch)
-  const int32_t* rows;          // (n_contexts, pitch)
-  const int32_t *sources, *sizes, *offsets;  // of the query vectors and groups
+  const int32_t* rows;          // (n_contexts, pitch); what is no row of a context counts for nothing
+  float* weights;               // (n_contexts, pitch): the cotangents; or null: those of the scores are theirs
+  const float* grad_scores;
+  int32_t* sources;                // (pitch,): the place of each query vector in the batch, as place_queries writes it
+  const int32_t *sizes, *offsets;  // of the query groups
   void* out;    // gather_contexts: (n_contexts, context_max, dim); gather_queries: (n_queries, query_max, dim), on the
                 // last of several rounds of contexts
   float* sums;  // gather_queries: (n_queries, query_max, padded_dim) between rounds; or null
-  int64_t pitch;
+  int64_t pitch, context_stride, query_stride;  // of the scores
   int32_t n_contexts, n_queries, context_max, query_max, dim, padded_dim, first_round, last_round;
+  int32_t means;  // whether a score's cotangent is that of each of its query vectors times their number
 };
+void place_queries(const GatherArgs& args, void* stream);
+// weights: the largest similarities themselves, from their rows; NaN without one.
+void multiply_chosen(const GatherArgs& args, Number number, void* stream);
 void gather_contexts(const GatherArgs& args, Number number, void* stream);
 void gather_queries(const GatherArgs& args, Number number, void* stream);
 

@@ -65,6 +65,8 @@ SIMT_DEVICE float reciprocal_approximate(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// In a loop: what follows from x is made where it is used, and takes no register through the whole loop.
+SIMT_DEVICE void make_anew(int& x) { asm volatile("" : "+r"(x)); }
 // The block's shared memory, whose size the launch gives.
 template <class T>
 SIMT_DEVICE T& shared() {

@@ -145,7 +145,8 @@ SIMT_DEVICE int cut_list(const ListsArgs& args, int list, int first_tile) {
         begin = first + next;
         begun = offset;
       }
-      const unsigned beyond = left & __ballot_sync(kAll, end - begun > args.limit || place - begin >= args.most_groups);
+      const bool more = place > begin && (end - begun > args.limit || place - begin >= args.most_groups);
+      const unsigned beyond = left & __ballot_sync(kAll, more);
       const unsigned taken = left & ~beyond;
       if (taken != 0) last = first + 31 - __clz(taken);
       if (beyond != 0) close();

@@ -14,7 +14,7 @@ from itm_fast.ops._counts import may_be_read
 from itm_fast.ops._ragged import Batches, take, widest
 
 LISTED_ON = ("cuda",)
-"""Devices beside `PACKED_ON` whose kernels take lists of candidates where `lists_fit_tiles`."""
+"""Devices beside `PACKED_ON` whose kernels of similarities run `on_tensor_cores`, and take lists of candidates."""
 
 _GATHERED_BYTES = 256 << 20  # of vectors of one list at a time, where kernels take no lists
 _MOST_VECTORS = 128  # of a group: csrc/cuda/similarity.h, kTileVectors
@@ -121,19 +121,29 @@ def are_padded(batches: Batches, _: Candidates) -> bool:
     return batches.regions.ndim == batches.words.ndim == 3
 
 
-def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
-    """Whether a device's kernels of similarities take the lists as they are (csrc/cuda/ops/tiles.cpp).
-
-    They prepare all the others, which is more than gathering where there are fewer pairs than these.
-    """
-    regions, words = batches.regions, batches.words
-    device = regions.device
-    if device.type not in LISTED_ON or not are_padded(batches, candidates) or regions.dtype == torch.float64:
-        return False
-    n_others = batches.shape[not candidates.of_captions]
-    if max(regions.shape[1], words.shape[1]) > _MOST_VECTORS or candidates.indices.numel() < n_others:
+def on_tensor_cores(vectors: Tensor) -> bool:
+    """Whether a device's kernels multiply these vectors on tensor cores (csrc/cuda/ops/similarity.cpp: streams)."""
+    device = vectors.device
+    if device.type not in LISTED_ON or vectors.dtype == torch.float64:
         return False
     return device.type != "cuda" or (_library.no_cuda is None and torch.cuda.get_device_properties(device).major >= 8)
+
+
+def lists_are_streamed(batches: Batches, candidates: Candidates) -> bool:
+    """Whether a device's kernels of late interaction take the lists as they are (csrc/cuda/ops/largest.cpp).
+
+    They may prepare all the others, which is more than gathering where there are fewer pairs than these.
+    """
+    if not are_padded(batches, candidates) or candidates.indices.numel() < batches.shape[not candidates.of_captions]:
+        return False
+    return on_tensor_cores(batches.regions)
+
+
+def lists_fit_tiles(batches: Batches, candidates: Candidates) -> bool:
+    """Whether the tiles of a device's attention have room for them, too (csrc/cuda/ops/tiles.cpp)."""
+    if max(batches.regions.shape[1], batches.words.shape[1]) > _MOST_VECTORS:
+        return False
+    return lists_are_streamed(batches, candidates)
 
 
 class _Part(NamedTuple):

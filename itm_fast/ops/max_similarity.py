@@ -7,7 +7,7 @@ from torch import Tensor
 
 from itm_fast.choices import AggFunc, CandidatesOf, CrossAttn
 from itm_fast.ops import _checks, _library, _ragged
-from itm_fast.ops._candidates import Candidates, as_candidates
+from itm_fast.ops._candidates import Candidates, as_candidates, lists_are_streamed, on_tensor_cores
 from itm_fast.ops._counts import Counts
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches, Groups, as_batches
@@ -32,8 +32,9 @@ def max_similarity(
     """Late interaction: each query vector's largest dot product with the context, aggregated over the queries.
 
     score = agg_q max_c <query_q, context_c>; "t2i": words are the queries (ColBERT, FILIP t2i, CHAN's VHA), "i2t":
-    regions are (CHAN's THA). No dot product leaves the cache. On the CPU a call with gradients keeps 4 bytes a query
-    vector and context: where its maximum is (8 for "Max" and "LogSumExp", its value too).
+    regions are (CHAN's THA). No dot product leaves the cache. A call with gradients keeps 4 bytes a query vector and
+    context: where its maximum is (on the CPU 8 for "Max" and "LogSumExp", its value too). On CUDA float64, and
+    everything before compute capability 8.0, keeps nothing and makes the products again.
 
     Args:
         regions: (n_images, max_regions, dim) float32, float64, bfloat16 or float16; any strides; or `Packed`, or
@@ -86,12 +87,17 @@ class _LateInteraction(Scored):
     """Keeps where the maxima are if gradients may be asked for: they are sums of these vectors then, no products."""
 
     def __call__(self, batches: Batches, candidates: Candidates | None, *options: Any) -> Tensor:
-        trained = torch.is_grad_enabled() and (batches.regions.requires_grad or batches.words.requires_grad)
-        if candidates is not None or not trained or batches.regions.device.type not in _ragged.PACKED_ON:
+        regions = batches.regions
+        trained = torch.is_grad_enabled() and (regions.requires_grad or batches.words.requires_grad)
+        native = regions.device.type in _ragged.PACKED_ON
+        if candidates is not None or not trained or not (native or on_tensor_cores(regions)):
             return super().__call__(batches, candidates, *options)
-        scores: Tensor
-        scores, _, _ = _kept(*batches, *options)
-        return scores
+
+        def scores(some: Batches) -> Tensor:
+            found: Tensor = _kept(*some, *options)[0]
+            return found
+
+        return scores(batches) if native else _ragged.in_padded_runs(scores, batches)
 
 
 @torch.library.register_fake("itm_fast::max_similarity_kept")  # type: ignore[untyped-decorator]
@@ -109,7 +115,8 @@ def _fake(
     n_contexts, query = (n_images, words) if cross_attn == "t2i" else (n_captions, regions)
     shape = (n_contexts, query.shape[:-1].numel())
     scores = regions.new_empty((n_images, n_captions), dtype=dtype)
-    values = shape if agg_func in ("LogSumExp", "Max") else (0,)
+    keeps_values = agg_func in ("LogSumExp", "Max") and regions.device.type in _ragged.PACKED_ON
+    values = shape if keeps_values else (0,)
     return scores, regions.new_empty(shape, dtype=torch.int32), regions.new_empty(values, dtype=dtype)
 
 
@@ -133,6 +140,6 @@ def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
 
 
 register_one("max_similarity_candidates_backward", backward_of_given("max_similarity"))
-scored = _LateInteraction("max_similarity")
+scored = _LateInteraction("max_similarity", takes_lists=lists_are_streamed)
 _kept = differentiable("max_similarity_kept", _backward, _setup_context)
 _gradients = once_only("max_similarity_kept_backward")

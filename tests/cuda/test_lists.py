@@ -44,6 +44,45 @@ def test_launches_do_not_grow_with_the_lists(operator, cross_attn, candidates_of
     assert launches_of(operator, batch, few, **more) == launches_of(operator, batch, many, **more) == want
 
 
+@both_directions
+@both_ways
+def test_late_interaction_of_any_length_takes_lists_in_one_call(cross_attn, candidates_of):
+    more = {"cross_attn": cross_attn, "candidates_of": candidates_of}
+    for sizes in ((4, 140, 4, 9, 16), (4, 9, 4, 140, 16), (4, 150, 4, 150, 8)):
+        for dtype in (torch.float32, torch.bfloat16):
+            batch = random_batch(*sizes, dtype=dtype, ragged_regions=True)
+            few, many = torch.zeros(4, 1, dtype=torch.int64), random_candidates(4, 8, 4)
+            # The owners' plan, the lists', the largest similarities, scores.
+            assert launches_of(max_similarity, batch, few, **more) == 4
+            assert launches_of(max_similarity, batch, many, **more) == 4
+            with emulated_operators.emulated():
+                found = max_similarity(*batch, candidates=many, **more)
+                want = picked(max_similarity(*batch, cross_attn=cross_attn), many, candidates_of)
+            assert torch.equal(found, want)
+
+
+@both_directions
+@both_ways
+def test_streamed_lists_take_several_rounds_and_no_copy(cross_attn, candidates_of):
+    regions, words, *counts = random_batch(6, 140, 8, 24, 16, dtype=torch.bfloat16, ragged_regions=True)
+    n, m = (6, 8) if candidates_of == "images" else (8, 6)
+    of_query = 24 if cross_attn == "t2i" else 140
+    for k, least in ((20, 1), (500, 2)):
+        candidates = random_candidates(n, k, m)
+        of_list = k * (20 + 4 * of_query)
+        most = min(n, max(1, emulated_operators.SCRATCH_BYTES // of_list))
+        assert -(-n // most) >= least  # rounds
+        arguments = regions, words, *counts, candidates, candidates_of == "captions", cross_attn, "Sum", 1.0
+        with emulated_operators.emulated():
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+                found = torch.ops.itm_fast.max_similarity_candidates(*arguments)
+            of_all = torch.ops.itm_fast.max_similarity(regions, words, *counts, cross_attn, "Sum", 1.0)
+        assert torch.equal(found, picked(of_all, candidates, candidates_of))
+        taken = sum(max(0, event.self_cpu_memory_usage) for event in recorded.events())
+        rounds = -(-n // most)
+        assert taken <= most * of_list + 4 * candidates.numel() + rounds * (4 + 4 * (3 * n + 3))  # tables and scores
+
+
 @both_operators
 @both_ways
 def test_what_has_no_room_in_tiles_is_gathered(operator, candidates_of):
@@ -141,6 +180,7 @@ def test_gradients_are_those_of_all_pairs(operator, cross_attn, candidates_of, a
                 by_list = done
         for got, want in zip(*grads, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+        done += 2 * (operator is max_similarity)  # lists keep no rows: the contexts' plan, the largest similarities
         assert (by_list == done) == all_at_once
 
 

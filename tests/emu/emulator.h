@@ -248,6 +248,7 @@ inline uint32_t two_f16(float low, float high) { return uint32_t(to_f16(high).bi
 inline float low_f16(uint32_t both) { return to_float(f16{uint16_t(both)}); }
 inline float high_f16(uint32_t both) { return to_float(f16{uint16_t(both >> 16)}); }
 inline float exp2_approximate(float x) { return emu::approximated(exp2f(x)); }
+inline void make_anew(int&) {}
 inline float sqrt_approximate(float x) { return emu::approximated(sqrtf(x)); }
 inline float reciprocal_approximate(float x) { return emu::approximated(1 / x); }
 

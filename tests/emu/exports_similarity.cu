@@ -14,6 +14,10 @@ EMU_EXPORT void gram_tiles_(const GramArgs* args, int product) { gram_tiles(*arg
 EMU_EXPORT void score_tiles_(const TilesArgs* args, int product) { score_tiles(*args, Product(product), nullptr); }
 EMU_EXPORT void find_largest_(const LargestArgs* args, int product) { find_largest(*args, Product(product), nullptr); }
 EMU_EXPORT void score_largest_(const PairsArgs* args) { score_largest(*args, nullptr); }
+EMU_EXPORT void place_queries_(const GatherArgs* args) { place_queries(*args, nullptr); }
+EMU_EXPORT void multiply_chosen_(const GatherArgs* args, int number) {
+  multiply_chosen(*args, Number(number), nullptr);
+}
 EMU_EXPORT void gather_contexts_(const GatherArgs* args, int number) {
   gather_contexts(*args, Number(number), nullptr);
 }

@@ -71,22 +71,22 @@ GramArgs = structure("GramArgs", (Side, "context"), (POINTER, "gram"), (INT, "di
 LargestArgs = structure(
     "LargestArgs",
     (Side, "context query"),
-    (POINTER, "largest rows sources"),
+    (POINTER, "largest rows"),
     (LONG, "pitch"),
     (INT, "dim multiprocessors"),
 )
 PairsArgs = structure(
     "PairsArgs",
-    (POINTER, "largest sizes offsets scores grad_scores"),
+    (POINTER, "largest rows sizes offsets groups scores grad_scores"),
     (LONG, "pitch context_stride query_stride"),
     (Options, "options"),
     (INT, "n_contexts n_queries"),
 )
 GatherArgs = structure(
     "GatherArgs",
-    (POINTER, "context query weights rows sources sizes offsets out sums"),
-    (LONG, "pitch"),
-    (INT, "n_contexts n_queries context_max query_max dim padded_dim first_round last_round"),
+    (POINTER, "context query rows weights grad_scores sources sizes offsets out sums"),
+    (LONG, "pitch context_stride query_stride"),
+    (INT, "n_contexts n_queries context_max query_max dim padded_dim first_round last_round means"),
 )
 ChunkArgs = structure(
     "ChunkArgs",
@@ -255,6 +255,26 @@ def score_lists(device, context, context_counts, query, query_counts, candidates
     return torch.from_numpy(scores.numpy())
 
 
+def stream_lists(device, context, context_counts, query, query_counts, candidates, *, contexts_own, **flags):
+    """As `score_lists`, of groups of any size and without attention."""
+    left, right = Batch(device, context, context_counts), Batch(device, query, query_counts)
+    n_lists, length = candidates.shape
+    scores = device.empty((n_lists, length))
+    owner, member = (left, right) if contexts_own else (right, left)
+    owners, members = owner.plan(1), member.lists(candidates, 16 if contexts_own else 32, scores)
+    largest, pitch = device.empty((n_lists, length * right.max)), right.max * (length if contexts_own else 1)
+    sides = (owners, members) if contexts_own else (members, owners)
+    args = LargestArgs(*sides, largest.pointer, None, pitch, left.dim, MULTIPROCESSORS)
+    device.run("find_largest_", ctypes.byref(args), PRODUCTS[context.dtype])
+    offsets, strides = (members.offsets, (0, 1)) if contexts_own else (None, (1, 0))
+    args = PairsArgs(
+        largest.pointer, None, sides[1].sizes, offsets, members.groups, scores.pointer, None, pitch, *strides,
+        options(attends=False, **flags), n_lists, length,
+    )  # fmt: skip
+    device.run("score_largest_", ctypes.byref(args))
+    return torch.from_numpy(scores.numpy())
+
+
 class Largest:
     """The largest similarities of all query vectors, some contexts at a time, and what follows from them."""
 
@@ -266,18 +286,16 @@ class Largest:
         self.pitch = up(self.right.n * self.right.max, 8)
         self.largest = device.empty((self.left.n, self.pitch))
         self.rows = device.empty((self.left.n, self.pitch), np.int32)
-        self.sources = device.empty(self.pitch, np.int32)
         args = LargestArgs(
-            *self.sides, self.largest.pointer, self.rows.pointer, self.sources.pointer, self.pitch, self.left.dim,
-            MULTIPROCESSORS,
-        )  # fmt: skip
+            *self.sides, self.largest.pointer, self.rows.pointer, self.pitch, self.left.dim, MULTIPROCESSORS
+        )
         device.run("find_largest_", ctypes.byref(args), self.product)
 
     def _pairs(self, scores=None, grad_scores=None):
         query = self.sides[1]
         args = PairsArgs(
-            self.largest.pointer, query.sizes, query.offsets, pointer(scores), pointer(grad_scores), self.pitch,
-            self.right.n, 1, self.options, self.left.n, self.right.n,
+            self.largest.pointer, self.rows.pointer, query.sizes, query.offsets, None, pointer(scores),
+            pointer(grad_scores), self.pitch, self.right.n, 1, self.options, self.left.n, self.right.n,
         )  # fmt: skip
         self.device.run("score_largest_", ctypes.byref(args))
 
@@ -288,22 +306,37 @@ class Largest:
         return torch.from_numpy(scores.numpy())
 
     def gradients(self, cotangent, *, contexts_at_a_time=None):
-        """Gradients of context and queries for a cotangent (n_contexts, n_queries); no scores can be had after it."""
-        self._pairs(grad_scores=self.device.array(cotangent.float().numpy()))
+        """Gradients of context and queries for a cotangent (n_contexts, n_queries), from the rows alone.
+
+        The maximum's are those of the rows that `scores` has left.
+        """
+        grad_scores = self.device.array(cotangent.float().numpy())
         left, right, query = self.left, self.right, self.sides[1]
+        exponentials, means = (self.options.aggregation == AGGREGATIONS.index(name) for name in ("LogSumExp", "Mean"))
+        sources = self.device.empty(self.pitch, np.int32)
+        args = GatherArgs(
+            context=left.data.pointer, query=right.data.pointer, rows=self.rows.pointer,
+            weights=self.largest.pointer if exponentials else None, sources=sources.pointer, sizes=query.sizes,
+            offsets=query.offsets, pitch=self.pitch, context_stride=right.n, query_stride=1, n_contexts=left.n,
+            n_queries=right.n, context_max=left.max, query_max=right.max, dim=left.dim, padded_dim=left.dim,
+            means=int(means),
+        )  # fmt: skip
+        self.device.run("place_queries_", ctypes.byref(args))
+        if exponentials:
+            self.device.run("multiply_chosen_", ctypes.byref(args), NUMBERS[left.dtype])
+            self._pairs(grad_scores=grad_scores)
         number = raw(torch.empty(0, dtype=left.dtype)).dtype
         results = [self.device.empty((batch.n, batch.max, batch.dim), number) for batch in (left, right)]
         sums = self.device.empty((right.n, right.max, right.dim))
         step = contexts_at_a_time or left.n
         for first in range(0, left.n, step):
             n = min(step, left.n - first)
-            of_context = first * left.max * left.dim * number.itemsize
-            args = GatherArgs(
-                left.data.pointer + of_context, right.data.pointer, self.largest.pointer + 4 * first * self.pitch,
-                self.rows.pointer + 4 * first * self.pitch, self.sources.pointer, query.sizes, query.offsets,
-                results[0].pointer + of_context, sums.pointer, self.pitch, n, right.n, left.max, right.max, left.dim,
-                left.dim, int(first == 0), int(first + n == left.n),
-            )  # fmt: skip
+            of_context, of_rows = first * left.max * left.dim * number.itemsize, 4 * first * self.pitch
+            args.context, args.rows = left.data.pointer + of_context, self.rows.pointer + of_rows
+            args.weights = self.largest.pointer + of_rows if exponentials else None
+            args.grad_scores = grad_scores.pointer + 4 * first * right.n
+            args.n_contexts, args.first_round, args.last_round = n, int(first == 0), int(first + n == left.n)
+            args.out, args.sums = results[0].pointer + of_context, sums.pointer
             self.device.run("gather_contexts_", ctypes.byref(args), NUMBERS[left.dtype])
             args.out = results[1].pointer
             self.device.run("gather_queries_", ctypes.byref(args), NUMBERS[left.dtype])
@@ -367,8 +400,8 @@ class Chunk:
         self.device.run("attend_chunk_", ctypes.byref(args), columns, threads)
         scores = self.device.empty((n, self.right.n))
         pairs = PairsArgs(
-            values.pointer, query.sizes, query.offsets, scores.pointer, None, values_pitch, self.right.n, 1,
-            given.options, n, self.right.n,
+            values.pointer, None, query.sizes, query.offsets, None, scores.pointer, None, values_pitch, self.right.n,
+            1, given.options, n, self.right.n,
         )  # fmt: skip
         self.device.run("score_largest_", ctypes.byref(pairs))
         return torch.from_numpy(scores.numpy())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from emulation import ORDERS
 from kernels import SCHEDULES, devices
-from similarity_kernels import SOURCES, Batch, score_by_tiles, score_lists
+from similarity_kernels import AGGREGATIONS, SOURCES, Batch, Largest, score_by_tiles, score_lists, stream_lists
 
 plain, watched = devices(*SOURCES)
 
@@ -52,7 +52,15 @@ def cut(sizes, most_groups):
 
 @pytest.mark.parametrize(
     ("n_lists", "length", "most", "most_groups"),
-    [(1, 1, 1, 16), (3, 31, 9, 16), (11, 32, 60, 16), (9, 100, 128, 32), (20, 70, 3, 32), (2, 300, 4, 16)],
+    [
+        (1, 1, 1, 16),
+        (3, 31, 9, 16),
+        (11, 32, 60, 16),
+        (9, 100, 128, 32),
+        (20, 70, 3, 32),
+        (2, 300, 4, 16),
+        (4, 70, 300, 32),  # most members have a tile each
+    ],
 )
 def test_lists_are_cut_into_as_few_tiles_as_fit(watched, n_lists, length, most, most_groups):
     n_others = 7
@@ -120,6 +128,31 @@ def test_scores_are_those_of_all_pairs_to_the_bit(plain, shape, length, dtype, a
 
 
 @both_owners
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("shape", "length"),
+    [
+        ((2, 300, 3, 9, 24), 6),  # several steps of a context
+        ((3, 36, 4, 200, 16), 5),  # several strips of an owner's or a list's query vectors
+        ((4, 140, 3, 150, 8), 9),
+        ((9, 30, 20, 20, 24), 40),  # small contexts share a step
+    ],
+)
+def test_streamed_scores_are_those_of_all_pairs_to_the_bit(plain, shape, length, dtype, contexts_own):
+    context, rows, query, columns = operands(*shape, dtype)
+    rows[-1], columns[-1] = 0, shape[3] + 1  # out of range: NaN
+    n, m = (shape[0], shape[2]) if contexts_own else (shape[2], shape[0])
+    candidates = random_lists(n, length, m)
+    plain.configure("random", 1)
+    for agg_func in AGGREGATIONS:
+        found = stream_lists(
+            plain, context, rows, query, columns, candidates, contexts_own=contexts_own, agg_func=agg_func
+        )
+        of_all = Largest(plain, context, rows, query, columns, agg_func=agg_func).scores()
+        assert_bits(found, picked(of_all, candidates, contexts_own))
+
+
+@both_owners
 def test_counts_out_of_range_are_nan_and_harm_nobody(plain, contexts_own):
     context, rows, query, columns = operands(5, 9, 6, 7, 16, torch.float32)
     rows[1], columns[3], columns[4] = 0, 8, -TOO_MANY
@@ -144,6 +177,8 @@ def test_every_schedule_gives_the_same_bits(plain, contexts_own, attends):
         plain.configure(order, seed, resident_blocks=1 + seed % 3)
         found = score_lists(plain, *batch, candidates, contexts_own=contexts_own, attends=attends)
         results.add(found.numpy().tobytes())
+        if not attends:
+            results.add(stream_lists(plain, *batch, candidates, contexts_own=contexts_own).numpy().tobytes())
     assert len(results) == 1
 
 
@@ -155,3 +190,6 @@ def test_no_races(watched, order, contexts_own):
     watched.configure(order, 5, check_races=True, resident_blocks=2)
     for attends in (True, False):
         score_lists(watched, *batch, candidates, contexts_own=contexts_own, attends=attends)
+    batch = operands(3, 150, 4, 50, 8, torch.float32)
+    candidates = random_lists(3, 6, 4) if contexts_own else random_lists(4, 6, 3)
+    stream_lists(watched, *batch, candidates, contexts_own=contexts_own)

@@ -41,9 +41,6 @@ FITS_ITSELF = (*TILE_PRODUCTS, "attention_chunks.cu", "chunks.cu", "topk.cu")
 # Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
 # part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
 PRODUCT_BLOCKS = {"ProductTf32x3": (256, 1), "Product": (128, 2), "attended_vectors": (256, 2)}
-# The backward pass that works in memory spills one number: Turing's, and a Hopper's of float16. Part of the kernel's
-# name, and the bytes of its stack.
-STACKS = {("chunks.cu", "75"): ("IfLb0ELb1EfE", 8), ("chunks.cu", "90"): ("IfLb0ELb1E6__half", 8)}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
 INSTRUCTIONS = {
     "attended_vectors.cu": [
@@ -142,19 +139,12 @@ def nvcc_version():
     return subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
 
 
-def stack_of(kernel, name, arch):
-    """Bytes of the stack that a kernel may use."""
-    part, n_bytes = STACKS.get((name, arch), ("", 0))
-    return n_bytes if part in kernel else 0
-
-
 @pytest.mark.parametrize("name", BUDGETS)
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiles_within_its_budget(name, arch):
     kernels = cubins.usage(machine_code(name, arch))
     assert kernels
-    for kernel, (_, stack) in kernels.items():
-        assert stack <= stack_of(kernel, name, arch)  # so nothing is spilled either
+    assert all(stack == 0 for _, stack in kernels.values())  # so nothing is spilled either
     registers = max(registers for registers, _ in kernels.values())
     most_registers, threads, shared_bytes = BUDGETS[name]
     assert registers <= most_registers
@@ -207,9 +197,7 @@ def test_machine_code_has_the_instructions_of_the_design(name, arch):
     code = subprocess.run([disassembler(), "-c", str(cubin)], capture_output=True, text=True, check=True).stdout
     kernels = dict(re.findall(r"\.section\s+\.text\.(\S+?),.*?\n(.*?)(?=\.section\s|\Z)", code, re.DOTALL))
     assert kernels
-    for kernel, text in kernels.items():
-        n_numbers = stack_of(kernel, name, arch) // 8
-        assert len(re.findall(r"\b(STL|LDL)\b", text)) <= 2 * n_numbers  # nothing else goes through the stack
+    assert not any(re.search(r"\b(STL|LDL)\b", text) for text in kernels.values())  # nothing goes through the stack
     for part, pattern in INSTRUCTIONS[name]:
         chosen = {kernel: text for kernel, text in kernels.items() if part in kernel}
         assert chosen, part

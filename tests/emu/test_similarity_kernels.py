@@ -144,7 +144,7 @@ def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chi
                 assert error(result, truth) < bound + floor, (dtype, attends, agg_func)
 
 
-BLOCKS = [(64, 256), (64, 512), (32, 512)]  # of attention_chunks.cu: columns and threads
+BLOCKS = [(64, 256), (64, 512), (32, 512), (16, 512)]  # of attention_chunks.cu: columns and threads
 
 
 @pytest.mark.parametrize("block", BLOCKS)

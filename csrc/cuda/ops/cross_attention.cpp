@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor> cross_attention_backward(const Tensor& grad, const Te
                                                     bool need_regions, bool need_words) {
   return similarity_backward(
       "cross_attention_similarity", grad, {regions, words, word_counts, region_counts, cross_attn},
-      options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse), need_regions, need_words);
+      options_of(raw_feature_norm, agg_func, lambda_softmax, lambda_lse), std::nullopt, need_regions, need_words);
 }
 
 }  // namespace

@@ -143,6 +143,11 @@ void finish(Launch& launch, const Groups& of, const Tensor& out, int64_t first, 
   launch.check();
 }
 
+// Whether largest.cu has kernels for the vectors of both sides.
+bool streams(const Launch& launch, const Roles& roles) {
+  return roles.context.type() != ScalarType::Double && launch.has_tile_kernels();
+}
+
 // a + b.
 Tensor sum_of(const Tensor& a, const Tensor& b) { return torch::stable::subtract(a, b, -1.0); }
 
@@ -155,13 +160,28 @@ Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const 
   Launch launch(op, inputs.regions);
   if (tiles_fit(launch, roles))
     score_by_tiles(launch, roles, options, scores);
-  else if (roles.context.type() == ScalarType::Double || !launch.has_tile_kernels())
+  else if (!streams(launch, roles))
     score_by_chunks(launch, roles, options, scores);
   else if (options.attends == 0)
-    score_by_largest(launch, roles, options, scores);
+    score_by_largest(launch, roles, options, scores, std::nullopt);
   else
     (attention_fits(launch, roles.context.max) ? score_by_attention : score_by_chunks)(launch, roles, options, scores);
   return scores;
+}
+
+std::tuple<Tensor, Tensor> kept_forward(const char* op, const SimilarityInputs& inputs,
+                                        const SimilarityOptions& options) {
+  Roles roles(inputs);
+  const Tensor scores = empty(inputs.regions, {inputs.regions.size(0), inputs.words.size(0)}, ScalarType::Float);
+  // Of ragged queries the kernels leave something out.
+  const Tensor rows = (roles.query.counts.has_value() ? zeros : empty)(
+      inputs.regions, {roles.context.n, query_vectors(roles)}, ScalarType::Int);
+  if (scores.numel() == 0) return {scores, rows};
+  Launch launch(op, inputs.regions);
+  STD_TORCH_CHECK(streams(launch, roles), op,
+                  ": rows are kept of float32, bfloat16 and float16, on compute capability ", "8.0 and newer");
+  score_by_largest(launch, roles, options, scores, rows);
+  return {scores, rows};
 }
 
 Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const Tensor& candidates, bool of_captions,
@@ -174,20 +194,28 @@ Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const 
   const Tensor scores = empty(inputs.regions, {n_lists, candidates.size(1)}, roles.context.wide());
   if (scores.numel() == 0) return scores;
   Launch launch(op, inputs.regions);
-  STD_TORCH_CHECK(tiles_fit(launch, roles), op, ": lists are taken of groups of at most ", kTileVectors,
-                  " vectors of 32 or 16 bits, on compute capability 8.0 and newer");
-  score_lists_by_tiles(launch, roles, options, torch::stable::contiguous(candidates),
-                       of_captions == roles.regions_query, scores);
+  const bool fit = tiles_fit(launch, roles);
+  STD_TORCH_CHECK(fit || (options.attends == 0 && streams(launch, roles)), op,
+                  ": lists are taken of vectors of 32 or 16 bits, on compute capability 8.0 and newer",
+                  options.attends != 0 ? ", and of groups of at most 128 vectors" : "");
+  (fit ? score_lists_by_tiles : score_lists_by_largest)(launch, roles, options, torch::stable::contiguous(candidates),
+                                                        of_captions == roles.regions_query, scores);
   return scores;
 }
 
 std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& grad, const SimilarityInputs& inputs,
-                                               const SimilarityOptions& options, bool need_regions, bool need_words) {
+                                               const SimilarityOptions& options, const std::optional<Tensor>& kept,
+                                               bool need_regions, bool need_words) {
   Roles roles(inputs);
   auto& [regions_query, context, query] = roles;
   const ScalarType wide = context.wide();
   STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == inputs.regions.size(0) && grad.size(1) == inputs.words.size(0),
                   "grad must have one number for every image and caption, got shape ", shape_of(grad));
+  if (kept.has_value()) {
+    const std::vector<int64_t> shape{context.n, query_vectors(roles)};
+    STD_TORCH_CHECK(has_shape(*kept, shape) && kept->scalar_type() == ScalarType::Int, "rows must be int32 of shape ",
+                    as_text(shape), ", got ", kept->scalar_type(), " of ", shape_of(*kept));
+  }
   const bool nothing = grad.numel() == 0;  // then no kernel writes the gradient of the other side either
   auto gradient = [nothing](const Tensor& of, bool needed) {
     const std::vector<int64_t> shape =
@@ -204,11 +232,14 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
                &grad_query = regions_query ? grad_regions : grad_words;
 
   const bool attends = options.attends != 0;
-  if (!attends && wide == ScalarType::Float && launch.has_tile_kernels()) {
-    gradients_by_largest(launch, roles, options, cotangent, need_context ? &grad_context : nullptr,
+  if (!attends && streams(launch, roles)) {
+    std::optional<Tensor> rows;
+    if (kept.has_value()) rows = torch::stable::contiguous(*kept);
+    gradients_by_largest(launch, roles, options, cotangent, rows, need_context ? &grad_context : nullptr,
                          need_query ? &grad_query : nullptr);
     return {grad_regions, grad_words};
   }
+  STD_TORCH_CHECK(!kept.has_value(), op, ": no rows are kept of float64, and before compute capability 8.0");
   Chunks chunks(launch, roles, options, true);
   const ScalarType grad_type = context.prepared.scalar_type();
   std::optional<Tensor> query_sum, kappa_sum, scale;

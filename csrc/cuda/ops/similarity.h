@@ -19,13 +19,19 @@ struct SimilarityInputs {
 // (n_images, n_captions) float32, or float64 for float64 inputs.
 Tensor similarity_forward(const char* op, const SimilarityInputs& inputs, const SimilarityOptions& options);
 
-// (n_lists, k) float32, of given pairs: -inf for -1, NaN for another index that is no group. Where tiles fit only.
+// Of the largest similarities: scores, and the rows that reach them (ops/largest.h), float32 and 16 bits only.
+std::tuple<Tensor, Tensor> kept_forward(const char* op, const SimilarityInputs& inputs,
+                                        const SimilarityOptions& options);
+
+// (n_lists, k) float32, of given pairs: -inf for -1, NaN for another index that is no group. Attention: where tiles
+// fit only; neither float64 nor before compute capability 8.0.
 Tensor candidates_forward(const char* op, const SimilarityInputs& inputs, const Tensor& candidates, bool of_captions,
                           const SimilarityOptions& options);
 
-// Gradients of regions and words in their type; of shape (0,) where not needed.
+// Gradients of regions and words in their type; of shape (0,) where not needed. kept: the rows of the forward pass.
 std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& grad, const SimilarityInputs& inputs,
-                                               const SimilarityOptions& options, bool need_regions, bool need_words);
+                                               const SimilarityOptions& options, const std::optional<Tensor>& kept,
+                                               bool need_regions, bool need_words);
 
 template <class Enum, size_t kSize>
 Enum option_named(const char* what, std::string_view given, const Names<Enum, kSize>& all) {
