@@ -60,6 +60,7 @@ static_assert(sizeof(GatherShared) <= 19 * 1024);
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 contexts_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<GatherShared>();
   const int t = int(threadIdx.x), warp = t / 32, lane = t % 32;
   const int number_bands = (args.dim + kNumbers - 1) / kNumbers, row_bands = (args.context_max + kRows - 1) / kRows;
@@ -115,6 +116,7 @@ static_assert(sizeof(ChosenShared) <= 19 * 1024);
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 queries_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<ChosenShared>();
   const int t = int(threadIdx.x), warp = t / 32, lane = t % 32;
   const int number_bands = (args.dim + kNumbers - 1) / kNumbers;
