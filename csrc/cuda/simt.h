@@ -36,7 +36,7 @@
 
 namespace simt {
 
-// Of their own: CUDA's headers with all that its types know take most of what a small file's compiling takes.
+// Of our own: CUDA's headers of them are a fifth of what a small file takes to compile.
 struct bf16 {
   uint16_t bits;
 };

@@ -43,7 +43,12 @@ SHARED_BYTES_OF_TURING, THREADS_OF_TURING, FITS_ITSELF = (
 # Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
 # part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
 TILE_PRODUCTS = ("attended_vectors.cu", "largest.cu", "tiles.cu")
-PRODUCT_BLOCKS = {"ProductTf32x3": (256, 1), "Product": (128, 2), "attended_vectors": (256, 2)}
+PRODUCT_BLOCKS = {
+    "ProductTf32x3": (256, 1),
+    "ProductsOf32": (256, 1),
+    "Product": (128, 2),
+    "attended_vectors": (256, 2),
+}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
 INSTRUCTIONS = {
     "attended_vectors.cu": [
@@ -63,10 +68,10 @@ INSTRUCTIONS = {
         ("split_gram", r"STG?\.E\.128"),
     ],
     "tiles.cu": [
-        ("tiles_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
-        ("tiles_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
-        ("tiles_kernelINS0_11ProductTf32E", r"HMMA\.1688\.F32\.TF32"),
-        ("tiles_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32 "),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernelINS1_12ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
         ("gram_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
         ("kernel", r"LDGSTS\.E\.BYPASS.*\.128"),  # vectors: 16 bytes a lane, past the registers
         ("kernel", r"LDSM\.16\.M88\.4"),
