@@ -197,7 +197,7 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
         nvcc += ["--keep", "--keep-dir", str(kept)]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
-        [path for pattern in ("*.cu", "*.cpp", "ops/*.cpp") for path in sorted(glob(f"csrc/cuda/{pattern}"))],
+        [*sorted(glob("csrc/cuda/*.cu")), *sorted(glob("csrc/cuda/*.cpp")), *as_one("cuda_operators", "cuda/ops")],
         extra_compile_args={"cxx": flags, "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
         extra_link_args=["-s", "-ldl", "-lrt", "-lpthread"],
@@ -208,12 +208,25 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
     return extension
 
 
+def write_changed(path: Path, text: str) -> None:
+    """The file stays as it is where nothing has changed, so that nothing is compiled again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
 def write_facts(**facts: str) -> None:
-    """What the libraries say of themselves, as string macros; the file stays as it is where nothing has changed."""
-    text = "".join(f'#define ITM_FAST_{name} "{value}"\n' for name, value in facts.items())
-    FACTS.parent.mkdir(parents=True, exist_ok=True)
-    if not FACTS.is_file() or FACTS.read_text(encoding="utf-8") != text:
-        FACTS.write_text(text, encoding="utf-8")
+    """What the libraries say of themselves, as string macros."""
+    write_changed(FACTS, "".join(f'#define ITM_FAST_{name} "{value}"\n' for name, value in facts.items()))
+
+
+def as_one(name: str, folder: str, n_files: int = 1) -> list[str]:
+    """A folder's files as few that include them: torch's headers are most of what each of them takes."""
+    sources = sorted(glob(f"{folder}/*.cpp", root_dir=ROOT / "csrc"))
+    paths = [FACTS.parent / f"{name}_{i}.cpp" for i in range(n_files)]
+    for i, path in enumerate(paths):
+        write_changed(path, "".join(f'#include "{source}"\n' for source in sources[i::n_files]))
+    return [str(path.relative_to(ROOT)) for path in paths]
 
 
 def forget_stale_kernels(folder: str) -> None:
@@ -254,8 +267,9 @@ def extensions() -> dict:
     cuda = [] if cuda_home is None else [cuda_extension(torch, cuda_home, nvcc_number, flags)]
     architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
     cuda_line = f"no ({no_cuda})" if cuda_home is None else f"nvcc {nvcc_number}, architectures {architectures}"
-    folders = ("csrc", "csrc/ops", "csrc/cpu", "csrc/host")
+    folders = ("csrc", "csrc/cpu", "csrc/host")
     sources = [path for folder in folders for path in sorted(glob(f"{folder}/*.cpp", root_dir=ROOT))]
+    sources += as_one("operators", "ops", 3)
     cpu = CppExtension(
         "itm_fast._C",
         sources,

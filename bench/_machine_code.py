@@ -14,7 +14,12 @@ from pathlib import Path
 import _cubins
 
 CUBINS = Path(__file__).resolve().parents[1] / "build" / "cubins"
-PRODUCTS = {"bfloat16": "ProductBf16", "tf32": "ProductTf32", "float32": "ProductTf32x3"}  # of the mangled names
+# Of the mangled names, and the instruction that tells a product's loop from the others' of its kernel.
+PRODUCTS = {
+    "bfloat16": ("ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
+    "tf32": ("ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
+    "float32": ("ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
+}
 
 
 def disassembler():
@@ -129,16 +134,17 @@ def tile_kernel(arch, dtype):
     cubin = kept("tiles", arch)
     if cubin is None or disassembler() is None:
         return None
-    name = next(
-        name for name in kernels(cubin) if "tiles_kernel" in name and f"{PRODUCTS[dtype]}ENS0_10ScaledRows" in name
-    )
+    products, of_product = PRODUCTS[dtype]  # a kernel of several has a loop and a store for each
+    name = next(name for name in kernels(cubin) if "tiles_kernel" in name and f"{products}ENS0_10ScaledRows" in name)
     code = instructions, labels = kernels(cubin)[name]
     found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
 
     def smallest(chosen):
         return min((place for place, loop in found.items() if chosen(loop)), key=lambda place: place[1] - place[0])
 
-    stage = found[smallest(lambda loop: _count(loop, "LDSM"))]
+    loading = [place for place, loop in found.items() if _count(loop, "LDSM")]
+    stages = [a for a in loading if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loading)]
+    stage = next(found[place] for place in stages if _count(found[place], of_product))
     blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
     # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
@@ -161,7 +167,7 @@ def tile_kernel(arch, dtype):
         "stage": len(stage),
         "hmma": _count(stage, "HMMA"),
         "ldsm": _count(stage, "LDSM"),
-        "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16),
+        "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16) // len(stages),
         "group": alone,
         "four": shortest_way(*code, columns, {CLIP: 16}),
         "part": (shared - alone) / 2,

@@ -10,7 +10,7 @@
 #pragma once
 
 #include "attended_similarity.h"
-#include "engine_backward.h"
+#include "engine.h"
 #include "pairs.h"
 
 namespace itm {

@@ -7,7 +7,6 @@
 //       parallel over row block x column block: S tile by micro-kernel -> epilogue per context group
 #pragma once
 
-#include <functional>
 #include <memory>
 #include <new>
 #include <vector>
@@ -16,18 +15,11 @@
 #include "gemm.h"
 #include "gram_matrix.h"
 #include "parallel.h"
+#include "similarity.h"
 #include "tile.h"
 #include "turn_block.h"
 
 namespace itm {
-
-// One similarity as the engine sees it.
-template <class T>
-struct Similarity {
-  std::function<void(const Tile<T>&)> forward, backward;
-  std::function<int64_t(int64_t n_context, int64_t stride, int64_t n_groups)> scratch;
-  bool needs_gram;  // Gram matrices of the context and norms of the queries
-};
 
 constexpr int64_t kRowLimit = 144;           // context vectors of a row block: four images of 36 regions
 constexpr int64_t kColumnLimit = 256;        // query vectors of a column block
@@ -206,7 +198,6 @@ class LeftOperand {
   int64_t n_rows = 0;
 };
 
-// scores[c * context_stride + q * query_stride] for every context group c and query group q.
 template <class In, class Op, class T>
 void score_forward(const Batch& context, const Batch& query, const Similarity<T>& similarity, T* scores,
                    int64_t context_stride, int64_t query_stride) {

@@ -97,8 +97,6 @@ void add_square_of_panels(const Gemm<T, T>& gemm, int64_t n, int64_t dim, const 
     }
 }
 
-// Null outputs are not computed; grad_parameter is addressed as grad_scores is. A vector that is all zero gets gradient
-// 0 from a similarity with norms (the originals: NaN).
 template <class In, class T>
 void score_backward(const Batch& context, const Batch& query, const Similarity<T>& similarity, const T* grad_scores,
                     int64_t context_stride, int64_t query_stride, In* grad_context, In* grad_query, T* grad_parameter) {

@@ -322,7 +322,6 @@ inline std::vector<ListRun> cut_lists(const PairLists& lists, const Batch& membe
   return runs;
 }
 
-// scores[i] of every candidate i that isn't -1. owners_list: see PairLists.
 template <class In, class T>
 void score_pairs(const Batch& owners, const Batch& others, bool owner_is_context, const Candidates& candidates,
                  bool owners_list, const Similarity<T>& similarity, T* scores) {

@@ -237,8 +237,6 @@ class MemberGradients {
   Buffer<T> sum, extra;
 };
 
-// Null outputs are not computed; grad_scores and grad_parameter are addressed as the candidates are. What no list names
-// is not written.
 template <class In, class T>
 void score_pairs_backward(const Batch& owners, const Batch& others, bool owner_is_context, const Candidates& candidates,
                           bool owners_list, const Similarity<T>& similarity, const T* grad_scores, In* grad_owner,

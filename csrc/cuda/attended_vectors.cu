@@ -160,6 +160,7 @@ SIMT_DEVICE void make_squares(const WarpPlace& warp, int pitch, const RegionRow*
 template <class T>
 SIMT_KERNEL(kThreads, 2)
 vectors_kernel(AttendedVectorsArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<VectorsShared>();
   const AttendedContexts& of = args.of;
   const Words words(of, blockIdx.x);
@@ -234,6 +235,7 @@ vectors_kernel(AttendedVectorsArgs args) {
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 rows_kernel(AttendedRowsArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   const int64_t v = int64_t(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32;
   if (v >= args.n_vectors) return;
   const int lane = int(threadIdx.x) % 32;
@@ -288,6 +290,7 @@ SIMT_DEVICE void write_differences(const AttendedGradientsArgs& args, const floa
 template <class T>
 SIMT_KERNEL(kThreads, 2)
 gradients_kernel(AttendedGradientsArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<GradientsShared>();
   const AttendedContexts& of = args.of;
   const int across = (of.dim + kColumns - 1) / kColumns;

@@ -69,6 +69,7 @@ static_assert(sizeof(SplitShared) <= 15 * 1024);
 
 SIMT_KERNEL(kThreads, 4)
 split_gram_kernel(SplitGramArgs args, int parts) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<SplitShared>();
   const int t = int(threadIdx.x), lane = t % 32, warp = t / 32;
   const int context = int(blockIdx.x) / parts, part = int(blockIdx.x) % parts;
@@ -126,6 +127,7 @@ SIMT_DEVICE float lambda_of(const SimilarityOptions& options, const Clip& clip) 
 template <class Rows>
 SIMT_KERNEL(kThreads, 4)
 number_rows_kernel(AttentionArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   const int lane = int(threadIdx.x) % 32, bands = args.context_pitch / 4;
   const int context = int(blockIdx.x) / bands, row = int(blockIdx.x) % bands * 4 + lane / 8;
   const float* of_row = args.sims + (int64_t(context) * args.context_pitch + row) * args.n_queries * args.query_pitch;
@@ -217,6 +219,7 @@ SIMT_DEVICE void load_own(const float* from, float (&to)[2]) {
 template <class Rows, int kColumns, int kOwnThreads>
 SIMT_KERNEL(kOwnThreads, 512 / kOwnThreads)
 attend_kernel(AttentionArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   constexpr int kWarps = kOwnThreads / 32, kWide = AttentionShared<kColumns, kWarps>::kWide;
   constexpr int kOwn = kWide / 8, kHalves = kColumns / kWide, kStrips = kColumns / 16;  // own: columns of a lane
   constexpr int kApart = kWarps / kHalves, kUnits = kHalves * kOwn * 32;                // of 16 bytes, in a step

@@ -57,7 +57,6 @@ struct Pair {
   RowStatistics<T> statistics;
   T* column;  // kVectors vectors
   int column_ld;
-  T scale;  // of dS as it is written
 
   SIMT_DEVICE T& at(ColumnVector vector, int q) const { return column[vector * column_ld + q]; }
   SIMT_DEVICE int group(int q) const { return q / query_pitch; }
@@ -144,7 +143,8 @@ SIMT_DEVICE void attention_gradient(const Pair<T>& pair, T lambda) {
 // nothing of the latter: the original divides by its norm, 0. Four rows and eight lanes along a group at a time, as in
 // row_statistics; rows and columns that are padding become 0.
 template <class T, class Grad>
-SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, Grad* out, int64_t out_ld) {
+SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, T scale, Grad* out,
+                               int64_t out_ld) {
   const int lane = int(threadIdx.x) % 32, place = lane % 8;
   for (int task = int(threadIdx.x) / 32; task < rows / 4 * pair.columns.n_groups; task += kThreads / 32) {
     const int group = task % pair.columns.n_groups, row = task / pair.columns.n_groups * 4 + lane / 8;
@@ -172,7 +172,7 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
         }
         grad = pair.at(kGradDot, begin + w) * pair.weights[row * pair.ld + begin + w] + norm.slope(s[w]) * through;
       }
-      narrow_finite(pair.scale * grad, out[row * out_ld + begin + w]);
+      narrow_finite(scale * grad, out[row * out_ld + begin + w]);
     }
   }
 }
@@ -225,7 +225,7 @@ SIMT_DEVICE void gram_gradient(const Pair<T>& pair, T* out, bool add) {
 
 // The cotangent of a column's largest similarity goes to the first row that reaches it.
 template <class T, class Grad>
-SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, Grad* out, int64_t out_ld) {
+SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, T scale, Grad* out, int64_t out_ld) {
   for (int q = int(threadIdx.x); q < pair.width; q += kThreads) {
     T left = pair.n_rows > 0 && pair.valid(q) ? pair.at(kGrad, q) : T(0);
     const bool any = pair.n_rows > 0 && pair.valid(q);
@@ -234,15 +234,27 @@ SIMT_DEVICE void largest_gradient(const Pair<T>& pair, int rows, Grad* out, int6
       const bool inside = any && row < pair.n_rows;
       const T s = inside ? pair.sims[row * pair.ld + q] : T(0);
       const bool hit = inside && (s == largest || s != s);
-      narrow_finite(hit ? pair.scale * left : T(0), out[row * out_ld + q]);
+      narrow_finite(hit ? scale * left : T(0), out[row * out_ld + q]);
       left = hit ? T(0) : left;
     }
   }
 }
 
-template <class T, bool kOnChip, bool kBackward, class Grad>
+// Calls write(out, scale) with dS in the type that products with it take, which is T on Turing.
+template <class T, class Write>
+SIMT_DEVICE void write_as(Number type, const ChunkArgs& args, const Write& write) {
+  if constexpr (sizeof(T) == 4 && SIMT_IS_SINCE_AMPERE) {
+    if (type == Number::kBf16) return write(static_cast<simt::bf16*>(args.grad_sims), T(1));
+    if (type == Number::kF16) return write(static_cast<simt::f16*>(args.grad_sims), T(*args.scale));
+  }
+  write(static_cast<T*>(args.grad_sims), T(1));
+}
+
+template <class T, bool kOnChip, bool kBackward>
 SIMT_KERNEL(kThreads, 2)
-chunk_kernel(ChunkArgs args, Layout layout) {
+chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
+  // S of the forward pass fits on chip where attention_chunks.cu's kernels take it, which Turing has not.
+  if (kOnChip && !kBackward && !SIMT_IS_BEFORE_AMPERE) return;
   auto& shared = simt::shared<ChunkShared<T>>();
   const int t = int(threadIdx.x), context = int(blockIdx.x) / args.splits, split = int(blockIdx.x) % args.splits;
   const int64_t n_columns = int64_t(args.n_queries) * args.query_pitch;
@@ -351,28 +363,29 @@ chunk_kernel(ChunkArgs args, Layout layout) {
     }
     if constexpr (kBackward) {
       SYNC(47);
-      pair.scale = T(1);
-      if constexpr (std::is_same_v<Grad, simt::f16>) pair.scale = T(*args.scale);  // not for longer in a register
-      Grad* out = static_cast<Grad*>(args.grad_sims) + place;
       if (attends) {
         attention_gradient(pair, lambda);
         SYNC(48);
-        sims_gradient(norm, pair, args.context_pitch, out, n_columns);
+        write_as<T>(grad_type, args, [&](auto* out, T scale) {
+          sims_gradient(norm, pair, args.context_pitch, scale, out + place, n_columns);
+        });
         T* sums = static_cast<T*>(args.grad_gram) + (int64_t(split) * args.n_contexts + context) * args.gram_numbers;
         gram_gradient(pair, sums, tile != split);
       } else {
-        largest_gradient(pair, args.context_pitch, out, n_columns);
+        write_as<T>(grad_type, args, [&](auto* out, T scale) {
+          largest_gradient(pair, args.context_pitch, scale, out + place, n_columns);
+        });
       }
     }
   }
 }
 
-template <class T, bool kOnChip, bool kBackward, class Grad>
-void launch(const ChunkArgs& args, void* stream) {
+template <class T, bool kOnChip, bool kBackward>
+void launch(const ChunkArgs& args, Number grad_type, void* stream) {
   const dim3 grid(unsigned(args.n_contexts) * unsigned(args.splits)), block(kThreads);
   const Layout layout = layout_of(args, kBackward, kOnChip);
   const size_t bytes = sizeof(ChunkShared<T>) + sizeof(T) * size_t(layout.numbers);
-  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward, Grad>), grid, block, bytes, stream, args, layout);
+  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward>), grid, block, bytes, stream, args, layout, grad_type);
 }
 
 }  // namespace
@@ -384,19 +397,13 @@ int64_t chunk_shared_bytes(const ChunkArgs& args, Number number, bool backward, 
 }
 
 void score_chunk(const ChunkArgs& args, Number number, bool on_chip, void* stream) {
-  if (number == Number::kDouble) return launch<double, false, false, double>(args, stream);
-  on_chip ? launch<float, true, false, float>(args, stream) : launch<float, false, false, float>(args, stream);
+  if (number == Number::kDouble) return launch<double, false, false>(args, number, stream);
+  on_chip ? launch<float, true, false>(args, number, stream) : launch<float, false, false>(args, number, stream);
 }
 
 void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream) {
-  if (number == Number::kDouble) return launch<double, false, true, double>(args, stream);
-  if (grad_type == Number::kBf16)
-    on_chip ? launch<float, true, true, simt::bf16>(args, stream)
-            : launch<float, false, true, simt::bf16>(args, stream);
-  else if (grad_type == Number::kF16)
-    on_chip ? launch<float, true, true, simt::f16>(args, stream) : launch<float, false, true, simt::f16>(args, stream);
-  else
-    on_chip ? launch<float, true, true, float>(args, stream) : launch<float, false, true, float>(args, stream);
+  if (number == Number::kDouble) return launch<double, false, true>(args, number, stream);
+  on_chip ? launch<float, true, true>(args, grad_type, stream) : launch<float, false, true>(args, grad_type, stream);
 }
 
 }  // namespace itm::cuda

@@ -56,6 +56,7 @@ SIMT_DEVICE float cotangent(const GatherArgs& args, int context, int number, int
 }
 
 SIMT_KERNEL(kThreads, 4) places_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   const int64_t place = int64_t(blockIdx.x) * kThreads + int(threadIdx.x), group = place / args.query_max;
   const int within = int(place % args.query_max);
   if (group < args.n_queries && within < args.sizes[group]) args.sources[args.offsets[group] + within] = int32_t(place);
@@ -65,6 +66,7 @@ SIMT_KERNEL(kThreads, 4) places_kernel(GatherArgs args) {
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 chosen_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   const int lane = int(threadIdx.x) % 32, bands = (int(args.pitch) + kChosen - 1) / kChosen;
   const int context = int(blockIdx.x) / bands;
   const int first = int(blockIdx.x) % bands * kChosen + int(threadIdx.x) / 32 * kOfWarp;
@@ -106,6 +108,7 @@ static_assert(sizeof(GatherShared) <= 19 * 1024);
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 contexts_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<GatherShared>();
   const int t = int(threadIdx.x), warp = t / 32, lane = t % 32;
   const int number_bands = (args.dim + kNumbers - 1) / kNumbers, row_bands = (args.context_max + kRows - 1) / kRows;
@@ -163,6 +166,7 @@ static_assert(sizeof(ChosenShared) <= 19 * 1024);
 template <class T>
 SIMT_KERNEL(kThreads, 4)
 queries_kernel(GatherArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
   auto& shared = simt::shared<ChosenShared>();
   const int t = int(threadIdx.x), warp = t / 32, lane = t % 32;
   const int number_bands = (args.dim + kNumbers - 1) / kNumbers;

@@ -22,6 +22,8 @@ static_assert(sizeof(GradientsShared<float>) <= 5 * 1024 && sizeof(GradientsShar
 template <class T, class Vector, class Out>
 SIMT_KERNEL(kThreads, 4)
 gradients_kernel(GradientsArgs args) {
+  constexpr bool kIs16Bit = sizeof(Vector) == 2, kWas16Bit = sizeof(Vector) > sizeof(Out);  // before it was widened
+  if ((kIs16Bit && !SIMT_IS_SINCE_AMPERE) || (kWas16Bit && !SIMT_IS_BEFORE_AMPERE)) return;
   constexpr int kRows = kRowsOf<T>;
   auto& shared = simt::shared<GradientsShared<T>>();
   const int bands = (args.pitch + kRows - 1) / kRows, t = int(threadIdx.x);

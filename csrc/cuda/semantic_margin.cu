@@ -82,15 +82,15 @@ struct LastShared {
   int32_t last;
 };
 
-template <class T, int kBarrier>
+template <class T>
 SIMT_DEVICE void finish_chosen(const SemanticMarginArgs& args, LastShared& shared) {
   using Wide = decltype(widened(T()));
   const int n = args.n, t = int(threadIdx.x);
   T* grad = static_cast<T*>(args.grad);
   int32_t* live = args.found + 2 * int64_t(n);  // the negative where the hinge of a query passes a gradient, or -1
-  SYNC(kBarrier);
+  SYNC(2);
   if (t == 0) shared.last = is_last(args.finished);
-  SYNC(kBarrier + 1);
+  SYNC(3);
   if (!shared.last) return;
   __threadfence();
   double sum = 0;
@@ -103,7 +103,7 @@ SIMT_DEVICE void finish_chosen(const SemanticMarginArgs& args, LastShared& share
     if (hinge.row == hinge.column) atomicAdd(args.counts + hinge.row, -1);
   }
   shared.sums[t] = sum;
-  SYNC(kBarrier + 2);
+  SYNC(4);
   const bool released = args.variant == MarginVariant::kReleased;
   for (int q = t; q < 2 * n; q += kThreads) {
     const int e = live[q], i = q < n ? q : q - n;
@@ -120,35 +120,6 @@ SIMT_DEVICE void finish_chosen(const SemanticMarginArgs& args, LastShared& share
     *static_cast<Wide*>(args.loss) = Wide(total_of(shared.sums) / args.divisor);
     *args.finished = 0;
   }
-}
-
-template <class Wide>
-struct ExtremeShared {
-  ColumnCandidates<Wide> columns;
-  LastShared of_last;
-};
-
-// Hardest or easiest, of every row and of every column.
-template <class T>
-SIMT_KERNEL(kThreads, 4)
-extreme_kernel(SemanticMarginArgs args, int row_blocks) {
-  using Wide = decltype(widened(T()));
-  auto& shared = simt::shared<ExtremeShared<Wide>>();
-  const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
-  const T* sims = static_cast<const T*>(args.sims);
-  const Wide sign = args.sampling == MarginSampling::kHardest ? Wide(1) : Wide(-1);
-  if (int(blockIdx.x) < row_blocks) {
-    const int i = int(blockIdx.x) * kRows + warp;
-    const Candidate<Wide> best = hardest_of_row(sims + int64_t(i) * n, args.image_ids, i, n, sign);
-    if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
-    if (lane == 0 && i < n) leave<T>(args, i, best.index);
-  } else {
-    const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
-    shared.columns.put(hardest_of_column(sims, args.image_ids, j, n, sign));
-    SYNC(1);
-    if (warp == 0 && j < n) leave<T>(args, n + j, shared.columns.hardest().index);
-  }
-  if (args.loss != nullptr) finish_chosen<T, 2>(args, shared.of_last);
 }
 
 // The first two in order.
@@ -170,13 +141,16 @@ struct Two {
   }
 };
 
+// The negatives of a pair: in its row, and in its column.
+struct Chosen {
+  int64_t of_row, of_column;
+};
+
 // The released code's choice: the second highest (lowest) of both differences, along rows.
 template <class T>
-SIMT_KERNEL(kThreads, 4)
-second_kernel(SemanticMarginArgs args) {
+SIMT_DEVICE Chosen second_negatives(const SemanticMarginArgs& args, int i, int lane) {
   using Wide = decltype(widened(T()));
-  auto& shared = simt::shared<LastShared>();
-  const int n = args.n, t = int(threadIdx.x), lane = t % 32, i = int(blockIdx.x) * kRows + t / 32;
+  const int n = args.n;
   const T* sims = static_cast<const T*>(args.sims);
   const T* row = sims + int64_t(i) * n;
   const bool highest = args.sampling == MarginSampling::kSoft;
@@ -193,12 +167,7 @@ second_kernel(SemanticMarginArgs args) {
   }
   of_row.merge(highest);
   of_column.merge(highest);
-  if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
-  if (lane == 0 && i < n) {
-    leave<T>(args, i, of_row.second.index);
-    leave<T>(args, n + i, of_column.second.index);
-  }
-  if (args.loss != nullptr) finish_chosen<T, 5>(args, shared);
+  return {of_row.second.index, of_column.second.index};
 }
 
 // The negative of pair i that a number in [0, 1) stands for; what lies outside is brought to the first or the last.
@@ -223,31 +192,55 @@ SIMT_DEVICE int64_t drawn_negative(const SemanticMarginArgs& args, int i, int co
 }
 
 // Negatives that were given, or drawn.
+SIMT_DEVICE Chosen known_negatives(const SemanticMarginArgs& args, int i, int lane) {
+  const int n = args.n;
+  if (i >= n) return {-1, -1};
+  if (args.sampling == MarginSampling::kGiven) return {__ldg(args.given + i), __ldg(args.given + n + i)};
+  int count = 0;
+  for (int j = lane; args.image_ids != nullptr && j < n; j += 32)
+    count += __ldg(args.image_ids + j) != __ldg(args.image_ids + i);
+  count = args.image_ids == nullptr ? n - 1 : simt::group_sum(count, 32);
+  return {drawn_negative(args, i, count, __ldg(args.uniform + i), lane),
+          drawn_negative(args, i, count, __ldg(args.uniform + n + i), lane)};
+}
+
+template <class Wide>
+struct ChosenShared {
+  ColumnCandidates<Wide> columns;
+  LastShared of_last;
+};
+
+// One negative of each kind. Hardest and easiest are found by blocks of rows and blocks of columns, any others by rows.
 template <class T>
 SIMT_KERNEL(kThreads, 4)
-known_kernel(SemanticMarginArgs args) {
-  auto& shared = simt::shared<LastShared>();
-  const int n = args.n, t = int(threadIdx.x), lane = t % 32, i = int(blockIdx.x) * kRows + t / 32;
-  if (i < n) {
-    int64_t m, l;
-    if (args.sampling == MarginSampling::kGiven) {
-      m = __ldg(args.given + i);
-      l = __ldg(args.given + n + i);
-    } else {
-      int count = 0;
-      for (int j = lane; args.image_ids != nullptr && j < n; j += 32)
-        count += __ldg(args.image_ids + j) != __ldg(args.image_ids + i);
-      count = args.image_ids == nullptr ? n - 1 : simt::group_sum(count, 32);
-      m = drawn_negative(args, i, count, __ldg(args.uniform + i), lane);
-      l = drawn_negative(args, i, count, __ldg(args.uniform + n + i), lane);
+chosen_kernel(SemanticMarginArgs args, int row_blocks) {
+  using Wide = decltype(widened(T()));
+  auto& shared = simt::shared<ChosenShared<Wide>>();
+  const int n = args.n, t = int(threadIdx.x), lane = t % 32, warp = t / 32;
+  const T* sims = static_cast<const T*>(args.sims);
+  const bool extreme = row_blocks < int(gridDim.x);
+  const Wide sign = args.sampling == MarginSampling::kHardest ? Wide(1) : Wide(-1);
+  if (int(blockIdx.x) < row_blocks) {
+    const int i = int(blockIdx.x) * kRows + warp;
+    Chosen chosen;
+    if (extreme)
+      chosen = {hardest_of_row(sims + int64_t(i) * n, args.image_ids, i, n, sign).index, -1};
+    else if (args.sampling == MarginSampling::kSoft || args.sampling == MarginSampling::kHard)
+      chosen = second_negatives<T>(args, i, lane);
+    else
+      chosen = known_negatives(args, i, lane);
+    if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
+    if (lane == 0 && i < n) {
+      leave<T>(args, i, chosen.of_row);
+      if (!extreme) leave<T>(args, n + i, chosen.of_column);
     }
-    if (args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
-    if (lane == 0) {
-      leave<T>(args, i, m);
-      leave<T>(args, n + i, l);
-    }
+  } else {
+    const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
+    shared.columns.put(hardest_of_column(sims, args.image_ids, j, n, sign));
+    SYNC(1);
+    if (warp == 0 && j < n) leave<T>(args, n + j, shared.columns.hardest().index);
   }
-  if (args.loss != nullptr) finish_chosen<T, 8>(args, shared);
+  if (args.loss != nullptr) finish_chosen<T>(args, shared.of_last);
 }
 
 struct AllShared {
@@ -268,13 +261,13 @@ all_kernel(SemanticMarginArgs args) {
   double sum = 0;
   int row_active[kRows] = {};
   for (int first = 0; first < n; first += kThreads) {
-    SYNC(11);
+    SYNC(5);
     if (!args.column)
       for (int e = t; e < kRows * kThreads; e += kThreads) {
         const int k = e % kRows, j = e / kRows;
         if (first + j < n && top + k < n) shared.transposed[k][j] = phi_at(args, first + j, top + k);
       }
-    SYNC(12);
+    SYNC(6);
     const int j = first + t;
     if (j >= n) continue;
     const Wide positive = widened(__ldg(sims + int64_t(j) * (n + 1)));
@@ -306,12 +299,12 @@ all_kernel(SemanticMarginArgs args) {
     if (t % 32 == 0 && active > 0) atomicAdd(args.counts + top + k, active);
   }
   shared.of_last.sums[t] = sum;
-  SYNC(13);
+  SYNC(7);
   if (t == 0) {
     args.numbers[blockIdx.x] = total_of(shared.of_last.sums);
     shared.of_last.last = is_last(args.finished);
   }
-  SYNC(14);
+  SYNC(8);
   if (!shared.of_last.last) return;
   __threadfence();
   sum = 0;
@@ -319,15 +312,14 @@ all_kernel(SemanticMarginArgs args) {
   shared.of_last.sums[t] = sum;
   for (int64_t i = t; i < n; i += kThreads)
     narrow(Wide(-atomicExch(args.counts + i, 0)) / Wide(args.divisor), grad[i * n + i]);
-  SYNC(15);
+  SYNC(9);
   if (t == 0) {
     *static_cast<Wide*>(args.loss) = Wide(total_of(shared.of_last.sums) / args.divisor);
     *args.finished = 0;
   }
 }
 
-static_assert(sizeof(LastShared) <= 20 * 1024 && sizeof(ExtremeShared<double>) <= 20 * 1024 &&
-              sizeof(AllShared) <= 20 * 1024);
+static_assert(sizeof(ChosenShared<double>) <= 20 * 1024 && sizeof(AllShared) <= 20 * 1024);
 
 template <class T>
 void launch(const SemanticMarginArgs& args, bool all, void* stream) {
@@ -335,16 +327,11 @@ void launch(const SemanticMarginArgs& args, bool all, void* stream) {
   const int row_blocks = (args.n + kRows - 1) / kRows, column_blocks = (args.n + kColumns - 1) / kColumns;
   const bool columns_too =
       !all && (args.sampling == MarginSampling::kHardest || args.sampling == MarginSampling::kEasiest);
-  const bool second = args.sampling == MarginSampling::kSoft || args.sampling == MarginSampling::kHard;
   const dim3 grid(unsigned(columns_too ? row_blocks + column_blocks : row_blocks)), block(kThreads);
   if (all)
     SIMT_LAUNCH(all_kernel<T>, grid, block, sizeof(AllShared), stream, args);
-  else if (columns_too)
-    SIMT_LAUNCH(extreme_kernel<T>, grid, block, sizeof(ExtremeShared<Wide>), stream, args, row_blocks);
-  else if (second)
-    SIMT_LAUNCH(second_kernel<T>, grid, block, sizeof(LastShared), stream, args);
   else
-    SIMT_LAUNCH(known_kernel<T>, grid, block, sizeof(LastShared), stream, args);
+    SIMT_LAUNCH(chosen_kernel<T>, grid, block, sizeof(ChosenShared<Wide>), stream, args, row_blocks);
 }
 
 void launch_for(const SemanticMarginArgs& args, Number sims, bool all, void* stream) {

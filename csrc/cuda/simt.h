@@ -9,8 +9,6 @@
 
 #if defined(__CUDACC__)
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #define SIMT_DEVICE __device__ __forceinline__
@@ -25,30 +23,79 @@
   } while (0)
 
 // Turing (7.5) has neither these tensor cores nor asynchronous copies: kernels that use them are not launched there
-// (ops/similarity.cpp); the largest are empty, for compiling them took as long as elsewhere.
+// (ops/similarity.cpp) and are empty, for compiling them took as long as elsewhere; so are Turing's own elsewhere.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #define SIMT_IS_SINCE_AMPERE false
+#define SIMT_IS_BEFORE_AMPERE true
 #define SIMT_SINCE_AMPERE(...) __trap()
 #else
 #define SIMT_IS_SINCE_AMPERE true
+#define SIMT_IS_BEFORE_AMPERE false
 #define SIMT_SINCE_AMPERE(...) asm volatile(__VA_ARGS__)
 #endif
 
 namespace simt {
 
-using bf16 = __nv_bfloat16;
-using f16 = __half;
-SIMT_DEVICE float to_float(bf16 x) { return __bfloat162float(x); }
-SIMT_DEVICE float to_float(f16 x) { return __half2float(x); }
-SIMT_DEVICE bf16 to_bf16(float x) { return __float2bfloat16_rn(x); }
-SIMT_DEVICE f16 to_f16(float x) { return __float2half_rn(x); }
+// Of our own: CUDA's headers of them are a fifth of what a small file takes to compile.
+struct bf16 {
+  uint16_t bits;
+};
+struct f16 {
+  uint16_t bits;
+};
+// A kernel's __ldg finds these beside CUDA's.
+SIMT_DEVICE bf16 __ldg(const bf16* from) { return {::__ldg(&from->bits)}; }
+SIMT_DEVICE f16 __ldg(const f16* from) { return {::__ldg(&from->bits)}; }
+SIMT_DEVICE float to_float(bf16 x) {
+  float y;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm("cvt.f32.bf16 %0, %1;" : "=f"(y) : "h"(x.bits));
+#else
+  asm("mov.b32 %0, {0,%1};" : "=f"(y) : "h"(x.bits));
+#endif
+  return y;
+}
+SIMT_DEVICE float to_float(f16 x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+}
+SIMT_DEVICE bf16 to_bf16(float x) {
+  bf16 y;
+#if SIMT_IS_SINCE_AMPERE
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+#else  // to nearest, ties to even
+  const uint32_t bits = __float_as_uint(x);
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  y.bits = is_nan ? 0x7fff : uint16_t((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+#endif
+  return y;
+}
+SIMT_DEVICE f16 to_f16(float x) {
+  f16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
 // Two numbers of a word, as tensor cores take them.
 SIMT_DEVICE uint32_t two_f16(float low, float high) {
-  const __half2 both = __floats2half2_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&both);
+#if SIMT_IS_SINCE_AMPERE
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(both) : "f"(low), "f"(high));
+  return both;
+#else
+  return uint32_t(to_f16(high).bits) << 16 | to_f16(low).bits;
+#endif
 }
-SIMT_DEVICE float low_f16(uint32_t both) { return __low2float(*reinterpret_cast<const __half2*>(&both)); }
-SIMT_DEVICE float high_f16(uint32_t both) { return __high2float(*reinterpret_cast<const __half2*>(&both)); }
+SIMT_DEVICE float low_f16(uint32_t both) {
+  float y;
+  asm("{.reg .f16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, low;}" : "=f"(y) : "r"(both));
+  return y;
+}
+SIMT_DEVICE float high_f16(uint32_t both) {
+  float y;
+  asm("{.reg .f16 low, high; mov.b32 {low, high}, %1; cvt.f32.f16 %0, high;}" : "=f"(y) : "r"(both));
+  return y;
+}
 // 2^x, the square root and 1 / x as the special function units have them, to about 2^-22.
 SIMT_DEVICE float exp2_approximate(float x) {
   float y;

@@ -61,12 +61,33 @@ SIMT_DEVICE void find_largest(float* sims, const TileSide<kTileContexts>& contex
   }
 }
 
+// Products whose sums have the same shape share a kernel: the attention's code is most of it, whatever made S.
+struct ProductsOf64 : OneProduct<ProductBf16> {
+  template <class Sims>
+  SIMT_DEVICE static void multiply(Product kind, ProductMemory& memory, const Operand& context, const Operand& query,
+                                   int dim) {
+    if (kind == Product::kBf16)
+      tile_product<ProductBf16, Sims>(memory, context, query, dim);
+    else if (kind == Product::kF16)
+      tile_product<ProductF16, Sims>(memory, context, query, dim);
+    else
+      tile_product<ProductTf32, Sims>(memory, context, query, dim);
+  }
+};
+struct ProductsOf32 : ProductTf32x3 {
+  template <class Sims>
+  SIMT_DEVICE static void multiply(Product, ProductMemory& memory, const Operand& context, const Operand& query,
+                                   int dim) {
+    tile_product<ProductTf32x3, Sims>(memory, context, query, dim);
+  }
+};
+
 // Rows: how the attention normalises S; void: no attention. As many blocks as run at a time share all tiles.
-template <class Product, class Rows>
-SIMT_KERNEL(Product::kThreads, Product::kBlocks)
-tiles_kernel(TilesArgs args) {
+template <class Products, class Rows>
+SIMT_KERNEL(Products::kThreads, Products::kBlocks)
+tiles_kernel(TilesArgs args, Product kind) {
   if constexpr (SIMT_IS_SINCE_AMPERE) {
-    constexpr int kThreads = Product::kThreads;
+    constexpr int kThreads = Products::kThreads;
     auto& shared = simt::shared<TileShared>();
     float* sims = shared.product.sims;
     const int64_t n_pairs = pairs_of(args.context, args.query);
@@ -81,8 +102,8 @@ tiles_kernel(TilesArgs args) {
       SYNC(21);
 
       using Sims = std::conditional_t<std::is_void_v<Rows>, PaddedSims, PermutedSims>;
-      tile_product<Product, Sims>(shared.product, {args.context.data, shared.context.source, n_rows},
-                                  {args.query.data, shared.query.source, n_columns}, args.dim);
+      Products::template multiply<Sims>(kind, shared.product, {args.context.data, shared.context.source, n_rows},
+                                        {args.query.data, shared.query.source, n_columns}, args.dim);
       SYNC(22);
       if constexpr (std::is_void_v<Rows>) {
         find_largest<kThreads>(sims, shared.context, n_contexts, n_columns);
@@ -164,21 +185,22 @@ gram_kernel(GramArgs args) {
   }
 }
 
-template <class Product, class Rows>
-void launch(const TilesArgs& args, void* stream) {
+template <class Products, class Rows>
+void launch(const TilesArgs& args, Product kind, void* stream) {
   const Side &context = args.context, &query = args.query;
   int64_t tiles = int64_t(context.most_tiles) * query.most_tiles;
   if (context.list_length > 0 || query.list_length > 0)
     tiles = context.list_length > 0 ? context.most_tiles : query.most_tiles;
-  SIMT_LAUNCH((tiles_kernel<Product, Rows>), blocks_of<Product>(tiles, args.multiprocessors), dim3(Product::kThreads),
-              sizeof(TileShared), stream, args);
+  SIMT_LAUNCH((tiles_kernel<Products, Rows>), blocks_of<Products>(tiles, args.multiprocessors),
+              dim3(Products::kThreads), sizeof(TileShared), stream, args, kind);
 }
-template <class Product>
-void launch(const TilesArgs& args, void* stream) {
+template <class Products>
+void launch(const TilesArgs& args, Product kind, void* stream) {
   const Normalisation<float> norm(args.options.feature_norm);
-  if (args.options.attends == 0) return launch<Product, void>(args, stream);
-  if (norm.softmax) return launch<Product, SoftmaxOfRows>(args, stream);
-  norm.l2 || norm.l1 ? launch<Product, ScaledRows>(args, stream) : launch<Product, PlainRows>(args, stream);
+  if (args.options.attends == 0) return launch<Products, void>(args, kind, stream);
+  if (norm.softmax) return launch<Products, SoftmaxOfRows>(args, kind, stream);
+  norm.l2 || norm.l1 ? launch<Products, ScaledRows>(args, kind, stream)
+                     : launch<Products, PlainRows>(args, kind, stream);
 }
 
 template <class Product>
@@ -190,10 +212,8 @@ void launch_gram(const GramArgs& args, void* stream) {
 }  // namespace
 
 void score_tiles(const TilesArgs& args, Product product, void* stream) {
-  if (product == Product::kBf16) launch<ProductBf16>(args, stream);
-  if (product == Product::kF16) launch<ProductF16>(args, stream);
-  if (product == Product::kTf32) launch<ProductTf32>(args, stream);
-  if (product == Product::kTf32x3) launch<ProductTf32x3>(args, stream);
+  product == Product::kTf32x3 ? launch<ProductsOf32>(args, product, stream)
+                              : launch<ProductsOf64>(args, product, stream);
 }
 
 void gram_tiles(const GramArgs& args, Product product, void* stream) {

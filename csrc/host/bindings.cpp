@@ -1,11 +1,13 @@
-#include "bindings.h"
-
+// itm_fast._C: loading it registers the operators (their static registrations live in this library); what Python asks
+// of it directly is how it was built, what it runs here, and n-grams as numbers.
+#undef TORCH_TARGET_VERSION  // where it is defined, the pybind11 that comes with torch 2.11 is an error
 #include <pybind11/numpy.h>
-#include <pybind11/stl.h>
+#include <pybind11/pybind11.h>
 
 #include <algorithm>
 #include <deque>
 
+#include "../build_info.h"
 #include "ngrams.h"
 
 namespace py = pybind11;
@@ -108,11 +110,17 @@ py::dict finish(Encoder& self) {
   return result;
 }
 
-}  // namespace
+py::dict build_info_of_python() {
+  const BuildInfo info = build_info();
+  py::dict result;
+  for (const auto& [name, value] : info.facts) result[name] = value;
+  py::list isas;
+  for (const std::string& isa : info.cpu_isas) isas.append(isa);
+  result["cpu_isas"] = isas;
+  return result;
+}
 
-// Declared for the operators in ops/tensor.h, which cannot be included beside pybind11.
-void throw_type_error(const std::string& message) { throw py::type_error(message); }
-
+// DocumentFrequencies and Encoder of ngrams.h as Python classes; itm_fast/relevance uses them.
 void bind_ngrams(py::module_& m) {
   py::class_<DocumentFrequencies, std::shared_ptr<DocumentFrequencies>>(
       m, "DocumentFrequencies", "In how many images each n-gram of the reference captions occurs.")
@@ -135,4 +143,16 @@ void bind_ngrams(py::module_& m) {
       .def("finish", &finish, "The vectors of all captions as arrays; the encoder is empty afterwards.");
 }
 
+}  // namespace
+
+// Declared for the operators in ops/tensor.h, which cannot be included beside pybind11.
+void throw_type_error(const std::string& message) { throw py::type_error(message); }
+
 }  // namespace itm
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "Operators of itm_fast (registered with torch on import) and what they run on this machine.";
+  m.def("build_info", &itm::build_info_of_python,
+        "How this binary was built and what it runs on this processor, with the reasons.");
+  itm::bind_ngrams(m);
+}

@@ -3,8 +3,7 @@
 
 #include <limits>
 
-#include "../cpu/pairs.h"
-#include "../cpu/pairs_backward.h"
+#include "../cpu/candidate_lists.h"
 #include "operands.h"
 
 namespace itm {

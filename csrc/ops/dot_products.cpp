@@ -8,6 +8,7 @@
 #include "../cpu/batch.h"
 #include "../cpu/engine.h"
 #include "../cpu/gemm.h"
+#include "../cpu/owner_columns.h"
 #include "../cpu/parallel.h"
 #include "candidates.h"
 

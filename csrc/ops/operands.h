@@ -4,9 +4,8 @@
 
 #include <string_view>
 
-#include "../cpu/engine.h"
-#include "../cpu/engine_backward.h"
-#include "../options.h"
+#include "../cpu/similarity.h"
+#include "../option_names.h"
 
 namespace itm {
 

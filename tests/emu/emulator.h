@@ -13,6 +13,7 @@
 
 #define SIMT_DEVICE inline
 #define SIMT_IS_SINCE_AMPERE true
+#define SIMT_IS_BEFORE_AMPERE true
 #define SIMT_KERNEL(threads, min_blocks) static void
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ((void)(stream), ::emu::launch_with((grid), (block), (shared_bytes), [=] { (kernel)(__VA_ARGS__); }, #kernel))

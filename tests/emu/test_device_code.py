@@ -3,6 +3,7 @@ instructions that the design counts on."""
 
 import functools
 import hashlib
+import itertools
 import re
 import shutil
 import subprocess
@@ -40,13 +41,18 @@ TILE_PRODUCTS = ("attended_vectors.cu", "largest.cu", "listed_products.cu", "til
 FITS_ITSELF = (*TILE_PRODUCTS, "attention_chunks.cu", "chunks.cu", "topk.cu")
 # Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
 # part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
-PRODUCT_BLOCKS = {"ProductTf32x3": (256, 1), "Product": (128, 2), "attended_vectors": (256, 2)}
+PRODUCT_BLOCKS = {
+    "ProductTf32x3": (256, 1),
+    "ProductsOf32": (256, 1),
+    "Product": (128, 2),
+    "attended_vectors": (256, 2),
+}
 # In every kernel whose mangled name holds the first string: a pattern of machine code.
 INSTRUCTIONS = {
     "attended_vectors.cu": [
-        ("vectors_kernelI13__nv_b", r"HMMA\.16816\.F32\.BF16"),
-        ("gradients_kernelI13__nv_b", r"HMMA\.16816\.F32\.BF16"),
-        ("vectors_kernelI6__half", r"HMMA\.16816\.F32 "),
+        ("vectors_kernelIN4simt4bf16E", r"HMMA\.16816\.F32\.BF16"),
+        ("gradients_kernelIN4simt4bf16E", r"HMMA\.16816\.F32\.BF16"),
+        ("vectors_kernelIN4simt3f16E", r"HMMA\.16816\.F32 "),
         ("vectors_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
         ("gradients_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
         ("vectors_kernel", r"LDSM\.16\.M88\.4"),
@@ -60,10 +66,10 @@ INSTRUCTIONS = {
         ("split_gram", r"STG?\.E\.128"),
     ],
     "tiles.cu": [
-        ("tiles_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
-        ("tiles_kernelINS0_10ProductF16", r"HMMA\.16816\.F32 "),
-        ("tiles_kernelINS0_11ProductTf32E", r"HMMA\.1688\.F32\.TF32"),
-        ("tiles_kernelINS0_13ProductTf32x3", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32 "),
+        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernelINS1_12ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
         ("gram_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
         ("kernel", r"LDGSTS\.E\.BYPASS.*\.128"),  # vectors: 16 bytes a lane, past the registers
         ("kernel", r"LDSM\.16\.M88\.4"),
@@ -86,9 +92,14 @@ INSTRUCTIONS = {
         ("listed_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
         ("listed_kernel", r"LDSM\.16\.M88\.4"),
     ],
-    "gather.cu": [("kernelIfE", r"LDG\.E\.128"), ("kernelI6__half", r"LDG\.E\.64"), ("kernelI13__nv_b", r"LDG\.E\.64")],
-    "chunks.cu": [("chunk_kernelIfLb1", r"LDG\.E\.128|LD\.E\.128")],  # S into shared memory
+    "gather.cu": [
+        ("kernelIfE", r"LDG\.E\.128"),
+        ("kernelIN4simt3f16E", r"LDG\.E\.64"),
+        ("kernelIN4simt4bf16E", r"LDG\.E\.64"),
+    ],
+    "chunks.cu": [("chunk_kernelIfLb1ELb1", r"LDG\.E\.128|LD\.E\.128")],  # S into shared memory
 }
+OF_TURING = {"chunks.cu": [("chunk_kernelIfLb1", r"LDG\.E\.128|LD\.E\.128")]}  # the forward pass runs there only
 
 
 def test_every_kernel_file_has_a_budget():
@@ -188,8 +199,10 @@ def test_machine_code_is_read_as_the_assembler_reports_it(tmp_path):
     assert cubins.usage(cubin) == {name: (int(registers), int(stack)) for name, stack, registers in said}
 
 
-@pytest.mark.parametrize("name", INSTRUCTIONS)
-@pytest.mark.parametrize("arch", ["80", "90", "120"])
+@pytest.mark.parametrize(
+    ("arch", "name"),
+    [*itertools.product(("80", "90", "120"), INSTRUCTIONS), *itertools.product(("75",), OF_TURING)],
+)
 def test_machine_code_has_the_instructions_of_the_design(name, arch):
     if disassembler() is None:
         pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
@@ -198,7 +211,7 @@ def test_machine_code_has_the_instructions_of_the_design(name, arch):
     kernels = dict(re.findall(r"\.section\s+\.text\.(\S+?),.*?\n(.*?)(?=\.section\s|\Z)", code, re.DOTALL))
     assert kernels
     assert not any(re.search(r"\b(STL|LDL)\b", text) for text in kernels.values())  # nothing goes through the stack
-    for part, pattern in INSTRUCTIONS[name]:
+    for part, pattern in (OF_TURING if arch == "75" else INSTRUCTIONS)[name]:
         chosen = {kernel: text for kernel, text in kernels.items() if part in kernel}
         assert chosen, part
         for kernel, text in chosen.items():

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 WHEEL = os.environ.get("ITM_FAST_OLDEST_TORCH", "")
 
 # Beside the operators' own: torch's headers are most of what each of them takes, so they are compiled as one file.
-WITH_TORCH = ("batch", "candidate_lists", "gemm", "parallel")
+WITH_TORCH = ("batch", "candidate_lists", "engine", "gemm", "pairs", "parallel")
 
 pytestmark = [
     pytest.mark.slow,

@@ -216,6 +216,24 @@ def test_facts_are_written_where_they_have_changed(setup_py: dict, tmp_path: Pat
     assert path.stat().st_mtime > 0
 
 
+def test_every_operator_is_in_one_of_the_files_that_are_compiled(
+    setup_py: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(setup_py["as_one"].__globals__, "ROOT", tmp_path)
+    monkeypatch.setitem(setup_py["as_one"].__globals__, "FACTS", tmp_path / "build/facts/build_facts.h")
+    folder = tmp_path / "csrc" / "ops"
+    folder.mkdir(parents=True)
+    for name in ("triplet.cpp", "cider.cpp", "ranking.cpp", "hinge.h"):
+        (folder / name).touch()
+    paths = setup_py["as_one"]("operators", "ops", 2)
+    assert paths == ["build/facts/operators_0.cpp", "build/facts/operators_1.cpp"]
+    texts = [(tmp_path / path).read_text() for path in paths]
+    assert texts == ['#include "ops/cider.cpp"\n#include "ops/triplet.cpp"\n', '#include "ops/ranking.cpp"\n']
+    os.utime(tmp_path / paths[0], (0, 0))
+    assert setup_py["as_one"]("operators", "ops", 2) == paths
+    assert (tmp_path / paths[0]).stat().st_mtime == 0
+
+
 def test_unknown_value_of_the_cuda_switch(machine: Machine):
     machine.environment["ITM_FAST_CUDA"] = "yes"
     assert "ITM_FAST_CUDA is 'yes'. Use auto, 1" in last_line(machine.build())

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <tuple>
 
+#include "../../option_names.h"
 #include "../similarity.h"
 #include "host.h"
 
