@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from itm_fast.metrics.counting import Ranks
+from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
@@ -20,6 +21,9 @@ from itm_fast.sources.ensemble import EnsembleScorer
 
 _BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
 _ROUNDING = 0.01  # of the mean length: what 16 bits leave of unit vectors is far less
+_FEWEST_TURNED, _FEWEST_BY_CHANCE = 10, 50  # queries of a direction from which such is said
+_SPREADS = 3  # standard deviations of a random order's mean place that are no sign of anything
+_TURNED = 0.6  # mean place from which scores are taken for distances, beyond that spread
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
     "like CLIP are trained"
@@ -96,14 +100,17 @@ def normalised(scorer: TileScorer) -> TileScorer:
     )
 
 
-def rank_notes(image: Ranks, caption: Ranks, n_images: int, n_captions: int) -> list[str]:
-    """Said of similarities that put nothing in order.
+def rank_notes(
+    image: Ranks, caption: Ranks, n_images: int, n_captions: int, *, beside_chance: bool = False
+) -> list[str]:
+    """Said of similarities that put nothing in order, or put it the other way round.
 
     Args:
         image: ranks of image queries in the whole gallery.
         caption: ranks of caption queries, likewise.
         n_images: images of the gallery.
         n_captions: captions of the gallery.
+        beside_chance: figures no better than chance are said elsewhere.
     """
     notes = []
     for ranks, query, item, n_items in (
@@ -118,7 +125,38 @@ def rank_notes(image: Ranks, caption: Ranks, n_images: int, n_captions: int) -> 
                 f"WARNING: every one of the {len(alike)} {query} queries has the same similarity with all {n_items} "
                 f"{item}: its figures come from the order of the {item} in the file alone; look at what was scored."
             )
-    return notes
+    return notes or _order_notes([_places(image, n_captions), _places(caption, n_images)], beside_chance)
+
+
+def _places(ranks: Ranks, n_items: int) -> Tensor:
+    """Where the positives of each query stand among its other items, on the mean: 0, before all, to 1; float64."""
+    known = (ranks.n_candidates == ALL_CANDIDATES) & (ranks.best >= 0)
+    positives = ranks.positives[known]
+    there = positives >= 0
+    n_found = there.sum(1)
+    others = n_items - n_found
+    before = positives - torch.arange(there.shape[1], device=there.device)  # what is positive itself is no other
+    places = before.double().masked_fill(~there, 0).sum(1) / (n_found * others)
+    return places[others > 0]
+
+
+def _order_notes(places: list[Tensor], beside_chance: bool) -> list[str]:
+    """In a random order places are uniform: 1/2 on the mean, with variance 1/12 (less, where positives are many)."""
+    n_fewest = min(map(len, places))
+    if n_fewest < _FEWEST_TURNED:
+        return []
+    found = [(float(some.mean()), _SPREADS * math.sqrt(1 / 12 / len(some))) for some in places]
+    if all(mean > max(_TURNED, 0.5 + spread) for mean, spread in found):
+        return [
+            "WARNING: far worse than a random order of the gallery, in both directions: are these distances? The higher"
+            " comes first here: negate them."
+        ]
+    if n_fewest >= _FEWEST_BY_CHANCE and not beside_chance and all(mean > 0.5 - spread for mean, spread in found):
+        return [
+            "WARNING: no better than a random order of the gallery, in either direction: are rows (images) and columns "
+            "(captions) in the same order?"
+        ]
+    return []
 
 
 def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:

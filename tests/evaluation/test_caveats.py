@@ -246,3 +246,33 @@ def test_rerank_with_few_candidates_says_that_rsum_is_left_out():
     assert "rsum" not in report
     assert "rsum was left out: it needs k of at least 10, given 5" in notes(report)
     assert not any("rsum" in note for note in notes(rerank(COSINE, COSINE, 10)))
+
+
+@pytest.mark.parametrize("kind", ["matrix", "one caption an image", "two ways", "positives"])
+def test_distances_and_rows_in_another_order_are_noticed(kind):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((60, 8))
+    captions = images.repeat(5, 0) + 3 * rng.standard_normal((300, 8))
+    sims = images @ captions.T
+    options = {}
+    if kind == "one caption an image":
+        sims, options = sims[:, ::5], {"captions_per_image": 1}
+    if kind == "positives":
+        pairs = {i: [5 * i, 5 * i + 1, (5 * i + 7) % 300] for i in range(60)}
+        options = {"protocol": "positives", "annotations": RelevantPairs(Ids([*range(60)], [*range(300)]), pairs)}
+
+    def said(sims):
+        return notes(evaluate(TwoWayScorer(sims, sims) if kind == "two ways" else sims, **options))
+
+    assert said(sims) == []
+    assert [note[:26] for note in said(-sims)] == ["WARNING: far worse than a "]
+    assert [note[:26] for note in said(sims[rng.permutation(60)])] == ["WARNING: no better than a "]
+
+
+def test_few_queries_say_nothing_of_their_order():
+    rng = np.random.default_rng(0)
+    assert all(notes(evaluate(rng.random((49, 245)))) == [] for _ in range(5))
+    assert notes(evaluate(-np.eye(9).repeat(5, 1))) == []
+    assert notes(evaluate(-np.eye(10).repeat(5, 1))) != []
+    candidates = np.where(rng.random((60, 300)) < 0.1, rng.random((60, 300)), -np.inf)  # of which most have no rank
+    assert notes(evaluate(candidates, ks=(1, 2))) == [] or "left out" in notes(evaluate(candidates, ks=(1, 2)))[0]
