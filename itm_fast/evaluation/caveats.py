@@ -22,8 +22,11 @@ from itm_fast.sources.ensemble import EnsembleScorer
 _BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
 _ROUNDING = 0.01  # of the mean length: what 16 bits leave of unit vectors is far less
 _FEWEST_TURNED, _FEWEST_BY_CHANCE = 10, 50  # queries of a direction from which such is said
-_SPREADS = 3  # standard deviations of a random order's mean place that are no sign of anything
-_TURNED = 0.6  # mean place from which scores are taken for distances, beyond that spread
+_SPREADS_TURNED, _SPREADS_BY_CHANCE = (
+    4,
+    3,
+)  # standard deviations of a random order's mean place that are no sign of such
+_TURNED = 0.6  # mean place from which scores may be distances
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
     "like CLIP are trained"
@@ -145,13 +148,14 @@ def _order_notes(places: list[Tensor], beside_chance: bool) -> list[str]:
     n_fewest = min(map(len, places))
     if n_fewest < _FEWEST_TURNED:
         return []
-    found = [(float(some.mean()), _SPREADS * math.sqrt(1 / 12 / len(some))) for some in places]
-    if all(mean > max(_TURNED, 0.5 + spread) for mean, spread in found):
+    found = [(float(some.mean()), math.sqrt(1 / 12 / len(some))) for some in places]
+    if all(mean > max(_TURNED, 0.5 + _SPREADS_TURNED * spread) for mean, spread in found):
         return [
             "WARNING: far worse than a random order of the gallery, in both directions: are these distances? The higher"
             " comes first here: negate them."
         ]
-    if n_fewest >= _FEWEST_BY_CHANCE and not beside_chance and all(mean > 0.5 - spread for mean, spread in found):
+    at_chance = all(mean > 0.5 - _SPREADS_BY_CHANCE * spread for mean, spread in found)
+    if at_chance and n_fewest >= _FEWEST_BY_CHANCE and not beside_chance:
         return [
             "WARNING: no better than a random order of the gallery, in either direction: are rows (images) and columns "
             "(captions) in the same order?"
@@ -171,7 +175,13 @@ def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
     if not best.numel():
         return notes
     most = float(best.max())
-    if most <= 0 and not getattr(source, "is_zero", False):
+    smallest = getattr(source, "smallest", 0)
+    if smallest < 0:
+        notes.append(
+            f"WARNING: φ goes down to {smallest:g}: NCS is a share of the largest sum of φ, which means nothing where "
+            "what is retrieved may count below 0; look at where φ comes from."
+        )
+    elif most <= 0 and not getattr(source, "is_zero", False):
         notes.append(
             f"WARNING: no pair has φ above 0 (the largest is {most:g}): NCS is 0 whatever is retrieved; look at where "
             "φ comes from."
