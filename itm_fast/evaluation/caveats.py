@@ -35,13 +35,15 @@ _WAY_OUT = (
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Lengths of vectors that are not zeros, and how many are."""
+    """Lengths of vectors that are neither zeros nor infinite, and how many are."""
 
     shortest: float
     mean: float
     longest: float
     n_zero: int
     first_zero: int
+    n_infinite: int
+    first_infinite: int
 
     @property
     def differ(self) -> bool:
@@ -72,6 +74,12 @@ def source_notes(scorer: TileScorer) -> list[str]:
                         f"WARNING: {lengths.n_zero} of {n} {side} embeddings{of} are all zeros, the first at row "
                         f"{lengths.first_zero}: their similarities are 0 with everything; look for items that were not "
                         "encoded."
+                    )
+                if lengths.n_infinite:
+                    notes.append(
+                        f"WARNING: {lengths.n_infinite} of {n} {side} embeddings{of} are infinite, the first at row "
+                        f"{lengths.first_infinite}: what their similarities put in order means nothing; float16 "
+                        "overflows so."
                     )
         elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
             notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
@@ -233,19 +241,20 @@ def _lengths(vectors: Vectors) -> _Lengths:
     """Block by block; NaN, which the pass over the similarities refuses, is no length."""
     width = math.prod(vectors.shape[1:])
     step = max(1, _BLOCK_BYTES // (8 * max(1, width)))
-    shortest, longest, total, n, n_zero, first_zero = math.inf, 0.0, 0.0, 0, 0, -1
+    shortest, longest, total, n = math.inf, 0.0, 0.0, 0
+    zero, infinite = [0, -1], [0, -1]  # how many, and the first
     for start in range(0, vectors.shape[0], step):
         some = as_float_tensor(vectors[start : start + step])
         lengths = torch.linalg.vector_norm(some, dim=-1, dtype=torch.float64).flatten().cpu()
-        zeros = lengths == 0
-        if bool(zeros.any()):
-            n_zero += int(zeros.sum())
-            first_zero = first_zero if first_zero >= 0 else start + int(zeros.int().argmax())
-            lengths = lengths[~zeros]
+        are_zero, are_infinite = lengths == 0, lengths == math.inf
+        for odd, those in ((zero, are_zero), (infinite, are_infinite)):
+            if bool(those.any()):
+                odd[:] = odd[0] + int(those.sum()), odd[1] if odd[0] else start + int(those.int().argmax())
+        lengths = lengths[~(are_zero | are_infinite)]
         if len(lengths):
             shortest, longest = min(shortest, float(lengths.min())), max(longest, float(lengths.max()))
             total, n = total + float(lengths.sum()), n + len(lengths)
-    return _Lengths(shortest if n else 0.0, total / n if n else 0.0, longest, n_zero, first_zero)
+    return _Lengths(shortest if n else 0.0, total / n if n else 0.0, longest, *zero, *infinite)
 
 
 def _is_constant(source: TileScorer, value: float) -> bool:

@@ -300,6 +300,14 @@ def test_distances_and_rows_in_another_order_are_noticed(kind):
     assert [note[:26] for note in said(sims[rng.permutation(60)])] == ["WARNING: no better than a "]
 
 
+def test_embeddings_of_infinities_are_named():
+    images, captions = unit(IMAGES), unit(CAPTIONS)
+    captions[[17, 40], 2] = np.inf
+    found = notes(evaluate((images, captions), ks=(1, 2)))
+    assert "2 of 60 caption embeddings are infinite, the first at row 17: " in found[0]
+    assert not any("lengths differ" in note for note in found)
+
+
 def test_few_queries_say_nothing_of_their_order():
     rng = np.random.default_rng(0)
     assert all(notes(evaluate(rng.random((49, 245)))) == [] for _ in range(5))

@@ -214,3 +214,11 @@ def test_scores_that_rise_with_the_ranks_are_noticed(tmp_path):
     assert said(lambda item: -item) == ()
     assert said(lambda item: item, rank=lambda _: 0) == said(lambda item: item, rank=lambda n: f"n{n}") == ()
     assert said(lambda item: 0.5) == said(lambda item: "inf" if item == 3 else item) == ()
+
+
+@pytest.mark.parametrize("grade", [np.nan, np.inf, -np.inf])
+def test_grades_that_are_not_finite_are_refused(grade):
+    with pytest.raises(ValueError, match=rf"relevant\[1\] has the grade {grade} of item 2, expected finite numbers"):
+        judged_ranks(np.eye(3), [{0: 1}, {0: 2, 2: grade}, [1]], (1,))
+    with pytest.raises(ValueError, match=rf"qrels\['q'\] has the grade {grade} of item 'b'"):
+        judgements_by_id({"q": {"a": 1, "b": grade}}, ["q"], ["a", "b"])

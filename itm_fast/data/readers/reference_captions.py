@@ -12,6 +12,7 @@ from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
 from itm_fast.errors import DataError, warn
 from itm_fast.files.plain_text import read_lines
+from itm_fast.indices import as_number
 
 
 def read_references(
@@ -33,8 +34,7 @@ def read_references(
         DataError: the file does not hold that; with file and line, or image.
         ValueError: captions_per_image below 1.
     """
-    if captions_per_image < 1:
-        raise ValueError(f"captions_per_image is {captions_per_image}, expected at least 1")
+    captions_per_image = as_number(captions_per_image, "captions_per_image")
     found = _found(path)
     items = _items(found, split)
     if items is not None:
