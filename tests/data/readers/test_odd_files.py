@@ -213,3 +213,19 @@ def test_a_name_before_captions_is_no_caption(tmp_path):
         read_references(path)
     path.write_text(json.dumps([["a dog", "see 1.jpg"], ["see 2.jpg", "a cat"]]))
     assert len(read_references(path)) == 2
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("labels", "n_false"), [((1, 0, 1), 1), ((True, False, False), 2), ((1, 1, 1), 0), ((0, 0, 0), 0), ((0, 1, 2), 0)]
+)
+def test_labels_that_may_say_which_captions_are_wrong(labels, n_false, kind, tmp_path, recwarn):
+    rows = [{"image": f"{n}.jpg", "caption": "a dog", "label": label} for n, label in enumerate(labels)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "image,caption,label\n" + "".join(f"{','.join(map(str, row.values()))}\n" for row in rows))
+    else:
+        write(path, rows if kind == "json" else "".join(f"{json.dumps(row)}\n" for row in rows))
+    assert len(read_captioned_images(path).captions) == 3
+    said = [str(warning.message) for warning in recwarn]
+    assert [f"{n_false} of 3 captions have a label of 0 or false" in text for text in said] == [True] * (n_false > 0)
