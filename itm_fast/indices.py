@@ -36,6 +36,28 @@ def as_index(index: SupportsIndex, size: int, name: str) -> int:
     return number % size
 
 
+def as_number(number: SupportsIndex, name: str) -> int:
+    """Check a number of things, of which there is at least one.
+
+    Args:
+        number: An integer of any kind.
+        name: Name of the argument, for the message.
+
+    Returns:
+        The plain integer.
+
+    Raises:
+        TypeError: It is no integer, or a truth value.
+        ValueError: It is below 1.
+    """
+    if isinstance(number, (bool, np.bool_)) or not hasattr(number, "__index__"):
+        raise TypeError(f"{name} is {number!r:.60}, expected an integer")
+    found = operator.index(number)
+    if found < 1:
+        raise ValueError(f"{name} is {found}, expected at least 1")
+    return found
+
+
 def as_indices(indices: IndexLike, size: int, name: str) -> npt.NDArray[np.int64]:
     """Check indices into something of `size` entries.
 

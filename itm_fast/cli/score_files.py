@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -107,8 +108,10 @@ def _of_sims(path: Path, args: ScoreFileFlags) -> TileScorer:
     sims = _masked(open_array(path, 2, pickled=args.pickled), args.no_candidate)
     sims = sims.T if args.transposed else sims
     if args.t2i_sims is None:
+        _check_masked(args.no_candidate, sims)
         return MatrixScorer(sims)
     turned = _masked(open_array(args.t2i_sims, 2, pickled=args.pickled), args.no_candidate).T
+    _check_masked(args.no_candidate, sims, turned)
     if turned.shape != sims.shape:
         raise ValueError(
             f"{args.t2i_sims} has shape {tuple(turned.T.shape)}, expected {tuple(sims.T.shape)}, captions as rows, "
@@ -124,6 +127,17 @@ def _masked(sims: Array, no_candidate: float | None) -> Array:
         return sims
     floats = as_float_tensor(sims)
     return floats.masked_fill(floats <= no_candidate, float("-inf"))
+
+
+def _check_masked(no_candidate: float | None, *masked: Array) -> None:
+    from itm_fast.errors import warn
+
+    if no_candidate is not None and not any(bool((sims == -math.inf).any()) for sims in masked):
+        lowest = min((float(sims.min()) for sims in masked if 0 not in sims.shape), default=math.nan)
+        warn(
+            f"--no-candidate {no_candidate:g}: no score is so low, the lowest is {lowest:g}, so that every pair is "
+            "taken for a candidate"
+        )
 
 
 def _of_embeddings(images_path: Path, captions_path: Path, similarity: str, args: ScoreFileFlags) -> TileScorer:

@@ -46,7 +46,7 @@ def evaluate_trec_run(args: TrecFlags, ks: tuple[int, ...], output: OutputFlags)
     found = judged_run(run, qrels, ks, ties=args.ties)
     figures = found.figures()
     judged = set(qrels)
-    notes = []
+    notes = [*run.notes]
     for n, text in (
         (len(judged.difference(run.queries)), "judged queries are not in the run and count as 0 (trec_eval -c)"),
         (len(qrels) - len(found.queries), "judged queries with nothing relevant are left out"),

@@ -32,7 +32,9 @@ class Hinge(nn.Module):
 
     def of_scores(self, scores: Tensor, img_ids: Any = None) -> Tensor:
         """Scores (n, n), pair i on the diagonal, and the images' ids (n,), whose pairs are no negatives -> scalar."""
-        ids = None if img_ids is None else torch.as_tensor(img_ids, dtype=torch.int64, device=scores.device)
+        ids = None if img_ids is None else torch.as_tensor(img_ids, device=scores.device)
+        if ids is not None and not ids.is_floating_point():  # floats would lose what is behind the point: refused
+            ids = ids.to(torch.int64)
         return triplet_loss(scores, margin=self.margin, max_violation=self.max_violation, image_ids=ids)
 
     def extra_repr(self) -> str:

@@ -29,7 +29,14 @@ def recall_of(
         captions_per_image: Captions c of image c // captions_per_image.
         n_queries: Queries that count, the first ones; None: all.
         return_ranks: Return ranks and first items too.
+
+    Raises:
+        ValueError: There are not as many queries.
     """
+    n_all = scorer.n_images if query == "image" else scorer.n_captions
+    if n_queries is not None and n_queries not in range(1, n_all + 1):
+        of = "images" if query == "image" else f"captions of npts images, {captions_per_image} of each"
+        raise ValueError(f"npts asks for {n_queries} queries ({of}), expected 1 ... {n_all}: there are no more")
     positives = make_positives(scorer.n_images, scorer.n_captions, captions_per_image=captions_per_image)
     found, top = one_way(scorer, positives, query, k=1 if return_ranks else 0)
     best = found.best[:n_queries].double()

@@ -8,7 +8,6 @@ from lib.evaluation import i2t, t2i         ->  from itm_fast.compat.chan import
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from itm_fast.compat._hinge import Hinge
@@ -59,7 +58,4 @@ class SimsEncoder(CHANSimilarity):
         Returns:
             (n_images, n_captions).
         """
-        regions, words = (
-            torch.as_tensor(lens, dtype=torch.int64, device=img_emb.device) for lens in (img_lens, cap_lens)
-        )
-        return super().forward(img_emb, cap_emb, words, regions)
+        return super().forward(img_emb, cap_emb, cap_lens, img_lens)

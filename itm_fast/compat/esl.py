@@ -8,7 +8,6 @@ class Sim_vec of lib/vse.py                 ->  from itm_fast.compat.esl import 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from itm_fast.compat._hinge import Hinge
@@ -76,5 +75,5 @@ class Sim_vec(ESLSimilarity):  # the original's name
         Returns:
             (n_images, n_captions), and the same again.
         """
-        sims = super().forward(img_emb, cap_emb, torch.as_tensor(cap_lens, dtype=torch.int64, device=cap_emb.device))
+        sims = super().forward(img_emb, cap_emb, cap_lens)
         return sims, sims

@@ -5,7 +5,6 @@ from meter.modules.objectives import xattn_score_t2i, xattn_score_i2t   ->  from
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from itm_fast.choices import CrossAttn
@@ -46,7 +45,7 @@ def mean_cosine(
     return cross_attention_similarity(
         images,
         captions,
-        torch.as_tensor(cap_lens, dtype=torch.int64, device=captions.device),
+        cap_lens,
         cross_attn=cross_attn,
         raw_feature_norm="clipped_l2norm",
         agg_func="Mean",

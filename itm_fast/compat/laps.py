@@ -18,6 +18,7 @@ from itm_fast.compat.hat import mean_cosine
 from itm_fast.compat.vse_infty import i2t, t2i
 from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.ops._blocks import padding, sims_in_blocks, valid_counts
+from itm_fast.ops._counts import counted
 from itm_fast.ops.max_similarity import max_similarity
 
 __all__ = [
@@ -155,15 +156,15 @@ def matching_max_mean(
     Source:
         CrossmodalGroup/LAPS, lib/xttn.py, matching_max_mean.
     """
-    counts = torch.as_tensor(cap_len, dtype=torch.int64, device=cap_words.device)
     regions, words = normalize(img_regions, dim=-1), normalize(cap_words, dim=-1)
     if not scan and not bi_norm:
-        sims = max_similarity(regions, words, counts, agg_func="Mean")
-        return (sims + max_similarity(regions, words, counts, cross_attn="i2t", agg_func="Mean")) / 2 if i2t else sims
+        sims = max_similarity(regions, words, cap_len, agg_func="Mean")
+        return (sims + max_similarity(regions, words, cap_len, cross_attn="i2t", agg_func="Mean")) / 2 if i2t else sims
     if regions.ndim != 3 or words.ndim != 3:
         shapes = f"{tuple(regions.shape)} and {tuple(words.shape)}"
         raise ValueError(f"img_regions and cap_words must have three dimensions, got {shapes}")
-    counts = valid_counts("cap_len", counts, words)
+    words, given = counted("cap_len", cap_len, "cap_words", words)
+    counts = valid_counts("cap_len", given, words)
     words = words.masked_fill(padding(counts, words.shape[1])[:, :, None], 0)
 
     def sims_of(regions: Tensor, _: Tensor, words: Tensor, counts: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from itm_fast.compat.vse_infty import Floats
 from itm_fast.ops import _checks
 from itm_fast.ops.triplet import triplet_loss
 from itm_fast.shown import named_options
-from itm_fast.similarities.scorers import as_scorer
+from itm_fast.similarities.scorers import as_float_tensor, as_scorer
 
 __all__ = ["ContrastiveLoss", "EncoderSimilarity", "i2t", "t2i"]
 
@@ -123,7 +123,7 @@ def i2t(
         processor.
 
     Raises:
-        ValueError: The matrix hasn't as many captions an image.
+        ValueError: The matrix hasn't as many captions an image, or not npts images.
 
     Source:
         XLearning-SCU/2021-NeurIPS-NCR, NCR/evaluation.py, i2t.
@@ -143,14 +143,15 @@ def t2i(
 def _recall(
     npts: int, sims: Floats | Tensor, per_captions: int, return_ranks: bool, query: Literal["image", "caption"]
 ) -> Any:
-    given = torch.as_tensor(sims)
-    if given.ndim != 2 or given.shape[1] != per_captions * given.shape[0]:
-        raise ValueError(f"sims must have {per_captions} captions an image, got shape {tuple(given.shape)}")
+    scorer = as_scorer(sims)
+    if scorer.n_captions != per_captions * scorer.n_images:
+        raise ValueError(f"sims must have {per_captions} captions an image, got shape {tuple(sims.shape)}")
     n_queries = npts * (1 if query == "image" else per_captions)
-    found: Any = recall_of(as_scorer(given), query, per_captions, n_queries, return_ranks)
+    found: Any = recall_of(scorer, query, per_captions, n_queries, return_ranks)
     if not return_ranks:
         return found
     recalls, (ranks, top1) = found
+    given = as_float_tensor(sims)
     of_queries = (given if query == "image" else given.T)[:n_queries]
     order = of_queries.argsort(dim=1, descending=True, stable=True).numpy()
     return recalls, (ranks, top1, order[:, :_TOP].copy(), list(order))

@@ -7,7 +7,6 @@ from evaluation import i2t, t2i          ->  from itm_fast.compat.scan import i2
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from itm_fast.choices import CrossAttn
@@ -53,7 +52,7 @@ def _score(
     return cross_attention_similarity(
         images,
         captions,
-        torch.as_tensor(cap_lens, dtype=torch.int64, device=captions.device),
+        cap_lens,
         cross_attn=cross_attn,
         raw_feature_norm=_flag(opt, "raw_feature_norm"),
         agg_func=agg_func,

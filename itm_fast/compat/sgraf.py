@@ -6,7 +6,6 @@ from evaluation import i2t, t2i                        ->  from itm_fast.compat.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from itm_fast.compat._hinge import Hinge
@@ -53,7 +52,7 @@ class EncoderSimilarity(SGRAFSimilarity):
         Returns:
             (n_images, n_captions).
         """
-        return super().forward(img_emb, cap_emb, torch.as_tensor(cap_lens, dtype=torch.int64, device=cap_emb.device))
+        return super().forward(img_emb, cap_emb, cap_lens)
 
 
 class ContrastiveLoss(Hinge):

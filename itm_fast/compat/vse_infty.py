@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from itm_fast.compat._hinge import Hinge
@@ -59,7 +58,7 @@ def i2t(
         depends on the processor.
 
     Raises:
-        ValueError: The matrix hasn't as many captions an image as the mode says.
+        ValueError: The matrix hasn't as many captions an image as the mode says, or not npts images.
 
     Source:
         woodfrog/vse_infty, lib/evaluation.py, i2t.
@@ -78,9 +77,10 @@ def _recall(
     npts: int, sims: Floats | Tensor, return_ranks: bool, mode: Mode, query: Literal["image", "caption"]
 ) -> Recalls | tuple[Recalls, Retrieved]:
     per_image = 5 if mode == "coco" else 1
-    if sims.ndim != 2 or sims.shape[1] != per_image * sims.shape[0]:
+    scorer = as_scorer(sims)
+    if scorer.n_captions != per_image * scorer.n_images:
         raise ValueError(
             f"sims must have {per_image} captions an image for mode {mode!r}, got shape {tuple(sims.shape)}"
         )
     n_queries = npts * (1 if query == "image" else per_image)
-    return recall_of(as_scorer(torch.as_tensor(sims)), query, per_image, n_queries, return_ranks)
+    return recall_of(scorer, query, per_image, n_queries, return_ranks)

@@ -15,6 +15,7 @@ from itm_fast.compat._recall import Recalls, Retrieved, recall_of
 from itm_fast.nn.similarity.embeddings import order_similarity
 from itm_fast.ops.triplet import triplet_loss
 from itm_fast.shown import named_options
+from itm_fast.similarities.scorers import as_float_tensor
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -84,7 +85,7 @@ def i2t(
         depends on the processor.
 
     Raises:
-        ValueError: Shapes or the measure do not fit.
+        ValueError: Shapes, the measure or npts do not fit.
 
     Source:
         fartashf/vsepp, evaluation.py, i2t.
@@ -111,7 +112,9 @@ def _recall(
     return_ranks: bool,
     query: Literal["image", "caption"],
 ) -> Recalls | tuple[Recalls, Retrieved]:
-    scorer = _scorer(torch.as_tensor(images), torch.as_tensor(captions), measure)
+    sides = [as_float_tensor(side if isinstance(side, Tensor) else np.asarray(side)) for side in (images, captions)]
+    dtype = torch.promote_types(sides[0].dtype, sides[1].dtype)
+    scorer = _scorer(sides[0].to(dtype), sides[1].to(dtype), measure)
     n_queries = None if npts is None else npts * (1 if query == "image" else _CAPTIONS_PER_IMAGE)
     return recall_of(scorer, query, _CAPTIONS_PER_IMAGE, n_queries, return_ranks)
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from itm_fast.metrics.counting import Ranks
+from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
@@ -20,6 +21,12 @@ from itm_fast.sources.ensemble import EnsembleScorer
 
 _BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
 _ROUNDING = 0.01  # of the mean length: what 16 bits leave of unit vectors is far less
+_FEWEST_TURNED, _FEWEST_BY_CHANCE = 10, 50  # queries of a direction from which such is said
+_SPREADS_TURNED, _SPREADS_BY_CHANCE = (
+    4,
+    3,
+)  # standard deviations of a random order's mean place that are no sign of such
+_TURNED = 0.6  # mean place from which scores may be distances
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
     "like CLIP are trained"
@@ -28,13 +35,15 @@ _WAY_OUT = (
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Lengths of vectors that are not zeros, and how many are."""
+    """Lengths of vectors that are neither zeros nor infinite, and how many are."""
 
     shortest: float
     mean: float
     longest: float
     n_zero: int
     first_zero: int
+    n_infinite: int
+    first_infinite: int
 
     @property
     def differ(self) -> bool:
@@ -66,6 +75,12 @@ def source_notes(scorer: TileScorer) -> list[str]:
                         f"{lengths.first_zero}: their similarities are 0 with everything; look for items that were not "
                         "encoded."
                     )
+                if lengths.n_infinite:
+                    notes.append(
+                        f"WARNING: {lengths.n_infinite} of {n} {side} embeddings{of} are infinite, the first at row "
+                        f"{lengths.first_infinite}: what their similarities put in order means nothing; float16 "
+                        "overflows so."
+                    )
         elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
             notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
         elif isinstance(one, RaggedScorer):
@@ -96,14 +111,17 @@ def normalised(scorer: TileScorer) -> TileScorer:
     )
 
 
-def rank_notes(image: Ranks, caption: Ranks, n_images: int, n_captions: int) -> list[str]:
-    """Said of similarities that put nothing in order.
+def rank_notes(
+    image: Ranks, caption: Ranks, n_images: int, n_captions: int, *, beside_chance: bool = False
+) -> list[str]:
+    """Said of similarities that put nothing in order, or put it the other way round.
 
     Args:
         image: ranks of image queries in the whole gallery.
         caption: ranks of caption queries, likewise.
         n_images: images of the gallery.
         n_captions: captions of the gallery.
+        beside_chance: figures no better than chance are said elsewhere.
     """
     notes = []
     for ranks, query, item, n_items in (
@@ -118,7 +136,39 @@ def rank_notes(image: Ranks, caption: Ranks, n_images: int, n_captions: int) -> 
                 f"WARNING: every one of the {len(alike)} {query} queries has the same similarity with all {n_items} "
                 f"{item}: its figures come from the order of the {item} in the file alone; look at what was scored."
             )
-    return notes
+    return notes or _order_notes([_places(image, n_captions), _places(caption, n_images)], beside_chance)
+
+
+def _places(ranks: Ranks, n_items: int) -> Tensor:
+    """Where the positives of each query stand among its other items, on the mean: 0, before all, to 1; float64."""
+    known = (ranks.n_candidates == ALL_CANDIDATES) & (ranks.best >= 0)
+    positives = ranks.positives[known]
+    there = positives >= 0
+    n_found = there.sum(1)
+    others = n_items - n_found
+    before = positives - torch.arange(there.shape[1], device=there.device)  # what is positive itself is no other
+    places = before.double().masked_fill(~there, 0).sum(1) / (n_found * others)
+    return places[others > 0]
+
+
+def _order_notes(places: list[Tensor], beside_chance: bool) -> list[str]:
+    """In a random order places are uniform: 1/2 on the mean, with variance 1/12 (less, where positives are many)."""
+    n_fewest = min(map(len, places))
+    if n_fewest < _FEWEST_TURNED:
+        return []
+    found = [(float(some.mean()), math.sqrt(1 / 12 / len(some))) for some in places]
+    if all(mean > max(_TURNED, 0.5 + _SPREADS_TURNED * spread) for mean, spread in found):
+        return [
+            "WARNING: far worse than a random order of the gallery, in both directions: are these distances? The higher"
+            " comes first here: negate them."
+        ]
+    at_chance = all(mean > 0.5 - _SPREADS_BY_CHANCE * spread for mean, spread in found)
+    if at_chance and n_fewest >= _FEWEST_BY_CHANCE and not beside_chance:
+        return [
+            "WARNING: no better than a random order of the gallery, in either direction: are rows (images) and columns "
+            "(captions) in the same order?"
+        ]
+    return []
 
 
 def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
@@ -133,7 +183,13 @@ def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
     if not best.numel():
         return notes
     most = float(best.max())
-    if most <= 0 and not getattr(source, "is_zero", False):
+    smallest = getattr(source, "smallest", 0)
+    if smallest < 0:
+        notes.append(
+            f"WARNING: φ goes down to {smallest:g}: NCS is a share of the largest sum of φ, which means nothing where "
+            "what is retrieved may count below 0; look at where φ comes from."
+        )
+    elif most <= 0 and not getattr(source, "is_zero", False):
         notes.append(
             f"WARNING: no pair has φ above 0 (the largest is {most:g}): NCS is 0 whatever is retrieved; look at where "
             "φ comes from."
@@ -185,19 +241,20 @@ def _lengths(vectors: Vectors) -> _Lengths:
     """Block by block; NaN, which the pass over the similarities refuses, is no length."""
     width = math.prod(vectors.shape[1:])
     step = max(1, _BLOCK_BYTES // (8 * max(1, width)))
-    shortest, longest, total, n, n_zero, first_zero = math.inf, 0.0, 0.0, 0, 0, -1
+    shortest, longest, total, n = math.inf, 0.0, 0.0, 0
+    zero, infinite = [0, -1], [0, -1]  # how many, and the first
     for start in range(0, vectors.shape[0], step):
         some = as_float_tensor(vectors[start : start + step])
         lengths = torch.linalg.vector_norm(some, dim=-1, dtype=torch.float64).flatten().cpu()
-        zeros = lengths == 0
-        if bool(zeros.any()):
-            n_zero += int(zeros.sum())
-            first_zero = first_zero if first_zero >= 0 else start + int(zeros.int().argmax())
-            lengths = lengths[~zeros]
+        are_zero, are_infinite = lengths == 0, lengths == math.inf
+        for odd, those in ((zero, are_zero), (infinite, are_infinite)):
+            if bool(those.any()):
+                odd[:] = odd[0] + int(those.sum()), odd[1] if odd[0] else start + int(those.int().argmax())
+        lengths = lengths[~(are_zero | are_infinite)]
         if len(lengths):
             shortest, longest = min(shortest, float(lengths.min())), max(longest, float(lengths.max()))
             total, n = total + float(lengths.sum()), n + len(lengths)
-    return _Lengths(shortest if n else 0.0, total / n if n else 0.0, longest, n_zero, first_zero)
+    return _Lengths(shortest if n else 0.0, total / n if n else 0.0, longest, *zero, *infinite)
 
 
 def _is_constant(source: TileScorer, value: float) -> bool:

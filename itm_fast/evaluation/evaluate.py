@@ -276,7 +276,9 @@ def _of_owners(
         progress=stages.next(stages.n_pairs),
     )
     figures = [section(both.image, both.caption, ks)]
-    notes = rank_notes(both.image, both.caption, positives.n_images, positives.n_captions)
+    notes = rank_notes(
+        both.image, both.caption, positives.n_images, positives.n_captions, beside_chance=plan.says_chance
+    )
     notes += sum_note([(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)])
     for fold, scope in enumerate(zip(both.image_folds, both.caption_folds, strict=True)):
         try:
@@ -335,7 +337,8 @@ def _of_sets(
             figures[direction] |= precision_of_ranks(ranks, query)
             figures[direction] |= judged_figures(counted.counter(query), plan.judged[direction == "t2i"], ks)
         figures[direction]["n_pairs"] = truth.n_pairs
-    notes = rank_notes(image, caption, plan.scorer.n_images, plan.scorer.n_captions)
+    sizes = plan.scorer.n_images, plan.scorer.n_captions
+    notes = rank_notes(image, caption, *sizes, beside_chance=plan.says_chance)
     return [figures], tiles.dtype(), [*notes, *sum_note([(image, caption)])]
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from itm_fast.errors import DataError
 from itm_fast.files.plain_text import read_text
 
+_BEST = 5.0  # the raters' scale
+
 
 @dataclass(frozen=True, eq=False)
 class RatedPairs:
@@ -38,14 +40,15 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
 
     Args:
         path: .csv or .csv.gz.
-        columns: the names of the first two columns; agg_score and sampling_method follow.
+        columns: the names of the two columns that are compared; agg_score and sampling_method are beside them. By its
+            header the order of all may be another, and there may be more.
 
     Returns:
         All its rows.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: another header, a row that does not fit; with file and line.
+        DataError: another header, a row that does not fit, a score that is not 0 ... 5; with file and line. No rows.
 
     Source: google-research-datasets/Crisscrossed-Captions, data/{sts,sis,sits}_{val,test}.csv.
     """
@@ -53,20 +56,24 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
     expected = (*columns, "agg_score", "sampling_method")
     rows = _rows(path)
     header = next(rows, [])
-    if tuple(header) != expected:
+    if any(header.count(name) != 1 for name in expected):
         raise DataError(f"{path}: begins with {','.join(header)!r:.80}, expected the columns {','.join(expected)}")
+    places = [header.index(name) for name in expected]
     left, right, scores, methods = [], [], [], []
     for number, row in enumerate(rows, start=2):
-        score = _number(row[2]) if len(row) == len(expected) else math.nan
-        if not math.isfinite(score):
+        cells = [row[place] for place in places] if len(row) == len(header) else []
+        score = _number(cells[2]) if cells else math.nan
+        if not 0 <= score <= _BEST:
             raise DataError(
-                f"{path}:{number}: {','.join(row)!r:.80}, expected {_a(columns[0])}, {_a(columns[1])}, a number and a "
-                "method"
+                f"{path}:{number}: {','.join(row)!r:.80}, expected {_a(columns[0])}, {_a(columns[1])}, a number "
+                "0 ... 5 and a method"
             )
-        left.append(row[0])
-        right.append(row[1])
+        left.append(cells[0])
+        right.append(cells[1])
         scores.append(score)
-        methods.append(row[3])
+        methods.append(cells[3])
+    if not scores:
+        raise DataError(f"{path}: a header and no rated pairs")
     return RatedPairs(left, right, np.array(scores, dtype=np.float64), methods)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -143,11 +143,24 @@ def rerank(
             *_stage_notes(coarse, fine),
             *([] if k >= max(RSUM_KS) else [f"rsum was left out: it needs k of at least {max(RSUM_KS)}, given {k}"]),
             *left_out,
+            *_lowered(figures[0], before[0], ks[0]),
             _cost(scored, k, alpha, beta, n_pairs),
         ],
     }
     sections = {**sections[plan.headline], "headline": plan.headline, **sections, "coarse": mean_figures(before)}
     return Report({**sections, **extras, "conditions": conditions})
+
+
+def _lowered(after: Mapping[str, Any], before: Mapping[str, Any], k: int) -> list[str]:
+    """Said of fine scores that lose more than half of what the coarse ones found first."""
+    found = [(before[way][f"R@{k}"], after[way][f"R@{k}"]) for way in ("i2t", "t2i")]
+    if not all(None not in (first, last) and last < first / 2 for first, last in found):
+        return []
+    moved = ", ".join(f"from {first:.1f} to {last:.1f}" for first, last in found)
+    return [
+        f"WARNING: re-ranking lowers R@{k} of both directions, {moved}: are the fine scores of the same set in the "
+        "same order, and the higher the better?"
+    ]
 
 
 def _stage_notes(coarse: Sims, fine: PairSims) -> list[str]:

@@ -59,7 +59,12 @@ class Semantics:
             TypeError: unsupported types.
         """
         self.source = as_relevance(relevance, scorer.n_images, scorer.n_captions)
-        self.notes: list[str] = []
+        items = (("image -> caption", scorer.n_captions), ("caption -> image", scorer.n_images))
+        self.notes = [
+            f"SR@k, {way}: m is {m}, but there are {n} items: at most {100 * n / m:.1f} %."
+            for way, n in items
+            if m is not None and m > n
+        ]
         self.by_query: list[dict[str, dict[str, torch.Tensor]]] = []
         self._positives, self._ks, self._m = positives, ks, None if m is None else check_m(m)
         self._k, spare = max(*ks, *_SUM_KS), spare_items(positives)

@@ -18,6 +18,17 @@ _OTHER_MARKS = {  # the longer ones first: UTF-32's begins as UTF-16's
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+_OTHERS = {  # what begins so is no text, whatever its name
+    b"\x1f\x8b": "gzip: name it .gz, or unpack it",
+    b"PK\x03\x04": "a zip archive: unpack it",
+    b"\x93NUMPY": "an array in .npy format",
+    b"\x89HDF": "HDF5",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"%PDF": "a PDF",
+    **{bytes([0x80, protocol]): "a pickle of Python" for protocol in range(2, 6)},
+}
+_START = 64  # bytes that tell
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 _UNPACKED = 64 * 2**20, 100  # bytes, or times its size, that a .gz may unpack to: text shrinks to a twentieth at most
 _BLOCK = 1 << 20
@@ -64,13 +75,34 @@ def read_content(path: Path) -> bytes:
     return bytes(unpacked)
 
 
+def instead(head: bytes) -> str:
+    """What the first bytes of a file say that it is in place of what it is called; "" where they say nothing.
+
+    Example:
+        >>> instead(b"version https://git-lfs.github.com/spec/v1")
+        'a pointer of Git LFS, not the file itself: git lfs pull fetches it'
+    """
+    if head.startswith(b"version https://git-lfs."):
+        return "a pointer of Git LFS, not the file itself: git lfs pull fetches it"
+    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not the file itself: it was not downloaded as a file"
+    return ""
+
+
+def check_itself(path: Path) -> None:
+    """Raise DataError where a file is a pointer of Git LFS or a web page; FileNotFoundError where there is none."""
+    with path.open("rb") as file:
+        if other := instead(file.read(_START)):
+            raise DataError(f"{path}: {other}")
+
+
 def decoded(content: bytes) -> str:
     """UTF-8 as text, without a byte order mark; line ends as they are.
 
     Raises:
         EncodingError: it is something else: UTF-16, Latin-1, or no text at all.
     """
-    _check_mark(content[:4])
+    _check_start(content[:_START])
     try:
         text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -166,7 +198,7 @@ def stream_lines(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, s
         try:
             for number, raw in enumerate(file, start=1):
                 if number == 1:
-                    _check_mark(raw[:4])
+                    _check_start(raw[:_START])
                     raw = raw.removeprefix(codecs.BOM_UTF8)
                 try:
                     yield number, raw.decode("utf-8", errors).rstrip("\r\n")
@@ -176,7 +208,13 @@ def stream_lines(path: Path, *, errors: str = "strict") -> Iterator[tuple[int, s
             raise error.of(path) from error
 
 
-def _check_mark(start: bytes) -> None:
+def _check_start(start: bytes) -> None:
+    """Refuse what is no UTF-8, or no text at all, by its first bytes."""
+    if other := instead(start):
+        raise EncodingError(other)
+    for magic, kind in _OTHERS.items():
+        if start.startswith(magic):
+            raise EncodingError(f"not text but {kind}")
     for mark, name in _OTHER_MARKS.items():
         if start.startswith(mark):
             raise EncodingError(

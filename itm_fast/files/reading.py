@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
-from itm_fast.files.plain_text import EncodingError, decoded, read_content
+from itm_fast.files.plain_text import EncodingError, check_itself, decoded, read_content
 
 _ZIP = b"PK\x03\x04"
 _HEADER = 2**16  # bytes; NumPy reads no longer ones
@@ -68,20 +68,6 @@ def read_json(path: Path) -> Any:
     return parsed_json(read_content(path), path)
 
 
-def instead(head: bytes) -> str:
-    """What the first bytes of a file say that it is in place of what it is called; "" where they say nothing.
-
-    Example:
-        >>> instead(b"version https://git-lfs.github.com/spec/v1")
-        'a pointer of Git LFS, not the file itself: git lfs pull fetches it'
-    """
-    if head.startswith(b"version https://git-lfs."):
-        return "a pointer of Git LFS, not the file itself: git lfs pull fetches it"
-    if head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html")):
-        return "a web page, not the file itself: it was not downloaded as a file"
-    return ""
-
-
 def parsed_json(content: bytes, path: Path, kind: str = "JSON") -> Any:
     """The content of a JSON file that is read already, and what kind of one is expected; errors as ``read_json``."""
     try:
@@ -112,6 +98,7 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
         FileNotFoundError: there is no such file.
         DataError: it is something else, needs unpickling, or is cut short.
     """
+    check_itself(path)
     with path.open("rb") as file:
         if file.read(4) == _ZIP:
             raise DataError(f"{path}: an .npz archive, expected a single array in .npy format")
@@ -128,8 +115,7 @@ def read_array(path: Path, *, mapped: bool = False) -> npt.NDArray[np.generic]:
 
 def read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     """The arrays of a plain .npz file; errors as ``read_array``."""
-    with path.open("rb"):
-        pass  # a missing file, or a folder, is said so by the system
+    check_itself(path)
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked, packed = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import PickledArray, PickledDType
+from itm_fast.files.plain_text import check_itself
 
 _ASKS = re.compile(r"GLOBAL ([\w.]+)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
@@ -46,6 +47,7 @@ def load_weights_only(path: Path, *, mapped: bool = False, **options: Any) -> An
     Raises:
         Exception: of nearly every kind; `why_unread` has a line for it.
     """
+    check_itself(path)
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
     file_size = path.stat().st_size

@@ -35,6 +35,7 @@ class TrecRun:
         owners: (n_lines,) int64, number of the query of each line.
         retrieved: (n_lines,) int64, number of its item.
         scores: (n_lines,) float64.
+        notes: what is odd: scores that rise with the ranks of the file.
     """
 
     name: str
@@ -43,13 +44,14 @@ class TrecRun:
     owners: npt.NDArray[np.int64]
     retrieved: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
 
 def read_trec_run(path: str | Path) -> TrecRun:
-    """Read a run: "query Q0 item rank score name" a line; the ranks are not looked at, as by trec_eval.
+    """Read a run: "query Q0 item rank score name" a line; the scores count, not the ranks, as with trec_eval.
 
     Args:
-        path: text, also .gz. Memory goes with the lines, 32 bytes each beside the ids.
+        path: text, also .gz. Memory goes with the lines, 40 bytes each beside the ids.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -58,7 +60,7 @@ def read_trec_run(path: str | Path) -> TrecRun:
     path = Path(path)
     queries: dict[str, int] = {}
     items: dict[str, int] = {}
-    owners, retrieved, numbers, scores = array("q"), array("q"), array("q"), array("d")
+    owners, retrieved, numbers, scores, ranks = array("q"), array("q"), array("q"), array("d"), array("d")
     name = ""
     for number, cells in _rows(path):
         if len(cells) != 6:
@@ -66,11 +68,13 @@ def read_trec_run(path: str | Path) -> TrecRun:
             raise DataError(f"{path}:{number}: {len(cells)} columns, expected 6: {_RUN}{other}")
         owners.append(queries.setdefault(cells[0], len(queries)))
         retrieved.append(items.setdefault(cells[2], len(items)))
+        ranks.append(float(cells[3]) if cells[3].isdecimal() else math.nan)
         scores.append(_score(path, number, cells[4]))
         numbers.append(number)
         name = cells[5]
     of_queries, of_items = (np.frombuffer(one, np.int64) for one in (owners, retrieved))
-    run = TrecRun(name, list(queries), list(items), of_queries, of_items, np.frombuffer(scores))
+    notes = _rank_notes(of_queries, np.frombuffer(ranks), np.frombuffer(scores))
+    run = TrecRun(name, list(queries), list(items), of_queries, of_items, np.frombuffer(scores), notes)
     _check_distinct(path, run, numbers)
     return run
 
@@ -84,6 +88,24 @@ def _check_distinct(path: Path, run: TrecRun, numbers: array[int]) -> None:
         line = int(again.min())
         query, item = run.queries[run.owners[line]], run.items[run.retrieved[line]]
         raise DataError(f"{path}:{numbers[line]}: item {item!r} is there twice for query {query!r}")
+
+
+def _rank_notes(
+    owners: npt.NDArray[np.int64], ranks: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> tuple[str, ...]:
+    """Said where the scores of most queries rise with the ranks: by the one the first item is the last by the other."""
+    scores = np.where(np.isfinite(scores), scores, math.nan)
+    n_lines = np.bincount(owners)
+    means = (np.bincount(owners, weights=of) / n_lines for of in (ranks, scores))
+    apart = [of - mean[owners] for of, mean in zip((ranks, scores), means, strict=True)]
+    together = np.bincount(owners, weights=apart[0] * apart[1])  # NaN where one is no number
+    n_rising, n_falling = int((together > 0).sum()), int((together < 0).sum())
+    if n_rising <= n_falling:
+        return ()
+    return (
+        f"the scores of {n_rising} of {len(n_lines)} queries rise with the ranks of the file; the higher score comes "
+        "first, as with trec_eval: if they are distances, negate them",
+    )
 
 
 def read_qrels(path: str | Path) -> Qrels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ def as_judgements(relevant: Judgements | QueryPositives | Sequence[object], n_qu
         n_items: items of the gallery.
 
     Raises:
-        ValueError: not one entry a query, an item outside 0 ... n_items - 1.
+        ValueError: not one entry a query, an item outside 0 ... n_items - 1, a grade that is not finite.
         TypeError: items that are no integers.
 
     Example:
@@ -70,8 +71,8 @@ def as_judgements(relevant: Judgements | QueryPositives | Sequence[object], n_qu
         return _of_lists(query_positives(relevant, n_queries, n_items), {})
     graded = {query: items for query, items in enumerate(relevant) if isinstance(items, Mapping)}
     lists = [
-        [item for item, grade in entry.items() if grade > 0] if isinstance(entry, Mapping) else entry
-        for entry in relevant
+        list(_above_zero(entry, f"relevant[{query}]")) if isinstance(entry, Mapping) else entry
+        for query, entry in enumerate(relevant)
     ]
     return _of_lists(query_positives(lists, n_queries, n_items), graded)  # type: ignore[arg-type]  # it checks
 
@@ -93,13 +94,14 @@ def judgements_by_id(
         source: what errors call ``qrels``.
 
     Raises:
-        ValueError: repeated ids, a judged query that is not among query_ids, nothing relevant in the gallery.
+        ValueError: repeated ids, a judged query that is not among query_ids, nothing relevant in the gallery, a grade
+            that is not finite.
 
     Example:
         >>> judgements_by_id({"q": {"b": 2, "x": 1}}, ["q"], ["a", "b"]).best_grades
         array([[2., 1.]])
     """
-    relevant = {query: {item: grade for item, grade in of.items() if grade > 0} for query, of in qrels.items()}
+    relevant = {query: _above_zero(of, f"{source}[{query!r}]") for query, of in qrels.items()}
     positives = positives_by_id({query: list(of) for query, of in relevant.items()}, query_ids, item_ids, source=source)
     query_at, item_at = numbered(query_ids, "query_ids"), numbered(item_ids, "item_ids")
     graded = {
@@ -107,6 +109,13 @@ def judgements_by_id(
         for query, of in relevant.items()
     }
     return _of_lists(positives, graded)
+
+
+def _above_zero(grades: Mapping[Hashable, float], name: str) -> dict[Hashable, float]:
+    odd = next((item for item, grade in grades.items() if not math.isfinite(grade)), None)
+    if odd is not None:
+        raise ValueError(f"{name} has the grade {grades[odd]} of item {odd!r}, expected finite numbers")
+    return {item: grade for item, grade in grades.items() if grade > 0}
 
 
 def _of_lists(positives: QueryPositives, graded: Mapping[int, Mapping[int, float]]) -> Judgements:

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.files.owners import OwnersLike, as_owners
+from itm_fast.indices import as_number
 from itm_fast.similarities.scorers import IntArray, TileScorer, owners_of
 
 CAPTIONS_PER_IMAGE = 5
+_PER_IMAGE = "captions_per_image"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +58,7 @@ class Positives:
         Raises:
             ValueError: n_images is no multiple of folds, or the captions are not stored in the order of the folds.
         """
-        if folds < 1:
-            raise ValueError(f"folds is {folds}, expected at least 1")
+        folds = as_number(folds, "folds")
         if self.n_images % folds:
             raise ValueError(f"folds is {folds}, but n_images = {self.n_images} is not a multiple of it")
         rows = np.arange(folds + 1, dtype=np.int64) * (self.n_images // folds)
@@ -105,7 +106,7 @@ def make_positives(
         array([0, 0, 1, 1])
     """
     if caption_to_image is None:
-        per_image = CAPTIONS_PER_IMAGE if captions_per_image is None else captions_per_image
+        per_image = CAPTIONS_PER_IMAGE if captions_per_image is None else as_number(captions_per_image, _PER_IMAGE)
         _check_sizes(n_images, n_captions, per_image)
         owners = np.arange(n_captions, dtype=np.int64) // per_image
     elif captions_per_image is not None:
@@ -132,8 +133,6 @@ def positives_of(
 
 
 def _check_sizes(n_images: int, n_captions: int, per_image: int) -> None:
-    if per_image < 1:
-        raise ValueError(f"captions_per_image is {per_image}, expected at least 1")
     if n_captions == n_images * per_image:
         return
     given = f"sims is {n_images} x {n_captions}"

@@ -74,6 +74,8 @@ def recall_at_k(
 
 def checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
     """The cut-offs as plain integers; ValueError or TypeError unless they are integers of at least 1."""
+    if not hasattr(ks, "__len__"):
+        raise TypeError(f"ks is {ks!r:.60}, expected cut-offs such as (1, 5, 10)")
     if not len(ks):
         raise ValueError("ks is empty, expected cut-offs such as (1, 5, 10)")
     for k in ks:

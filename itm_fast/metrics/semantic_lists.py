@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -31,7 +32,20 @@ Relevance: TypeAlias = Array | RelevanceSource
 
 
 class _MatrixRelevance(MatrixScorer):
-    """A matrix of φ that exists already."""
+    """A matrix of φ that exists already; ``smallest`` is what was seen of it."""
+
+    smallest = 0.0
+
+    def __call__(self, rows: slice, columns: slice) -> Tensor:
+        tile = as_float_tensor(super().__call__(rows, columns))
+        if tile.numel():
+            smallest, largest = (float(bound) for bound in tile.aminmax())
+            if math.inf in (-smallest, largest):
+                row, column = torch.nonzero(tile.isinf())[0].tolist()
+                place = f"row (image) {rows.start + row}, column (caption) {columns.start + column}"
+                raise ValueError(f"relevance is {float(tile[row, column])} at {place}; φ is finite")
+            self.smallest = min(self.smallest, smallest)
+        return tile
 
     def pairs(self, image_ids: Tensor, caption_ids: Tensor, dtype: torch.dtype = torch.float64, /) -> Tensor:
         if isinstance(self.sims, torch.Tensor):

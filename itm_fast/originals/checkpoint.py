@@ -7,6 +7,7 @@ All of them are {"epoch", "model": [image, caption (, similarity) state dicts], 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +30,7 @@ from itm_fast.registry import model_class
 # the options that the model here has no choice in, READ those that go by another name here. With `named_parts` it
 # leaves out what the model here has no place for. MODEL, or model(parts), is the model here where it is called
 # otherwise; ENTRIES are the names that its models lie under; BESIDE hold weights that are no part of them; PARTS are
-# the beginnings of names in a model that is one state dict.
+# the beginnings of names in a model that is one state dict; SCORING are options that are said where they are missing.
 _READERS: dict[str, ModuleType] = {
     "cvse": cvse,
     "laps": laps,
@@ -48,6 +49,7 @@ _READERS: dict[str, ModuleType] = {
 _NUMBERS = "bert.embeddings.position_ids"  # 0 … 511, a buffer that old transformers wrote
 _PARTS = ("img_enc", "txt_enc", "sim_enc")
 _MODEL = ("model",)
+_WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")  # what DataParallel and torch.compile put before a name
 _OF_KIND = ("precomp_enc_type", "text_enc_type", "module_name")  # options that the tensors must agree with
 _BESIDE = ("optim", "sched", "scaler", "amp", "criterion", "loss", "rng")  # entries of training, by a part of the name
 
@@ -146,6 +148,9 @@ def _made(
             raise DataError(f"{path}: taken for {name}, but its {part_name} does not fit: {error}") from error
     if not options:
         model.notes.append("the checkpoint holds no options: the original's defaults were taken")
+    if options and (missing := [option for option in getattr(reader, "SCORING", ()) if option not in options]):
+        taken = ", ".join(f"{option}={getattr(config, option)}" for option in missing)
+        model.notes.append(f"the options of the checkpoint lack some that scores hang on; taken for them: {taken}")
     if off:
         model.notes.append(f"options of the checkpoint that are unknown here and off in it: {', '.join(off)}")
     ignored = [option for option in ignore_options if option in options]
@@ -193,14 +198,14 @@ def _parts(path: Path, entry: str, found: object, content: object) -> Parts:
             if not isinstance(key, str) or not isinstance(value, Tensor):
                 what = "a NumPy array" if isinstance(value, SkippedArray) else f"a {type(value).__name__}"
                 raise DataError(f"{path}: {entry}[{number}][{key!r:.60}] is {what}; expected a tensor under a name")
-    return [{key.removeprefix("module."): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
+    return [{_WRAPPED.sub("", key): part[key] for key in part if not key.endswith(_NUMBERS)} for part in found]
 
 
 def _by_part(weights: Mapping[Any, Any], names: tuple[str, ...]) -> list[dict[Any, Any]]:
     """One state dict as those of its parts; what belongs to none of them is left to the last to refuse."""
     parts: list[dict[Any, Any]] = [{} for _ in names]
     for key, value in weights.items():
-        first, _, rest = str(key).removeprefix("module.").partition(".")
+        first, _, rest = _WRAPPED.sub("", str(key)).partition(".")
         place = names.index(first) if first in names else len(parts) - 1
         parts[place][rest if first in names else key] = value
     return parts

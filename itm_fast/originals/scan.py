@@ -5,6 +5,8 @@ from typing import Any
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts, gru_sizes, has_only_a_linear_map, region_sizes
 
+SCORING = ("raw_feature_norm", "agg_func", "lambda_softmax")  # options beside cross_attn that scores hang on
+
 
 def recognises(parts: Parts, options: Options) -> bool:
     """Whether a checkpoint is SCAN's."""

@@ -62,6 +62,7 @@ class MatrixScorer:
         """Keep ``sims`` (n_images, n_captions), any real dtype, without a copy."""
         if sims.ndim != 2:
             raise ValueError(f"sims has shape {tuple(sims.shape)}, expected (n_images, n_captions)")
+        _check_plain("sims", sims)
         self.sims = sims
         self.n_images, self.n_captions = (int(n) for n in sims.shape)
 
@@ -117,6 +118,7 @@ class DotProductScorer:
         for name, embeddings in (("images", images), ("captions", captions)):
             if embeddings.ndim != 2:
                 raise ValueError(f"{name} has shape {tuple(embeddings.shape)}, expected (n_{name}, dim)")
+            _check_plain(name, embeddings)
         if images.shape[1] != captions.shape[1]:
             raise ValueError(
                 f"images has dim {images.shape[1]}, but captions has dim {captions.shape[1]}; a pair of embeddings is "
@@ -137,6 +139,14 @@ class DotProductScorer:
         captions = captions.to(device=images.device, dtype=dtype)
         with torch.autocast(images.device.type, enabled=False):
             return dot_products(images.to(dtype), captions)
+
+
+def _check_plain(name: str, values: Vectors) -> None:
+    """Refuse arrays that hold more, or less, than a number a place."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask nothing here reads: say what stands there, filled(...)")
+    if isinstance(values, torch.Tensor) and values.layout != torch.strided:
+        raise TypeError(f"{name} is a tensor of layout {values.layout}, expected a dense one: to_dense()")
 
 
 def unit_vectors(vectors: Vectors) -> UnitVectors:

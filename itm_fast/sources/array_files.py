@@ -19,6 +19,7 @@ from torch import Tensor
 from itm_fast.choices import perhaps
 from itm_fast.errors import DataError
 from itm_fast.files.pickled_arrays import unpickled_arrays
+from itm_fast.files.plain_text import check_itself
 from itm_fast.files.reading import read_array, read_arrays, read_header, read_json
 from itm_fast.files.torch_files import load_weights_only
 from itm_fast.similarities.scorers import Array
@@ -60,8 +61,7 @@ def open_array(path: str | Path, ndim: int | None = None, *, pickled: bool = Fal
                [0.125, 1.   ]])
     """
     path, name = _path_and_name(Path(path))
-    with path.open("rb"):
-        pass  # a missing file, or a folder, is said so by the system
+    check_itself(path)
     if path.suffix == ".npy":
         found = _npy(path, pickled)
     elif path.suffix in _READERS:

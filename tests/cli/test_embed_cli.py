@@ -169,7 +169,8 @@ def test_the_first_five_captions_of_coco(tmp_path, capsys):
     counts = np.full(5000, 5)
     counts[[7, 4000]] = 6, 14
     owners = np.repeat(np.arange(5000), counts)
-    drawn = (rng.standard_normal((n, 4), dtype=np.float32) for n in (5000, 25010))
+    images, apart = (rng.standard_normal((n, 4), dtype=np.float32) for n in (5000, 25010))
+    drawn = images, images[owners] + apart
     images, captions = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in drawn)
     for name, array in (("images", images), ("captions", captions), ("caption_to_image", owners)):
         np.save(tmp_path / f"{name}.npy", array)

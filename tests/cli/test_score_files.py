@@ -103,6 +103,8 @@ def test_no_candidate(data, capsys, no_candidate):
     assert found["i2t"]["medr"] is None
     assert cli.main(["evaluate", *flags]) == 0
     assert " - " in capsys.readouterr().out
+    _, _, err = run(capsys, *flags[:-1], "-300")
+    assert "--no-candidate -300: no score is so low, the lowest is -200, so that every pair is taken" in err
     code, _, err = run(capsys, "--sims", "few.npy")
     assert code == 2
     assert "R@10 is undefined: image" in err

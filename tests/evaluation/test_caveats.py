@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from itm_fast import Cider
+from itm_fast import Cider, metrics
+from itm_fast.data.readers.relevance_matrix import read_relevance
+from itm_fast.errors import DataWarning
 from itm_fast.evaluation import EnsembleScorer, Ids, RelevantPairs, evaluate, rerank, search_alpha
 from itm_fast.metrics import TwoWayScorer
 from itm_fast.ops.max_similarity import max_similarity
@@ -165,6 +167,8 @@ def test_similarities_that_order_nothing():
     ("phi", "fragment"),
     [
         (np.zeros((12, 60)), "no pair has φ above 0 (the largest is 0)"),
+        (-np.eye(12).repeat(5, 1), "φ goes down to -1: NCS is a share of the largest sum of φ, which means nothing"),
+        (np.eye(12).repeat(5, 1) - 0.25, "φ goes down to -0.25"),
         (np.full((12, 60), 2.5), "φ is 2.5 of every image and every caption: NCS is 100"),
         (np.where(np.arange(720).reshape(12, 60) == 719, 2.4, 2.5), None),
         (np.eye(12).repeat(5, 1), None),
@@ -174,6 +178,31 @@ def test_relevance_that_prefers_nothing(phi, fragment):
     found = notes(evaluate(COSINE, phi))
     assert len(found) == (fragment is not None)
     assert not fragment or fragment in found[0]
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinite_relevance_is_refused(value):
+    phi = np.ones((12, 60))
+    phi[7, 33] = value
+    message = rf"relevance is {value} at row \(image\) 7, column \(caption\) 33; φ is finite"
+    for call in (evaluate, lambda sims, phi: metrics.ncs_at_k(sims, phi, (1, 5))):
+        with pytest.raises(ValueError, match=message):
+            call(COSINE, phi)
+
+
+def test_more_relevant_items_than_there_are():
+    assert notes(evaluate(COSINE, np.eye(12).repeat(5, 1), m=12)) == []
+    found = notes(evaluate(COSINE, np.eye(12).repeat(5, 1), m=15))
+    assert found == ["SR@k, caption -> image: m is 15, but there are 12 items: at most 80.0 %."]
+    assert len(notes(evaluate(COSINE, np.eye(12).repeat(5, 1), m=61))) == 2
+
+
+def test_a_square_file_of_relevance_says_what_its_rows_are(tmp_path):
+    np.save(tmp_path / "phi.npy", np.arange(6.0).reshape(2, 3))
+    assert read_relevance(tmp_path / "phi.npy", 3, 2)[2, 1] == 5
+    np.save(tmp_path / "phi.npy", np.arange(4.0).reshape(2, 2))
+    with pytest.warns(DataWarning, match="as many images as captions: its rows are taken as images"):
+        assert read_relevance(tmp_path / "phi.npy", 2, 2)[0, 1] == 1
 
 
 def test_notes_of_a_corpus_reach_the_report():
@@ -246,3 +275,45 @@ def test_rerank_with_few_candidates_says_that_rsum_is_left_out():
     assert "rsum" not in report
     assert "rsum was left out: it needs k of at least 10, given 5" in notes(report)
     assert not any("rsum" in note for note in notes(rerank(COSINE, COSINE, 10)))
+
+
+@pytest.mark.parametrize("kind", ["matrix", "one caption an image", "two ways", "positives"])
+def test_distances_and_rows_in_another_order_are_noticed(kind):
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((60, 8))
+    captions = images.repeat(5, 0) + 2 * rng.standard_normal((300, 8))
+    sims = images @ captions.T
+    options = {}
+    if kind == "one caption an image":
+        sims, options = sims[:, ::5], {"captions_per_image": 1}
+    if kind == "positives":
+        pairs = {i: [5 * i, 5 * i + 1, (5 * i + 7) % 300] for i in range(60)}
+        turned = {c: [i for i in pairs if c in pairs[i]] for c in range(300)}
+        pairs = RelevantPairs(Ids([*range(60)], [*range(300)]), pairs, turned)
+        options = {"protocol": "positives", "annotations": pairs}
+
+    def said(sims):
+        return notes(evaluate(TwoWayScorer(sims, sims) if kind == "two ways" else sims, **options))
+
+    assert said(sims) == []
+    assert [note[:26] for note in said(-sims)] == ["WARNING: far worse than a "]
+    assert [note[:26] for note in said(sims[rng.permutation(60)])] == ["WARNING: no better than a "]
+
+
+def test_embeddings_of_infinities_are_named():
+    images, captions = unit(IMAGES), unit(CAPTIONS)
+    captions[[17, 40], 2] = np.inf
+    found = notes(evaluate((images, captions), ks=(1, 2)))
+    assert "2 of 60 caption embeddings are infinite, the first at row 17: " in found[0]
+    assert not any("lengths differ" in note for note in found)
+
+
+def test_few_queries_say_nothing_of_their_order():
+    rng = np.random.default_rng(0)
+    assert all(notes(evaluate(rng.random((49, 245)))) == [] for _ in range(5))
+    assert notes(evaluate(-np.eye(9).repeat(5, 1))) == []
+    assert notes(evaluate(-np.eye(10).repeat(5, 1))) != []
+    own = np.eye(60).repeat(5, 1) > 0
+    assert notes(evaluate(np.where(own, -np.inf, rng.random((60, 300))))) != []  # all last, whatever their order
+    own |= rng.random((60, 300)) < 0.5  # their places among others that were no candidates are not known
+    assert notes(evaluate(np.where(own, -np.inf, rng.random((60, 300))), ks=(1, 2))) == []

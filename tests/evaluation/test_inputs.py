@@ -124,3 +124,36 @@ def test_types_that_are_no_numbers(dtype):
 
 def test_first_five_keeps_the_order_of_the_file():
     assert first_five(np.array([0] * 6 + [1] * 5), 2).tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"captions_per_image": 5.0}, r"captions_per_image is 5\.0, expected an integer"),
+        ({"captions_per_image": "5"}, "captions_per_image is '5', expected an integer"),
+        ({"captions_per_image": True}, "captions_per_image is True, expected an integer"),
+        ({"folds": 2.0}, r"folds is 2\.0, expected an integer"),
+        ({"folds": True}, "folds is True, expected an integer"),
+        ({"ks": 5}, r"ks is 5, expected cut-offs such as \(1, 5, 10\)"),
+    ],
+)
+def test_numbers_that_are_no_integers(options, message):
+    with pytest.raises(TypeError, match=message):
+        evaluate(np.eye(4).repeat(5, 1), **options)
+
+
+def test_integers_of_every_kind():
+    sims = np.eye(4).repeat(5, 1)
+    expected = evaluate(sims, captions_per_image=5, folds=2, ks=(1, 2))["rsum"]
+    options = {"captions_per_image": np.uint8(5), "folds": torch.tensor(2), "ks": np.array([1, 2])}
+    assert evaluate(sims, **options)["rsum"] == expected
+
+
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_masked_and_sparse_arrays_are_refused(as_pair):
+    sims = np.eye(4).repeat(5, 1)
+    name = "captions" if as_pair else "sims"
+    masked, sparse = np.ma.masked_equal(sims, 0), torch.from_numpy(sims).to_sparse()
+    for odd, message in ((masked, "is a masked array"), (sparse, r"layout torch\.sparse_coo, expected a dense one")):
+        with pytest.raises(TypeError, match=f"{name} is a.*{message.removeprefix('is a')}"):
+            evaluate((sims[:, ::5], odd.T) if as_pair else odd)

@@ -470,3 +470,16 @@ def test_models_that_walk_lists_rank_as_by_all_pairs(name, monkeypatch):
     rows, columns = np.divmod(np.arange(0, 720, 5), 60)
     np.testing.assert_allclose(fine.score_pairs(rows, columns), matrices[1][rows, columns], rtol=1e-4, atol=1e-5)
     check(rerank(coarse, fine, 4, ks=KS), *matrices, 4, 0, 1, np.arange(60) // 5)
+
+
+def test_fine_scores_that_lose_what_was_found_are_noticed():
+    rng = np.random.default_rng(0)
+    coarse = np.eye(20).repeat(5, 1) + 0.2 * rng.random((20, 100))
+
+    def said(fine):
+        return [note for note in rerank(coarse, fine, 10)["conditions"]["notes"] if "WARNING" in note]
+
+    assert said(coarse) == said(rng.random(coarse.shape) + coarse) == []
+    for fine in (-coarse, coarse[rng.permutation(20)]):
+        (note,) = said(fine)
+        assert note.startswith("WARNING: re-ranking lowers R@1 of both directions, from 100.0 to ")

@@ -174,6 +174,10 @@ def test_cider_of_judged_pairs(tmp_path):
         (SITS + "COCO:1,x.jpg,high,c2i_original\n", "bad.csv:7"),
         (SITS + "COCO:1,x.jpg\n", "bad.csv:7"),
         (SITS + "COCO:1,x.jpg,nan,c2i_original\n", "bad.csv:7"),
+        (SITS + "COCO:1,x.jpg,5.5,c2i_original\n", "bad.csv:7"),
+        (SITS + "COCO:1,x.jpg,-1,c2i_original\n", "a number 0 ... 5"),
+        (SITS.partition("\n")[0] + "\n", "a header and no rated pairs"),
+        (SITS.replace("image", "caption", 1), "begins with 'caption,caption"),
     ],
 )
 def test_bad_judgements(tmp_path, content, fragment):
@@ -181,6 +185,18 @@ def test_bad_judgements(tmp_path, content, fragment):
     with pytest.raises(DataError) as raised:
         read_judgements(tmp_path / "bad.csv")
     assert fragment in str(raised.value)
+
+
+def test_judgements_are_read_by_their_header(tmp_path):
+    (tmp_path / "sits.csv").write_text(SITS)
+    rows = [line.split(",") for line in SITS.splitlines()]
+    turned = [[row[2], *row[:2][::-1], place, row[3]] for place, row in enumerate(rows)]  # also an index, as of pandas
+    (tmp_path / "turned.csv").write_text("".join(f"{','.join(map(str, row))}\n" for row in turned))
+    right, found = (read_judgements(tmp_path / name) for name in ("sits.csv", "turned.csv"))
+    for field in ("captions", "images"):
+        assert getattr(found, field) == getattr(right, field)
+    assert found.scores.tolist() == right.scores.tolist()
+    assert found.original.tolist() == right.original.tolist()
 
 
 def test_bad_files_of_captions_and_numbers(tmp_path):

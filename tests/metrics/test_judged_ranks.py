@@ -194,3 +194,31 @@ def test_beir_heading_and_ids(tmp_path):
     path.write_text("query-id\tcorpus-id\tscore\nq\td\t2\n")
     assert read_qrels(path) == {"q": {"d": 2}}
     assert [trec_id(key) for key in (7, "a dog.jpg", "a\u00a0b")] == ["7", "a%20dog.jpg", "a%C2%A0b"]
+
+
+def test_scores_that_rise_with_the_ranks_are_noticed(tmp_path):
+    path = tmp_path / "run.trec"
+
+    def said(score, rank=str, n_turned=6):
+        lines = []
+        for query in range(6):
+            sign = 1 if query < n_turned else -1
+            lines += [f"q{query} Q0 d{item} {rank(item + 1)} {score(sign * item)} me\n" for item in range(4)]
+        path.write_text("".join(np.random.default_rng(0).permutation(lines)))
+        return read_trec_run(path).notes
+
+    (note,) = said(lambda item: 10 + item)
+    assert note.startswith("the scores of 6 of 6 queries rise with the ranks of the file")
+    assert "of 4 of 6 queries" in said(lambda item: item, n_turned=4)[0]
+    assert said(lambda item: item, n_turned=3) == ()
+    assert said(lambda item: -item) == ()
+    assert said(lambda item: item, rank=lambda _: 0) == said(lambda item: item, rank=lambda n: f"n{n}") == ()
+    assert said(lambda item: 0.5) == said(lambda item: "inf" if item == 3 else item) == ()
+
+
+@pytest.mark.parametrize("grade", [np.nan, np.inf, -np.inf])
+def test_grades_that_are_not_finite_are_refused(grade):
+    with pytest.raises(ValueError, match=rf"relevant\[1\] has the grade {grade} of item 2, expected finite numbers"):
+        judged_ranks(np.eye(3), [{0: 1}, {0: 2, 2: grade}, [1]], (1,))
+    with pytest.raises(ValueError, match=rf"qrels\['q'\] has the grade {grade} of item 'b'"):
+        judgements_by_id({"q": {"a": 1, "b": grade}}, ["q"], ["a", "b"])

@@ -221,3 +221,21 @@ def test_the_command_line(tmp_path, capsys):
     for flags in (["--ignore-options", "a"], ["--plain-captions"]):
         assert cli.main(["evaluate", "--sims", "s.npy", *flags]) == 2
         assert f"{flags[0]} goes with --checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.module."])
+@pytest.mark.parametrize("name", ["scan", "vse_infty"])
+def test_what_wrappers_put_before_names_is_left_out(name, prefix, tmp_path):
+    model = made(name)
+    content = content_of(model)
+    content["model"] = [{f"{prefix}{key}": value for key, value in part.items()} for part in content["model"]]
+    torch.testing.assert_close(scores(read(tmp_path, content)), scores(model), rtol=0, atol=0)
+
+
+def test_options_that_scores_hang_on_are_missed(tmp_path):
+    content = content_of(made("scan"))
+    del content["opt"].raw_feature_norm, content["opt"].agg_func, content["opt"].learning_rate
+    assert read(tmp_path, content).notes == [
+        "the options of the checkpoint lack some that scores hang on; taken for them: "
+        "raw_feature_norm=clipped_l2norm, agg_func=LogSumExp"
+    ]

@@ -6,9 +6,18 @@ Sources: salesforce/ALBEF and salesforce/BLIP, their json of COCO and Flickr30K;
 from __future__ import annotations
 
 from itm_fast.data.readers.captioned_images import Entry
-from itm_fast.data.readers.column_names import CAPTIONS, IMAGE_FILES, IMAGE_IDS, LANGUAGES, SPLIT, first_of
+from itm_fast.data.readers.column_names import (
+    CAPTIONS,
+    IMAGE_FILES,
+    IMAGE_IDS,
+    LABEL,
+    LANGUAGES,
+    SPLIT,
+    first_of,
+    label_note,
+)
 from itm_fast.data.readers.found_path import FoundPath
-from itm_fast.errors import DataError
+from itm_fast.errors import DataError, warn
 from itm_fast.files.ids import integer_id
 
 EXPECTED = '[{"image": file, "caption": one or a list}] as of ALBEF and BLIP, {image: [captions]} or [[captions], ...]'
@@ -52,4 +61,6 @@ def read_entries(found: FoundPath) -> list[Entry]:
         split = None if SPLIT not in entry else str(entry[SPLIT])
         language = None if language_key is None else str(entry.get(language_key))
         entries.append(Entry(str(name), texts, split=split, language=language))
+    if note := label_note(entry.get(LABEL) for entry in content):
+        warn(f"{path}: {note}")
     return entries

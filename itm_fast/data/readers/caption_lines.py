@@ -170,3 +170,7 @@ def _check_json(path: Path, lines: list[str]) -> None:
                 )
         except (json.JSONDecodeError, RecursionError):
             continue
+    if all(line[0] + line[-1] in ("[]", "{}") for line in lines):  # as Python prints them
+        raise DataError(
+            f"{path}: holds a list or an object a line, such as {lines[0]!r:.60}; expected one caption a line"
+        )

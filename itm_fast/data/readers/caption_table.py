@@ -13,9 +13,18 @@ import io
 import json
 
 from itm_fast.data.readers.captioned_images import Entry
-from itm_fast.data.readers.column_names import CAPTIONS, IMAGE_FILES, IMAGE_IDS, LANGUAGES, SPLIT, first_of
+from itm_fast.data.readers.column_names import (
+    CAPTIONS,
+    IMAGE_FILES,
+    IMAGE_IDS,
+    LABEL,
+    LANGUAGES,
+    SPLIT,
+    first_of,
+    label_note,
+)
 from itm_fast.data.readers.found_path import BINARY, FoundPath, is_json
-from itm_fast.errors import DataError
+from itm_fast.errors import DataError, warn
 from itm_fast.files.plain_text import read_text
 
 _LEAST = {",": 3, "\t": 3, ";": 2}  # columns, by what separates them
@@ -42,6 +51,7 @@ def read_table(found: FoundPath) -> list[Entry]:
     delimiter = _delimiter(text.partition("\n")[0])
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     entries: list[Entry] = []
+    labels: list[object] = []
     try:
         headings = [cell.strip().lower() for cell in next(reader)]
         if len(set(headings)) < len(headings):
@@ -59,10 +69,13 @@ def read_table(found: FoundPath) -> list[Entry]:
             name = cells[str(image)]
             if not name:
                 raise DataError(f"{where}: no {image}; expected the name of a file of images")
+            labels.append(cells.get(LABEL))
             spoken = None if language is None else cells[language]
             entries.append(Entry(name, _texts(cells[str(caption)]), split=cells.get(SPLIT), language=spoken))
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
+    if note := label_note(labels):
+        warn(f"{path}: {note}")
     return entries
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -141,21 +142,26 @@ def collected(
     kept, notes = _without_blank(entries, where, drop_blank)
     places = {stem_of(name): place for place, name in enumerate(names)}
     counts: dict[str, int] = {}
-    caption_ids: list[int | str] = []
-    for entry, number in kept:
+    numbered: list[int | str] = []
+    for entry, _ in kept:
         counts[entry.name] = counts.get(entry.name, -1) + 1
-        caption_ids.append(f"{entry.name}#{counts[entry.name]}" if not entry.caption_ids else entry.caption_ids[number])
+        numbered.append(f"{entry.name}#{counts[entry.name]}")
+    own = [entry.caption_ids[number] if entry.caption_ids else None for entry, number in kept]
+    caption_ids, of_captions = _distinct_ids(own, numbered, f"{where}: captions", "their image and number")
+    written = [name if entry is None else entry.name for name, entry in zip(names, described, strict=True)]
+    own = [None if entry is None else entry.image_id for entry in described]
+    image_ids, of_images = _distinct_ids(own, written, f"{where}: images", "name")
     speaks = any(entry.language is not None for entry in entries)
     return CaptionedImages(
         names,
         [entry.captions[number] for entry, number in kept],
         np.array([places[stem_of(entry.name)] for entry, _ in kept], dtype=np.int64),
-        [_id_of(entry, name) for name, entry in zip(names, described, strict=True)],
+        image_ids,
         caption_ids,
         ["" if entry is None else entry.subfolder for entry in described],
         languages=[entry.language or "" for entry, _ in kept] if speaks else None,
         packed=_packed(described, names, where),
-        notes=(*notes, *of_root),
+        notes=(*notes, *of_root, *of_captions, *of_images),
     )
 
 
@@ -165,10 +171,15 @@ def stem_of(name: str) -> str:
     return name.removesuffix(suffix) if suffix.lower() in SUFFIXES else name
 
 
-def _id_of(entry: Entry | None, name: str) -> int | str:
-    if entry is None:
-        return name
-    return entry.name if entry.image_id is None else entry.image_id
+def _distinct_ids(
+    ids: Sequence[int | str | None], names: Sequence[int | str], where: str, what: str
+) -> tuple[list[int | str], tuple[str, ...]]:
+    """The ids, names where there are none; all names, and a note, where an id is there twice."""
+    found = [name if key is None else key for key, name in zip(ids, names, strict=True)]
+    if len(set(found)) == len(found):
+        return found, ()
+    twice = next(key for key, n in Counter(found).items() if n > 1)
+    return list(names), (f"{where}: the id {twice} is there again and again, so that they are called by {what}",)
 
 
 def _merged(entries: list[Entry], where: str, comes_once: bool) -> dict[str, Entry]:

@@ -32,6 +32,8 @@ _MEND = "; --drop-blank (drop_blank=True) leaves them out and keeps all others w
 
 
 _MOST_NAMED = 20  # lines that one note names
+_OWNERS = (".txt", ".npy", ".npz", ".json")
+_READ = {"ids": (".txt",), "counts": (".npy",), "owners": _OWNERS}  # what is read beside images and captions
 
 
 class CaptionWithImage(NamedTuple):
@@ -177,7 +179,7 @@ class CaptionedSplit(torch.utils.data.Dataset[CaptionWithImage], ABC):
         raise FileNotFoundError(f"{path}: no such file; {present}. {self._hint}")
 
     def _owners_path(self) -> Path | None:
-        places = [self.folder / f"{self.split}_owners.{suffix}" for suffix in ("txt", "npy", "npz", "json")]
+        places = [self.folder / f"{self.split}_owners{suffix}" for suffix in _OWNERS]
         found = [path for path in places if path.is_file()]
         if len(found) > 1:
             raise DataError(f"{self.folder}: both {found[0].name} and {found[1].name} say whose captions they are")
@@ -211,7 +213,7 @@ class CaptionedSplit(torch.utils.data.Dataset[CaptionWithImage], ABC):
             lines = lines[: len(ownership.caption_to_image)]
             self.ids = None if self.ids is None else self.ids[: len(ownership.rows)]
         self._lines = np.array([number for number, line in enumerate(lines) if line], dtype=np.int64)
-        self.notes = [*ownership.notes]
+        self.notes = [*ownership.notes, *_unread(self.folder, self.split)]
         if len(self._lines) < len(lines):
             blank = [number for number, line in enumerate(lines, start=1) if not line]
             self.notes.append(f"{self.captions_path}: {_named_lines(blank)} left out, which are blank")
@@ -225,6 +227,16 @@ def _existing_splits(folder: Path) -> list[str]:
     splits = {path.name.removesuffix("_ims.npy") for path in folder.glob("*_ims.npy")}
     splits |= {path.name.removesuffix("_caps.txt") for path in folder.glob("*_caps.txt")}
     return sorted(splits)
+
+
+def _unread(folder: Path, split: str) -> list[str]:
+    """Files whose names say that they are of the layout, but in a form that nothing reads."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        expected = next((forms for what, forms in _READ.items() if path.stem == f"{split}_{what}"), None)
+        if expected is not None and path.suffix not in expected:
+            found.append(f"{path}: not read; expected {path.stem}{' or '.join(expected)}")
+    return found
 
 
 def _named_lines(numbers: list[int]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import check_itself
 from itm_fast.files.reading import read_header
 
 IntArray = npt.NDArray[np.int64]
@@ -166,6 +167,7 @@ def _mapped(path: Path) -> tuple[np.memmap[Any, np.dtype[Any]], bool]:
 
 
 def _read_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    check_itself(path)
     with path.open("rb") as file:
         try:
             shape, is_fortran, dtype = read_header(file)

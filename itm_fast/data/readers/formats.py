@@ -19,7 +19,7 @@ from itm_fast.data.readers.parquet_files import is_parquet, read_parquet
 from itm_fast.data.readers.releases import RELEASES
 from itm_fast.data.readers.tar_shards import is_shards, read_shards
 from itm_fast.errors import DataError
-from itm_fast.files.reading import instead
+from itm_fast.files.plain_text import instead
 
 
 def _are_named_lines(found: FoundPath) -> bool:

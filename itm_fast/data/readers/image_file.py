@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.errors import DataError
-from itm_fast.files.reading import instead
+from itm_fast.files.plain_text import instead
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # Pillow has decoders that call other programs
 _PLAUSIBLE = 2**22, 1000  # pixels, or times its bytes, that an image may have: photographs have ten times its bytes

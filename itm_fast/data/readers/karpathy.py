@@ -9,6 +9,7 @@ from __future__ import annotations
 from itm_fast.data.readers.captioned_images import Entry
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.errors import DataError
+from itm_fast.files.ids import integer_id
 
 _EXPECTED = 'expected Karpathy\'s {"images": [{"filename", "split", "sentences": [{"raw", "sentid"}]}]}'
 _REMOTE_SENSING = ("rsicd", "rsitmd")
@@ -28,12 +29,14 @@ def read_karpathy(found: FoundPath) -> list[Entry]:
     """The images of all splits, in order.
 
     Raises:
-        DataError: an image has no file, split or sentences of the form.
+        DataError: an image has no file, split or sentences of the form; with its place.
     """
     path, entries = found.path, []
     for place, image in enumerate(found.json["images"]):
         if not isinstance(image, dict) or not {"filename", "split", "sentences"} <= set(image):
             raise DataError(f"{path}: images[{place}] has no filename, split or sentences; {_EXPECTED}")
+        if not isinstance(image["split"], str):
+            raise DataError(f"{path}: images[{place}]: split is {image['split']!r:.60}; {_EXPECTED}")
         sentences = image["sentences"]
         if not isinstance(sentences, list) or not all(
             isinstance(sentence, dict) and isinstance(sentence.get("raw"), str) for sentence in sentences
@@ -47,11 +50,13 @@ def read_karpathy(found: FoundPath) -> list[Entry]:
                 _id(image.get("cocoid"), name),
                 [_id(sentence.get("sentid"), f"{name}#{n}") for n, sentence in enumerate(sentences)],
                 image.get("filepath", ""),
-                str(image["split"]),
+                image["split"],
             )
         )
     return entries
 
 
 def _id(given: object, otherwise: str) -> int | str:
+    if isinstance(given, float):  # a table with a gap writes 391895.0
+        given = integer_id(given)
     return given if isinstance(given, (int, str)) and not isinstance(given, bool) else otherwise

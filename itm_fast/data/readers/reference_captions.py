@@ -11,7 +11,9 @@ from itm_fast.data.readers.formats import format_of, not_captioned, read_as
 from itm_fast.data.readers.found_path import FoundPath
 from itm_fast.data.readers.precomp import CAPTIONS_PER_IMAGE
 from itm_fast.errors import DataError, warn
+from itm_fast.files.ids import IMAGE_SUFFIXES
 from itm_fast.files.plain_text import read_lines
+from itm_fast.indices import as_number
 
 
 def read_references(
@@ -33,8 +35,7 @@ def read_references(
         DataError: the file does not hold that; with file and line, or image.
         ValueError: captions_per_image below 1.
     """
-    if captions_per_image < 1:
-        raise ValueError(f"captions_per_image is {captions_per_image}, expected at least 1")
+    captions_per_image = as_number(captions_per_image, "captions_per_image")
     found = _found(path)
     items = _items(found, split)
     if items is not None:
@@ -144,6 +145,11 @@ def _lists(found: FoundPath) -> list[list[str]]:
     for image, captions in enumerate(content):
         if not isinstance(captions, list) or not captions or not all(isinstance(text, str) for text in captions):
             raise DataError(f"{found.path}: image {image} has {captions!r:.60}, expected a list of captions")
+        if captions[0].lower().endswith(IMAGE_SUFFIXES) and " " not in captions[0].strip():
+            raise DataError(
+                f"{found.path}: the list of image {image} begins with a file's name, {captions[0]!r:.60}; expected "
+                "captions alone, or {image: [captions]}"
+            )
     if not content:
         raise DataError(f"{found.path}: holds no images; expected {EXPECTED}")
     return content

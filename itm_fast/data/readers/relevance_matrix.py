@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from itm_fast.data.readers.formats import format_of
 from itm_fast.data.readers.found_path import FoundPath
-from itm_fast.errors import DataError
+from itm_fast.errors import DataError, warn
 from itm_fast.files.plain_text import stream_lines
 from itm_fast.files.reading import read_array
 
@@ -25,8 +25,8 @@ def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDAr
 
     Args:
         path: .npy of (n_images, n_captions), memory-mapped, or of (n_captions, n_images), which is how the NCS
-            repository stores CIDEr: turned. Or .csv with a caption a line, as it stores SPICE; numbers of a line beyond
-            n_images are left out, as there.
+            repository stores CIDEr: turned; where both are as many, a warning says that rows are images. Or .csv with
+            a caption a line, as it stores SPICE; numbers of a line beyond n_images are left out, as there.
         n_images: images of the similarities.
         n_captions: captions of the similarities.
 
@@ -47,6 +47,11 @@ def read_relevance(path: str | Path, n_images: int, n_captions: int) -> npt.NDAr
         raise DataError(
             f"{path}: {matrix.dtype} of shape {matrix.shape}, expected numbers of shape ({n_images}, {n_captions}), or "
             f"({n_captions}, {n_images}) with captions as rows"
+        )
+    if n_images == n_captions:
+        warn(
+            f"{path}: as many images as captions: its rows are taken as images; the NCS repository's files have "
+            "captions as rows, so turn such first"
         )
     phi: npt.NDArray[np.generic] = matrix if matrix.shape == (n_images, n_captions) else matrix.T
     return phi

@@ -148,3 +148,26 @@ def test_files_that_are_not_there(tmp_path):
         read_captioned_images(tmp_path / "no.json")
     with pytest.raises(FileNotFoundError, match=r"no\.npy: no such file"):
         read_captioned_images(written(tmp_path, {"a": ["x"]}), image_list=tmp_path / "no.npy")
+
+
+def test_ids_as_whole_floats_and_ids_that_come_again(tmp_path):
+    content = karpathy()
+    whole = read_captioned_images(written(tmp_path, content))
+    for image in content["images"]:
+        image["cocoid"] = float(image["cocoid"])
+        for sentence in image["sentences"]:
+            sentence["sentid"] = float(sentence["sentid"])
+    floats = read_captioned_images(written(tmp_path, content))
+    assert (floats.image_ids, floats.caption_ids, floats.notes) == (whole.image_ids, whole.caption_ids, ())
+    for image in content["images"]:
+        image["cocoid"] = 7
+        for number, sentence in enumerate(image["sentences"]):
+            sentence["sentid"] = number  # counted anew for every image
+    again = read_captioned_images(written(tmp_path, content))
+    sizes = dict(zip(again.image_names, np.bincount(again.caption_to_image).tolist(), strict=True))
+    assert again.image_ids == again.image_names
+    assert again.caption_ids == [f"{name}#{n}" for name, size in sizes.items() for n in range(size)]
+    assert [note.partition(": ")[2][:18] for note in again.notes] == ["captions: the id 0", "images: the id 7 i"]
+    content["images"][0]["split"] = None
+    with pytest.raises(DataError, match=r"images\[0\]: split is None; expected Karpathy's"):
+        read_captioned_images(written(tmp_path, content))

@@ -1,15 +1,23 @@
 """Sets as they come from other machines and programs: what can only mean one thing is read, the rest is named."""
 
+import gzip
 import json
+import pickle
 import unicodedata
 
+import numpy as np
 import pytest
 from captioned_sets import IMAGES
 
-from itm_fast.data import find_images, read_captioned_images
+from itm_fast.data import PrecompDataset, Vocabulary, find_images, read_captioned_images
+from itm_fast.data.readers.caption_lines import read_captions
 from itm_fast.data.readers.image_file import read_image
+from itm_fast.data.readers.reference_captions import read_references
 from itm_fast.errors import DataError
+from itm_fast.files.ids import read_ids
 from itm_fast.files.trec import read_qrels, read_trec_run
+from itm_fast.originals import load_original
+from itm_fast.sources.array_files import open_array
 
 
 def write(path, content):
@@ -154,3 +162,70 @@ def test_what_came_in_place_of_the_file(content, said, name, tmp_path):
     with pytest.raises(DataError, match=said) as caught:
         read(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+READERS = {
+    "features": ("test_ims.npy", lambda path: PrecompDataset(path.parent, "test")),
+    "captions": ("test_caps.txt", lambda path: PrecompDataset(path.parent, "test")),
+    "vocabulary": ("vocab.json", Vocabulary.load),
+    "run": ("run.trec", read_trec_run),
+    "ids, .json": ("ids.json", read_ids),
+    "ids, .txt": ("ids.txt", read_ids),
+    "ids, .npz": ("ids.npz", read_ids),
+    "checkpoint": ("model.pth.tar", lambda path: load_original(path, Vocabulary.build([["a"] * 4]))),
+    **{f"array, {end}": (f"a{end}", open_array) for end in (".npy", ".npz", ".pt", ".safetensors", ".json", ".txt")},
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid 0\n", b"<html>404</html>\n"])
+def test_what_came_in_place_of_other_files(content, reader, tmp_path):
+    np.save(tmp_path / "test_ims.npy", np.ones((2, 3, 4), np.float32))
+    (tmp_path / "test_caps.txt").write_text("a dog\na cat\n")
+    name, read = READERS[reader]
+    (tmp_path / name).write_bytes(content)
+    said = "a pointer of Git LFS, not the file itself" if b"git-lfs" in content else "a web page, not the file itself"
+    with pytest.raises(DataError, match=said) as caught:
+        read(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (gzip.compress(b"a dog\na cat\n"), "not text but gzip: name it .gz, or unpack it"),
+        (b"PK\x03\x04\x14\0", "not text but a zip archive: unpack it"),
+        (pickle.dumps(["a dog"]), "not text but a pickle of Python"),
+        (b"['a dog', 'a red dog']\n['a cat']\n", "holds a list or an object a line, such as"),
+    ],
+)
+def test_what_is_no_text_of_captions(content, said, tmp_path):
+    path = tmp_path / "captions.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_captions(path)
+
+
+def test_a_name_before_captions_is_no_caption(tmp_path):
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps([["a dog", "see 1.jpg"], ["2.jpg", "a cat"]]))
+    with pytest.raises(DataError, match=r"the list of image 1 begins with a file's name, '2\.jpg'; expected captions"):
+        read_references(path)
+    path.write_text(json.dumps([["a dog", "see 1.jpg"], ["see 2.jpg", "a cat"]]))
+    assert len(read_references(path)) == 2
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv"])
+@pytest.mark.parametrize(
+    ("labels", "n_false"), [((1, 0, 1), 1), ((True, False, False), 2), ((1, 1, 1), 0), ((0, 0, 0), 0), ((0, 1, 2), 0)]
+)
+def test_labels_that_may_say_which_captions_are_wrong(labels, n_false, kind, tmp_path, recwarn):
+    rows = [{"image": f"{n}.jpg", "caption": "a dog", "label": label} for n, label in enumerate(labels)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write(path, "image,caption,label\n" + "".join(f"{','.join(map(str, row.values()))}\n" for row in rows))
+    else:
+        write(path, rows if kind == "json" else "".join(f"{json.dumps(row)}\n" for row in rows))
+    assert len(read_captioned_images(path).captions) == 3
+    said = [str(warning.message) for warning in recwarn]
+    assert [f"{n_false} of 3 captions have a label of 0 or false" in text for text in said] == [True] * (n_false > 0)

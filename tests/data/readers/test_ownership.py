@@ -234,3 +234,22 @@ def test_nothing_but_blank_captions(tmp_path):
     (tmp_path / "train_caps.txt").write_text("\n \n\t\n\n\n")
     with pytest.raises(DataError, match="blank lines only"):
         PrecompDataset(tmp_path, "train", drop_blank=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_counts.txt", "test_counts.npy"),
+        ("test_counts.npz", "test_counts.npy"),
+        ("test_ids.npy", "test_ids.txt"),
+        ("test_owners.csv", "test_owners.txt or .npy or .npz or .json"),
+    ],
+)
+def test_files_of_the_layout_in_a_form_that_is_not_read_are_said(tmp_path, name, expected):
+    np.save(tmp_path / "test_ims.npy", np.ones((2, 3, 4), np.float32))
+    (tmp_path / "test_caps.txt").write_text("a dog\n" * 10)
+    for other in ("test_counts_of_boxes.txt", "dev_counts.txt", "test_tags.txt"):
+        (tmp_path / other).write_text("2\n2\n")
+    assert PrecompDataset(tmp_path, "test").notes == []
+    (tmp_path / name).write_text("2\n2\n")
+    assert PrecompDataset(tmp_path, "test").notes == [f"{tmp_path / name}: not read; expected {expected}"]
