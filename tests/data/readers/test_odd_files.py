@@ -193,7 +193,7 @@ def test_what_came_in_place_of_other_files(content, reader, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(b"a dog\na cat\n"), "not text but gzip: name it .gz, or unpack it"),
+        (gzip.compress(b"a dog\na cat\n", mtime=0), "not text but gzip: name it .gz, or unpack it"),
         (b"PK\x03\x04\x14\0", "not text but a zip archive: unpack it"),
         (pickle.dumps(["a dog"]), "not text but a pickle of Python"),
         (b"['a dog', 'a red dog']\n['a cat']\n", "holds a list or an object a line, such as"),
