@@ -1,7 +1,7 @@
 # Everything from a fresh clone with Python >= 3.10 (with venv and headers) and g++ >= 10 or clang++ >= 12:
 #   make demo     a small data set, training, evaluation, a page of results (no data is downloaded)
 #   make test     the tests
-#   make test-fast  some minutes' worth of them: no emulated kernels, learning, benches, browser, nor what is marked slow
+#   make test-fast  two minutes' worth of them: no emulated kernels, torch.compile, learning, benches, browser, nor what is slow
 #   make wheel    one file for every torch from 2.11 on, in dist/
 # Variables: PYTHON=python3.12 (which interpreter), VENV=.venv (where), MAX_JOBS=1 (compilers at a time),
 # TORCH_INDEX=https://download.pytorch.org/whl/cu130 (where torch comes from: without a GPU its CPU wheels, else PyPI),
@@ -81,7 +81,7 @@ test-open-clip: $(VENV)/.built $(VENV)/.requirements
 	PYTHONPATH=build/open_clip $(BIN)/python -m pytest tests/sources/test_encoders.py -k "open_clip or network" $(PYTEST_ARGS)
 
 test-fast: $(VENV)/.kernels $(VENV)/.requirements
-	$(PYTEST) -m "not emulated and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not emulated and not compiled and not learning and not bench and not browser and not slow" $(PYTEST_ARGS)
 
 bench: build $(VENV)/.requirements
 	-$(PIP) install -r requirements/bench.txt

@@ -83,6 +83,7 @@ def test_nan_gradients_of_the_padding_are_dropped(bi_gru):
     assert all(parameter.grad.isfinite().all() for parameter in encode.parameters())
 
 
+@pytest.mark.compiled
 def test_a_compiled_model_leaves_it_as_it_is():
     encode, graphs = encoder(), []
 

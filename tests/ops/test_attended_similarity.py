@@ -65,6 +65,7 @@ def test_float32(dim):
         assert relative_error(found, want) <= bound, name
 
 
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     regions, words, counts, weight, bias = made(2, 4, [3, 1, 2], 6, 3)
     leaves = [x.requires_grad_() for x in (regions, words, weight, bias)]
@@ -87,6 +88,7 @@ def test_a_second_derivative_is_refused():
 
 
 @on_devices
+@pytest.mark.compiled
 def test_compiled_without_graph_breaks():
     inputs = made(3, 5, [4, 2], 8, 4, torch.float32)
     compiled = torch.compile(attended_similarity, fullgraph=True, backend="aot_eager")

@@ -399,6 +399,7 @@ def test_lists_of_levels_are_made_a_block_at_a_time():
 
 
 @pytest.mark.parametrize("of_captions", [False, True])
+@pytest.mark.compiled
 def test_lists_of_levels_are_opcheck_clean(of_captions):
     inputs = [numbers(3, 4, 8), numbers(3, 5, 8), torch.tensor([5, 2, 3]), None, torch.tensor([[0, 2, -1]] * 3)]
     inputs += [torch.tensor(3.0, dtype=torch.float64), of_captions]

@@ -262,6 +262,7 @@ def test_attended_vectors_of_pairs_go_on_to_graph_reasoning(candidates_of, backe
         itm_fast.attended_similarity(listed, packed, None, weight, bias, **more)
 
 
+@pytest.mark.compiled
 def test_attended_vectors_of_pairs_compiled_whole_opcheck_and_gradcheck():
     regions, words, word_counts, region_counts = random_batch(2, 4, 3, 5, 6, ragged_regions=True)
     (packed, _), (flat, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["packed"]
@@ -291,6 +292,7 @@ def test_attended_vectors_of_pairs_compiled_whole_opcheck_and_gradcheck():
 
 
 @every_call
+@pytest.mark.compiled
 def test_compiled_whole_opcheck_and_gradcheck(name):
     regions, words, word_counts, region_counts = finite(random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])
@@ -306,6 +308,7 @@ def test_compiled_whole_opcheck_and_gradcheck(name):
     assert torch.autograd.gradcheck(lambda r, w: call(r, w).masked_fill(candidates < 0, 0), (regions, words))
 
 
+@pytest.mark.compiled
 def test_every_operator_of_candidates_is_opcheck_clean():
     regions, words, word_counts, region_counts = finite(random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])

@@ -338,6 +338,7 @@ def test_empty_batches(n_images, n_captions):
 
 
 @pytest.mark.all_backends
+@pytest.mark.compiled
 def test_opcheck():
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     for counts in ((word_counts, region_counts), (None, None)):
@@ -357,6 +358,7 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.itm_fast.cross_attention_backward.default, inputs)
 
 
+@pytest.mark.compiled
 def test_compiled_without_graph_breaks_or_needless_recompilation():
     batches = [map(clean, random_batch(n, 6, n + 1, 7, 8, dtype=torch.float32, seed=n)) for n in (2, 3, 4, 5)]
     n_compiled = 0

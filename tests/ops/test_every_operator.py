@@ -144,6 +144,7 @@ def test_counts_in_every_form_mean_the_same(name, counts):
 
 
 @pytest.mark.parametrize("form", ["list", "int32", "uint8"])
+@pytest.mark.compiled
 def test_counts_are_converted_in_a_compiled_graph(form):
     counts = torch.tensor([2, 6, 1, 3])
     compiled = torch.compile(itm_fast.max_similarity, fullgraph=True, backend="aot_eager")

@@ -80,6 +80,7 @@ def test_error_is_at_most_twice_that_of_plain_torch(dtype):
         assert relative_error(result, want) <= 2 * relative_error(other, want) + torch.finfo(dtype).eps
 
 
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     vectors, theta, counts = made(3, 5, 4)
     vectors = vectors.nan_to_num(9.0)

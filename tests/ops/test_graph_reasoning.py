@@ -56,6 +56,7 @@ def test_float32():
         assert relative_error(found, want) <= 2 * relative_error(other, want) + torch.finfo(torch.float32).eps, name
 
 
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     whole, local, counts, *parameters = made(2, [3, 1], 4, 2)
     leaves = [x.requires_grad_() for x in (whole, local, *parameters)]
@@ -74,6 +75,7 @@ def test_a_second_derivative_is_refused():
         grad.sum().backward()
 
 
+@pytest.mark.compiled
 def test_compiled_on_any_number_of_threads_and_strided():
     inputs = made(30, [12, 3, 20, 50, 9, 70], 24, 3, torch.float32)
     whole, alone = on_three_threads_and_on_one(lambda: with_gradients(graph_reasoning, *inputs))

@@ -125,6 +125,7 @@ def test_large_affinities_and_temperatures_stay_finite():
                 assert relative_error(found[0], want[0]) < 1e4 * 100 * torch.finfo(dtype).eps
 
 
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     regions, words, word_counts, temperature = made(2, 4, 3, 5, 6)
     words = torch.where(words.isnan(), torch.randn(words.shape, generator=torch.Generator().manual_seed(2)), words)
@@ -163,6 +164,7 @@ def test_a_second_derivative_is_refused():
         grad.sum().backward()
 
 
+@pytest.mark.compiled
 def test_compiled_without_graph_breaks_or_needless_recompilation():
     n_compiled = 0
 

@@ -82,6 +82,7 @@ def test_maxima_that_were_kept_give_the_gradients_of_those_found_again(cross_att
 
 
 @pytest.mark.parametrize("cross_attn", ["t2i", "i2t"])
+@pytest.mark.compiled
 def test_opcheck_of_what_keeps_its_maxima(cross_attn):
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     inputs = (regions.requires_grad_(), words, word_counts, region_counts, cross_attn, "LogSumExp", 10.0)
@@ -135,6 +136,7 @@ def test_ties_go_to_the_first_and_nan_wins():
 
 
 @pytest.mark.all_backends
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     regions, words, word_counts, region_counts = map(clean, random_batch(2, 4, 3, 5, 6, ragged_regions=True))
     regions.requires_grad_()
@@ -153,6 +155,7 @@ def test_gradcheck_and_opcheck():
 
 
 @pytest.mark.all_backends
+@pytest.mark.compiled
 def test_compiled_under_autocast_and_empty():
     torch.compiler.reset()  # what other tests of this process have compiled counts towards dynamo's limit
     regions, words, word_counts, _ = map(clean, random_batch(3, 6, 4, 7, 32, dtype=torch.float32))

@@ -77,6 +77,7 @@ def test_a_score_has_the_same_bits_whatever_the_batch_and_the_padding(dtype, bac
         assert torch.equal(found, picked(whole, candidates, "images"))
 
 
+@pytest.mark.compiled
 def test_is_max_similarity_turned_and_compiled_whole():
     (queries, query_lengths), (documents, document_lengths) = made(3, 7, 8), made(5, 11, 8)
     want = max_similarity(documents, queries, query_lengths, document_lengths).T

@@ -122,6 +122,7 @@ def test_packed_and_listed_words_have_the_bits_of_padded_ones(candidates_of, key
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.compiled
 def test_opcheck_gradcheck_and_compiled_whole():
     regions, words, scores, logits, word_counts = clean(made(2, 5, 3, 4, 6))
     candidates = torch.tensor([[0, 2, -1], [1, 1, 0]])

@@ -134,6 +134,7 @@ def clean(inputs):
     return (*map(torch.nan_to_num, inputs[:4]), inputs[4])
 
 
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck():
     for class_token in (False, True):
         regions, words, scores, logits, word_counts = clean(made(2, 5, 3, 4, 6, class_token=class_token))
@@ -164,6 +165,7 @@ def test_only_the_gradient_that_is_needed(needed):
     assert torch.equal(leaves[needed].grad, exact[(1, 2, None, 3)[needed]])
 
 
+@pytest.mark.compiled
 def test_compiled_without_graph_breaks_and_under_autocast():
     inputs = clean(made(3, 9, 4, 5, 16, dtype=torch.float32))
     compiled = torch.compile(patch_word_similarity, fullgraph=True, backend="aot_eager")

@@ -82,6 +82,7 @@ def test_attended_similarity_takes_the_forms_too():
 
 
 @every_call
+@pytest.mark.compiled
 def test_compiled_whole_with_packed_and_listed_vectors(name):
     regions, words, word_counts, region_counts = random_batch(3, 5, 4, 6, 8, ragged_regions=True)
     (packed, _), (listed, _) = forms(regions, region_counts)["packed"], forms(words, word_counts)["list"]
@@ -96,6 +97,7 @@ def test_compiled_whole_with_packed_and_listed_vectors(name):
     assert torch.equal(*(torch.autograd.grad(weighted(x), leaves)[0] for x in (found, want)))
 
 
+@pytest.mark.compiled
 def test_packed_is_opcheck_and_gradcheck_clean():
     regions, words, word_counts, region_counts = random_batch(2, 4, 3, 5, 6, ragged_regions=True)
     (packed, _), (others, _) = (forms(x, n)["packed"] for x, n in ((regions, region_counts), (words, word_counts)))

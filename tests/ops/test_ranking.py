@@ -46,6 +46,7 @@ def ranks_state(n, slots, dtype):
 @pytest.mark.all_backends(without=("emulated-races",))  # it looks at schemas, whatever is watched meanwhile
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [True, False])
+@pytest.mark.compiled
 def test_opcheck(dtype, rows):
     tile = torch.randn(9, 37, dtype=dtype)
     n = 9 if rows else 37
@@ -56,6 +57,7 @@ def test_opcheck(dtype, rows):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.compiled
 def test_opcheck_of_phi(dtype):
     corpus = Cider().fit(REFERENCES).encode(REFERENCES)
     arguments = (*corpus._text, torch.tensor([0, 2]), torch.tensor([1, 4]), True, 6.0, dtype)

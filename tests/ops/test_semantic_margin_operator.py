@@ -12,6 +12,7 @@ OPERATOR = torch.ops.itm_fast.semantic_margin_loss.default
 
 @pytest.mark.all_backends
 @pytest.mark.parametrize(("variant", "sampling"), WAYS)
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck(variant, sampling):
     sims, relevance = random_batch(5, seed=3)
     sims.requires_grad_()
@@ -35,6 +36,7 @@ def test_gradcheck_and_opcheck(variant, sampling):
 
 
 @pytest.mark.parametrize(("variant", "sampling"), [*WAYS, ("released", "mixed")])
+@pytest.mark.compiled
 def test_compiled_under_autocast_and_with_any_strides(variant, sampling):
     sims, relevance = random_batch(6, torch.float32)
     options = {"variant": variant, "sampling": sampling, "image_ids": torch.tensor([0, 0, 1, 2, 3, 4])}
@@ -171,6 +173,7 @@ def test_random_draws_outside_their_range_stay_in_the_batch():
     assert chosen.tolist() == [[1, 0, 1], [2, 2, 0]]
 
 
+@pytest.mark.compiled
 def test_one_graph_serves_every_size_and_number():
     torch.compiler.reset()
     sam, triplet = (

@@ -142,6 +142,7 @@ def test_nan_ends_in_the_loss_unless_it_is_masked(dtype, max_violation):
 
 @pytest.mark.all_backends
 @pytest.mark.parametrize("max_violation", [True, False])
+@pytest.mark.compiled
 def test_gradcheck_and_opcheck(max_violation):
     sims = torch.randn(5, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64, requires_grad=True)
     image_ids = torch.tensor([1, 1, 2, 3, 4])
@@ -167,6 +168,7 @@ def test_second_derivative_goes_through_what_comes_after_the_loss():
 
 
 @pytest.mark.all_backends
+@pytest.mark.compiled
 def test_compiled_under_autocast_and_with_any_strides():
     sims = torch.rand(6, 6, generator=torch.Generator().manual_seed(0))
     image_ids = torch.tensor([0, 0, 1, 2, 3, 4])

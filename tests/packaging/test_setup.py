@@ -216,6 +216,7 @@ def test_facts_are_written_where_they_have_changed(setup_py: dict, tmp_path: Pat
     assert path.stat().st_mtime > 0
 
 
+@pytest.mark.compiled
 def test_every_operator_is_in_one_of_the_files_that_are_compiled(
     setup_py: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

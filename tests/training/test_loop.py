@@ -374,6 +374,7 @@ def test_the_fused_operator_gives_the_loss_curve_of_the_reference(made, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.compiled
 def test_compiled_encoders_give_the_same_losses(made):
     _, plain = run(made)
     model, compiled = run(made, compile=True)
