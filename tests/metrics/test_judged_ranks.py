@@ -1,5 +1,6 @@
 """nDCG, MAP, MRR and recall of judged items: beside pytrec_eval's figures, frozen and live, and by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ import trec_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from itm_fast.cli.main import main
 from itm_fast.errors import DataError
 from itm_fast.files.trec import read_qrels, read_trec_run, trec_id
 from itm_fast.metrics import judged_ranks, judged_run, judgements_by_id
@@ -222,3 +224,12 @@ def test_grades_that_are_not_finite_are_refused(grade):
         judged_ranks(np.eye(3), [{0: 1}, {0: 2, 2: grade}, [1]], (1,))
     with pytest.raises(ValueError, match=rf"qrels\['q'\] has the grade {grade} of item 'b'"):
         judgements_by_id({"q": {"a": 1, "b": grade}}, ["q"], ["a", "b"])
+
+
+def test_the_command_says_so(tmp_path, capsys):
+    run, qrels = tmp_path / "run.trec", tmp_path / "qrels.txt"
+    run.write_text("".join(f"q Q0 d{item} {item + 1} {item} me\n" for item in range(4)))
+    qrels.write_text("q 0 d0 1\n")
+    assert main(["evaluate", "--trec-run", str(run), "--qrels", str(qrels), "--json"]) == 0
+    (note,) = json.loads(capsys.readouterr().out)["conditions"]["notes"]
+    assert "of 1 of 1 queries rise with the ranks of the file" in note
