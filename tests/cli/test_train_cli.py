@@ -211,7 +211,7 @@ def test_unknown_names(capsys, arguments, fragment):
     assert fragment in capsys.readouterr().err
 
 
-def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys):
+def test_a_run_is_not_resumed_with_another_vocabulary_split_or_choice(data, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(*flags(data, "--model_name", str(run), "--num_epochs", "1")) == 0
     Vocabulary(["<pad>", "<start>", "<end>", "<unk>", "a"]).save(tmp_path / "other.json")
@@ -222,6 +222,13 @@ def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys
     assert "but now is '5 words, sha256 " in errors
     assert train("--resume", run, "--tokenizer", "nltk") == 2
     assert "tokenizer was 'split', but now is 'nltk'" in capsys.readouterr().err
+    for more, said in (
+        (["--val_split", "test"], "val_split was 'dev', but now is 'test'"),
+        (["--select", "nsum"], "select was 'rsum', but now is 'nsum'"),
+        (["--margin", "0.3"], "checkpoint.pt: margin was 0.2, but now is 0.3"),
+    ):
+        assert train("--resume", run, *more) == 2
+        assert said in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
 
 
