@@ -56,7 +56,7 @@ class WeightFlags(SearchFlags):
 class Ensemble(MeanFlags, DataSetFlags, WeightFlags, SaveFlags, OutputFlags):
     """Evaluate the mean of several similarities; that is not the mean of their recalls.
 
-    A member is a file of similarities (.npy, .npz, .json or .txt, rows are images), embeddings
+    A member is a file of similarities (.npy, .npz, .json, .txt or .csv, rows are images), embeddings
     (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a trained model, hf-hub:owner/name, or the
     checkpoint of an original repository, CHECKPOINT@VOCABULARY where their vocabularies differ (or with each lying
     beside its checkpoint); models need --data. Each member scores every pair once; zscore takes one more pass, rank

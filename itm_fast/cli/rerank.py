@@ -62,9 +62,9 @@ class Rerank(StageFlags, NormaliseFlags, DataSetFlags, AlphaFlags, OutputFlags):
 
     Candidates are the k best of --coarse: captions for every image, and images for every caption. They are ordered by
     alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, .npz,
-    .json or .txt, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a
-    trained model, hf-hub:owner/name, or the checkpoint of an original repository, CHECKPOINT@VOCABULARY where the two
-    have different vocabularies; models need --data.
+    .json, .txt or .csv, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder
+    of a trained model, hf-hub:owner/name, or the checkpoint of an original repository, CHECKPOINT@VOCABULARY where the
+    two have different vocabularies; models need --data.
     """
 
 
