@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,20 @@ if TYPE_CHECKING:
     from itm_fast.files.owners import OwnersLike
 
 _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
+
+
+def check_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
+    """Raise ValueError for a flag that is given although nothing reads it.
+
+    Args:
+        args: the flags of a command.
+        names: of those that are not read.
+        goes_with: what they go with.
+    """
+    defaults = {flag.name: flag.default for flag in fields(args)}
+    for name in names:
+        if getattr(args, name) != defaults[name]:
+            raise ValueError(f"--{name.replace('_', '-')} goes with {goes_with}")
 
 
 @dataclass(frozen=True)
@@ -60,13 +75,21 @@ class DataSetFlags:
     """Of a model's matrix products, by torch.autocast; similarities stay float32."""
 
     def check_runs_a_model(self, has_model: bool) -> None:
-        """Raise ValueError for a device or a precision where no model runs, as only files are evaluated."""
-        for flag, is_given in (
-            ("--device", self.device not in ("auto", "cpu")),
-            ("--precision", self.precision != "float32"),
-        ):
-            if is_given and not has_model:
-                raise ValueError(f"{flag} goes with a model or a checkpoint: files of scores are read, nothing runs")
+        """Raise ValueError for what a model is told where none runs, as only files are evaluated."""
+        if not has_model:
+            told = [
+                "precision",
+                "data",
+                "tokenizer",
+                "vocab",
+                "concepts",
+                "plain_captions",
+                "ignore_options",
+                "drop_blank",
+            ]
+            if self.device != "cpu":
+                told.append("device")
+            check_unread(self, told, "a model or a checkpoint: files of scores are read, nothing runs")
 
     def model_options(self) -> ModelOptions:
         """What models need."""

@@ -90,6 +90,34 @@ def test_folds_and_ks(folder, capsys):
         (["--folds", "x"], "Error parsing --folds"),
         (["--sims", "sims.npy", "--device", "cuda"], "--device goes with a model or a checkpoint"),
         (["--sims", "sims.npy", "--precision", "bfloat16"], "--precision goes with a model or a checkpoint"),
+        *(
+            (["--sims", "sims.npy", *flags], f"{flags[0]} goes with {what}")
+            for what, flags in (
+                ("a model or a checkpoint", ["--tokenizer", "split"]),
+                ("a model or a checkpoint", ["--vocab", "vocab.json"]),
+                ("a model or a checkpoint", ["--drop-blank"]),
+                ("--images and --captions", ["--similarity", "scan"]),
+                ("--images and --captions", ["--word-counts", "counts.npy"]),
+                ("--images and --captions", ["--agg-func", "Mean"]),
+                ("--protocol cxc or coco-all", ["--self-score", "0"]),
+                ("--protocol cxc or coco-all", ["--query-column", "1"]),
+                ("--ncs or --relevance", ["--cider-tokenizer", "ptb"]),
+                ("--run", ["--depth", "5"]),
+                ("--data, or captioned images", ["--split", "val"]),
+                ("--export FILE.trec", ["--trec-depth", "5"]),
+            )
+        ),
+        *(
+            (
+                ["--trec-run", "a.trec", "--qrels", "a.qrels", *flags],
+                f"{flags[0]} goes with other scores than --trec-run",
+            )
+            for flags in (["--sims", "sims.npy"], ["--protocol", "coco-5k"], ["--ncs"], ["--run", "page"])
+        ),
+        (
+            ["--model", "model", "--data", ".", "--similarity", "scan"],
+            "--similarity goes with --images and --captions, or",
+        ),
         (["--model", "model", "--data", ".", "--device", "gpu"], "device is 'gpu'; expected"),
         (["--protcol", "coco-1k"], "perhaps you meant --protocol"),
     ],

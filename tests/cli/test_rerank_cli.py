@@ -219,6 +219,12 @@ def test_given_weights_and_ids(run):
         (["rerank", "--coarse", "vsepp", "--fine", "dev.npy", "--device", "cuda:99", *DATA], "'cuda:99', but"),
         (["ensemble", "test.npy", "test.npy", "--precision", "float16"], "--precision goes with a model"),
         (["ensemble", "vsepp", "test.npy", "--device", "tpu", *DATA], "device is 'tpu'; expected"),
+        (["ensemble", "test.npy", "test.npy", *DATA], "--data goes with a model or a checkpoint"),
+        (["ensemble", "test.npy", "test.npy", "--step", "0.5"], "--step goes with --search-weights-on"),
+        (
+            ["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--dev-caption-to-image", "map.npy"],
+            "--dev-caption-to-image goes with --search-alpha-on",
+        ),
         (["ensemble"], "at least two members, given 0"),
         (["ensemble", "test.npy"], "at least two members, given 1"),
         (["ensemble", "test.npy", "dev.npy"], "test.npy is of 8 images x 40 captions, but dev.npy of 6 x 30"),
@@ -230,7 +236,7 @@ def test_given_weights_and_ids(run):
         (["ensemble", "test.npy", "test.npy", "--search-weights-on", "dev"], "as --dev-members"),
         (["ensemble", "test.npy", "test.npy", "--dev-members", "dev.npy"], "--dev-members has 1"),
         (["ensemble", "t2i", "i2t", "--search-weights-on", "dev", "--weights", "1", "0", *DATA], "exclude each other"),
-        (["ensemble", "test.npy", "data/vocab.json", *DATA], "data/vocab.json"),
+        (["ensemble", "test.npy", "data/vocab.json"], "data/vocab.json"),
         (
             ["ensemble", "test.npy", "test.npy", "--normalise", "minmax"],
             "--normalise: invalid choice 'minmax'; expected one of none, rank, zscore",
