@@ -56,6 +56,18 @@ def kernels(cubin):
     return found
 
 
+def named(cubin, part):
+    """The kernel whose mangled name holds this.
+
+    Raises:
+        LookupError: There is none: the file was built from other sources.
+    """
+    found = next((name for name in kernels(cubin) if part in name), None)
+    if found is None:
+        raise LookupError(f"no kernel {part} in {cubin}, which other sources were built to: build again (make test)")
+    return found
+
+
 def loops(instructions, labels):
     """(first, last) instruction of every loop: backward branches."""
     for at, instruction in enumerate(instructions):
@@ -135,7 +147,7 @@ def tile_kernel(arch, dtype):
     if cubin is None or disassembler() is None:
         return None
     products, of_product = PRODUCTS[dtype]  # a kernel of several has a loop and a store for each
-    name = next(name for name in kernels(cubin) if "tiles_kernel" in name and f"{products}ENS0_10ScaledRows" in name)
+    name = named(cubin, f"tiles_kernelINS1_12{products}ENS0_10ScaledRows")
     code = instructions, labels = kernels(cubin)[name]
     found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
 
@@ -188,15 +200,14 @@ def attention_kernels(arch, columns, threads):
     cubin = kept("attention_chunks", arch)
     if cubin is None or disassembler() is None:
         return None
-    shape = f"attend_kernelINS0_10ScaledRowsELi{columns}ELi{threads}E"
-    name = next(name for name in kernels(cubin) if shape in name)
+    name = named(cubin, f"attend_kernelINS0_10ScaledRowsELi{columns}ELi{threads}E")
     instructions, labels = kernels(cubin)[name]
     found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
     step, segment = sorted((loop for loop in found if _count(loop, "HMMA")), key=len)[:2]
     own = min(columns, 32) // 8  # columns of a lane
     weigh = min((loop for loop in found if _count(loop, r"MUFU\.EX2") == 4 * own), key=len)
     load = min((loop for loop in found if _count(loop, r"\bSTS") == own and _count(loop, r"\bLDG") >= 4), key=len)
-    rows = next(name for name in kernels(cubin) if "number_rows_kernelINS0_10ScaledRows" in name)
+    rows = named(cubin, "number_rows_kernelINS0_10ScaledRows")
     of_rows, their_loops = kernels(cubin)[rows][0], list(loops(*kernels(cubin)[rows]))
     loads = [place for place in their_loops if _count(of_rows[place[0] : place[1] + 1], r"\bLDG") == 1]
     first, last = max(loads, key=lambda place: place[1] - place[0])
