@@ -10,7 +10,7 @@ from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library, _ragged
 from itm_fast.ops._candidates import Candidates, Members, as_candidates
 from itm_fast.ops._counts import Counts
-from itm_fast.ops._ragged import Batches, Groups, as_batches, padded_runs, take, widest
+from itm_fast.ops._ragged import Batches, Groups, as_batches, padded_runs, take, to_device, widest
 from itm_fast.ops._similarity import registered
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
@@ -156,7 +156,8 @@ def _of_packed_lists(
     members = Members(given, batches)
     if not batches.shape[not of_captions]:
         return members.finished(scores.new_zeros(indices.shape))
-    most = widest(words, word_counts)
+    assert word_counts is not None
+    most, word_counts = widest(words, word_counts), to_device(word_counts, words)
     room = (regions.shape[1] if of_captions else most) * regions.shape[2]
     step = max(1, batched.BLOCK_NUMBERS // max(1, room))
     lists = [scores.new_empty(0, indices.shape[1])]
