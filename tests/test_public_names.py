@@ -35,6 +35,21 @@ def test_a_checkout_that_is_not_installed_has_the_version_it_was_built_as(monkey
     assert itm_fast.__version__ == itm_fast.build_info()["version"]
 
 
+def test_every_name_is_there_whichever_is_asked_for_first():
+    code = (
+        "import os, sys, torch, itm_fast\n"
+        "for name in itm_fast.__all__:\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        getattr(itm_fast, name)\n"
+        "        os._exit(0)\n"
+        "    if os.waitpid(child, 0)[1]:\n"
+        "        sys.exit(name)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_dir_lists_names_and_rooms_and_nothing_else_and_imports_no_torch():
     code = "import itm_fast, sys; print(*dir(itm_fast), itm_fast.__version__, 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from itm_fast.ops import _library
 from itm_fast.ops.batched.products import gradient_product, has_tile_kernels, product, rounded, wide
+
+_library.load()
 
 _GATHERED_NUMBERS = 1 << 26  # of the vectors of lists, at a time
 _ROW_BYTES = 16  # rows of the kernels' operands are a multiple of these, and begin at one
