@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.saved_sims import SaveFlags, saved
-from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, check_unread, searched
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched, warn_of_unread
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run(args: Ensemble) -> int:
     if search and args.weights:
         raise ValueError("--weights and a search for them exclude each other")
     if not search:
-        check_unread(args, ["step", "dev_caption_to_image"], "--search-weights-on")
+        warn_of_unread(args, ["step", "dev_caption_to_image"], "--search-weights-on")
     dev = _dev_members(args) if search else []
     options = args.model_options()
     with progress_bar("ensemble") as progress:

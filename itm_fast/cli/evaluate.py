@@ -11,7 +11,14 @@ from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, late_interaction, scorer_of_files
-from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags, check_unread
+from itm_fast.cli.set_flags import (
+    DataSetFlags,
+    NormaliseFlags,
+    OutputFlags,
+    ProtocolFlags,
+    check_unread,
+    warn_of_unread,
+)
 from itm_fast.cli.similarity_flags import SimilarityFlags
 from itm_fast.cli.source_flags import open_model
 from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run
@@ -153,7 +160,7 @@ def run(args: Evaluate) -> int:
 
 
 def _check_unread(args: Evaluate) -> None:
-    """Refuse flags that nothing would read."""
+    """Refuse scores beside those of a run, and say which other flags nothing reads."""
     if args.trec_run is not None:
         read = {"trec_run", "qrels", "ties", "ks", *(flag.name for flag in fields(OutputFlags))}
         check_unread(
@@ -161,17 +168,17 @@ def _check_unread(args: Evaluate) -> None:
         )
     if args.sims is not None:
         compared = [flag.name for flag in fields(SimilarityFlags)]
-        check_unread(args, ["similarity", "word_counts", "region_counts", *compared], "--images and --captions")
+        warn_of_unread(args, ["similarity", "word_counts", "region_counts", *compared], "--images and --captions")
     if args.embeddings is None and args.images is None:
-        check_unread(args, ["similarity"], "--images and --captions, or --embeddings")
+        warn_of_unread(args, ["similarity"], "--images and --captions, or --embeddings")
     if args.protocol not in ("cxc", "coco-all"):
-        check_unread(args, ["self_score", "query_column"], "--protocol cxc or coco-all")
+        warn_of_unread(args, ["self_score", "query_column"], "--protocol cxc or coco-all")
     if not args.ncs and args.relevance is None:
-        check_unread(args, ["cider_tokenizer"], "--ncs or --relevance")
+        warn_of_unread(args, ["cider_tokenizer"], "--ncs or --relevance")
     if args.run is None:
-        check_unread(args, ["depth"], "--run")
+        warn_of_unread(args, ["depth"], "--run")
     if not any((args.data, args.caption_to_image, args.relevance, args.captions_file, args.image_names)):
-        check_unread(args, ["split"], "--data, or captioned images in another flag")
+        warn_of_unread(args, ["split"], "--data, or captioned images in another flag")
 
 
 def _embedded(args: Evaluate) -> EmbeddedSet | None:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
-from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, SearchFlags, check_unread, searched
+from itm_fast.cli.set_flags import (
+    DataSetFlags,
+    NormaliseFlags,
+    OutputFlags,
+    SearchFlags,
+    check_unread,
+    searched,
+    warn_of_unread,
+)
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
@@ -84,7 +92,8 @@ def run(args: Rerank) -> int:
     if search and args.alpha:
         raise ValueError("--alpha and a search for it exclude each other")
     if not search:
-        check_unread(args, ["alphas", "dev_caption_to_image"], "--search-alpha-on")
+        check_unread(args, ["alphas"], "--search-alpha-on")
+        warn_of_unread(args, ["dev_caption_to_image"], "--search-alpha-on")
     keep = RunKeeper(1, args.n_listed) if args.n_listed else None
     with progress_bar("rerank") as progress:
         of_coarse, of_fine = (open_source(source, options) for source in (coarse, fine))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm_fast.choices import Precision, ProtocolName, WordTokenizer
-from itm_fast.cli.console import print_json
+from itm_fast.cli.console import print_json, print_warning
 from itm_fast.cli.exchange import Exchanged, ExchangeFlags
 from itm_fast.cli.source_flags import ModelOptions
 
@@ -20,17 +20,26 @@ _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
 
 
 def check_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
-    """Raise ValueError for a flag that is given although nothing reads it.
+    """Raise ValueError for a flag that would change the figures, if anything read it.
 
     Args:
         args: the flags of a command.
         names: of those that are not read.
         goes_with: what they go with.
     """
+    if flags := _given(args, names):
+        raise ValueError(f"{flags[0]} goes with {goes_with}")
+
+
+def warn_of_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
+    """Say on stderr which flags are given although nothing reads them; arguments as of ``check_unread``."""
+    if flags := _given(args, names):
+        print_warning(f"{', '.join(flags)}: no effect without {goes_with}")
+
+
+def _given(args: Any, names: Iterable[str]) -> list[str]:
     defaults = {flag.name: flag.default for flag in fields(args)}
-    for name in names:
-        if getattr(args, name) != defaults[name]:
-            raise ValueError(f"--{name.replace('_', '-')} goes with {goes_with}")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != defaults[name]]
 
 
 @dataclass(frozen=True)
@@ -75,21 +84,12 @@ class DataSetFlags:
     """Of a model's matrix products, by torch.autocast; similarities stay float32."""
 
     def check_runs_a_model(self, has_model: bool) -> None:
-        """Raise ValueError for what a model is told where none runs, as only files are evaluated."""
+        """Raise ValueError for a device or a precision where no model runs; say what else it would be told."""
         if not has_model:
-            told = [
-                "precision",
-                "data",
-                "tokenizer",
-                "vocab",
-                "concepts",
-                "plain_captions",
-                "ignore_options",
-                "drop_blank",
-            ]
-            if self.device != "cpu":
-                told.append("device")
-            check_unread(self, told, "a model or a checkpoint: files of scores are read, nothing runs")
+            what = "a model or a checkpoint: files of scores are read, nothing runs"
+            check_unread(self, ["precision", *(["device"] if self.device != "cpu" else [])], what)
+            told = ["data", "tokenizer", "vocab", "concepts", "plain_captions", "ignore_options", "drop_blank"]
+            warn_of_unread(self, told, "a model or a checkpoint")
 
     def model_options(self) -> ModelOptions:
         """What models need."""

@@ -219,12 +219,6 @@ def test_given_weights_and_ids(run):
         (["rerank", "--coarse", "vsepp", "--fine", "dev.npy", "--device", "cuda:99", *DATA], "'cuda:99', but"),
         (["ensemble", "test.npy", "test.npy", "--precision", "float16"], "--precision goes with a model"),
         (["ensemble", "vsepp", "test.npy", "--device", "tpu", *DATA], "device is 'tpu'; expected"),
-        (["ensemble", "test.npy", "test.npy", *DATA], "--data goes with a model or a checkpoint"),
-        (["ensemble", "test.npy", "test.npy", "--step", "0.5"], "--step goes with --search-weights-on"),
-        (
-            ["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--dev-caption-to-image", "map.npy"],
-            "--dev-caption-to-image goes with --search-alpha-on",
-        ),
         (["ensemble"], "at least two members, given 0"),
         (["ensemble", "test.npy"], "at least two members, given 1"),
         (["ensemble", "test.npy", "dev.npy"], "test.npy is of 8 images x 40 captions, but dev.npy of 6 x 30"),
@@ -249,6 +243,23 @@ def test_bad_input_is_one_line_and_code_2(run, flags, fragment):
     assert fragment in err
     assert err.startswith("itm-fast: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "what"),
+    [
+        (["ensemble", "test.npy", "test.npy", *DATA], "--data, --tokenizer", "a model or a checkpoint"),
+        (["ensemble", "test.npy", "test.npy", "--step", "0.5"], "--step", "--search-weights-on"),
+        (
+            ["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--k", "10", "--dev-caption-to-image", "map.npy"],
+            "--dev-caption-to-image",
+            "--search-alpha-on",
+        ),
+    ],
+)
+def test_flags_that_nothing_reads_are_said(run, flags, named, what):
+    code, _, err = run(*flags)
+    assert (code, err) == (0, f"itm-fast: warning: {named}: no effect without {what}\n")
 
 
 def test_embeddings_by_cosine(folder, run):
