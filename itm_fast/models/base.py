@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -58,6 +59,9 @@ class MatchingConfig(Axes):
         super().__post_init__()
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, bool):
+                _checks.check_switch(field.name, getattr(self, field.name))
         if self.image_kind == "grid":
             check_grid(self)
 
