@@ -274,7 +274,9 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("vse_mean_warmup_epochs", "workers"):
+        if self.batch_size == 1:
+            raise ValueError("batch_size is 1; expected at least 2: a pair's negatives are the others of its batch")
+        for name in ("vse_mean_warmup_epochs", "workers", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
         for name in ("learning_rate", "weight_decay", "grad_clip"):

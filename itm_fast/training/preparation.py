@@ -40,6 +40,8 @@ from itm_fast.training.token_cache import TokenCache
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
+_MANY_SEEN = 0.5  # share of the captions of a validation that are trained on; common ones are in both splits
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -102,6 +104,13 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
     for dataset in (train_set, val_set):
         for note in (*dataset.notes, *dataset.look()):
             notice(note)
+    seen = set(train_set.captions)
+    n_seen = sum(caption in seen for caption in val_set.captions)
+    if n_seen > _MANY_SEEN * val_set.n_captions:
+        notice(
+            f"{n_seen} of {val_set.n_captions} captions of split {data.val_split} are in split {data.train_split} word "
+            "for word: which model is the best is decided by what it was trained on"
+        )
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
     split_by = tokenizer_note(vocabulary, data.tokenizer)

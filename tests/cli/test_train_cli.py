@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,8 @@ def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
     [
         (["clip"], "no model 'clip'; models: chan, cvse, esl"),
         (["scan", "--preset", "f8k"], "scan has no preset 'f8k'; presets: coco-i-t-avg"),
+        (["--resume"], "--resume expects a value behind it"),
+        (["scan", "--preset"], "--preset expects a value behind it"),
         (["--resume", "/nowhere"], "/nowhere/train.json: no such file; expected the folder of a run"),
     ],
 )
@@ -230,6 +233,18 @@ def test_a_run_is_not_resumed_with_another_vocabulary_split_or_choice(data, tmp_
         assert train("--resume", run, *more) == 2
         assert said in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
+
+
+@pytest.mark.parametrize("n_seen", [15, 16])
+def test_a_validation_on_what_is_trained_on_is_said(data, tmp_path, capsys, n_seen):
+    shutil.copytree(data / "f8k_precomp", tmp_path / "f8k_precomp")
+    trained = (tmp_path / "f8k_precomp" / "train_caps.txt").read_text().splitlines(keepends=True)
+    dev = (tmp_path / "f8k_precomp" / "dev_caps.txt").read_text().splitlines(keepends=True)
+    assert not set(trained) & set(dev)
+    (tmp_path / "f8k_precomp" / "dev_caps.txt").write_text("".join([*trained[:n_seen], *dev[n_seen:]]))
+    assert train(*flags(tmp_path, "--model_name", tmp_path / "run", "--dry-run")) == 0
+    said = "16 of 30 captions of split dev are in split train word for word: which model is the best"
+    assert (said in capsys.readouterr().err) == (n_seen == 16)
 
 
 def test_a_damaged_checkpoint_is_one_line(data, tmp_path, capsys):
