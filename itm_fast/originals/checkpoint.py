@@ -163,6 +163,8 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[Parts], dict[str, Any]]:
     """Names of the entries that hold models, the parts of each, and the options."""
     content = read_torch(path)
     found: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    if str(found.get("format")).startswith("itm-fast "):
+        raise DataError(f"{path}: {found['format']!s:.60}, of no original repository; give {path.parent / 'best'}")
     entries: tuple[str, ...] = _MODEL
     beside: tuple[str, ...] = ()
     for reader in () if "model" in found else (ncr, l2rm):

@@ -23,6 +23,7 @@ from itm_fast.cli import main as cli
 from itm_fast.data import make_data
 from itm_fast.errors import DataError
 from itm_fast.originals import load_original
+from itm_fast.training.state import save_checkpoint
 
 
 def read(tmp_path, content, concepts=None, **options):
@@ -232,6 +233,12 @@ def test_what_wrappers_put_before_names_is_left_out(name, prefix, tmp_path):
     content = content_of(model)
     content["model"] = [{f"{prefix}{key}": value for key, value in part.items()} for part in content["model"]]
     torch.testing.assert_close(scores(read(tmp_path, content)), scores(model), rtol=0, atol=0)
+
+
+def test_a_training_state_of_ours_is_told_from_checkpoints_of_others(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"step": 3}, {})
+    with pytest.raises(DataError, match=r"itm-fast training state 1, of no original repository; give .*best"):
+        load_original(tmp_path / "checkpoint.pt", VOCABULARY)
 
 
 def test_options_that_scores_hang_on_are_missed(tmp_path):
