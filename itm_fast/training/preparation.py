@@ -88,6 +88,8 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         ValueError: Settings that do not fit the data.
     """
     check_cache_tokens(settings)
+    for note in _endless_warmups(settings):
+        notice(note)
     settings = replace(settings, model_config=with_architecture(settings.model_config))
     data, training = settings.data, settings.training
     train_set, val_set = (
@@ -156,6 +158,23 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
 
     validate = _validator(settings, val_set, scorer, device, world)
     return Prepared(model, train_set, val_set, plan, margin, triplet_weight, scorer, validate)
+
+
+def _endless_warmups(settings: RunSettings) -> list[str]:
+    """What to say where the run is over before a warm-up is."""
+    config, training = settings.model_config, settings.training
+    has_backbone = config.image_kind != "regions" and config.backbone_lr_factor > 0
+    has_transformer = config.text_kind != "bigru" and config.bert_lr_factor > 0
+    warmups = (
+        ("embedding-warmup-epochs", config.embedding_warmup_epochs, has_backbone, "the backbone never trains"),
+        ("bert-warmup-epochs", config.bert_warmup_epochs, has_transformer, "the text encoder never trains"),
+        ("vse-mean-warmup-epochs", training.vse_mean_warmup_epochs, config.max_violation, "all negatives always count"),
+    )
+    return [
+        f"--{flag} {n} of --num-epochs {training.num_epochs}: {what}"
+        for flag, n, is_there, what in warmups
+        if is_there and n >= training.num_epochs
+    ]
 
 
 def _cached(
