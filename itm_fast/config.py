@@ -4,6 +4,7 @@ What encodes images, and what captions, is an axis of every model; what else a m
 configuration, beside the model.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,13 @@ Tracker = Literal["tensorboard", "wandb"]
 
 
 _IMAGE_SIZE = 256  # pixels at input_scale_factor 1
+
+
+def check_switches(config: Any) -> None:
+    """Make 0 and 1 of a configuration's switches False and True; TypeError for what is neither, such as "False"."""
+    for field in dataclasses.fields(config):
+        if isinstance(field.default, bool):
+            object.__setattr__(config, field.name, _checks.check_switch(field.name, getattr(config, field.name)))
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,7 @@ class DataConfig:
     mirrored; None runs them in every step."""
 
     def __post_init__(self) -> None:
+        check_switches(self)
         _checks.check_choice("data_subset", self.data_subset, Subset)
         if not 0 < self.data_percent <= 100:
             raise ValueError(f"data_percent must be above 0 and at most 100, got {self.data_percent!r}")
@@ -206,6 +215,7 @@ class SAMConfig:
     """Weight of the model's own triplet loss beside SAM; 0 drops it."""
 
     def __post_init__(self) -> None:
+        check_switches(self)
         for name in ("sam_weight", "sam_triplet_weight"):
             _checks.check_finite(name, getattr(self, name), positive=False)
 
@@ -274,6 +284,7 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        check_switches(self)
         if self.batch_size == 1:
             raise ValueError("batch_size is 1; expected at least 2: a pair's negatives are the others of its batch")
         for name in ("vse_mean_warmup_epochs", "workers", "seed"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from itm_fast.config import TrainingConfig
+from itm_fast.config import TrainingConfig, check_switches
 from itm_fast.data.augment import SizeAugment, compacted
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_tokens import CaptionTokens
@@ -59,9 +58,7 @@ class MatchingConfig(Axes):
         super().__post_init__()
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
-        for field in dataclasses.fields(self):
-            if isinstance(field.default, bool):
-                _checks.check_switch(field.name, getattr(self, field.name))
+        check_switches(self)
         if self.image_kind == "grid":
             check_grid(self)
 

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +73,28 @@ def test_settings_survive_their_file(data, tmp_path):
     assert (parsed.settings.training.num_epochs, parsed.settings.model_config.heuristic_strategy) == (20, True)
     (tmp_path / "train.json").write_text('{"model": "esl"}')
     with pytest.raises(DataError, match=r"train\.json: not the settings of a run"):
+        RunSettings.load(tmp_path / "train.json")
+
+
+def test_settings_of_numpy_survive_their_file(data, tmp_path):
+    settings = parse(["scan", "--data_path", str(data / "f8k_precomp")]).settings
+    training = replace(settings.training, num_epochs=np.int64(3), size_augment=np.bool_(True))
+    replace(settings, training=training, sam=replace(settings.sam, sam=1)).save(tmp_path / "train.json")
+    loaded = RunSettings.load(tmp_path / "train.json")
+    assert loaded.training == replace(settings.training, num_epochs=3, size_augment=True)
+    assert loaded.sam.sam is True
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("sam", "sam"), ("training", "size_augment"), ("data", "drop_blank"), ("model_config", "bi_gru")]
+)
+def test_a_switch_that_is_a_text_is_refused(data, tmp_path, part, name):
+    """A text such as "false" was on."""
+    parse(["scan", "--data_path", str(data / "f8k_precomp")]).settings.save(tmp_path / "train.json")
+    written = json.loads((tmp_path / "train.json").read_text())
+    written[part][name] = "false"
+    (tmp_path / "train.json").write_text(json.dumps(written))
+    with pytest.raises(DataError, match=f"train.json: not the settings of a run: {name} must be True or False, got 'f"):
         RunSettings.load(tmp_path / "train.json")
 
 
