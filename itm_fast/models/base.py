@@ -215,6 +215,8 @@ class MatchingModel(nn.Module):
 
     def __init__(self, config: MatchingConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config must be a {self.config_class.__name__}, got {config!r:.40}")
         self.config, self.vocabulary = with_architecture(config), vocabulary
         check_vocabulary(self.config, vocabulary)
         self.loss = TripletLoss(config.margin, config.max_violation)

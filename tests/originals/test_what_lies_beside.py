@@ -235,6 +235,22 @@ def test_what_wrappers_put_before_names_is_left_out(name, prefix, tmp_path):
     torch.testing.assert_close(scores(read(tmp_path, content)), scores(model), rtol=0, atol=0)
 
 
+def test_weights_that_were_made_integers(tmp_path):
+    content = content_of(made("scan"))
+    content["model"][0]["fc.weight"] = (127 * content["model"][0]["fc.weight"]).to(torch.int8)
+    with pytest.raises(
+        DataError, match=r"taken for scan, but img_enc\.fc\.weight is torch\.int8; expected torch\.float32"
+    ):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("given", ["vocab.json", VOCABULARY.word2idx, list(VOCABULARY.word2idx)])
+def test_what_is_no_vocabulary(given, tmp_path):
+    torch.save(content_of(made("scan")), tmp_path / "model.pth")
+    with pytest.raises(TypeError, match=r"vocabulary must be a Vocabulary, .*; load_vocabulary\(path\) reads one"):
+        load_original(tmp_path / "model.pth", given)
+
+
 def test_a_training_state_of_ours_is_told_from_checkpoints_of_others(tmp_path):
     save_checkpoint(tmp_path / "checkpoint.pt", {"step": 3}, {})
     with pytest.raises(DataError, match=r"itm-fast training state 1, of no original repository; give .*best"):
