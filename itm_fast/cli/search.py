@@ -98,6 +98,8 @@ def run(args: Search) -> int:
     for path in args.image:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such image file")
+    if args.images_folder is not None and not args.images_folder.is_dir():
+        raise FileNotFoundError(f"{args.images_folder}: no such folder of images")
     page = args.output or (Path("search.html") if args.open else None)
     if page is not None and not page.absolute().parent.is_dir():
         raise FileNotFoundError(f"{page.parent}: no such folder to write {page.name} into")

@@ -175,6 +175,7 @@ def test_blocks_and_memory(tmp_path):
         (["out", "dog", "--rerank", "scan", "--data", "data", "--k", "101"], "--candidates 100; expected 1"),
         (["out", "--image", "none.jpg"], "none.jpg: no such image file"),
         (["out", "dog", "--output", "nowhere/page.html"], "no such folder"),
+        (["out", "dog", "--images-folder", "nowhere"], "nowhere: no such folder of images"),
         (["out", "dog", "--rerank", "scan"], "needs --data"),
         (["out", "dog", "--rerank", "scan", "--among", "captions"], "orders images for a text"),
         (["out", "dog", "--rerank", "scan", "--data", "data", "--split", "dev"], "2 images"),
