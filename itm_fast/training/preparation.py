@@ -139,7 +139,10 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         cache = TokenCache(data.cache_tokens, device, training.precision, world.size == 1, notice)
         train_set, val_set, tokens, val_tokens = _cached(settings, model, cache, train_set, val_set, tokens, val_tokens)
     captions = training_captions(train_set, data, training.seed)
+    n_noted = len(model.notes)
     model.prepare(tokens, captions)
+    for note in model.notes[n_noted:]:
+        notice(note)
     plan = BatchPlan(
         Collator(train_set, tokens, has_image_tokens=model.reads_image_tokens(training=True)),
         training.batch_size,

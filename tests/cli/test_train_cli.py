@@ -271,6 +271,14 @@ def test_a_validation_on_what_is_trained_on_is_said(data, tmp_path, capsys, n_se
     assert (said in capsys.readouterr().err) == (n_seen == 16)
 
 
+def test_what_a_model_has_to_say_of_its_files(data, tmp_path, capsys):
+    (tmp_path / "glove.txt").write_text("a 1 2 3 4 5 6 7 8\n")
+    sizes = ["--img-dim", DIM, "--n-regions", 5, "--word-dim", 8, "--input-channel", 8, "--n-concepts", 9]
+    more = ["--batch-size", 30, "--embed-size", 16, "--glove-path", tmp_path / "glove.txt", "--dry-run"]
+    assert train("cvse", "--data-path", data / "f8k_precomp", *sizes, *more) == 0
+    assert "glove.txt lacks 9 of 9 concepts, which begin from the mean" in capsys.readouterr().err
+
+
 def test_a_damaged_checkpoint_is_one_line(data, tmp_path, capsys):
     assert train(*flags(data, "--model_name", str(tmp_path), "--num_epochs", "1")) == 0
     whole = (tmp_path / "checkpoint.pt").read_bytes()
