@@ -139,6 +139,8 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         cache = TokenCache(data.cache_tokens, device, training.precision, world.size == 1, notice)
         train_set, val_set, tokens, val_tokens = _cached(settings, model, cache, train_set, val_set, tokens, val_tokens)
     captions = training_captions(train_set, data, training.seed)
+    if len(captions) < train_set.n_captions:
+        notice(f"{len(captions)} of {train_set.n_captions} training captions: --data-percent {data.data_percent:g}")
     n_noted = len(model.notes)
     model.prepare(tokens, captions)
     for note in model.notes[n_noted:]:

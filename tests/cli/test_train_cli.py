@@ -271,6 +271,14 @@ def test_a_validation_on_what_is_trained_on_is_said(data, tmp_path, capsys, n_se
     assert (said in capsys.readouterr().err) == (n_seen == 16)
 
 
+@pytest.mark.parametrize(("percent", "said"), [("0.5", False), ("50", True), ("100", False)])
+def test_a_share_of_the_captions_is_said(data, tmp_path, capsys, percent, said):
+    """0.5 is half a percent, of which no batch can be made here."""
+    code = train(*flags(data, "--model_name", tmp_path / "run", "--dry-run", "--data-percent", percent))
+    assert code == (2 if percent == "0.5" else 0)
+    assert ("itm-fast: 75 of 150 training captions: --data-percent 50\n" in capsys.readouterr().err) == said
+
+
 def test_what_a_model_has_to_say_of_its_files(data, tmp_path, capsys):
     (tmp_path / "glove.txt").write_text("a 1 2 3 4 5 6 7 8\n")
     sizes = ["--img-dim", DIM, "--n-regions", 5, "--word-dim", 8, "--input-channel", 8, "--n-concepts", 9]
