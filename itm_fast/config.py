@@ -31,6 +31,14 @@ def check_switches(config: Any) -> None:
             object.__setattr__(config, field.name, _checks.check_switch(field.name, getattr(config, field.name)))
 
 
+def _check_not_negative(config: object, *names: str) -> None:
+    """Raise ValueError unless numbers are finite and at least 0: gradients times less would go uphill."""
+    for name in names:
+        value = _checks.check_finite(name, getattr(config, name), positive=False)
+        if value < 0:
+            raise ValueError(f"{name} is {value:g}; expected at least 0")
+
+
 @dataclass(frozen=True)
 class ImageAxis:
     """What encodes images; the names of the backbone's flags are VSE-infinity's.
@@ -69,7 +77,7 @@ class ImageAxis:
         if self.image_encoder is not None:
             _checks.check_choice("image_encoder", self.image_encoder, ImageEncoder)
         _checks.check_finite("input_scale_factor", self.input_scale_factor, positive=True)
-        _checks.check_finite("backbone_lr_factor", self.backbone_lr_factor, positive=False)
+        _check_not_negative(self, "backbone_lr_factor")
         for name in ("embedding_warmup_epochs", "backbone_warmup_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -127,7 +135,7 @@ class TextAxis:
     def __post_init__(self) -> None:
         if self.text_encoder is not None:
             _checks.check_choice("text_encoder", self.text_encoder, TextEncoder)
-        _checks.check_finite("bert_lr_factor", self.bert_lr_factor, positive=False)
+        _check_not_negative(self, "bert_lr_factor")
         if self.bert_warmup_epochs < 0:
             raise ValueError(f"bert_warmup_epochs must be at least 0, got {self.bert_warmup_epochs}")
         _check_architecture("bert_config", self.bert_config)
@@ -216,8 +224,7 @@ class SAMConfig:
 
     def __post_init__(self) -> None:
         check_switches(self)
-        for name in ("sam_weight", "sam_triplet_weight"):
-            _checks.check_finite(name, getattr(self, name), positive=False)
+        _check_not_negative(self, "sam_weight", "sam_triplet_weight")
 
 
 @dataclass(frozen=True)
@@ -290,8 +297,7 @@ class TrainingConfig:
         for name in ("vse_mean_warmup_epochs", "workers", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
-        for name in ("learning_rate", "weight_decay", "grad_clip"):
-            _checks.check_finite(name, getattr(self, name), positive=False)
+        _check_not_negative(self, "learning_rate", "weight_decay", "grad_clip")
         if any(epoch < 1 for epoch in self.lr_schedules):
             raise ValueError(f"lr_schedules is {self.lr_schedules}; expected epochs of at least 1")
         if self.patience is not None and self.patience < 1:

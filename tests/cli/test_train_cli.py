@@ -213,6 +213,13 @@ def test_progress_has_the_loss_and_the_last_validation(data, tmp_path, monkeypat
         (["--max_violations"], "--max_violations"),
         (["--device", "gpu"], "device is 'gpu'; expected \"auto\""),
         (["--data_percent", "0"], "data_percent must be above 0"),
+        (["--grad_clip", "-1"], "grad_clip is -1; expected at least 0"),
+        (["--learning-rate", "-0.1"], "learning_rate is -0.1; expected at least 0"),
+        (["--weight-decay", "-0.1"], "weight_decay is -0.1; expected at least 0"),
+        (["--bert-lr-factor", "-1"], "bert_lr_factor is -1; expected at least 0"),
+        (["--backbone-lr-factor", "-1"], "backbone_lr_factor is -1; expected at least 0"),
+        (["--sam", "--sam-weight", "-5"], "sam_weight is -5; expected at least 0"),
+        (["--sam", "--sam-triplet-weight", "-1"], "sam_triplet_weight is -1; expected at least 0"),
     ],
 )
 def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
