@@ -26,6 +26,7 @@ _FORMS = {
     "a caption | a file's name": re.compile(rf'(?P<rest>.*)\|\s*"?(?P<name>[^|]*{_FILE})"?', re.I),
     "a caption, a file's name": re.compile(rf'(?P<rest>.*),\s*"?(?P<name>[^\s,]*{_FILE})"?', re.I),
 }
+_TOKEN_IDS = re.compile(r"\[?\d+(?:[,\s]+\d+)+\]?", re.ASCII)
 _NUMBER = re.compile(r"\s*\d+\s*(?:[\t|,]|\s\s)(.*)", re.ASCII)  # of the caption; Kaggle's file lacks a bar once
 _HEADINGS = re.compile(
     r"images?|img|file|file_?(?:name|path)|path|id|name|captions?|text|title|comment|sentence|raw", re.I
@@ -74,7 +75,7 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is no text, holds JSON, or some lines have names and others none; with file and line.
+        DataError: it is no text, holds JSON or numbers alone, or only some lines have names; with file and line.
     """
     lines = read_lines(path, "caption", hint=hint, keep_blank=keep_blank, mend=mend)
     written = [line for line in lines if line]
@@ -82,6 +83,8 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
         raise DataError(f"{path}: holds blank lines only; expected one caption a line")
     _check_json(path, written)
     sample = written[:: max(1, len(written) // _SAMPLE)]
+    if all(map(_TOKEN_IDS.fullmatch, sample)):
+        raise DataError(f"{path}: holds numbers alone, such as {sample[0]!r:.60}: ids of tokens are no captions")
     counts = {form: sum(pattern.fullmatch(line) is not None for line in sample) for form, pattern in _FORMS.items()}
     form = max(counts, key=counts.__getitem__)  # the first of equals
     if counts[form] * 2 < len(sample) or (len(lines) == 1 and form.startswith("an id")):

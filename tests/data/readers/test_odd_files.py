@@ -95,6 +95,9 @@ def test_ids_as_whole_floats(tmp_path):
     }
     items = read_captioned_images(write(tmp_path / "c.json", coco))
     assert (items.image_ids, items.caption_ids) == ([3, 9], [1, 2])
+    coco["annotations"][0]["image_id"] = "000000000009"
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
+    assert read_captioned_images(tmp_path / "captions.json").image_ids == items.image_ids
     coco["annotations"][0]["image_id"] = 9.5
     with pytest.raises(DataError, match=r"annotations\[0\]: image_id is 9\.5"):
         read_captioned_images(write(tmp_path / "c.json", coco))
