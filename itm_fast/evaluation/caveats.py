@@ -81,8 +81,16 @@ def source_notes(scorer: TileScorer) -> list[str]:
                         f"{lengths.first_infinite}: what their similarities put in order means nothing; float16 "
                         "overflows so."
                     )
-        elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
-            notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
+        elif isinstance(one, RegionWordScorer):
+            both = _lengths(one.regions), _lengths(one.words)
+            if getattr(one.similarity, "func", one.similarity) is max_similarity:
+                notes += _length_notes(of, "Regions and words", *both)
+            for side, found, n_padding in zip(("region", "word"), both, one.padding, strict=True):
+                if found.n_zero > n_padding:
+                    notes.append(
+                        f"WARNING: {found.n_zero - n_padding} {side}s{of} are all zeros, but take part as others do: "
+                        f"if they are padding, {side}_counts (--{side}-counts) leaves it out."
+                    )
         elif isinstance(one, RaggedScorer):
             notes += _length_notes(of, "Vectors", _lengths(one.regions.vectors), _lengths(one.words.vectors))
             notes += _sum_notes(of, one)

@@ -338,8 +338,8 @@ def _positives(scorer: TileScorer, request: Request) -> Plan:
     if not any(len(truth.queries) for truth in truths):
         raise ValueError("no query has a positive: there is nothing to rank for (grades of 0 and below are none)")
     notes = [
-        f"{n_missing} of {n_missing + truth.n_pairs} positives of {query} queries are not in the gallery: each is a miss "
-        "of mAP@R, R-Precision, nDCG and MAP; are these the annotations of this set?"
+        f"{n_missing} of {n_missing + truth.n_pairs} positives of {query} queries are not in the gallery: each is a "
+        "miss of mAP@R, R-Precision, nDCG and MAP; are these the annotations of this set?"
         for query, truth in zip(("image", "caption"), truths, strict=True)
         if (n_missing := int(truth.n_unreachable.sum()))
     ]

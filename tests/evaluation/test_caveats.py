@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from itm_fast import Cider, metrics
+from itm_fast import Cider, cross_attention_similarity, metrics
 from itm_fast.data.readers.relevance_matrix import read_relevance
 from itm_fast.errors import DataWarning
 from itm_fast.evaluation import EnsembleScorer, Ids, RelevantPairs, evaluate, rerank, search_alpha
@@ -115,6 +115,20 @@ def test_regions_and_words():
     report = evaluate(scorer, normalise=True)
     assert notes(report) == []
     assert recalls(report) == recalls(evaluate(expected))
+
+
+@pytest.mark.parametrize("similarity", [max_similarity, cross_attention_similarity])
+def test_padding_that_takes_part_is_said(similarity):
+    regions, words = unit(RNG.standard_normal((4, 3, 6))), unit(RNG.standard_normal((20, 5, 6)))
+    regions[[0, 2], 2] = words[:, 4] = 0
+    found = notes(evaluate(RegionWordScorer(regions, words, np.full(20, 4), similarity=similarity)))
+    assert found[0].startswith(
+        "WARNING: 2 regions are all zeros, but take part as others do: if they are padding, region_"
+    )
+    found = notes(evaluate(RegionWordScorer(regions, words, None, [2, 3, 2, 3], similarity=similarity)))
+    assert found[0].startswith("WARNING: 20 words are all zeros, but take part")
+    scorer = RegionWordScorer(regions, words, np.full(20, 4), [2, 3, 2, 3], similarity=similarity)
+    assert not any("zeros" in note for note in notes(evaluate(scorer)))
 
 
 @pytest.mark.parametrize("normalise", [False, True])

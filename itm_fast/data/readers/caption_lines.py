@@ -75,7 +75,7 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: it is no text, holds JSON or numbers alone, or only some lines have names; with file and line.
+        DataError: it is no text, holds JSON, or some lines have names and others none; with file and line.
     """
     lines = read_lines(path, "caption", hint=hint, keep_blank=keep_blank, mend=mend)
     written = [line for line in lines if line]
@@ -83,8 +83,6 @@ def read_caption_lines(path: Path, *, hint: str = "", keep_blank: bool = False, 
         raise DataError(f"{path}: holds blank lines only; expected one caption a line")
     _check_json(path, written)
     sample = written[:: max(1, len(written) // _SAMPLE)]
-    if all(map(_TOKEN_IDS.fullmatch, sample)):
-        raise DataError(f"{path}: holds numbers alone, such as {sample[0]!r:.60}: ids of tokens are no captions")
     counts = {form: sum(pattern.fullmatch(line) is not None for line in sample) for form, pattern in _FORMS.items()}
     form = max(counts, key=counts.__getitem__)  # the first of equals
     if counts[form] * 2 < len(sample) or (len(lines) == 1 and form.startswith("an id")):
@@ -129,7 +127,7 @@ def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: as `read_caption_lines`, or there are names beside the captions.
+        DataError: as `read_caption_lines`, there are names beside the captions, or numbers alone.
     """
     found = read_caption_lines(path, hint=hint, keep_blank=keep_blank, mend=mend)
     if found.names is not None:
@@ -138,6 +136,8 @@ def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend:
             f"expected captions alone, in the order of the images. Write them to a file of their own"
             + (f". {hint}" if hint else "")
         )
+    if all(map(_TOKEN_IDS.fullmatch, filter(None, found.captions))):
+        raise DataError(f"{path}: holds numbers alone, such as {found.captions[0]!r:.60}: ids of tokens, no captions")
     return found.captions
 
 

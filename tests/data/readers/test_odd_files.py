@@ -206,6 +206,7 @@ def test_what_came_in_place_of_other_files(content, said, reader, tmp_path):
         (gzip.compress(b"a dog\na cat\n", mtime=0), "not text but gzip: name it .gz, or unpack it"),
         (b"PK\x03\x04\x14\0", "not text but a zip archive: unpack it"),
         (pickle.dumps(["a dog"]), "not text but a pickle of Python"),
+        (b"1 34 56 2 0\n1 7 2 0 0\n", "holds numbers alone, such as '1 34 56 2 0': ids of tokens, no captions"),
         (b"['a dog', 'a red dog']\n['a cat']\n", "holds a list or an object a line, such as"),
     ],
 )
