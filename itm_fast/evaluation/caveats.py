@@ -17,6 +17,7 @@ from itm_fast.similarities.ragged import RaggedScorer
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
 from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.two_way import TwoWayScorer
+from itm_fast.sources.agreement import agreement_notes, compared_tile
 from itm_fast.sources.ensemble import EnsembleScorer
 
 _BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
@@ -26,6 +27,8 @@ _SPREADS_TURNED, _SPREADS_BY_CHANCE = (
     4,
     3,
 )  # standard deviations of a random order's mean place that are no sign of such
+_SAMPLED = 1 << 16  # similarities that are looked at for one that many pairs have
+_OFTEN, _DISTINCT = 0.02, 0.5  # shares of pairs that have it, and of distinct ones among the others
 _TURNED = 0.6  # mean place from which scores may be distances
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
@@ -95,7 +98,9 @@ def source_notes(scorer: TileScorer) -> list[str]:
             notes += _length_notes(of, "Vectors", _lengths(one.regions.vectors), _lengths(one.words.vectors))
             notes += _sum_notes(of, one)
         elif isinstance(one, MatrixScorer):
-            notes += _infinite_note(of, one)
+            notes += [*_infinite_note(of, one), *_lowest_note(of, one)]
+    if isinstance(scorer, TwoWayScorer):
+        notes += agreement_notes([(f"the matrix of {name}", compared_tile(one)) for name, one in _parts(scorer)])
     return notes
 
 
@@ -253,6 +258,8 @@ def _infinite_note(of: str, matrix: MatrixScorer) -> list[str]:
     step = max(1, _BLOCK_BYTES // (8 * max(1, matrix.n_captions)))
     for start in range(0, matrix.n_images, step):
         some = as_float_tensor(matrix(slice(start, start + step), slice(0, matrix.n_captions)))
+        if not some.numel() or float(some.max()) < math.inf:  # which is cheaper than to look for them
+            continue
         places = (some == math.inf).nonzero()
         if len(places) and not n_infinite:
             first = start + int(places[0, 0]), int(places[0, 1])
@@ -263,6 +270,29 @@ def _infinite_note(of: str, matrix: MatrixScorer) -> list[str]:
         f"WARNING: {n_infinite} of {matrix.n_images * matrix.n_captions} similarities{of} are +inf, the first at row "
         f"{first[0]}, column {first[1]}, and come first whatever the others are; float16 overflows so, and a division "
         "by a distance of 0."
+    ]
+
+
+def _lowest_note(of: str, matrix: MatrixScorer) -> list[str]:
+    """Said of one lowest similarity that many pairs have while the others differ: it may stand for no similarity."""
+    step = max(1, _SAMPLED // max(1, matrix.n_captions))
+    some = as_float_tensor(matrix(slice(0, min(step, matrix.n_images)), slice(0, matrix.n_captions))).flatten()
+    some = some[some.isfinite()]
+    if not len(some):
+        return []
+    lowest = float(some.min())
+    others = some[some > lowest]
+    share = 1 - len(others) / len(some)
+    if (
+        share < _OFTEN
+        or int(others.sort().values.diff().count_nonzero()) < _DISTINCT * len(others)
+        or len(others) < _FEWEST_BY_CHANCE
+    ):
+        return []
+    return [
+        f"WARNING: {100 * share:.0f} % of similarities{of} are {lowest:g}, the lowest, and hardly two others are "
+        f"equal: if it stands for pairs that were no candidates, ranks among them mean nothing: --no-candidate "
+        f"{lowest:g} (-inf)."
     ]
 
 

@@ -25,8 +25,8 @@ def compared_tile(scorer: TileScorer) -> Tensor:
     n_rows = min(_ROWS, n_images)
     n_columns = min(_COLUMNS, math.ceil(n_captions * n_rows / max(1, n_images)))
     tile = as_float_tensor(scorer(slice(0, n_rows), slice(0, n_columns))).double().cpu()
-    owners = torch.arange(n_columns) * n_images // max(1, n_captions)
-    tile = tile.masked_fill(owners == torch.arange(n_rows)[:, None], math.nan)
+    own = torch.arange(n_columns) * n_images // max(1, n_captions) == torch.arange(n_rows)[:, None]
+    tile = tile.masked_fill(own | ~tile.isfinite(), math.nan)
     tile = tile - tile.nanmean(0)
     return (tile - tile.nanmean(1, keepdim=True)).nan_to_num()
 

@@ -8,10 +8,11 @@ from itm_fast import Cider, cross_attention_similarity, metrics
 from itm_fast.data.readers.relevance_matrix import read_relevance
 from itm_fast.errors import DataWarning
 from itm_fast.evaluation import EnsembleScorer, Ids, RelevantPairs, evaluate, rerank, search_alpha
+from itm_fast.evaluation.caveats import source_notes
 from itm_fast.metrics import TwoWayScorer
 from itm_fast.ops.max_similarity import max_similarity
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
-from itm_fast.similarities.scorers import DotProductScorer
+from itm_fast.similarities.scorers import DotProductScorer, as_scorer
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.standard_normal((12, 6)).astype(np.float32)
@@ -336,6 +337,30 @@ def test_infinite_similarities_are_said(kind):
     assert any(note.startswith(f"fine: WARNING: {said.format('')}") for note in notes(again))
     sims[3, 17] = sims[5, 2] = -np.inf  # no candidates
     assert not any("inf" in note for note in notes(evaluate(sims, ks=(1, 2))))
+
+
+@pytest.mark.parametrize("lowest", [-100, 0, -1])
+def test_a_score_for_no_candidate_that_is_not_said(lowest):
+    sims = np.where(np.quantile(COSINE, 0.9) < COSINE, np.exp(COSINE), lowest)
+    (note,) = source_notes(as_scorer(sims))
+    assert note.startswith(f"WARNING: 90 % of similarities are {lowest}, the lowest")
+    assert f"--no-candidate {lowest} " in note
+    for fine in (COSINE, np.where(sims == lowest, -np.inf, sims), np.eye(12).repeat(5, 1), (4 * COSINE).round()):
+        assert source_notes(as_scorer(fine)) == []
+
+
+def test_directions_of_another_order_are_said():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, 16))
+    captions = images.repeat(5, 0) + rng.standard_normal((200, 16))
+    sims = images @ captions.T
+
+    def said(turned):
+        return [note for note in notes(evaluate(TwoWayScorer(sims, turned))) if "agrees with" in note]
+
+    (note,) = said(sims[:, rng.permutation(200)])
+    assert "the matrix of image queries agrees with the matrix of caption queries no more than" in note
+    assert said(sims + 0.1) == said(np.where(sims < np.median(sims, 0), -np.inf, sims)) == []
 
 
 def test_few_queries_say_nothing_of_their_order():
