@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
+from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
@@ -29,6 +30,7 @@ _SPREADS_TURNED, _SPREADS_BY_CHANCE = (
 )  # standard deviations of a random order's mean place that are no sign of such
 _SAMPLED = 1 << 16  # similarities that are looked at for one that many pairs have
 _OFTEN, _DISTINCT = 0.02, 0.5  # shares of pairs that have it, and of distinct ones among the others
+_FOUND = 0.3  # mean place of captions that find their images
 _TURNED = 0.6  # mean place from which scores may be distances
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
@@ -184,6 +186,30 @@ def _order_notes(places: list[Tensor], beside_chance: bool) -> list[str]:
             "(captions) in the same order?"
         ]
     return []
+
+
+def shift_notes(caption: Ranks, positives: Positives) -> list[str]:
+    """Said of captions of one place among those of each image that are found by chance alone, while others are not.
+
+    Where lines stand one off, each image has four of its five captions, and figures look like those of a weaker model.
+
+    Args:
+        caption: ranks of caption queries in the whole gallery.
+        positives: whose captions they are.
+    """
+    counts, places = positives.captions_of_image, _places(caption, positives.n_images)
+    per_image = int(counts.max(initial=0))
+    if positives.n_images < _FEWEST_BY_CHANCE or counts.min() < per_image or len(places) < positives.n_captions:
+        return []
+    means = places[torch.from_numpy(positives.by_image)].view(-1, per_image).mean(0)
+    by_chance = means > 0.5 - _SPREADS_BY_CHANCE * math.sqrt(1 / 12 / positives.n_images)
+    if bool(by_chance.all()) or not bool(by_chance.any()) or float(means[~by_chance].max()) > _FOUND:
+        return []
+    lost = ", ".join(str(1 + place) for place in by_chance.nonzero()[:, 0].tolist())
+    return [
+        f"WARNING: of the {per_image} captions of every image, number {lost} finds its image no better than a random "
+        "order would, the others do: do the captions, or their owners, stand some lines off?"
+    ]
 
 
 def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:

@@ -349,6 +349,22 @@ def test_a_score_for_no_candidate_that_is_not_said(lowest):
         assert source_notes(as_scorer(fine)) == []
 
 
+def test_captions_that_stand_lines_off_are_said():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((60, 16))
+    captions = images.repeat(5, 0) + rng.standard_normal((300, 16))
+    sims = images @ captions.T
+    for lines, lost in ((1, "1"), (-1, "5"), (2, "1, 2"), (3, "1, 2, 3")):
+        found = [note for note in notes(evaluate(np.roll(sims, lines, 1))) if "some lines off" in note]
+        assert len(found) == 1
+        assert f"of the 5 captions of every image, number {lost} finds its image no better" in found[0]
+    weak = images @ (images.repeat(5, 0) + 4 * rng.standard_normal((300, 16))).T
+    for fine in (sims, weak, np.roll(sims, 5, 1), sims[:40, :200], rng.random((60, 300))):
+        assert not any("some lines off" in note for note in notes(evaluate(fine)))
+    off = np.roll(sims, 1, 1)
+    assert notes(evaluate(off, caption_to_image=(np.arange(300) - 1) % 300 // 5)) == []
+
+
 def test_directions_of_another_order_are_said():
     rng = np.random.default_rng(0)
     images = rng.standard_normal((40, 16))
