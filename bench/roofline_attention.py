@@ -1,4 +1,4 @@
-"""Counts of cross attention's forward pass beyond 128 regions or words: torch's products and attention_chunks.cu.
+"""Counts of cross attention beyond 128 regions or words: torch's products, attention_chunks.cu, gradients by chunks.cu.
 
 Its kernels come one after the other, so what each needs at least adds up. Where one block of the last fits into a
 multiprocessor, its two parts, the weights and the product, add up as well; where two fit, one's runs beside the
@@ -86,8 +86,57 @@ def scoring(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
     }
 
 
+def gradients(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
+    """Counts of the gradients of both sides, of what `scoring` counts: S once more, and two products with dS."""
+    rows, pitch = up(n_patches, 4), up(n_words, 8)
+    columns, size = pitch * n_captions, bytes_of_number
+    at_a_time = max(1, min(n_images, SCRATCH_BYTES // (4 * rows * columns)))
+    rounds, sims, blocks = -(-n_images // at_a_time), rows * columns * n_images, rows // 4 * (rows // 4 + 1) // 2
+    return {
+        "patches": n_patches,
+        "words": n_words,
+        "images": n_images,
+        "captions": n_captions,
+        # Copies; S, Gram matrices, dS, products, sum of kappa, a side's last step; sums of rounds; the last step.
+        "launches": 2 + 7 * rounds + 2 * (rounds - 1) + 1,
+        "torch launches": 5 * rounds + 2 * (rounds - 1),
+        "tensor FLOP": 2 * dim * (3 * sims + rows * rows * n_images),
+        "memory bytes": sims * (3 * 4 + 5 * 4 + 2 * size) + 4 * dim * (rows * n_images + 3 * columns * rounds),
+        "product FMAs": up(n_patches, 8) * n_patches * columns * n_images,
+        "Gram blocks": blocks * n_captions * n_images,  # of 4 x 4, each once for a caption
+        "Gram FMAs": 16 * up(pitch, 16) * blocks * n_captions * n_images,
+        "last FMAs": up(rows, 32) * n_patches * dim * n_images,
+    }
+
+
+def _parts_of_gradients(counts, device, dtype):
+    limits = DEVICES[device]
+    clocks = limits["sms"] * limits["GHz"] * 1e6
+    code = _machine_code.gradient_kernel(limits["arch"])
+    products, grams, last = (2 * counts[f"{of} FMAs"] / limits["fma"] / 1e9 for of in ("product", "Gram", "last"))
+    of_products, of_grams = {"float32 FMAs": products}, {"float32 FMAs": grams}
+    if code is not None:
+        warps = {
+            "product": counts["product FMAs"] * code["product"],
+            "Gram": counts["Gram FMAs"] * code["gram"] + 4 * counts["Gram blocks"] * code["around"],
+        }
+        of_products["issue slots"], of_grams["issue slots"] = (
+            n / 32 / ISSUES_OF_CLOCK / clocks for n in warps.values()
+        )
+    memory = counts["memory bytes"] / limits["memory"] / 1e9
+    return {
+        "torch's products": {"tensor cores": counts["tensor FLOP"] / limits[dtype] / 1e9},
+        "G a": of_products,
+        "Gram matrix's gradient": of_grams,
+        "tensors in memory": {"memory": memory},
+        "last step": {"float32 FMAs": last},
+    }
+
+
 def parts_of(counts, device, dtype):
     """Part -> resource -> milliseconds at least; and whether the last two parts run beside each other."""
+    if "product FMAs" in counts:
+        return _parts_of_gradients(counts, device, dtype), False
     limits = DEVICES[device]
     arch, clocks = limits["arch"], limits["sms"] * limits["GHz"] * 1e6
     l2 = L2_BYTES_OF_CLOCK * limits["GHz"] * 1e6
@@ -171,6 +220,11 @@ def bound(counts, device, dtype):
 def kernel(counts, device):
     """The attention kernel's registers, shared memory, blocks and instructions."""
     arch, rows = DEVICES[device]["arch"], counts["patches"]
+    if "product FMAs" in counts:
+        code = _machine_code.gradient_kernel(arch)
+        return (
+            code and f"256 threads of {code['registers']} registers, {code['product']:.2g} instructions an FMA of G a"
+        )
     columns, threads, blocks = block_of(rows, arch)
     code = _machine_code.attention_kernels(arch, columns, threads)
     if code is None:
