@@ -163,10 +163,11 @@ SIMT_DEVICE void attention_gradient(const Pair<T>& pair, T lambda) {
 
 // dS = grad_dot a + the transpose of the first normalisation applied to `products`. A row without any similarity gets
 // nothing of the latter: the original divides by its norm, 0. Four rows and eight lanes along a group at a time, as in
-// row_statistics; rows and columns that are padding become 0.
+// row_statistics; rows and columns that are padding become 0. `keeps`: and leaves a and grad_quadratic a, as ChunkArgs
+// says of kRest.
 template <class T, class Grad>
-SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, T scale, Grad* out,
-                               int64_t out_ld) {
+SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, T scale, bool keeps,
+                               Grad* out, int64_t out_ld) {
   const int lane = int(threadIdx.x) % 32, place = lane % 8;
   for (int task = int(threadIdx.x) / 32; task < rows / 4 * pair.columns.n_groups; task += kThreads / 32) {
     const int group = task % pair.columns.n_groups, row = task / pair.columns.n_groups * 4 + lane / 8;
@@ -195,6 +196,10 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
         grad = pair.at(kGradDot, begin + w) * pair.weights[row * pair.ld + begin + w] + norm.slope(s[w]) * through;
       }
       narrow_finite(scale * grad, out[row * out_ld + begin + w]);
+      if (!keeps) continue;
+      T& weight = pair.weights[row * pair.ld + begin + w];  // nobody else's
+      weight = w < size ? weight : T(0);
+      pair.products[row * pair.ld + begin + w] = pair.at(kGradQuadratic, begin + w) * weight;
     }
   }
 }
@@ -277,6 +282,8 @@ SIMT_KERNEL(kThreads, 2)
 chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
   // S of the forward pass fits on chip where attention_chunks.cu's kernels take it, which Turing has not.
   if (kOnChip && !kBackward && !SIMT_IS_BEFORE_AMPERE) return;
+  constexpr bool kInParts = kBackward && !kOnChip && sizeof(T) == 4;
+  const ChunkPart part = kInParts ? args.part : ChunkPart::kWhole;
   constexpr int kAcross = kOnChip || sizeof(T) > 4 ? 1 : 4;  // columns of G a thread: contexts in memory are large
   auto& shared = simt::shared<ChunkShared<T>>();
   const int t = int(threadIdx.x), context = int(blockIdx.x) / args.splits, split = int(blockIdx.x) % args.splits;
@@ -329,7 +336,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
     SYNC(43);
     for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
       if (!pair.valid(q)) {
-        if (kBackward && kAcross > 1 && attends && pair.valid(q / kAcross * kAcross))
+        if (kInParts && part == ChunkPart::kWhole && attends && pair.valid(q / kAcross * kAcross))
           for (int row = 0; row < pair.n_rows; row++) pair.weights[row * pair.ld + q] = T(0);
         continue;
       }
@@ -338,8 +345,11 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
         pair.at(kValue, q) = largest_similarity(s, pair.ld, pair.n_rows);
         continue;
       }
+      const bool alone = part == ChunkPart::kWeights;
+      T* weights = alone ? static_cast<T*>(args.weights) + (context * n_columns + first_column + q) * args.context_pitch
+                         : pair.weights + q;
       const Attended<T> sums =
-          attend<T>(norm, lambda, s, pair.weights + q, pair.ld, pair.n_rows, pair.statistics_of(q));
+          attend<T>(norm, lambda, s, pair.ld, weights, alone ? 1 : pair.ld, pair.n_rows, pair.statistics_of(q));
       if constexpr (kBackward) {
         pair.at(kSum, q) = sums.sum;
         pair.at(kDot, q) = sums.dot;
@@ -349,9 +359,10 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
       }
     }
     SYNC(44);
+    if (part == ChunkPart::kWeights) continue;
     if constexpr (kBackward) {
       if (attends) {
-        gram_products<kAcross>(pair, gram, args.context_pitch);
+        if (part == ChunkPart::kWhole) gram_products<kAcross>(pair, gram, args.context_pitch);
         SYNC(45);
         for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
           if (!pair.valid(q)) continue;
@@ -394,8 +405,9 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
         attention_gradient(pair, lambda);
         SYNC(48);
         write_as<T>(grad_type, args, [&](auto* out, T scale) {
-          sims_gradient(norm, pair, args.context_pitch, scale, out + place, n_columns);
+          sims_gradient(norm, pair, args.context_pitch, scale, part == ChunkPart::kRest, out + place, n_columns);
         });
+        if (part == ChunkPart::kRest) continue;
         T* sums = static_cast<T*>(args.grad_gram) + (int64_t(split) * args.n_contexts + context) * args.gram_numbers;
         gram_gradient(pair, sums, tile != split);
       } else {

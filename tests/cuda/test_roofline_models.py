@@ -74,10 +74,14 @@ def test_launches_of_the_gradients_are_the_operators_own(monkeypatch):
         scores = itm_fast.cross_attention_similarity(regions, words, None)
         before = statistics(library)["launches"]
         scores.sum().backward()
+    found = regions.grad, words.grad
+    regions.grad = words.grad = None
+    itm_fast.cross_attention_similarity(regions, words, None).sum().backward()
+    torch.testing.assert_close((regions.grad, words.grad), found, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(roofline_attention, "SCRATCH_BYTES", emulated_operators.SCRATCH_BYTES)
     counts = roofline_attention.gradients(133, 9, 3, 40, 8, 4)
     assert statistics(library)["launches"] - before == counts["launches"] - counts["torch launches"]
-    assert counts["launches"] > 2 + 7 + 1  # several rounds
+    assert counts["launches"] > 2 + 11 + 1  # several rounds
 
 
 def test_what_the_gradients_of_patches_cost(monkeypatch):
@@ -85,16 +89,24 @@ def test_what_the_gradients_of_patches_cost(monkeypatch):
     monkeypatch.setattr(_machine_code, "gradient_kernel", lambda _: code)
     counts = roofline_attention.gradients(577, 40, 8, 8, 1024)
     assert counts["tensor FLOP"] == 2 * 1024 * 8 * (3 * 580 * 40 * 8 + 580 * 580)
-    assert counts["product FMAs"] == 584 * 577 * 40 * 8 * 8
-    assert counts["Gram FMAs"] == 48 * 16 * 145 * 146 // 2 * 8 * 8
+    of_product, of_square = (
+        3 * 2 * 640 * 320 * 592 * 8,
+        3 * 2 * 640 * 608 * 320 * 8,
+    )  # whole warps, stages of 16 numbers
+    assert counts["TF32 FLOP"] == of_product + of_square
     parts, together = roofline_attention.parts_of(counts, "H100 SXM", "bfloat16")
     assert not together
-    of_product = parts["G a"]
-    assert of_product["issue slots"] == pytest.approx(1.5 * counts["product FMAs"] / 128 / 132 / 1.98e6)
-    assert of_product["float32 FMAs"] == pytest.approx(2 * counts["product FMAs"] / 67e9)
+    assert parts["G a"]["tensor cores"] == pytest.approx(of_product / 495e9)
+    assert parts["a aᵀ"]["tensor cores"] == pytest.approx(of_square / 495e9)
     ms, binds = roofline_attention.bound(counts, "H100 SXM", "bfloat16")
     assert ms == pytest.approx(sum(max(of.values()) for of in parts.values()))
-    assert "G a: issue slots" in binds
+    assert "a aᵀ: tensor cores" in binds
+    parts, _ = roofline_attention.parts_of(counts, "RTX 5090", "bfloat16")
+    n_fmas = 584 * 577 * 40 * 8 * 8
+    assert parts["G a"]["float32 FMAs"] == pytest.approx(2 * n_fmas / 105e9)
+    assert parts["G a"]["issue slots"] == pytest.approx(1.5 * n_fmas / 128 / 170 / 2.41e6)
+    blocks = 145 * 146 // 2 * 8 * 8
+    assert parts["a aᵀ"]["float32 FMAs"] == pytest.approx(2 * 48 * 16 * blocks / 105e9)
 
 
 @pytest.mark.parametrize("arch", ["80", "86", "90", "100", "120"])
