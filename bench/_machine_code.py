@@ -14,11 +14,12 @@ from pathlib import Path
 import _cubins
 
 CUBINS = Path(__file__).resolve().parents[1] / "build" / "cubins"
-# Of the mangled names, and the instruction that tells a product's loop from the others' of its kernel.
+# What tells a product's loop from the others' of its kernel: an instruction, and matrix loads, of which 32 columns need
+# fewer.
 PRODUCTS = {
-    "bfloat16": ("ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
-    "tf32": ("ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
-    "float32": ("ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
+    "bfloat16": (r"HMMA\.16816\.F32\.BF16", 16),
+    "tf32": (r"HMMA\.1688\.F32\.TF32", 16),
+    "float32": (r"HMMA\.1688\.F32\.TF32", 12),
 }
 
 
@@ -134,8 +135,8 @@ def tile_kernel(arch, dtype):
     cubin = kept("tiles", arch)
     if cubin is None or disassembler() is None:
         return None
-    products, of_product = PRODUCTS[dtype]  # a kernel of several has a loop and a store for each
-    name = next(name for name in kernels(cubin) if "tiles_kernel" in name and f"{products}ENS0_10ScaledRows" in name)
+    of_product, of_loads = PRODUCTS[dtype]
+    name = next(name for name in kernels(cubin) if "tiles_kernelINS0_10ScaledRows" in name)
     code = instructions, labels = kernels(cubin)[name]
     found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
 
@@ -144,8 +145,12 @@ def tile_kernel(arch, dtype):
 
     loading = [place for place, loop in found.items() if _count(loop, "LDSM")]
     stages = [a for a in loading if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loading)]
-    stage = next(found[place] for place in stages if _count(found[place], of_product))
-    blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
+    stage = next(
+        place for place in stages if _count(found[place], of_product) and _count(found[place], "LDSM") == of_loads
+    )
+    blocks = ((begin, instructions[begin:end]) for begin, end in basic_blocks(instructions, labels))
+    store = next(block for begin, block in blocks if begin > stage[1] and _count(block, r"STS\.64") >= 16)
+    stage = found[stage]
     # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
         lambda loop: _count(loop, r"LDS\.128") == 4 and _count(loop, "FFMA") >= 32 and not _count(loop, "MUFU")
@@ -167,7 +172,7 @@ def tile_kernel(arch, dtype):
         "stage": len(stage),
         "hmma": _count(stage, "HMMA"),
         "ldsm": _count(stage, "LDSM"),
-        "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16) // len(stages),
+        "store": len(store),
         "group": alone,
         "four": shortest_way(*code, columns, {CLIP: 16}),
         "part": (shared - alone) / 2,
