@@ -62,7 +62,8 @@ INSTRUCTIONS = {
         ("attend_kernel", r"HMMA\.16816\.F32 "),
         ("attend_kernel", r"LD(G|)\.E\.128"),  # the Gram matrices
         ("attend_kernel", r"LDS\.128"),  # and the weights
-        ("number_rows", r"LD(G|)\.E\.128"),
+        ("number_rows_kernelINS0_10ScaledRows", r"LD(G|)\.E\.128"),
+        ("number_rows_kernelINS0_13SoftmaxOfRows", r"LD(G|)\.E\.128"),
         ("split_gram", r"STG?\.E\.128"),
     ],
     "tiles.cu": [
