@@ -29,6 +29,8 @@ MIN_NVCC = (12, 0)  # C++20
 # that differs between 8.0 and 8.6 (10.0 from the code for 9.0 would spill). Plain names: 8.6 code runs on 8.9, 10.0 on
 # 10.3, 12.0 on 12.1; the PTX of 9.0 on 11.0, that of the last on what comes after them.
 CUDA_ARCHITECTURES = {"7.5": "7.5", "8.0": "8.0", "8.6": "8.0", "9.0": "9.0", "10.0": "10.0", "12.0": "12.0"}
+# Beside the operators, what includes torch's headers.
+ENGINE = [f"cpu/{name}.cpp" for name in ("batch", "candidate_lists", "engine", "gemm", "pairs", "parallel")]
 BYTES_PER_JOB = 2**30  # one compiler takes 0.45 GiB at most (host/bindings.cpp); with room to spare
 
 # `sdist`, `egg_info` and `clean` compile nothing and work without torch. `dist_info` compiles nothing either, but is an
@@ -197,8 +199,13 @@ def cuda_extension(torch, home: Path, number: str, flags: list[str]):
         nvcc += ["--keep", "--keep-dir", str(kept)]
     extension = cpp_extension.CppExtension(
         "itm_fast._cuda",
-        [*sorted(glob("csrc/cuda/*.cu")), *sorted(glob("csrc/cuda/*.cpp")), *as_one("cuda_operators", "cuda/ops")],
-        extra_compile_args={"cxx": flags, "nvcc": nvcc},
+        [
+            *sorted(glob("csrc/cuda/*.cu")),
+            *sorted(glob("csrc/cuda/*.cpp")),
+            *as_one("cuda_operators", sources_in("cuda/ops")),
+        ],
+        # Nothing is computed on the host.
+        extra_compile_args={"cxx": [*flags, "-O1"], "nvcc": nvcc},
         extra_objects=[str(static_cudart(home))],
         extra_link_args=["-s", "-ldl", "-lrt", "-lpthread"],
         libraries=[],
@@ -220,9 +227,12 @@ def write_facts(**facts: str) -> None:
     write_changed(FACTS, "".join(f'#define ITM_FAST_{name} "{value}"\n' for name, value in facts.items()))
 
 
-def as_one(name: str, folder: str, n_files: int = 1) -> list[str]:
-    """A folder's files as few that include them: torch's headers are most of what each of them takes."""
-    sources = sorted(glob(f"{folder}/*.cpp", root_dir=ROOT / "csrc"))
+def sources_in(folder: str) -> list[str]:
+    return sorted(os.path.normpath(path) for path in glob(f"{folder}/*.cpp", root_dir=ROOT / "csrc"))
+
+
+def as_one(name: str, sources: list[str], n_files: int = 1) -> list[str]:
+    """Files of csrc as few that include them: torch's headers are much of what each of them takes."""
     paths = [FACTS.parent / f"{name}_{i}.cpp" for i in range(n_files)]
     for i, path in enumerate(paths):
         write_changed(path, "".join(f'#include "{source}"\n' for source in sources[i::n_files]))
@@ -267,9 +277,8 @@ def extensions() -> dict:
     cuda = [] if cuda_home is None else [cuda_extension(torch, cuda_home, nvcc_number, flags)]
     architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
     cuda_line = f"no ({no_cuda})" if cuda_home is None else f"nvcc {nvcc_number}, architectures {architectures}"
-    folders = ("csrc", "csrc/cpu", "csrc/host")
-    sources = [path for folder in folders for path in sorted(glob(f"{folder}/*.cpp", root_dir=ROOT))]
-    sources += as_one("operators", "ops", 3)
+    sources = [f"csrc/{path}" for folder in (".", "cpu", "host") for path in sources_in(folder) if path not in ENGINE]
+    sources = as_one("operators", sources_in("ops"), 2) + as_one("engine", ENGINE) + sources
     cpu = CppExtension(
         "itm_fast._C",
         sources,

@@ -14,11 +14,12 @@ from pathlib import Path
 import _cubins
 
 CUBINS = Path(__file__).resolve().parents[1] / "build" / "cubins"
-# Of the mangled names, and the instruction that tells a product's loop from the others' of its kernel.
+# What tells a product's loop from the others' of its kernel: an instruction, and matrix loads, of which 32 columns need
+# fewer.
 PRODUCTS = {
-    "bfloat16": ("ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
-    "tf32": ("ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
-    "float32": ("ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
+    "bfloat16": (r"HMMA\.16816\.F32\.BF16", 16),
+    "tf32": (r"HMMA\.1688\.F32\.TF32", 16),
+    "float32": (r"HMMA\.1688\.F32\.TF32", 12),
 }
 
 
@@ -150,8 +151,8 @@ def tile_kernel(arch, dtype):
     cubin = kept("tiles", arch)
     if cubin is None or disassembler() is None:
         return None
-    products, of_product = PRODUCTS[dtype]  # a kernel of several has a loop and a store for each
-    name = named(cubin, f"tiles_kernelINS1_12{products}ENS0_10ScaledRows")
+    of_product, of_loads = PRODUCTS[dtype]
+    name = named(cubin, "tiles_kernelINS0_10ScaledRows")
     code = instructions, labels = kernels(cubin)[name]
     found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
 
@@ -160,8 +161,14 @@ def tile_kernel(arch, dtype):
 
     loading = [place for place, loop in found.items() if count(loop, "LDSM")]
     stages = [a for a in loading if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loading)]
-    stage = _first((found[place] for place in stages if count(found[place], of_product)), "loop of the product", cubin)
-    blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
+    stage = _first(
+        (p for p in stages if count(found[p], of_product) and count(found[p], "LDSM") == of_loads),
+        "loop of the product",
+        cubin,
+    )
+    blocks = ((begin, instructions[begin:end]) for begin, end in basic_blocks(instructions, labels))
+    stores = (block for begin, block in blocks if begin > stage[1] and count(block, r"STS\.64") >= 16)
+    store, stage = _first(stores, "store of the product", cubin), found[stage]
     # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
         lambda loop: count(loop, r"LDS\.128") == 4 and count(loop, "FFMA") >= 32 and not count(loop, "MUFU")
@@ -183,7 +190,7 @@ def tile_kernel(arch, dtype):
         "stage": len(stage),
         "hmma": count(stage, "HMMA"),
         "ldsm": count(stage, "LDSM"),
-        "store": sum(len(block) for block in blocks if count(block, r"STS\.64") >= 16) // len(stages),
+        "store": len(store),
         "group": alone,
         "four": shortest_way(*code, columns, {CLIP: 16}),
         "part": (shared - alone) / 2,

@@ -122,6 +122,9 @@ SIMT_DEVICE float lambda_of(const SimilarityOptions& options, const Clip& clip) 
   return float(options.lambda_softmax) * kLog2OfE * clip.unit;
 }
 
+// Without a normalisation every row's number is lambda.
+struct PlainRows {};
+
 // The numbers of rows and query groups that Rows::logit takes. A block has four rows of a context, a warp every eighth
 // group, eight lanes along a row.
 template <class Rows>
@@ -153,6 +156,8 @@ number_rows_kernel(AttentionArgs args) {
       largest = simt::group_max(largest, 8);
       along([&](float x, int w) { sum += w < size ? simt::exp2_approximate((x - largest) * kLog2OfE) : 0.0f; });
       sum = largest * kLog2OfE + log2f(simt::group_sum(sum, 8));
+    } else if constexpr (std::is_same_v<Rows, PlainRows>) {
+      sum = lambda;
     } else {  // S is zero where a group has no vectors
       along([&](float x, int) {
         const float k = clip.bent(x);
@@ -238,10 +243,8 @@ attend_kernel(AttentionArgs args) {
   const float* numbers =
       args.numbers + (int64_t(context) * args.n_queries + column / args.query_pitch) * args.context_pitch;
   auto place = [&](int block) { return shared.weights + block * kUnits + half * kOwn * 32 + lane; };
-  float of_row[4] = {};
-  auto load_numbers = [&](int block) {
-    if constexpr (Rows::kOfRows) load_pairs(numbers, block, args.context_pitch, of_row);
-  };
+  float of_row[4];
+  auto load_numbers = [&](int block) { load_pairs(numbers, block, args.context_pitch, of_row); };
   float largest[kOwn];
   for (float& x : largest) x = -INFINITY;
 #pragma unroll 1
@@ -368,12 +371,10 @@ void launch(const AttentionArgs& args, void* stream) {
   SIMT_LAUNCH((attend_kernel<Rows, kColumns, kOwnThreads>), dim3(unsigned(args.n_contexts) * unsigned(tiles)),
               dim3(kOwnThreads), size_t(shared_bytes(args.context_pitch, {kColumns, kOwnThreads})), stream, args);
 }
-template <class Rows>
+template <class NumberedRows, class Rows = NumberedRows>
 void launch(const AttentionArgs& args, AttentionBlock block, void* stream) {
-  if constexpr (Rows::kOfRows) {
-    const dim3 grid(unsigned(args.n_contexts) * unsigned(args.context_pitch / 4));
-    SIMT_LAUNCH(number_rows_kernel<Rows>, grid, dim3(kThreads), 0, stream, args);
-  }
+  const dim3 rows(unsigned(args.n_contexts) * unsigned(args.context_pitch / 4));
+  SIMT_LAUNCH(number_rows_kernel<NumberedRows>, rows, dim3(kThreads), 0, stream, args);
   if (block.columns == 16) return launch<Rows, 16, 512>(args, stream);
   if (block.columns == 32) return launch<Rows, 32, 512>(args, stream);
   block.threads == 256 ? launch<Rows, 64, 256>(args, stream) : launch<Rows, 64, 512>(args, stream);
@@ -402,7 +403,7 @@ void attend_chunk(const AttentionArgs& args, AttentionBlock block, void* stream)
       return launch<ScaledRows>(args, block, stream);
     case FeatureNorm::kClipped:
     case FeatureNorm::kNone:
-      return launch<PlainRows>(args, block, stream);
+      return launch<PlainRows, ScaledRows>(args, block, stream);
   }
 }
 

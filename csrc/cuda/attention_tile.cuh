@@ -38,19 +38,13 @@ struct Clip {
 
 // The first normalisation: how the attention's logits, in powers of two, follow from S and from a number of its row and
 // query group. `lambda` is in powers of two as well, and times the clip's unit.
-struct ScaledRows {  // clip(s) / (norm + epsilon): the number is lambda / (norm + epsilon)
-  static constexpr bool kOfRows = true, kBounded = true;
+struct ScaledRows {  // clip(s) / (norm + epsilon): the number is lambda / (norm + epsilon); or lambda: clip(s) alone
   SIMT_DEVICE static float logit(float s, float of_row, const Clip& clip, float) { return clip.bent(s) * of_row; }
 };
 struct SoftmaxOfRows {  // exp(s) / sum of exp(s): the number is the sum's binary logarithm
-  static constexpr bool kOfRows = true, kBounded = true;
   SIMT_DEVICE static float logit(float s, float of_row, const Clip&, float lambda) {
     return lambda * simt::exp2_approximate(s * kLog2OfE - of_row);
   }
-};
-struct PlainRows {
-  static constexpr bool kOfRows = false, kBounded = false;
-  SIMT_DEVICE static float logit(float s, float, const Clip& clip, float lambda) { return clip.bent(s) * lambda; }
 };
 
 // Where a Gram matrix has the numbers that a lane takes for 8 x 8 of it: rows first + t and first + t + 4 of column
@@ -80,15 +74,14 @@ class TileAttention {
         clip_(options.feature_norm),
         lambda_(float(options.lambda_softmax) * kLog2OfE),
         // Bounded logits of this size leave exp, its square and sums of both far from overflow and underflow.
-        shifts_(!Rows::kBounded || !(fabsf(lambda_) <= 29.0f)),
+        shifts_(!norm_.sums() || !(fabsf(lambda_) <= 29.0f)),
         least_(1.01f * float(kEpsilon) * (shifts_ ? 1.0f : simt::exp2_approximate(fabsf(lambda_)))) {}
 
   // of_rows[row * kRowPitch + group]. A warp takes a query group, a lane rows lane, lane + 32 ...
-  template <int kThreads>
   SIMT_DEVICE void number_rows(const float* sims, const TileSide<kTileQueries>& query, int n_queries, int n_rows,
                                float* of_rows) const {
     const int lane = int(threadIdx.x) % 32;
-    for (int group = int(threadIdx.x) / 32; n_rows > 0 && group < n_queries; group += kThreads / 32) {
+    for (int group = int(threadIdx.x) / 32; n_rows > 0 && group < n_queries; group += int(blockDim.x) / 32) {
       const int begin = query.begin[group], size = query.size[group];
       if (size == 0) continue;
       float* out = of_rows + lane * kRowPitch + group;
@@ -100,7 +93,7 @@ class TileAttention {
 
   // Cosines of all columns with what they attend to in each context take the place of S in the context's first row,
   // where they lie in their order: those of a warp's columns where its S was.
-  template <int kThreads, class NormOf>
+  template <class NormOf>
   SIMT_DEVICE void attend(float* sims, const float* of_rows, const TileSide<kTileContexts>& context, int n_contexts,
                           const TileSide<kTileQueries>& query, int n_columns, const float* gram, int gram_blocks,
                           const NormOf& query_norm) const {
@@ -110,10 +103,9 @@ class TileAttention {
     if (first >= n_columns) return;
     const float* numbers[4];
     for (int j = 0; j < 4; j++)
-      numbers[j] = of_rows + t * kRowPitch +
-                   (Rows::kOfRows ? query.group[column + j < n_columns ? column + j : n_columns - 1] : 0);
+      numbers[j] = of_rows + t * kRowPitch + query.group[column + j < n_columns ? column + j : n_columns - 1];
     const float length = column + t < n_columns ? query_norm(query.source[column + t]) : 1.0f;
-    for (int number = warp / kAcross; number < n_contexts; number += kThreads / 32 / kAcross) {
+    for (int number = warp / kAcross; number < n_contexts; number += int(blockDim.x) / 32 / kAcross) {
       const int begin = context.begin[number], n_rows = context.size[number];
       if (n_rows == 0) continue;
       const int at = ((begin + t) * PermutedSims::kLd + column) ^ PermutedSims::flip(begin + t);
@@ -197,11 +189,12 @@ class TileAttention {
           sums[i] += k * k;
         });
         for (float& sum : sums) sum = simt::sqrt_approximate(sum);
-      } else {
+      } else if (norm_.l1) {
         along<kRows>(sims, begin, size, [&](int i, float x) { sums[i] += fabsf(clip_.bent(x)); });
       }
       for (float& sum : sums) {
-        sum = lambda_ * clip_.unit * simt::reciprocal_approximate(clip_.unit * sum + float(kEpsilon));
+        const float inverse = simt::reciprocal_approximate(clip_.unit * sum + float(kEpsilon));
+        sum = lambda_ * clip_.unit * (norm_.sums() ? inverse : 1.0f);
       }
     }
     for (int i = 0; i < kRows; i++) out[i * 32 * kRowPitch] = sums[i];
@@ -209,8 +202,7 @@ class TileAttention {
 
   // Of the row that comes so many after the lane's first.
   SIMT_DEVICE float logit(const Columns& of, float s, int row, int j) const {
-    return Rows::logit(s, Rows::kOfRows ? of.of_rows[j][row * kRowPitch] : 0.0f, clip_, lambda_ * clip_.unit) -
-           of.shift[j];
+    return Rows::logit(s, of.of_rows[j][row * kRowPitch], clip_, lambda_ * clip_.unit) - of.shift[j];
   }
 
   SIMT_DEVICE void largest_logits(Columns& of) const {

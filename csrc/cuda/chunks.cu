@@ -277,7 +277,8 @@ SIMT_DEVICE void write_as(Number type, const ChunkArgs& args, const Write& write
   write(static_cast<T*>(args.grad_sims), T(1));
 }
 
-template <class T, bool kOnChip, bool kBackward>
+// Both passes, or one: float64's share a kernel, for as many blocks of either run at a time.
+template <class T, bool kOnChip, bool kBackward, bool kForward>
 SIMT_KERNEL(kThreads, 2)
 chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
   // S of the forward pass fits on chip where attention_chunks.cu's kernels take it, which Turing has not.
@@ -285,6 +286,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
   constexpr bool kInParts = kBackward && !kOnChip && sizeof(T) == 4;
   const ChunkPart part = kInParts ? args.part : ChunkPart::kWhole;
   constexpr int kAcross = kOnChip || sizeof(T) > 4 ? 1 : 4;  // columns of G a thread: contexts in memory are large
+  const bool backward = kBackward && !(kForward && args.grad_scores == nullptr);
   auto& shared = simt::shared<ChunkShared<T>>();
   const int t = int(threadIdx.x), context = int(blockIdx.x) / args.splits, split = int(blockIdx.x) % args.splits;
   const int64_t n_columns = int64_t(args.n_queries) * args.query_pitch;
@@ -315,13 +317,13 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
     simt::make_anew(pair.width);
     if constexpr (kOnChip) {
       pair.sims = shared.numbers + layout.sims;
-      pair.weights = kBackward ? shared.numbers + layout.weights : pair.sims;
+      pair.weights = backward ? shared.numbers + layout.weights : pair.sims;
       pair.products = shared.numbers + layout.products;
       pair.ld = layout.ld;
     } else {
       pair.sims = static_cast<T*>(const_cast<void*>(args.sims)) + place;
-      pair.weights = kBackward ? static_cast<T*>(args.weights) + place : pair.sims;
-      pair.products = kBackward ? static_cast<T*>(args.products) + place : pair.sims;
+      pair.weights = backward ? static_cast<T*>(args.weights) + place : pair.sims;
+      pair.products = backward ? static_cast<T*>(args.products) + place : pair.sims;
       pair.ld = int(n_columns);
     }
     SYNC(41);
@@ -350,7 +352,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
                          : pair.weights + q;
       const Attended<T> sums =
           attend<T>(norm, lambda, s, pair.ld, weights, alone ? 1 : pair.ld, pair.n_rows, pair.statistics_of(q));
-      if constexpr (kBackward) {
+      if (backward) {
         pair.at(kSum, q) = sums.sum;
         pair.at(kDot, q) = sums.dot;
       } else {
@@ -360,7 +362,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
     }
     SYNC(44);
     if (part == ChunkPart::kWeights) continue;
-    if constexpr (kBackward) {
+    if (backward) {
       if (attends) {
         if (part == ChunkPart::kWhole) gram_products<kAcross>(pair, gram, args.context_pitch);
         SYNC(45);
@@ -383,7 +385,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
       const int begin = inside ? pair.columns.begin[group] : 0;
       const T* values = &pair.at(kValue, begin);
       const int64_t score = context * args.context_stride + (first_query + group) * args.query_stride;
-      if constexpr (kBackward) {
+      if (backward) {
         const T grad = size > 0 ? static_cast<const T*>(args.grad_scores)[score] : T(0);
         aggregate_backward(args.options.aggregation, lambda_lse, values, size, lane, grad, &pair.at(kGrad, begin));
         for (int w = lane; attends && inside && w < args.query_pitch; w += 8) {
@@ -399,7 +401,7 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
         if (inside && lane == 0) static_cast<T*>(args.scores)[score] = value;
       }
     }
-    if constexpr (kBackward) {
+    if (backward) {
       SYNC(47);
       if (attends) {
         attention_gradient(pair, lambda);
@@ -419,12 +421,12 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
   }
 }
 
-template <class T, bool kOnChip, bool kBackward>
+template <class T, bool kOnChip, bool kBackward, bool kForward = !kBackward>
 void launch(const ChunkArgs& args, Number grad_type, void* stream) {
   const dim3 grid(unsigned(args.n_contexts) * unsigned(args.splits)), block(kThreads);
-  const Layout layout = layout_of(args, kBackward, kOnChip);
+  const Layout layout = layout_of(args, args.grad_scores != nullptr, kOnChip);
   const size_t bytes = sizeof(ChunkShared<T>) + sizeof(T) * size_t(layout.numbers);
-  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward>), grid, block, bytes, stream, args, layout, grad_type);
+  SIMT_LAUNCH((chunk_kernel<T, kOnChip, kBackward, kForward>), grid, block, bytes, stream, args, layout, grad_type);
 }
 
 }  // namespace
@@ -436,12 +438,12 @@ int64_t chunk_shared_bytes(const ChunkArgs& args, Number number, bool backward, 
 }
 
 void score_chunk(const ChunkArgs& args, Number number, bool on_chip, void* stream) {
-  if (number == Number::kDouble) return launch<double, false, false>(args, number, stream);
+  if (number == Number::kDouble) return launch<double, false, true, true>(args, number, stream);
   on_chip ? launch<float, true, false>(args, number, stream) : launch<float, false, false>(args, number, stream);
 }
 
 void gradient_chunk(const ChunkArgs& args, Number number, Number grad_type, bool on_chip, void* stream) {
-  if (number == Number::kDouble) return launch<double, false, true>(args, number, stream);
+  if (number == Number::kDouble) return launch<double, false, true, true>(args, number, stream);
   on_chip ? launch<float, true, true>(args, grad_type, stream) : launch<float, false, true>(args, grad_type, stream);
 }
 

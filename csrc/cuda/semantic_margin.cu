@@ -220,6 +220,8 @@ chosen_kernel(SemanticMarginArgs args, int row_blocks) {
   const T* sims = static_cast<const T*>(args.sims);
   const bool extreme = row_blocks < int(gridDim.x);
   const Wide sign = args.sampling == MarginSampling::kHardest ? Wide(1) : Wide(-1);
+  int q = 2 * n;  // the query whose negative this lane leaves
+  int64_t negative = -1;
   if (int(blockIdx.x) < row_blocks) {
     const int i = int(blockIdx.x) * kRows + warp;
     Chosen chosen;
@@ -230,16 +232,20 @@ chosen_kernel(SemanticMarginArgs args, int row_blocks) {
     else
       chosen = known_negatives(args, i, lane);
     if (i < n && args.loss != nullptr) clear_row(static_cast<T*>(args.grad) + int64_t(i) * n, n);
-    if (lane == 0 && i < n) {
-      leave<T>(args, i, chosen.of_row);
-      if (!extreme) leave<T>(args, n + i, chosen.of_column);
+    if (i < n && lane < (extreme ? 1 : 2)) {
+      q = lane * n + i;
+      negative = lane == 0 ? chosen.of_row : chosen.of_column;
     }
   } else {
     const int j = (int(blockIdx.x) - row_blocks) * kColumns + lane;
     shared.columns.put(hardest_of_column(sims, args.image_ids, j, n, sign));
     SYNC(1);
-    if (warp == 0 && j < n) leave<T>(args, n + j, shared.columns.hardest().index);
+    if (warp == 0 && j < n) {
+      q = n + j;
+      negative = shared.columns.hardest().index;
+    }
   }
+  if (q < 2 * n) leave<T>(args, q, negative);
   if (args.loss != nullptr) finish_chosen<T>(args, shared.of_last);
 }
 

@@ -5,11 +5,11 @@
 namespace itm::cuda {
 namespace {
 
-template <int kThreads, int kGroups>
+template <int kGroups>
 SIMT_DEVICE void find_vectors(const Side& side, int tile, TileSide<kGroups>& out) {
   const int first = side.tile_begin[tile], n = side.tile_end[tile] - first, start = side.offsets[first];
   const int warp = int(threadIdx.x) / 32, lane = int(threadIdx.x) % 32;
-  for (int group = warp; group < n; group += kThreads / 32) {
+  for (int group = warp; group < n; group += int(blockDim.x) / 32) {
     const int begin = side.offsets[first + group] - start, size = side.sizes[first + group];
     const int number = side.groups == nullptr ? first + group : side.groups[first + group];
     if (lane == 0) {
@@ -51,50 +51,44 @@ struct TileShared {
 static_assert(sizeof(TileShared) <= 81 * 1024);  // twice on an A100, with what a block reserves
 
 // The largest similarity of each column with each context, in the context's first row of S.
-template <int kThreads>
 SIMT_DEVICE void find_largest(float* sims, const TileSide<kTileContexts>& context, int n_contexts, int n_columns) {
   const int column = int(threadIdx.x) % kTileVectors;
   if (column >= n_columns) return;
-  for (int number = int(threadIdx.x) / kTileVectors; number < n_contexts; number += kThreads / kTileVectors) {
+  for (int number = int(threadIdx.x) / kTileVectors; number < n_contexts; number += int(blockDim.x) / kTileVectors) {
     float* s = sims + context.begin[number] * kSimsLd + column;
     if (context.size[number] > 0) s[0] = largest_similarity(s, kSimsLd, context.size[number]);
   }
 }
 
-// Products whose sums have the same shape share a kernel: the attention's code is most of it, whatever made S.
-struct ProductsOf64 : OneProduct<ProductBf16> {
-  template <class Sims>
-  SIMT_DEVICE static void multiply(Product kind, ProductMemory& memory, const Operand& context, const Operand& query,
-                                   int dim) {
-    if (kind == Product::kBf16)
-      tile_product<ProductBf16, Sims>(memory, context, query, dim);
-    else if (kind == Product::kF16)
-      tile_product<ProductF16, Sims>(memory, context, query, dim);
-    else
-      tile_product<ProductTf32, Sims>(memory, context, query, dim);
-  }
-};
-struct ProductsOf32 : ProductTf32x3 {
-  template <class Sims>
-  SIMT_DEVICE static void multiply(Product, ProductMemory& memory, const Operand& context, const Operand& query,
-                                   int dim) {
+// All products share a kernel, for the attention's code is most of it: two blocks of 128 threads have the registers of
+// one of 256.
+constexpr int kMostThreads = ProductTf32x3::kThreads;
+static_assert(kMostThreads * ProductTf32x3::kBlocks == ProductBf16::kThreads * ProductBf16::kBlocks);
+
+template <class Sims>
+SIMT_DEVICE void multiply(Product kind, ProductMemory& memory, const Operand& context, const Operand& query, int dim) {
+  if (kind == Product::kBf16)
+    tile_product<ProductBf16, Sims>(memory, context, query, dim);
+  else if (kind == Product::kF16)
+    tile_product<ProductF16, Sims>(memory, context, query, dim);
+  else if (kind == Product::kTf32)
+    tile_product<ProductTf32, Sims>(memory, context, query, dim);
+  else
     tile_product<ProductTf32x3, Sims>(memory, context, query, dim);
-  }
-};
+}
 
 // Rows: how the attention normalises S; void: no attention. As many blocks as run at a time share all tiles.
-template <class Products, class Rows>
-SIMT_KERNEL(Products::kThreads, Products::kBlocks)
+template <class Rows>
+SIMT_KERNEL(kMostThreads, ProductTf32x3::kBlocks)
 tiles_kernel(TilesArgs args, Product kind) {
   if constexpr (SIMT_IS_SINCE_AMPERE) {
-    constexpr int kThreads = Products::kThreads;
     auto& shared = simt::shared<TileShared>();
     float* sims = shared.product.sims;
     const int64_t n_pairs = pairs_of(args.context, args.query);
     for (int64_t number = blockIdx.x; number < n_pairs; number += gridDim.x) {
       const TilePair pair = pair_of(args.context, args.query, number);
-      find_vectors<kThreads>(args.context, pair.context, shared.context);
-      find_vectors<kThreads>(args.query, pair.query, shared.query);
+      find_vectors(args.context, pair.context, shared.context);
+      find_vectors(args.query, pair.query, shared.query);
       const int first_context = args.context.tile_begin[pair.context], first_query = args.query.tile_begin[pair.query];
       const int n_contexts = args.context.tile_end[pair.context] - first_context;
       const int n_queries = args.query.tile_end[pair.query] - first_query;
@@ -102,18 +96,16 @@ tiles_kernel(TilesArgs args, Product kind) {
       SYNC(21);
 
       using Sims = std::conditional_t<std::is_void_v<Rows>, PaddedSims, PermutedSims>;
-      Products::template multiply<Sims>(kind, shared.product, {args.context.data, shared.context.source, n_rows},
-                                        {args.query.data, shared.query.source, n_columns}, args.dim);
+      multiply<Sims>(kind, shared.product, {args.context.data, shared.context.source, n_rows},
+                     {args.query.data, shared.query.source, n_columns}, args.dim);
       SYNC(22);
       if constexpr (std::is_void_v<Rows>) {
-        find_largest<kThreads>(sims, shared.context, n_contexts, n_columns);
+        find_largest(sims, shared.context, n_contexts, n_columns);
       } else {
         const TileAttention<Rows> attention(args.options);
-        if constexpr (Rows::kOfRows) {
-          attention.template number_rows<kThreads>(sims, shared.query, n_queries, n_rows, shared.of_rows);
-          SYNC(23);
-        }
-        attention.template attend<kThreads>(
+        attention.number_rows(sims, shared.query, n_queries, n_rows, shared.of_rows);
+        SYNC(23);
+        attention.attend(
             sims, shared.of_rows, shared.context, n_contexts, shared.query, n_columns, args.gram, args.gram_blocks,
             [&](int source) {
               return __ldg(args.norms + source / args.query.max * args.norm_pitch + source % args.query.max);
@@ -123,7 +115,7 @@ tiles_kernel(TilesArgs args, Product kind) {
 
       // Eight lanes a score.
       constexpr int kValuesLd = std::is_void_v<Rows> ? kSimsLd : PermutedSims::kLd;
-      for (int first = 0; first < n_contexts * n_queries; first += kThreads / 8) {
+      for (int first = 0; first < n_contexts * n_queries; first += int(blockDim.x) / 8) {
         const int pair_number = first + int(threadIdx.x) / 8, place = int(threadIdx.x) % 8;
         const bool inside = pair_number < n_contexts * n_queries;
         const int context = inside ? pair_number / n_queries : 0, query = inside ? pair_number % n_queries : 0;
@@ -156,7 +148,7 @@ gram_kernel(GramArgs args) {
     auto& shared = simt::shared<GramShared>();
     const int across = args.pitch / 8, n_blocks = gram_block(across, 0);
     for (int tile = int(blockIdx.x); tile < *args.context.n_tiles; tile += int(gridDim.x)) {
-      find_vectors<Product::kThreads>(args.context, tile, shared.context);
+      find_vectors(args.context, tile, shared.context);
       const int first = args.context.tile_begin[tile], n_groups = args.context.tile_end[tile] - first;
       const Operand vectors{args.context.data, shared.context.source, vectors_of(args.context, tile)};
       SYNC(25);
@@ -185,22 +177,17 @@ gram_kernel(GramArgs args) {
   }
 }
 
-template <class Products, class Rows>
+template <class Rows>
 void launch(const TilesArgs& args, Product kind, void* stream) {
   const Side &context = args.context, &query = args.query;
   int64_t tiles = int64_t(context.most_tiles) * query.most_tiles;
   if (context.list_length > 0 || query.list_length > 0)
     tiles = context.list_length > 0 ? context.most_tiles : query.most_tiles;
-  SIMT_LAUNCH((tiles_kernel<Products, Rows>), blocks_of<Products>(tiles, args.multiprocessors),
-              dim3(Products::kThreads), sizeof(TileShared), stream, args, kind);
-}
-template <class Products>
-void launch(const TilesArgs& args, Product kind, void* stream) {
-  const Normalisation<float> norm(args.options.feature_norm);
-  if (args.options.attends == 0) return launch<Products, void>(args, kind, stream);
-  if (norm.softmax) return launch<Products, SoftmaxOfRows>(args, kind, stream);
-  norm.l2 || norm.l1 ? launch<Products, ScaledRows>(args, kind, stream)
-                     : launch<Products, PlainRows>(args, kind, stream);
+  const bool three = kind == Product::kTf32x3;
+  const dim3 grid = three ? blocks_of<ProductTf32x3>(tiles, args.multiprocessors)
+                          : blocks_of<ProductBf16>(tiles, args.multiprocessors);
+  const int threads = three ? ProductTf32x3::kThreads : ProductBf16::kThreads;
+  SIMT_LAUNCH(tiles_kernel<Rows>, grid, dim3(unsigned(threads)), sizeof(TileShared), stream, args, kind);
 }
 
 template <class Product>
@@ -212,8 +199,9 @@ void launch_gram(const GramArgs& args, void* stream) {
 }  // namespace
 
 void score_tiles(const TilesArgs& args, Product product, void* stream) {
-  product == Product::kTf32x3 ? launch<ProductsOf32>(args, product, stream)
-                              : launch<ProductsOf64>(args, product, stream);
+  if (args.options.attends == 0) return launch<void>(args, product, stream);
+  args.options.feature_norm == FeatureNorm::kSoftmax ? launch<SoftmaxOfRows>(args, product, stream)
+                                                     : launch<ScaledRows>(args, product, stream);
 }
 
 void gram_tiles(const GramArgs& args, Product product, void* stream) {

@@ -42,8 +42,8 @@ FITS_ITSELF = (*TILE_PRODUCTS, "attention_chunks.cu", "chunks.cu", "topk.cu")
 # Kernels with tile products keep sums in registers: threads of a block, and blocks that must fit by registers, by a
 # part of their names. Two fit by shared memory from 164 KB (8.0) on; the architectures with 100 KB run one.
 PRODUCT_BLOCKS = {
+    "tiles_kernel": (128, 2),  # or one of 256
     "ProductTf32x3": (256, 1),
-    "ProductsOf32": (256, 1),
     "Product": (128, 2),
     "attended_vectors": (256, 2),
 }
@@ -62,14 +62,14 @@ INSTRUCTIONS = {
         ("attend_kernel", r"HMMA\.16816\.F32 "),
         ("attend_kernel", r"LD(G|)\.E\.128"),  # the Gram matrices
         ("attend_kernel", r"LDS\.128"),  # and the weights
-        ("number_rows", r"LD(G|)\.E\.128"),
+        ("number_rows_kernelINS0_10ScaledRows", r"LD(G|)\.E\.128"),
+        ("number_rows_kernelINS0_13SoftmaxOfRows", r"LD(G|)\.E\.128"),
         ("split_gram", r"STG?\.E\.128"),
     ],
     "tiles.cu": [
-        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32\.BF16"),
-        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.16816\.F32 "),
-        ("tiles_kernelINS1_12ProductsOf64", r"HMMA\.1688\.F32\.TF32"),
-        ("tiles_kernelINS1_12ProductsOf32", r"HMMA\.1688\.F32\.TF32"),
+        ("tiles_kernel", r"HMMA\.16816\.F32\.BF16"),
+        ("tiles_kernel", r"HMMA\.16816\.F32 "),
+        ("tiles_kernel", r"HMMA\.1688\.F32\.TF32"),
         ("gram_kernelINS0_11ProductBf16", r"HMMA\.16816\.F32\.BF16"),
         ("kernel", r"LDGSTS\.E\.BYPASS.*\.128"),  # vectors: 16 bytes a lane, past the registers
         ("kernel", r"LDSM\.16\.M88\.4"),
