@@ -3,8 +3,8 @@
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
 values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
 inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too; that
-of csrc/cuda/listed_products.cu likewise, for ESL of given pairs, beside the same with members that are gathered.
-Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
+of csrc/cuda/listed_products.cu likewise, for SGR's vectors of given pairs, and for ESL beside the same with members
+that are gathered. Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
 

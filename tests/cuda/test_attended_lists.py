@@ -78,7 +78,7 @@ class Case:
 
     def results(self, given, dtype=None):
         """Vectors and gradients of given pairs, or of all, picked."""
-        leaves = [x.clone().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
+        leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
         found = self.call(leaves, **(self.given() if given else {}))
         if not given:
             found = attended_pairs(found, self.counts, self.candidates, self.candidates_of)
@@ -223,9 +223,15 @@ def test_strides_and_places_in_memory_change_nothing(candidates_of):
         room = torch.full((2 * x.numel() + 1,), torch.nan if x.is_floating_point() else -1, dtype=x.dtype)
         return room[1:].view(*x.shape, 2)[..., 0].copy_(x)  # between others, and misaligned
 
+    def shifted(x):
+        return torch.empty(x.numel() + 1, dtype=x.dtype)[1:].view(x.shape).copy_(x)
+
     with emulated_operators.emulated():
-        want = case.results(given=True)
-        case.leaves, case.candidates = [spread(x) for x in case.leaves], case.candidates.T.contiguous().T
+        want, leaves = case.results(given=True), case.leaves
+        case.leaves = [shifted(x) for x in leaves]
+        for got, wanted in zip(case.results(given=True), want, strict=True):
+            assert torch.equal(got, wanted)
+        case.leaves, case.candidates = [spread(x) for x in leaves], case.candidates.T.contiguous().T
         case.counts = spread(case.counts)
         for got, wanted in zip(case.results(given=True), want, strict=True):
             assert torch.equal(got, wanted)
@@ -291,7 +297,7 @@ def test_every_word_of_a_pair_is_one_row_and_one_step(candidates_of, n_images, k
         found |= dict(
             zip(block.vectors[there].tolist(), zip(images, block.words[there].tolist(), strict=True), strict=True)
         )
-        steps, vectors = block.steps, block.vectors.flatten()
+        steps, vectors = rows.steps(block, first), block.vectors.flatten()
         for image, piece, places in zip(
             steps.images.tolist(), steps.pieces.flatten().tolist(), steps.rows.tolist(), strict=True
         ):

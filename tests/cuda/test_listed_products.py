@@ -76,7 +76,7 @@ class Case:
 
     def results(self, given, dtype=None):
         """Scores and gradients of given pairs, or of all, picked."""
-        leaves = [x.clone().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
+        leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
         scores = self.call(leaves, self.candidates if given else None)
         if not given:
             scores = picked(scores, self.candidates, self.candidates_of)

@@ -32,7 +32,7 @@ def test_lists_of_levels_hold_their_products_and_gather_nothing():
 
 
 def test_lists_of_vectors_hold_their_products():
-    n, k, dim, width = 6, 5, 64, 16
+    n, k, dim, width = 6, 5, 64, 256
     forward, both = (roofline_models.sgr_lists(n, k, backward, dim, width) for backward in (False, True))
     words = roofline_models.scan_batch(n, 5 * n, dim=1)[2]
     chosen = words[torch.randint(5 * n, (n * k,), generator=torch.Generator().manual_seed(0))]

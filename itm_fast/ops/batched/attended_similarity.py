@@ -170,7 +170,8 @@ def backward_of_given(
             of_regions.index_put_((images,), of_some, accumulate=True)
         of_sims, of_gram = _attend_backward(attention, of_scaled, lambda_softmax)
         products.add_by_grams(of_gram, rows.images, of_regions)
-        steps, of_products = rows.steps, rows.steps.values_of(of_sims)
+        steps = pairs.rows.steps(rows, pieces.first)
+        of_products = steps.values_of(of_sims)
         products.add_to_owners(of_products, steps.images, steps.pieces, of_regions)
         products.add_to_members(of_products, steps.images, steps.pieces, of_pieces)
     if pairs.missing is not None:

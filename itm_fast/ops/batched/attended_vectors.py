@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from itm_fast.ops._checks import HALF_DTYPES
 from itm_fast.ops.batched.listed import ListedProducts
-from itm_fast.ops.batched.products import has_tile_kernels, product, wide
+from itm_fast.ops.batched.products import aligned, has_tile_kernels, product, wide
 
 _EPSILON = 1e-8
 _MOST_REGIONS, _MOST_WIDTH, _MULTIPLE = 64, 256, 8  # csrc/cuda/attended_vectors.h
@@ -56,8 +56,8 @@ def write_vectors(of: Contexts, bias: Tensor, units: Tensor, lengths: Tensor) ->
     """
     if of.turned is not None:
         into = units.view(-1, units.shape[-1]), lengths.view(-1)
-        operands = _operands(of), of.weight.contiguous(), bias.contiguous()
-        torch.ops.itm_fast.attended_vectors_(*operands[0], *operands[1:], *into, *_numbers(of))
+        operands = *_operands(of), aligned(of.weight), aligned(bias)
+        torch.ops.itm_fast.attended_vectors_(*operands, *into, *_numbers(of))
         return
     squares = _differences(of).square_()
     vectors = product(squares.flatten(0, 1), of.weight.T).add_(bias).view(*squares.shape[:2], -1)
@@ -77,10 +77,10 @@ def gradients(of: Contexts, grad: Tensor, units: Tensor, lengths: Tensor) -> tup
     All are rounded to the type of the vectors, as operands of products, and 0 where there is no word.
     """
     if of.turned is not None:
-        given = grad.contiguous(), units.contiguous(), lengths.contiguous()
+        given = aligned(grad), aligned(units), lengths.contiguous()
         rows = (*(x.view(-1, x.shape[-1]) for x in given[:2]), given[2].view(-1))
         found: tuple[Tensor, Tensor, Tensor]
-        found = torch.ops.itm_fast.attended_gradients(*rows, *_operands(of), of.weight.T.contiguous(), *_numbers(of))
+        found = torch.ops.itm_fast.attended_gradients(*rows, *_operands(of), aligned(of.weight.T), *_numbers(of))
         return found
     if of.given is not None:
         grad, units, lengths = (x[of.given.vectors] for x in (grad, units, lengths))
@@ -118,7 +118,7 @@ def _room(n_regions: int) -> tuple[int, int]:
 def _operands(of: Contexts) -> tuple[Tensor, Tensor | None, Tensor]:
     """Weights, regions and words as the kernels take them."""
     weights = pad(of.weights, _room(of.regions.shape[1])).contiguous()
-    return weights, of.turned, of.words.contiguous()
+    return weights, of.turned, aligned(of.words)
 
 
 def _numbers(of: Contexts) -> tuple[Tensor | None, ...]:

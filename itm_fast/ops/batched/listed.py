@@ -16,12 +16,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from itm_fast.ops import _library
-from itm_fast.ops.batched.products import gradient_product, has_tile_kernels, product, rounded, wide
+from itm_fast.ops.batched.products import ALIGNMENT, aligned, gradient_product, has_tile_kernels, product, rounded, wide
 
 _library.load()
 
 _GATHERED_NUMBERS = 1 << 26  # of the vectors of lists, at a time
-_ROW_BYTES = 16  # rows of the kernels' operands are a multiple of these, and begin at one
 
 
 class Lists(NamedTuple):
@@ -182,12 +181,8 @@ def _numbers_of(groups: Tensor) -> Tensor:
 
 def _as_rows(matrices: Tensor) -> Tensor:
     """Matrices (n, rows, dim) as the kernels read them."""
-    number = matrices.element_size()
-    room = -matrices.shape[2] % (_ROW_BYTES // number)
-    if room:
-        return pad(matrices, (0, room)).contiguous()
-    matrices = matrices.contiguous()
-    return matrices.clone() if matrices.storage_offset() * number % _ROW_BYTES else matrices
+    room = -matrices.shape[2] % (ALIGNMENT // matrices.element_size())
+    return aligned(pad(matrices, (0, room)) if room else matrices)
 
 
 def _products(owners: Tensor, members: Tensor, owner_numbers: Tensor, member_numbers: Tensor) -> Tensor:

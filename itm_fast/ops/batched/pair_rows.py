@@ -37,7 +37,7 @@ class Rows(NamedTuple):
     words: Tensor  # (n_lists, length) int64; -1: none
     vectors: Tensor  # (n_lists, length) int64, numbers of the results, likewise
     pairs: Captions  # of rows; those that are none are the last ones of the pair before
-    steps: Steps
+    some: slice  # the pairs' places
 
 
 def read(x: Tensor) -> list[int]:
@@ -63,7 +63,10 @@ class PairRows:
         own = torch.arange(indices.numel(), device=indices.device) // max(1, indices.shape[1])
         images, texts = (members.places.flatten(), own) if of_captions else (own, members.places.flatten())
         self._n_images, self.n, self._ends = len(batches.regions), 0, [0]
-        if not indices.numel() or not len(captions.counts) or not self._n_images:
+        if not len(captions.counts) or not self._n_images:
+            check_values(candidates, batches)
+            return
+        if not indices.numel():
             return
         sizes = captions.counts[texts].masked_fill_(members.missing.flatten(), 0)
         first = sizes.cumsum(0) - sizes
@@ -92,9 +95,8 @@ class PairRows:
 
     def _rows(self, some: slice, n: int, first_words: Tensor, length: int, n_images: int) -> Rows:
         images, sizes = self._images[some], self._sizes[some]
-        device, n_pairs = images.device, len(images)
         upto = sizes.cumsum(0)
-        numbers = torch.arange(n, device=device)
+        numbers = torch.arange(n, device=images.device)
         of = torch.searchsorted(upto, numbers, right=True)
         within = numbers - (upto - sizes)[of]
         lists = Lists.of_runs(images[of], self._n_images, length, n_images)
@@ -106,15 +108,22 @@ class PairRows:
         places = lists.pairs.flatten().cummax(0).values  # of rows, those that are none as the one before
         begins = torch.searchsorted(places, upto - sizes)
         pairs = Captions(begins.diff(append=begins.new_full((1,), len(places))), len(places))
+        return Rows(lists.owners, words, vectors, pairs, some)
+
+    def steps(self, rows: Rows, first_words: Tensor) -> Steps:
+        """The same rows in steps; words begin likewise, at a multiple of `PIECE`."""
+        images, sizes, first = self._images[rows.some], self._sizes[rows.some], first_words[self._captions[rows.some]]
+        device, n_pairs = images.device, len(images)
+        n = self._ends[rows.some.stop] - self._ends[rows.some.start]
         n_steps = (sizes + PIECE - 1) // PIECE
         steps_upto = n_steps.cumsum(0)
         numbers = torch.arange(n // PIECE + n_pairs, device=device)  # that the host knows; more than needed
         of = torch.searchsorted(steps_upto, numbers, right=True).clamp_(max=n_pairs - 1)
         within = (numbers - (steps_upto - n_steps)[of])[:, None] * PIECE + torch.arange(PIECE, device=device)
         missing = within >= sizes[of][:, None]
-        rows = (begins[of][:, None] + within).masked_fill_(missing, -1)
+        places = (rows.pairs.first[of][:, None] + within).masked_fill_(missing, -1)
         pieces = ((first[of][:, None] + within[:, :1]) // PIECE).masked_fill_(missing[:, :1], -1)
-        return Rows(lists.owners, words, vectors, pairs, Steps(images[of], pieces, rows))
+        return Steps(images[of], pieces, places)
 
 
 class Pieces:
