@@ -1,9 +1,9 @@
-"""What the kernels' machine code says of itself: registers and stack of every kernel, read from a cubin."""
+"""What the kernels' machine code says of itself: registers, stack and threads of kernels, read from a cubin."""
 
 import struct
 
 REGISTERS, FRAME, STACK = 0x2F, 0x11, 0x12  # attributes of .nv.info whose value is a function and a number
-SIZED = 0x04
+SIZED, THREADS = 0x04, 0x05
 
 
 def _sections(content):
@@ -23,20 +23,32 @@ def _sections(content):
     return sections, names
 
 
-def usage(cubin):
-    """Kernel -> (registers of a thread, bytes of its stack; spilled registers would lie there)."""
-    sections, names = _sections(cubin.read_bytes())
-    info, at = sections[".nv.info"], 0
-    found = {}
+def _attributes(info):
+    """(attribute, the place of its value) of those that have a size, in a section .nv.info."""
+    at = 0
     while at < len(info):
         form, attribute, size = struct.unpack_from("<BBH", info, at)
         at += 4
-        if form != SIZED:
-            continue  # its value stood in the place of the size
+        if form == SIZED:  # else its value stood in the place of the size
+            yield attribute, at
+            at += size
+
+
+def threads(cubin, kernel):
+    """Threads of its block, as its launch bounds say."""
+    info = _sections(cubin.read_bytes())[0][f".nv.info.{kernel}"]
+    return next(struct.unpack_from("<I", info, at)[0] for attribute, at in _attributes(info) if attribute == THREADS)
+
+
+def usage(cubin):
+    """Kernel -> (registers of a thread, bytes of its stack; spilled registers would lie there)."""
+    sections, names = _sections(cubin.read_bytes())
+    info = sections[".nv.info"]
+    found = {}
+    for attribute, at in _attributes(info):
         if attribute in (REGISTERS, FRAME, STACK):
             function, number = struct.unpack_from("<II", info, at)
             found.setdefault(names[function], {})[attribute] = number
-        at += size
     return {
         name: (of[REGISTERS], max(of.get(FRAME, 0), of.get(STACK, 0))) for name, of in found.items() if REGISTERS in of
     }

@@ -56,6 +56,18 @@ def kernels(cubin):
     return found
 
 
+def named(cubin, part):
+    """The kernel whose mangled name holds this.
+
+    Raises:
+        LookupError: There is none: the file was built from other sources.
+    """
+    found = next((name for name in kernels(cubin) if part in name), None)
+    if found is None:
+        raise LookupError(f"no kernel {part} in {cubin}, which other sources were built to: build again (make test)")
+    return found
+
+
 def loops(instructions, labels):
     """(first, last) instruction of every loop: backward branches."""
     for at, instruction in enumerate(instructions):
@@ -64,7 +76,8 @@ def loops(instructions, labels):
             yield labels[branch[1]], at
 
 
-def _count(instructions, pattern):
+def count(instructions, pattern):
+    """How many of some instructions a pattern is found in."""
     return sum(re.search(pattern, text) is not None for text in instructions)
 
 
@@ -95,7 +108,7 @@ def shortest_way(instructions, labels, loop, wanted):
     ends = {}
     for number, (begin, end) in enumerate(blocks):
         block = instructions[begin:end]
-        met = [kind(block) if callable(kind) else _count(block, kind) for kind in wanted]
+        met = [kind(block) if callable(kind) else count(block, kind) for kind in wanted]
         here = {}
         for so_far, length in ways[number].items():
             state = tuple(a + b for a, b in zip(so_far, met, strict=True))
@@ -135,20 +148,20 @@ def tile_kernel(arch, dtype):
     if cubin is None or disassembler() is None:
         return None
     products, of_product = PRODUCTS[dtype]  # a kernel of several has a loop and a store for each
-    name = next(name for name in kernels(cubin) if "tiles_kernel" in name and f"{products}ENS0_10ScaledRows" in name)
+    name = named(cubin, f"tiles_kernelINS1_12{products}ENS0_10ScaledRows")
     code = instructions, labels = kernels(cubin)[name]
     found = {place: instructions[place[0] : place[1] + 1] for place in loops(instructions, labels)}
 
     def smallest(chosen):
         return min((place for place, loop in found.items() if chosen(loop)), key=lambda place: place[1] - place[0])
 
-    loading = [place for place, loop in found.items() if _count(loop, "LDSM")]
+    loading = [place for place, loop in found.items() if count(loop, "LDSM")]
     stages = [a for a in loading if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loading)]
-    stage = next(found[place] for place in stages if _count(found[place], of_product))
+    stage = next(found[place] for place in stages if count(found[place], of_product))
     blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
     # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
-        lambda loop: _count(loop, r"LDS\.128") == 4 and _count(loop, "FFMA") >= 32 and not _count(loop, "MUFU")
+        lambda loop: count(loop, r"LDS\.128") == 4 and count(loop, "FFMA") >= 32 and not count(loop, "MUFU")
     )
     groups = min(
         (place for place in found if place[0] < columns[0] and columns[1] < place[1]),
@@ -156,7 +169,7 @@ def tile_kernel(arch, dtype):
     )
     # A way for each number of blocks of 8 rows.
     products = {rows: 3 * -(-rows // 8) * (-(-rows // 8) + 1) for rows in range(1, ROWS_IN_REGISTERS + 1)}
-    contexts = smallest(lambda loop: _count(loop, "HMMA") >= sum(set(products.values())))
+    contexts = smallest(lambda loop: count(loop, "HMMA") >= sum(set(products.values())))
     # Around them, without fours of columns; with what the first and the last share with other groups, three at most.
     alone, shared = (shortest_way(*code, groups, {r"MUFU\.SQRT": 4, r"MUFU\.RCP": 4, CLIP: 4 * n}) for n in (0, 2 * 3))
     context = {}
@@ -165,9 +178,9 @@ def tile_kernel(arch, dtype):
     return {
         "registers": _cubins.usage(cubin)[name][0],
         "stage": len(stage),
-        "hmma": _count(stage, "HMMA"),
-        "ldsm": _count(stage, "LDSM"),
-        "store": sum(len(block) for block in blocks if _count(block, r"STS\.64") >= 16) // len(stages),
+        "hmma": count(stage, "HMMA"),
+        "ldsm": count(stage, "LDSM"),
+        "store": sum(len(block) for block in blocks if count(block, r"STS\.64") >= 16) // len(stages),
         "group": alone,
         "four": shortest_way(*code, columns, {CLIP: 16}),
         "part": (shared - alone) / 2,
@@ -188,17 +201,16 @@ def attention_kernels(arch, columns, threads):
     cubin = kept("attention_chunks", arch)
     if cubin is None or disassembler() is None:
         return None
-    shape = f"attend_kernelINS0_10ScaledRowsELi{columns}ELi{threads}E"
-    name = next(name for name in kernels(cubin) if shape in name)
+    name = named(cubin, f"attend_kernelINS0_10ScaledRowsELi{columns}ELi{threads}E")
     instructions, labels = kernels(cubin)[name]
     found = [instructions[first : last + 1] for first, last in loops(instructions, labels)]
-    step, segment = sorted((loop for loop in found if _count(loop, "HMMA")), key=len)[:2]
+    step, segment = sorted((loop for loop in found if count(loop, "HMMA")), key=len)[:2]
     own = min(columns, 32) // 8  # columns of a lane
-    weigh = min((loop for loop in found if _count(loop, r"MUFU\.EX2") == 4 * own), key=len)
-    load = min((loop for loop in found if _count(loop, r"\bSTS") == own and _count(loop, r"\bLDG") >= 4), key=len)
-    rows = next(name for name in kernels(cubin) if "number_rows_kernelINS0_10ScaledRows" in name)
+    weigh = min((loop for loop in found if count(loop, r"MUFU\.EX2") == 4 * own), key=len)
+    load = min((loop for loop in found if count(loop, r"\bSTS") == own and count(loop, r"\bLDG") >= 4), key=len)
+    rows = named(cubin, "number_rows_kernelINS0_10ScaledRows")
     of_rows, their_loops = kernels(cubin)[rows][0], list(loops(*kernels(cubin)[rows]))
-    loads = [place for place in their_loops if _count(of_rows[place[0] : place[1] + 1], r"\bLDG") == 1]
+    loads = [place for place in their_loops if count(of_rows[place[0] : place[1] + 1], r"\bLDG") == 1]
     first, last = max(loads, key=lambda place: place[1] - place[0])
     along = last - first + 1
     group = min(end - begin + 1 for begin, end in their_loops if begin < first and last < end)
@@ -207,7 +219,7 @@ def attention_kernels(arch, columns, threads):
         "load": len(load),
         "weigh": len(weigh),
         "step": len(step),
-        "hmma": _count(step, "HMMA"),
+        "hmma": count(step, "HMMA"),
         "segment": len(segment) - len(step),
         "along": along,
         "group": group - along,

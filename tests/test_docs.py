@@ -60,6 +60,7 @@ def command_lines(block: Block) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [pytest.param(page, marks=pytest.mark.learning) if page == ROOT / "README.md" else page for page in PAGES],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.saved_sims import SaveFlags, saved
-from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched, warn_of_unread
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class WeightFlags(SearchFlags):
 class Ensemble(MeanFlags, DataSetFlags, WeightFlags, SaveFlags, OutputFlags):
     """Evaluate the mean of several similarities; that is not the mean of their recalls.
 
-    A member is a file of similarities (.npy, .npz, .json or .txt, rows are images), embeddings
+    A member is a file of similarities (.npy, .npz, .json, .txt or .csv, rows are images), embeddings
     (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a trained model, hf-hub:owner/name, or the
     checkpoint of an original repository, CHECKPOINT@VOCABULARY where their vocabularies differ (or with each lying
     beside its checkpoint); models need --data. Each member scores every pair once; zscore takes one more pass, rank
@@ -79,6 +79,8 @@ def run(args: Ensemble) -> int:
     search = args.search_weights_on is not None or bool(args.dev_members)
     if search and args.weights:
         raise ValueError("--weights and a search for them exclude each other")
+    if not search:
+        warn_of_unread(args, ["step", "dev_caption_to_image"], "--search-weights-on")
     dev = _dev_members(args) if search else []
     options = args.model_options()
     with progress_bar("ensemble") as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,15 @@ from itm_fast.cli.exchange import Exchanged
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, late_interaction, scorer_of_files
-from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
+from itm_fast.cli.set_flags import (
+    DataSetFlags,
+    NormaliseFlags,
+    OutputFlags,
+    ProtocolFlags,
+    check_unread,
+    warn_of_unread,
+)
+from itm_fast.cli.similarity_flags import SimilarityFlags
 from itm_fast.cli.source_flags import open_model
 from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run
 
@@ -108,6 +116,7 @@ def run(args: Evaluate) -> int:
     from itm_fast.files.ids import Ids
 
     args.check_output()
+    _check_unread(args)
     if args.trec_run is not None or args.qrels is not None:
         evaluate_trec_run(args, args.ks, args)
         return 0
@@ -150,6 +159,28 @@ def run(args: Evaluate) -> int:
     return 0
 
 
+def _check_unread(args: Evaluate) -> None:
+    """Refuse scores beside those of a run, and say which other flags nothing reads."""
+    if args.trec_run is not None:
+        read = {"trec_run", "qrels", "ties", "ks", *(flag.name for flag in fields(OutputFlags))}
+        check_unread(
+            args, [flag.name for flag in fields(args) if flag.name not in read], "other scores than --trec-run"
+        )
+    if args.sims is not None:
+        compared = [flag.name for flag in fields(SimilarityFlags)]
+        warn_of_unread(args, ["similarity", "word_counts", "region_counts", *compared], "--images and --captions")
+    if args.embeddings is None and args.images is None:
+        warn_of_unread(args, ["similarity"], "--images and --captions, or --embeddings")
+    if args.protocol not in ("cxc", "coco-all"):
+        warn_of_unread(args, ["self_score", "query_column"], "--protocol cxc or coco-all")
+    if not args.ncs and args.relevance is None:
+        warn_of_unread(args, ["cider_tokenizer"], "--ncs or --relevance")
+    if args.run is None:
+        warn_of_unread(args, ["depth"], "--run")
+    if not any((args.data, args.caption_to_image, args.relevance, args.captions_file, args.image_names)):
+        warn_of_unread(args, ["split"], "--data, or captioned images in another flag")
+
+
 def _embedded(args: Evaluate) -> EmbeddedSet | None:
     """The folder of --embeddings, as the protocol takes it."""
     from itm_fast.evaluation import read_embeddings
@@ -189,6 +220,10 @@ def _scorer(args: Evaluate, embedded: EmbeddedSet | None) -> TileScorer:
     if of_files is not None:
         return of_files
     if embedded is not None:
+        if args.similarity not in (None, "dot"):
+            raise ValueError(
+                f"--similarity {args.similarity} compares vectors a token; {args.embeddings} has one an item"
+            )
         return embedded.scorer()
     if trained is not None:
         return open_model(str(trained[0]), trained[1], args.model_options(), original=args.checkpoint is not None)

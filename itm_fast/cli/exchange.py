@@ -87,6 +87,8 @@ class ExchangeFlags(ExportFlags):
     def n_listed(self) -> int:
         """Items of every query that --export needs."""
         kind = None if self.export is None else export_format(self.export)
+        if kind != "trec" and self.trec_depth != type(self).trec_depth:
+            raise ValueError("--trec-depth goes with --export FILE.trec")
         if kind == "trec" and self.trec_depth < 1:
             raise ValueError(f"--trec-depth is {self.trec_depth}, expected at least 1")
         return {"mteb": _MTEB_DEPTH, "trec": self.trec_depth}.get(str(kind), 0)

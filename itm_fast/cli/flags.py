@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import inspect
 import re
 import textwrap
@@ -102,6 +103,7 @@ def flags_of(arguments: type[Any], default: object | None = None, group: str = "
     return [flag for _, flag in sorted(found, key=lambda entry: entry[0])]
 
 
+@functools.cache
 def _texts(owner: type[Any]) -> dict[str, str]:
     """Field -> the string below it in the source, as one paragraph."""
     if not dataclasses.is_dataclass(owner):

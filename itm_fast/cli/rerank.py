@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
-from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, SearchFlags, searched
+from itm_fast.cli.set_flags import (
+    DataSetFlags,
+    NormaliseFlags,
+    OutputFlags,
+    SearchFlags,
+    check_unread,
+    searched,
+    warn_of_unread,
+)
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:
@@ -62,9 +70,9 @@ class Rerank(StageFlags, NormaliseFlags, DataSetFlags, AlphaFlags, OutputFlags):
 
     Candidates are the k best of --coarse: captions for every image, and images for every caption. They are ordered by
     alpha * coarse + beta * fine; everything else comes after them. A source is a file of similarities (.npy, .npz,
-    .json or .txt, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder of a
-    trained model, hf-hub:owner/name, or the checkpoint of an original repository, CHECKPOINT@VOCABULARY where the two
-    have different vocabularies; models need --data.
+    .json, .txt or .csv, rows are images), embeddings (IMAGES.npy,CAPTIONS.npy), a folder of itm-fast embed, the folder
+    of a trained model, hf-hub:owner/name, or the checkpoint of an original repository, CHECKPOINT@VOCABULARY where the
+    two have different vocabularies; models need --data.
     """
 
 
@@ -83,8 +91,9 @@ def run(args: Rerank) -> int:
     search = any(one is not None for one in (args.search_alpha_on, args.dev_coarse, args.dev_fine))
     if search and args.alpha:
         raise ValueError("--alpha and a search for it exclude each other")
-    if args.alphas and not search:
-        raise ValueError("--alphas goes with --search-alpha-on")
+    if not search:
+        check_unread(args, ["alphas"], "--search-alpha-on")
+        warn_of_unread(args, ["dev_caption_to_image"], "--search-alpha-on")
     keep = RunKeeper(1, args.n_listed) if args.n_listed else None
     with progress_bar("rerank") as progress:
         of_coarse, of_fine = (open_source(source, options) for source in (coarse, fine))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoreFileFlags(SimilarityFlags):
-    """Scores: .npy, .npz, .json (as the NCS tool has it), .pt, .pth, .safetensors, .txt; FILE:NAME of several."""
+    """Scores: .npy, .npz, .json (as the NCS tool has it), .pt, .pth, .safetensors, .txt, .csv; FILE:NAME of several."""
 
     sims: Path | None = None
     """Similarities (n_images, n_captions): rows are images, higher is better, -inf where there is no candidate."""

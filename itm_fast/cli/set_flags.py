@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm_fast.choices import Precision, ProtocolName, WordTokenizer
-from itm_fast.cli.console import print_json
+from itm_fast.cli.console import print_json, print_warning
 from itm_fast.cli.exchange import Exchanged, ExchangeFlags
 from itm_fast.cli.source_flags import ModelOptions
 
@@ -16,6 +17,29 @@ if TYPE_CHECKING:
     from itm_fast.files.owners import OwnersLike
 
 _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
+
+
+def check_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
+    """Raise ValueError for a flag that would change the figures, if anything read it.
+
+    Args:
+        args: the flags of a command.
+        names: of those that are not read.
+        goes_with: what they go with.
+    """
+    if flags := _given(args, names):
+        raise ValueError(f"{flags[0]} goes with {goes_with}")
+
+
+def warn_of_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
+    """Say on stderr which flags are given although nothing reads them; arguments as of ``check_unread``."""
+    if flags := _given(args, names):
+        print_warning(f"{', '.join(flags)}: no effect without {goes_with}")
+
+
+def _given(args: Any, names: Iterable[str]) -> list[str]:
+    defaults = {flag.name: flag.default for flag in fields(args)}
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != defaults[name]]
 
 
 @dataclass(frozen=True)
@@ -60,13 +84,12 @@ class DataSetFlags:
     """Of a model's matrix products, by torch.autocast; similarities stay float32."""
 
     def check_runs_a_model(self, has_model: bool) -> None:
-        """Raise ValueError for a device or a precision where no model runs, as only files are evaluated."""
-        for flag, is_given in (
-            ("--device", self.device not in ("auto", "cpu")),
-            ("--precision", self.precision != "float32"),
-        ):
-            if is_given and not has_model:
-                raise ValueError(f"{flag} goes with a model or a checkpoint: files of scores are read, nothing runs")
+        """Raise ValueError for a device or a precision where no model runs; say what else it would be told."""
+        if not has_model:
+            what = "a model or a checkpoint: files of scores are read, nothing runs"
+            check_unread(self, ["precision", *(["device"] if self.device != "cpu" else [])], what)
+            told = ["data", "tokenizer", "vocab", "concepts", "plain_captions", "ignore_options", "drop_blank"]
+            warn_of_unread(self, told, "a model or a checkpoint")
 
     def model_options(self) -> ModelOptions:
         """What models need."""

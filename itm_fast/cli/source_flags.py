@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from itm_fast.similarities.scorers import TileScorer
 
 _HUB = "hf-hub:"
-_ARRAYS = (".npy", ".npz", ".json", ".txt")
+_ARRAYS = (".npy", ".npz", ".json", ".txt", ".csv", ".tsv")
 _KINDS = (
-    "expected similarities (.npy, .npz, .json, .txt), embeddings (IMAGES.npy,CAPTIONS.npy, or a folder of itm-fast "
-    "embed), the folder of a model, hf-hub:owner/name, or the checkpoint of an original repository, also "
+    "expected similarities (.npy, .npz, .json, .txt, .csv), embeddings (IMAGES.npy,CAPTIONS.npy, or a folder of "
+    "itm-fast embed), the folder of a model, hf-hub:owner/name, or the checkpoint of an original repository, also "
     "CHECKPOINT@VOCABULARY"
 )
 
@@ -65,9 +65,9 @@ def open_source(source: str, options: ModelOptions) -> TileScorer:
     """The similarities of a source.
 
     Args:
-        source: NAME.npy, .npz, .json or .txt of similarities, IMAGES.npy,CAPTIONS.npy or a folder of ``itm-fast embed``
-            of embeddings, the folder of a trained model, hf-hub:owner/name, or any other file: a checkpoint of an
-            original repository, also CHECKPOINT@VOCABULARY.
+        source: .npy, .npz, .json, .txt or .csv of similarities, IMAGES.npy,CAPTIONS.npy or a folder of
+            ``itm-fast embed`` of embeddings, the folder of a trained model, hf-hub:owner/name, or any other file: a
+            checkpoint of an original repository, also CHECKPOINT@VOCABULARY.
         options: what models need.
 
     Raises:

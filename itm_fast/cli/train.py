@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from itm_fast.cli.console import print_json, progress_bar, show_moment
 from itm_fast.cli.flags import Flag, choice_rules, flags_of
 from itm_fast.cli.help import asks_for_help, print_help
+from itm_fast.cli.idle_flags import idle_flags
 
 if TYPE_CHECKING:
     from itm_fast.config import DataConfig
@@ -56,6 +57,8 @@ class Train:
     settings: RunSettings
     options: RunOptions
     resume: bool
+    notes: list[str]
+    """What to say of its flags."""
 
 
 def parse(arguments: Sequence[str]) -> Train | int:
@@ -115,6 +118,8 @@ def run(args: Train) -> int:
 
     options = args.options
     is_first = os.environ.get("RANK", "0") == "0"
+    for note in args.notes if is_first else ():
+        _notice(note)
     if options.dry_run:
         return _try_out(args, is_first)
     with progress_bar(f"train {args.settings.model}") as progress:
@@ -231,7 +236,7 @@ def _parsed(arguments: list[str], name: str, settings: RunSettings, options: Run
         training=parsed.training,
         sam=parsed.sam,
     )
-    return Train(settings, parsed.options, resume)
+    return Train(settings, parsed.options, resume, idle_flags(arguments, settings))
 
 
 def _found(data: DataConfig) -> DataConfig:

@@ -15,7 +15,7 @@ from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
 from itm_fast.similarities.ragged import RaggedScorer
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
-from itm_fast.similarities.scorers import DotProductScorer, TileScorer, Vectors, as_float_tensor
+from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.two_way import TwoWayScorer
 from itm_fast.sources.ensemble import EnsembleScorer
 
@@ -54,7 +54,7 @@ class _Lengths:
 
 
 def source_notes(scorer: TileScorer) -> list[str]:
-    """What is odd about the embeddings that similarities come from; nothing where they come from elsewhere.
+    """What is odd about embeddings or the matrix that similarities come from; nothing where they come from elsewhere.
 
     Lengths that differ are said where they move a figure: those of captions the order of captions for an image, those
     of images the order of images for a caption. One length for all, whichever, moves nothing.
@@ -86,6 +86,8 @@ def source_notes(scorer: TileScorer) -> list[str]:
         elif isinstance(one, RaggedScorer):
             notes += _length_notes(of, "Vectors", _lengths(one.regions.vectors), _lengths(one.words.vectors))
             notes += _sum_notes(of, one)
+        elif isinstance(one, MatrixScorer):
+            notes += _infinite_note(of, one)
     return notes
 
 
@@ -234,6 +236,25 @@ def _sum_notes(of: str, scorer: RaggedScorer) -> list[str]:
     return [
         f"Similarities{of} are sums over the vectors of {side}, of which there are {fewest} to {most}: {way} prefers "
         f"those that have many; agg_func Mean (--agg-func Mean) does not."
+    ]
+
+
+def _infinite_note(of: str, matrix: MatrixScorer) -> list[str]:
+    """Said of similarities that nothing can be above."""
+    n_infinite, first = 0, (-1, -1)
+    step = max(1, _BLOCK_BYTES // (8 * max(1, matrix.n_captions)))
+    for start in range(0, matrix.n_images, step):
+        some = as_float_tensor(matrix(slice(start, start + step), slice(0, matrix.n_captions)))
+        places = (some == math.inf).nonzero()
+        if len(places) and not n_infinite:
+            first = start + int(places[0, 0]), int(places[0, 1])
+        n_infinite += len(places)
+    if not n_infinite:
+        return []
+    return [
+        f"WARNING: {n_infinite} of {matrix.n_images * matrix.n_captions} similarities{of} are +inf, the first at row "
+        f"{first[0]}, column {first[1]}, and come first whatever the others are; float16 overflows so, and a division "
+        "by a distance of 0."
     ]
 
 

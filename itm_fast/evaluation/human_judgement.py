@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation.rated_pairs import read_rated_pairs
-from itm_fast.files.ids import coco_ids
+from itm_fast.files.ids import as_spelt, coco_ids, integer_id
 from itm_fast.files.reading import read_json
 from itm_fast.relevance import Cider
 
@@ -110,15 +110,18 @@ def cider_of_pairs(
     path = Path(karpathy)
     try:
         entries = read_json(path)["images"]
-        images = {entry["filename"]: {s["sentid"]: s["raw"] for s in entry["sentences"]} for entry in entries}
+        images = {
+            entry["filename"]: {integer_id(s["sentid"]): s["raw"] for s in entry["sentences"]} for entry in entries
+        }
         if not all(isinstance(raw, str) for sentences in images.values() for raw in sentences.values()):
             raise TypeError("a caption that is no string")
     except (KeyError, TypeError) as error:
         raise DataError(f"{path}: not Karpathy's dataset_coco.json: {type(error).__name__} {error}") from error
-    missing = next((name for name in judgements.images if name not in images), None)
+    judged = as_spelt(judgements.images, images)
+    missing = next((name for name in judged if name not in images), None)
     if missing is not None:
         raise DataError(f"{path}: has no image {missing!r}, which was judged")
-    names = list(dict.fromkeys(judgements.images))
+    names = list(dict.fromkeys(judged))
     texts = {sentid: raw for sentences in images.values() for sentid, raw in sentences.items()}
     ids = coco_ids(judgements.captions, "captions that were judged")
     unknown = next((sentid for sentid in ids if sentid not in texts), None)
@@ -130,7 +133,7 @@ def cider_of_pairs(
         (cider or Cider()).fit(references).encode(references, [texts[sentid] for sentid in distinct], progress=progress)
     )
     row, column = ({key: place for place, key in enumerate(keys)} for keys in (names, distinct))
-    pairs = corpus.pairs([row[name] for name in judgements.images], [column[sentid] for sentid in ids])
+    pairs = corpus.pairs([row[name] for name in judged], [column[sentid] for sentid in ids])
     return pairs.double().numpy()
 
 

@@ -329,9 +329,10 @@ def _positives(scorer: TileScorer, request: Request) -> Plan:
     given = pairs.ids if request.ids is None else read_ids(request.ids)
     arranged = arrange(scorer, given, (images, captions), str(request.protocol))
     of = SingleScores(arranged.scorer) if request.ties == "trec" else arranged.scorer
+    of_images, of_captions = map(graded_lists, pairs.both())
     judged = (
-        judgements_by_id(graded_lists(pairs.image_to_captions), images, captions, source="image_to_captions"),
-        judgements_by_id(graded_lists(pairs.caption_to_images), captions, images, source="caption_to_images"),
+        judgements_by_id(of_images, images, captions, source="image_to_captions"),
+        judgements_by_id(of_captions, captions, images, source="caption_to_images"),
     )
     truths = (judged[0].positives, judged[1].positives)
     says_chance = request.protocol == "vidore"

@@ -48,7 +48,8 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: another header, a row that does not fit, a score that is not 0 ... 5; with file and line. No rows.
+        DataError: another header, a row that does not fit, a score that is not 0 ... 5, a pair that is there twice;
+            with file and line. No rows.
 
     Source: google-research-datasets/Crisscrossed-Captions, data/{sts,sis,sits}_{val,test}.csv.
     """
@@ -60,6 +61,7 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
         raise DataError(f"{path}: begins with {','.join(header)!r:.80}, expected the columns {','.join(expected)}")
     places = [header.index(name) for name in expected]
     left, right, scores, methods = [], [], [], []
+    lines: dict[tuple[str, str], int] = {}
     for number, row in enumerate(rows, start=2):
         cells = [row[place] for place in places] if len(row) == len(header) else []
         score = _number(cells[2]) if cells else math.nan
@@ -68,6 +70,9 @@ def read_rated_pairs(path: str | Path, columns: Sequence[str]) -> RatedPairs:
                 f"{path}:{number}: {','.join(row)!r:.80}, expected {_a(columns[0])}, {_a(columns[1])}, a number "
                 "0 ... 5 and a method"
             )
+        first = lines.setdefault((cells[0], cells[1]), number)
+        if first != number:
+            raise DataError(f"{path}:{number}: {cells[0]}, {cells[1]} is line {first} again; expected every pair once")
         left.append(cells[0])
         right.append(cells[1])
         scores.append(score)

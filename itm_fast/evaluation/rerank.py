@@ -164,10 +164,10 @@ def _lowered(after: Mapping[str, Any], before: Mapping[str, Any], k: int) -> lis
 
 
 def _stage_notes(coarse: Sims, fine: PairSims) -> list[str]:
-    """What is odd about embeddings of either stage, by name."""
+    """What is odd about embeddings or a matrix of either stage, by name."""
     notes = []
     for name, stage in (("coarse", coarse), ("fine", fine)):
-        if isinstance(stage, (tuple, TileScorer)):
+        if isinstance(stage, (tuple, np.ndarray, Tensor, TileScorer)):
             notes += [f"{name}: {note}" for note in source_notes(as_scorer(stage))]
     return notes
 

@@ -28,6 +28,7 @@ _OTHERS = {  # what begins so is no text, whatever its name
     b"%PDF": "a PDF",
     **{bytes([0x80, protocol]): "a pickle of Python" for protocol in range(2, 6)},
 }
+_NO_ARRAYS = (b"\x1f\x8b", b"\x89HDF")  # of them those that no array or checkpoint begins with
 _START = 64  # bytes that tell
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 _UNPACKED = 64 * 2**20, 100  # bytes, or times its size, that a .gz may unpack to: text shrinks to a twentieth at most
@@ -90,10 +91,12 @@ def instead(head: bytes) -> str:
 
 
 def check_itself(path: Path) -> None:
-    """Raise DataError where a file is a pointer of Git LFS or a web page; FileNotFoundError where there is none."""
+    """Raise DataError where a file is a pointer of Git LFS, a web page, gzip or HDF5; FileNotFoundError."""
     with path.open("rb") as file:
-        if other := instead(file.read(_START)):
-            raise DataError(f"{path}: {other}")
+        head = file.read(_START)
+    kind = next((_OTHERS[magic].partition(":")[0] for magic in _NO_ARRAYS if head.startswith(magic)), None)
+    if other := instead(head) or (kind and f"{kind}, not what its name says: unpack it, or save its arrays as .npy"):
+        raise DataError(f"{path}: {other}")
 
 
 def decoded(content: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -112,10 +113,17 @@ def judgements_by_id(
 
 
 def _above_zero(grades: Mapping[Hashable, float], name: str) -> dict[Hashable, float]:
-    odd = next((item for item, grade in grades.items() if not math.isfinite(grade)), None)
+    odd = next((item for item, grade in grades.items() if not _is_grade(grade)), None)
     if odd is not None:
-        raise ValueError(f"{name} has the grade {grades[odd]} of item {odd!r}, expected finite numbers")
+        raise ValueError(f"{name} has the grade {grades[odd]!r} of item {odd!r}, expected finite numbers")
     return {item: grade for item, grade in grades.items() if grade > 0}
+
+
+def _is_grade(grade: Any) -> bool:
+    try:
+        return math.isfinite(grade)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _of_lists(positives: QueryPositives, graded: Mapping[int, Mapping[int, float]]) -> Judgements:

@@ -11,7 +11,7 @@ from torch import Tensor
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library
 from itm_fast.ops._counts import may_be_read
-from itm_fast.ops._ragged import Batches, take, widest
+from itm_fast.ops._ragged import Batches, take, to_device, widest
 
 LISTED_ON = ("cuda",)
 """Devices beside `PACKED_ON` whose kernels of similarities run `on_tensor_cores`, and take lists of candidates."""
@@ -162,6 +162,7 @@ def _parts(places: Tensor, batches: Batches, of_captions: bool) -> Iterator[_Par
     sides = [(batches.regions, batches.region_counts), (batches.words, batches.word_counts)]
     (ours, our_counts), (theirs, their_counts) = sides[::-1] if of_captions else sides
     our_most, most = widest(ours, our_counts), widest(theirs, their_counts)
+    our_counts, their_counts = (None if n is None else to_device(n, ours) for n in (our_counts, their_counts))
     step = max(1, _GATHERED_BYTES // max(1, most * theirs.shape[-1] * theirs.element_size()))
     for owner, list_ in enumerate(places):
         own = take(ours, our_counts, torch.arange(owner, owner + 1, device=places.device), our_most)

@@ -22,7 +22,8 @@ class Packed(NamedTuple):
 
     Attributes:
         vectors: (total, dim), those of the first group, of the second, and so on.
-        offsets: (n + 1,) integers: group g has rows offsets[g] ... offsets[g + 1] - 1; from 0 to total.
+        offsets: (n + 1,) integers: group g has rows offsets[g] ... offsets[g + 1] - 1; from 0 to total. On the CPU
+            beside vectors on another device nobody waits to read them.
 
     Example:
         >>> Packed(torch.randn(7, 64), torch.tensor([0, 4, 7])).vectors.shape  # two groups, of 4 and of 3 vectors
@@ -38,7 +39,10 @@ Groups: TypeAlias = Tensor | Packed | Sequence[Tensor]
 
 
 class Batches(NamedTuple):
-    """Two batches as the operators take them: (n, max, dim) with counts (n,) or None for all, or (total, dim) with."""
+    """Two batches as the operators take them: (n, max, dim) with counts (n,) or None for all, or (total, dim) with.
+
+    Counts are on the device of the vectors, but those of (total, dim) on the CPU where kernels take nothing packed.
+    """
 
     regions: Tensor
     words: Tensor
@@ -87,24 +91,34 @@ def as_batches(
     _checks.check_vectors(regions, words, (names[0].vectors, names[1].vectors), (shapes[0], shapes[1]))
     if of_regions is None:
         regions, of_regions = counted(names[0].counts, region_counts, names[0].vectors, regions)
+    else:
+        of_regions = where_read(regions, of_regions)
     if of_words is None:
         words, of_words = counted(names[1].counts, word_counts, names[1].vectors, words)
+    else:
+        of_words = where_read(words, of_words)
     return Batches(regions, words, of_words, of_regions)
 
 
+def where_read(vectors: Tensor, counts: Tensor) -> Tensor:
+    """Counts of packed vectors where they are read: with them by kernels, else on the CPU, for which a device waits."""
+    return counts if vectors.device.type in PACKED_ON else counts.cpu()
+
+
 def packed_words(words: Groups, word_counts: Counts) -> tuple[Tensor, Counts]:
-    """Words (total, dim) of an operator that takes them packed, and their counts, whichever way they are given."""
+    """Words (total, dim) of an operator that takes them packed, and their counts, on the CPU or with them."""
     vectors, counts = _unlisted(WORDS, words, word_counts)
     return vectors, word_counts if counts is None else counts
 
 
 def packed_regions(regions: Groups) -> tuple[Tensor, Tensor | None]:
     """Regions as they are, or (total, dim) and their counts where they are packed or listed."""
-    return _unlisted(REGIONS, regions, None)
+    vectors, counts = _unlisted(REGIONS, regions, None)
+    return vectors, None if counts is None else where_read(vectors, counts)
 
 
 def _unlisted(name: Names, given: Groups, counts: Counts) -> tuple[Tensor, Tensor | None]:
-    """Vectors, and the counts of those that are packed or listed."""
+    """Vectors, and the counts of those that are packed or listed, where nobody waits for them."""
     if isinstance(given, Tensor) or not isinstance(given, (list, tuple)):
         return given, None  # type: ignore[return-value]  # whatever it is, the checks name it
     if counts is not None:
@@ -112,9 +126,8 @@ def _unlisted(name: Names, given: Groups, counts: Counts) -> tuple[Tensor, Tenso
             f"{name.vectors} are {'Packed' if isinstance(given, Packed) else 'a list'}, which says how many there are: "
             f"leave {name.counts} out"
         )
-    if isinstance(given, Packed):
-        return given.vectors, _counts_of(name, given)
-    return _joined(name, given)
+    vectors, counts = (given.vectors, _counts_of(name, given)) if isinstance(given, Packed) else _joined(name, given)
+    return vectors, counts.to(vectors.device) if vectors.device.type in PACKED_ON else counts
 
 
 def _counts_of(name: Names, packed: Packed) -> Tensor:
@@ -133,7 +146,7 @@ def _counts_of(name: Names, packed: Packed) -> Tensor:
                 f"{form} got offsets from {ends[0]} to {ends[1]}; expected 0 to {len(vectors)}, the vectors there are. "
                 f"Of counts: Packed(vectors, torch.nn.functional.pad(counts.cumsum(0), (1, 0)))"
             )
-    return offsets.to(vectors.device, torch.int64).diff()
+    return offsets.to(torch.int64).diff()
 
 
 def _joined(name: Names, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -150,8 +163,7 @@ def _joined(name: Names, matrices: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
                 f"of matrices (n_i, dim) alike, and {name.vectors}[0] has {tuple(first.shape)}, {first.dtype}, "
                 f"{first.device}"
             )
-    counts = torch.tensor([matrix.shape[0] for matrix in matrices], device=matrices[0].device)
-    return torch.cat(list(matrices)), counts
+    return torch.cat(list(matrices)), torch.tensor([matrix.shape[0] for matrix in matrices])
 
 
 def n_groups(vectors: Tensor, counts: Tensor | None) -> int:
@@ -160,10 +172,15 @@ def n_groups(vectors: Tensor, counts: Tensor | None) -> int:
 
 
 def widest(vectors: Tensor, counts: Tensor | None) -> int:
-    """Vectors that a group of a batch has at most; of a packed one counts are read on the host."""
+    """Vectors that a group of a batch has at most."""
     if vectors.ndim == 3 or counts is None:
         return vectors.shape[-2]
     return int(counts.max()) if len(counts) else 1
+
+
+def to_device(counts: Tensor, vectors: Tensor) -> Tensor:
+    """Counts on the device of the vectors; nobody waits for what it has still to do."""
+    return counts.to(vectors.device, non_blocking=True)
 
 
 def take(vectors: Tensor, counts: Tensor | None, groups: Tensor, most: int) -> tuple[Tensor, Tensor | None]:
@@ -171,6 +188,7 @@ def take(vectors: Tensor, counts: Tensor | None, groups: Tensor, most: int) -> t
     if vectors.ndim == 3:
         return vectors[groups], None if counts is None else counts[groups]
     assert counts is not None
+    counts, groups = to_device(counts, vectors), to_device(groups, vectors)
     sizes, place = counts[groups], torch.arange(most, device=vectors.device)
     missing = place >= sizes[:, None]
     rows = ((counts.cumsum(0) - counts)[groups][:, None] + place).masked_fill_(missing, 0)
@@ -178,10 +196,7 @@ def take(vectors: Tensor, counts: Tensor | None, groups: Tensor, most: int) -> t
 
 
 def in_padded_runs(score: Callable[[Batches], Tensor], batches: Batches) -> Tensor:
-    """Scores (n_images, n_captions) by an operator of padded batches, of packed ones a bounded run of groups at a time.
-
-    Reads the counts of packed vectors on the host.
-    """
+    """Scores (n_images, n_captions) by an operator of padded batches, of packed ones some groups at a time."""
     if batches.regions.ndim == 3 and batches.words.ndim == 3:
         return score(batches)
     bands = []
@@ -193,7 +208,7 @@ def in_padded_runs(score: Callable[[Batches], Tensor], batches: Batches) -> Tens
 
 
 def padded(vectors: Tensor, counts: Tensor | None, *, within: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """A batch in either form as a padded one, in one piece; counts of a packed one are read on the host.
+    """A batch in either form as a padded one, in one piece.
 
     One that padding would make more than `within` times as large stays packed.
     """
@@ -203,7 +218,7 @@ def padded(vectors: Tensor, counts: Tensor | None, *, within: int | None = None)
     most = max(widths, default=1)
     if within is not None and most * len(widths) > within * len(vectors):
         return vectors, counts
-    return take(vectors, counts, torch.arange(len(widths), device=counts.device), most)
+    return take(vectors, counts, torch.arange(len(widths), device=vectors.device), most)
 
 
 def _widths(vectors: Tensor, counts: Tensor) -> list[int]:
@@ -221,10 +236,10 @@ def padded_runs(vectors: Tensor, counts: Tensor | None) -> Iterator[tuple[Tensor
     assert counts is not None
     widths = _widths(vectors, counts)
     room = max(1, _PADDED_BYTES // max(1, vectors.shape[1] * vectors.element_size()))
-    first, most = 0, 1
+    sizes, first, most = to_device(counts, vectors), 0, 1
     for place, width in enumerate(widths):
         if place > first and max(most, width) * (place + 1 - first) > room:
-            yield take(vectors, counts, torch.arange(first, place, device=counts.device), most)
+            yield take(vectors, sizes, torch.arange(first, place, device=vectors.device), most)
             first, most = place, 1
         most = max(most, width)
-    yield take(vectors, counts, torch.arange(first, len(widths), device=counts.device), most)
+    yield take(vectors, sizes, torch.arange(first, len(widths), device=vectors.device), most)

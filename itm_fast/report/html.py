@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_EXAMPLES = 60
 DEFAULT_IMAGE_BYTES = 8_000_000
+_BEYOND = 1.02  # times the size of an image that boxes may reach: rounding, and no more
 _THUMBNAIL_HEIGHT = 200
 _N_CHANGES = 50  # queries gained and lost that are listed
 _OPEN_MAPS = 4  # attention maps that are not folded away
@@ -250,6 +251,15 @@ def _boxes(options: PageOptions, n_images: int) -> np.ndarray[Any, Any] | None:
             f"{path}: {boxes.dtype} of shape {boxes.shape}, expected ({n_images}, n_regions, 4) numbers: left, top, "
             "right, bottom of every region of every image"
         )
+    turned = np.argwhere((boxes[..., 2:] < boxes[..., :2]).any(axis=2))
+    if len(turned):
+        image, region = turned[0].tolist()
+        raise DataError(
+            f"{path}: region {region} of image {image} is {boxes[image, region].tolist()}, whose right or bottom is "
+            "less than its left or top, as in boxes of left, top, width, height; expected left, top, right, bottom"
+        )
+    if boxes.size and 0 < boxes.max() <= 1:
+        raise DataError(f"{path}: all within 0 ... 1, as shares of an image; expected pixels of the image files")
     return boxes
 
 
@@ -264,6 +274,13 @@ def _scaled_boxes(
     n_regions = len(one.weights[0])
     if len(of_image) < n_regions or not np.isfinite(of_image).all():
         raise DataError(f"boxes of image {one.image}: {len(of_image)} finite boxes, but attention is over {n_regions}")
+    reach = of_image[:n_regions, 2:].max(0, initial=0)
+    if (reach > np.array([picture.width, picture.height]) * _BEYOND + 1).any():
+        right, bottom, width, height = (round(n / picture.scale) for n in (*reach, picture.width, picture.height))
+        raise DataError(
+            f"boxes of image {one.image} reach to {right}, {bottom}, but its file has {width} x {height} pixels: "
+            "expected pixels of that file, left before top"
+        )
     return [
         tuple(round(float(v), 1) for v in (x, y, max(0.0, right - x), max(0.0, bottom - y)))
         for x, y, right, bottom in of_image[:n_regions]

@@ -24,6 +24,7 @@ from itm_fast.files.reading import read_array, read_arrays, read_header, read_js
 from itm_fast.files.torch_files import load_weights_only
 from itm_fast.similarities.scorers import Array
 
+_FEWEST_NUMBERED = 2  # numbers that may count 0, 1, ... by chance
 _SAVED = re.compile(rb"[+-]?(\d\.\d{18}e[+-]\d{2,3}|nan|inf)")  # a number of np.savetxt
 _UNPICKLED = (
     "a pickle, which is read only if asked for (pickled=True, --pickled), and then arrays and nothing else of it"
@@ -45,7 +46,7 @@ def open_array(path: str | Path, ndim: int | None = None, *, pickled: bool = Fal
             CrossmodalGroup/ESL.
 
     Returns:
-        Of .npy, .npz, .json and .txt an array, of the others a tensor; .npy, torch's and safetensors' memory-mapped.
+        Of .npy, .npz, .json and text an array, of the others a tensor; .npy, torch's and safetensors' memory-mapped.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -187,18 +188,20 @@ def _numbers(path: Path, values: object) -> npt.NDArray[np.generic]:
 
 
 def _text(path: Path) -> npt.NDArray[np.generic]:
-    """A row a line, numbers between blanks or commas; each line is parsed by itself, as of JSON."""
+    """A row a line, numbers between blanks or between commas; each line is parsed by itself, as of JSON."""
     numbers, n_rows, width, whole = bytearray(), 0, -1, True
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            cells = line.partition(b"#")[0].replace(b",", b" ").split()
+            text = line.removeprefix(codecs.BOM_UTF8).partition(b"#")[0].strip()
+            cells = text.removesuffix(b",").split(b"," if b"," in text else None)
             if not cells:
                 continue
             try:
                 row = np.array(cells, dtype=np.float64)
             except ValueError as error:
                 raise DataError(
-                    f"{path}:{number}: {error}; expected a row of numbers, as np.savetxt writes it"
+                    f"{path}:{number}: {error}; expected a row of numbers, as np.savetxt writes it, without headings, "
+                    "and a point in each"
                 ) from error
             if n_rows and len(row) != width:
                 raise DataError(f"{path}:{number}: {len(row)} numbers, but the first row has {width}; is it cut short?")
@@ -211,6 +214,11 @@ def _text(path: Path) -> npt.NDArray[np.generic]:
     if cells and not line.endswith(b"\n") and _SAVED.fullmatch(cells[0]) and not _SAVED.fullmatch(cells[-1]):
         raise DataError(f"{path}:{number}: cut short, in its last number {cells[-1].decode('ascii', 'replace')}")
     array = np.frombuffer(numbers).reshape(n_rows, width)
+    for axis, name in enumerate(("row", "column")):  # as pandas writes its headings and index
+        first = array[0] if axis == 0 else array[:, 0]
+        if width > 1 and len(first) > _FEWEST_NUMBERED and np.array_equal(first, np.arange(len(first))):
+            counted = f"its first {name} counts 0 ... {len(first) - 1}"
+            raise DataError(f"{path}: {counted}: a heading or an index; leave it out")
     return array if width > 1 else (array[:, 0].astype(np.int64) if whole else array[:, 0])
 
 
@@ -249,6 +257,8 @@ _READERS: dict[str, Callable[[Path], Array | Mapping[str, Array]]] = {
     ".npz": read_arrays,
     ".json": _json,
     ".txt": _text,
+    ".csv": _text,
+    ".tsv": _text,
     ".pt": _torch,
     ".pth": _torch,
     ".safetensors": _safetensors,

@@ -23,6 +23,7 @@ from itm_fast.similarities.scorers import (
 )
 from itm_fast.similarities.selection import select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress, Tiles
+from itm_fast.sources.agreement import agreement_notes, compared_tile
 from itm_fast.sources.pairs import as_pair_scorer
 from itm_fast.sources.scales import Normalisation, Normaliser, Scale, fit_normaliser
 
@@ -39,6 +40,7 @@ class Member:
         tiles: its similarities, checked.
         normalise: makes them comparable with those of the others.
         scale: of the similarities as they are.
+        compared: a tile that the members are compared by (``compared_tile``).
         seconds: spent on scoring, so far.
     """
 
@@ -46,6 +48,7 @@ class Member:
     tiles: Tiles
     normalise: Normaliser
     scale: Scale
+    compared: Tensor
     seconds: float = 0.0
 
     def score(self, rows: slice, columns: slice) -> Tensor:
@@ -141,7 +144,8 @@ class EnsembleScorer:
             started = time.perf_counter()
             tiles = Tiles(scorer, None, name)
             fitted = fit_normaliser(normalise, tiles, name, chunk_bytes=chunk_bytes, progress=progress)
-            self.members += (Member(name, tiles, *fitted, time.perf_counter() - started),)
+            compared = compared_tile(tiles)
+            self.members += (Member(name, tiles, *fitted, compared, time.perf_counter() - started),)
 
     @property
     def owners(self) -> IntArray | None:
@@ -162,7 +166,9 @@ class EnsembleScorer:
         """What a reader of the figures should know: of all members first, then what is one's own under its name."""
         found = [(member.name, list(getattr(member.tiles.scorer, "notes", ()))) for member in self.members]
         common = [note for note in found[0][1] if all(note in notes for _, notes in found)]
-        return [*common, *(f"{name}: {note}" for name, notes in found for note in notes if note not in common)]
+        own = [f"{name}: {note}" for name, notes in found for note in notes if note not in common]
+        weighed = [(m.name, m.compared) for w, m in zip(self.weights, self.members, strict=True) if w]
+        return [*common, *own, *agreement_notes(weighed)]
 
     def select(self, rows: IntArray | None, columns: IntArray | None, /) -> EnsembleScorer:
         """The same ensemble of some images and captions, in the order given; normalised as the whole set is."""

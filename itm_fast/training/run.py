@@ -141,4 +141,7 @@ def _fingerprint(settings: RunSettings, prepared: Prepared) -> dict[str, Any]:
         "seed": training.seed,
         "size_augment": training.size_augment,
         "data_subset": settings.data.data_subset,
+        "train_split": settings.data.train_split,
+        "val_split": settings.data.val_split,  # the best so far is of it, and by select
+        "select": training.select,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,14 +54,27 @@ def load_checkpoint(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     is_state = isinstance(content, dict) and all(isinstance(content.get(key), dict) for key in ("settings", "state"))
     if not is_state or content.get("format") != _FORMAT:
         raise DataError(f'{path}: expected a training state, "{_FORMAT}"')
-    for name, value in settings.items():
-        if content["settings"].get(name, value) != value:
+    try:
+        before = _one_by_one(content["settings"])
+    except ValueError as error:
+        raise DataError(f"{path}: its settings are no JSON: {error}") from error
+    for name, value in _one_by_one(settings).items():
+        if before.get(name, value) != value:
             raise DataError(
-                f"{path}: {name} was {content['settings'][name]!r}, but now is {value!r}; a run is resumed with "
-                "the flags that it was started with (or started anew in another folder)"
+                f"{path}: {name} was {before[name]!r}, but now is {value!r}; a run is resumed with the flags that it "
+                "was started with (or started anew in another folder)"
             )
     state: dict[str, Any] = content["state"]
     return state
+
+
+def _one_by_one(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, with those that stand together as a JSON object."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        together = isinstance(value, str) and value.startswith("{")
+        found |= json.loads(value) if together else {name: value}
+    return found
 
 
 def _first_line(error: Exception) -> str:

@@ -67,6 +67,7 @@ def bash_completions(scripts, *lines):
     return [line.split() for line in done.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_bash(scripts):
     for (typed, wanted), found in zip(TYPED, bash_completions(scripts, *(line for line, _ in TYPED)), strict=True):
         assert found == [wanted], typed

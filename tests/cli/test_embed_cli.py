@@ -163,6 +163,7 @@ def test_fine_grained_set(place, capsys):
     assert "does not hold the captions of protocol coco-fg" in err
 
 
+@pytest.mark.slow
 def test_the_first_five_captions_of_coco(tmp_path, capsys):
     """25,010 captions, of which the protocol takes 25,000, as ids of the owners' order have it."""
     rng = np.random.default_rng(0)

@@ -90,6 +90,14 @@ def test_folds_and_ks(folder, capsys):
         (["--folds", "x"], "Error parsing --folds"),
         (["--sims", "sims.npy", "--device", "cuda"], "--device goes with a model or a checkpoint"),
         (["--sims", "sims.npy", "--precision", "bfloat16"], "--precision goes with a model or a checkpoint"),
+        (["--sims", "sims.npy", "--trec-depth", "5"], "--trec-depth goes with --export FILE.trec"),
+        *(
+            (
+                ["--trec-run", "a.trec", "--qrels", "a.qrels", *flags],
+                f"{flags[0]} goes with other scores than --trec-run",
+            )
+            for flags in (["--sims", "sims.npy"], ["--protocol", "coco-5k"], ["--ncs"], ["--run", "page"])
+        ),
         (["--model", "model", "--data", ".", "--device", "gpu"], "device is 'gpu'; expected"),
         (["--protcol", "coco-1k"], "perhaps you meant --protocol"),
     ],
@@ -100,6 +108,30 @@ def test_bad_input_is_one_line_and_code_2(folder, capsys, flags, fragment):
     assert fragment in err
     assert err.startswith("itm-fast: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (["--tokenizer", "split"], "a model or a checkpoint"),
+        (["--vocab", "vocab.json"], "a model or a checkpoint"),
+        (["--drop-blank"], "a model or a checkpoint"),
+        (["--word-counts", "counts.npy"], "--images and --captions"),
+        (["--agg-func", "Mean"], "--images and --captions"),
+        (["--self-score", "0"], "--protocol cxc or coco-all"),
+        (["--query-column", "1"], "--protocol cxc or coco-all"),
+        (["--cider-tokenizer", "ptb"], "--ncs or --relevance"),
+        (["--depth", "5"], "--run"),
+        (["--split", "val"], "--data, or captioned images in another flag"),
+    ],
+)
+def test_flags_that_nothing_reads_are_said_and_change_nothing(folder, capsys, flags, what):
+    expected = run(capsys, "--sims", "sims.npy")
+    assert run(capsys, "--sims", "sims.npy", *flags) == (
+        0,
+        expected[1],
+        f"itm-fast: warning: {flags[0]}: no effect without {what}\n",
+    )
 
 
 class MeanModel:

@@ -130,6 +130,7 @@ def exported(tmp_path_factory, place):
     return of, of(captioned_sets.caption_lists(tmp_path_factory.mktemp("exported")), place / "images")
 
 
+@pytest.mark.slow
 @quick_formats
 def test_the_same_files_for_other_tools_and_the_same_page(write, path, place, exported):
     """MTEB's, CLIP_benchmark's and trec_eval's files, and thumbnails, also those that the set holds itself."""

@@ -53,6 +53,7 @@ def test_every_command_with_a_table_has_the_flag():
     assert named == set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_files_and_formats(command, folder, capsys):
     first, other = HEADS.get(command, ("part", "i2t R@1"))

@@ -50,7 +50,8 @@ def run(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def call(command, *flags):
-        code = cli.main([command, *flags, "--tokenizer", "split", *(["--json"] if command != "train" else [])])
+        more = ["--tokenizer", "split"] if {"--sims", "--images"}.isdisjoint(flags) else []
+        code = cli.main([command, *flags, *more, *(["--json"] if command != "train" else [])])
         captured = capsys.readouterr()
         assert code == 0 or (captured.err.count("\n") == 1 and code == 2)
         return captured.err if code else json.loads(captured.out) if command != "train" else captured.out

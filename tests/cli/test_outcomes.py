@@ -103,6 +103,7 @@ def stderr_on_a_terminal():
         os.close(ours)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", RUNS)
 def test_json_on_stdout_and_progress_on_a_terminal(command, folder, capsys, monkeypatch):
     if command == "train":

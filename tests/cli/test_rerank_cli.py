@@ -230,7 +230,7 @@ def test_given_weights_and_ids(run):
         (["ensemble", "test.npy", "test.npy", "--search-weights-on", "dev"], "as --dev-members"),
         (["ensemble", "test.npy", "test.npy", "--dev-members", "dev.npy"], "--dev-members has 1"),
         (["ensemble", "t2i", "i2t", "--search-weights-on", "dev", "--weights", "1", "0", *DATA], "exclude each other"),
-        (["ensemble", "test.npy", "data/vocab.json", *DATA], "data/vocab.json"),
+        (["ensemble", "test.npy", "data/vocab.json"], "data/vocab.json"),
         (
             ["ensemble", "test.npy", "test.npy", "--normalise", "minmax"],
             "--normalise: invalid choice 'minmax'; expected one of none, rank, zscore",
@@ -243,6 +243,23 @@ def test_bad_input_is_one_line_and_code_2(run, flags, fragment):
     assert fragment in err
     assert err.startswith("itm-fast: error: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "named", "what"),
+    [
+        (["ensemble", "test.npy", "test.npy", *DATA], "--data, --tokenizer", "a model or a checkpoint"),
+        (["ensemble", "test.npy", "test.npy", "--step", "0.5"], "--step", "--search-weights-on"),
+        (
+            ["rerank", "--coarse", "test.npy", "--fine", "test.npy", "--k", "10", "--dev-caption-to-image", "map.npy"],
+            "--dev-caption-to-image",
+            "--search-alpha-on",
+        ),
+    ],
+)
+def test_flags_that_nothing_reads_are_said(run, flags, named, what):
+    code, _, err = run(*flags)
+    assert (code, err) == (0, f"itm-fast: warning: {named}: no effect without {what}\n")
 
 
 def test_embeddings_by_cosine(folder, run):

@@ -211,7 +211,7 @@ def test_unknown_names(capsys, arguments, fragment):
     assert fragment in capsys.readouterr().err
 
 
-def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys):
+def test_a_run_is_not_resumed_with_another_vocabulary_split_or_choice(data, tmp_path, capsys):
     run = tmp_path / "run"
     assert train(*flags(data, "--model_name", str(run), "--num_epochs", "1")) == 0
     Vocabulary(["<pad>", "<start>", "<end>", "<unk>", "a"]).save(tmp_path / "other.json")
@@ -222,6 +222,13 @@ def test_another_vocabulary_is_named_by_its_size_and_hash(data, tmp_path, capsys
     assert "but now is '5 words, sha256 " in errors
     assert train("--resume", run, "--tokenizer", "nltk") == 2
     assert "tokenizer was 'split', but now is 'nltk'" in capsys.readouterr().err
+    for more, said in (
+        (["--val_split", "test"], "val_split was 'dev', but now is 'test'"),
+        (["--select", "nsum"], "select was 'rsum', but now is 'nsum'"),
+        (["--margin", "0.3"], "checkpoint.pt: margin was 0.2, but now is 0.3"),
+    ):
+        assert train("--resume", run, *more) == 2
+        assert said in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
 
 
@@ -234,6 +241,58 @@ def test_a_damaged_checkpoint_is_one_line(data, tmp_path, capsys):
     errors = capsys.readouterr().err
     assert "checkpoint.pt: not a training state" in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "beside", "why"),
+    [
+        ("scan", "--sam_temperature=5 --sam-sampling random", "--sam", "without --sam"),
+        ("cvse", "--cider-tokenizer ptb", "--select nsum", "without --sam or --select nsum"),
+        ("scan", "--bert-path folder", "--text-encoder bert", "without --text-encoder bert or clip"),
+        ("vse_infty", "--bert-lr-factor 0.2", "--text-enc-type bert", "without --text-encoder bert or clip"),
+        ("vse_infty", "--text-enc-type bert", "", "beside --text-encoder"),
+        ("scan", "--bi-gru", "--text-encoder bigru", "with --text-encoder bert, which brings its own"),
+        ("chan", "--vocab-path words.json --tokenizer split", "--text-encoder bigru", "with --text-encoder bert"),
+        ("scan", "--backbone-path vit", "--image-encoder patches", "without --image-encoder grid or patches"),
+        ("esl", "--backbone-source wsl", "--precomp-enc-type backbone", "without --image-encoder grid"),
+        ("laps", "--no-imagenet-pixels", "--image-encoder patches", "without --image-encoder patches"),
+        ("sgraf", "--n-regions 40", "--image-encoder regions", "with --image-encoder patches"),
+        ("scan", "--img-dim 12", "--image-encoder regions", "with --image-encoder patches"),
+        ("vsrn", "--data-subset random", "--data-percent 50", "without --data-percent"),
+        ("laps", "--lr-update 3", "--lr-schedules", "beside --lr-schedules"),
+        ("vsepp", "--vse-mean-warmup-epochs 1", "--max-violation", "without --max-violation"),
+        ("scan", "--lambda-lse 5", "--agg-func LogSumExp", "without --agg-func LogSumExp"),
+        ("sgraf", "--sgr-step 2", "--module-name SGR", "without --module-name SGR"),
+        ("chan", "--alpha 0.2", "--coding-type VSACoding", "without --coding-type VSACoding"),
+        ("chan", "--belta 0.2", "--pooling-type SoftmaxPooling", "without LSEPooling or SoftmaxPooling"),
+    ],
+)
+def test_flags_that_nothing_reads_are_said(data, model, given, beside, why):
+    """They are read beside another flag, and there nothing is said."""
+    others = {
+        "--sgr-step": "--module-name SAF",
+        "--lambda-lse": "--agg-func Mean",
+        "--belta": "--pooling-type MaxPooling",
+        "--lr-update": "--lr-schedules 4 6",
+        "--bi-gru": "--text-encoder bert",
+        "--vocab-path": "--text-encoder bert",
+        "--n-regions": "--image-encoder patches",
+        "--img-dim": "--image-encoder patches",
+        "--text-enc-type": "--text-encoder bigru",
+        "--no-imagenet-pixels": "--image-encoder regions",
+    }
+    start = [model, "--data_path", str(data), "--data_name", "f8k_precomp", *given.split()]
+    (said,) = parse([*start, *others.get(start[5], "").split()]).notes
+    names = [word.partition("=")[0].replace("_", "-") for word in given.split() if word.startswith("--")]
+    assert said.startswith(f"WARNING: {', '.join(names)}: without effect {why}")
+    assert parse([*start, *beside.split()]).notes == []
+
+
+def test_a_preset_and_a_run_say_nothing_of_settings_that_nothing_reads(data, tmp_path, capsys):
+    arguments = ["--data_path", str(data), "--data_name", "f8k_precomp"]
+    assert parse(["laps", "--preset", "f30k-vit", *arguments]).notes == []
+    assert train(*flags(data, "--model_name", tmp_path / "run", "--sam_weight", "3", "--dry-run")) == 0
+    assert "itm-fast: WARNING: --sam-weight: without effect without --sam\n" in capsys.readouterr().err
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(data, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections import Counter
 
 import _machine_code
@@ -110,6 +111,18 @@ def test_the_machine_code_of_the_build_is_read(arch):
         assert 1 < around < 5
         assert own + around < 20
     assert found["bfloat16"]["stage"] < found["tf32"]["stage"] < 2 * found["float32"]["stage"]
+
+
+def test_a_kernel_that_the_build_lacks_is_named_with_its_file(monkeypatch, tmp_path):
+    old = tmp_path / "tiles.compute_90.sm_90.cubin"
+    monkeypatch.setattr(_machine_code, "kept", lambda *_: old)
+    monkeypatch.setattr(_machine_code, "disassembler", lambda: "nvdisasm")
+    monkeypatch.setattr(_machine_code, "kernels", lambda _: {"of_another_name": ([], {})})
+    said = rf"no kernel \w+ScaledRows\w* in {re.escape(str(old))}.*: build again"
+    with pytest.raises(LookupError, match=said):
+        _machine_code.tile_kernel.__wrapped__("90", "bfloat16")
+    with pytest.raises(LookupError, match=said):
+        _machine_code.attention_kernels.__wrapped__("90", 64, 256)
 
 
 CODE = {

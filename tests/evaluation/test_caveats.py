@@ -308,6 +308,22 @@ def test_embeddings_of_infinities_are_named():
     assert not any("lengths differ" in note for note in found)
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64, torch.bfloat16])
+def test_infinite_similarities_are_said(kind):
+    sims = COSINE.astype(kind) if isinstance(kind, type) else torch.from_numpy(COSINE).to(kind)
+    sims[3, 17] = sims[5, 2] = np.inf
+    said = "2 of 720 similarities{} are +inf, the first at row 3, column 17, and come first whatever"
+    assert said.format("") in notes(evaluate(sims, ks=(1, 2)))[0]
+    both = TwoWayScorer(COSINE, sims)
+    assert any(said.format(" of caption queries") in note for note in notes(evaluate(both, ks=(1, 2))))
+    member = evaluate(EnsembleScorer([COSINE, sims], names=["a", "b"]), ks=(1, 2))
+    assert any(said.format(" of b") in note for note in notes(member))
+    again = rerank(COSINE, sims, 2, ks=(1, 2))
+    assert any(note.startswith(f"fine: WARNING: {said.format('')}") for note in notes(again))
+    sims[3, 17] = sims[5, 2] = -np.inf  # no candidates
+    assert not any("inf" in note for note in notes(evaluate(sims, ks=(1, 2))))
+
+
 def test_few_queries_say_nothing_of_their_order():
     rng = np.random.default_rng(0)
     assert all(notes(evaluate(rng.random((49, 245)))) == [] for _ in range(5))

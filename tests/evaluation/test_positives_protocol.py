@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from itm_fast.errors import DataError
 from itm_fast.evaluation import Ids, RelevantPairs, evaluate, read_ids
@@ -79,6 +80,43 @@ def test_a_missing_direction_is_the_transpose(case, tmp_path):
     assert read.caption_to_images == {c: images for c, images in turned.items() if images}
     path.write_text(json.dumps(content(pairs, "caption_to_images")))
     assert 104 in read_relevant_pairs(path).image_to_captions[pairs.caption_to_images[104][0]]
+
+
+def graded(items):
+    return dict.fromkeys(items, 1.0)
+
+
+@pytest.mark.parametrize("side", ["image_to_captions", "caption_to_images"])
+@pytest.mark.parametrize("kind", [list, set, tuple, np.array, torch.tensor, graded])
+def test_objects(side, kind):
+    """One direction alone, in whatever holds ids, is what both are."""
+    sims = np.random.default_rng(1).standard_normal((4, 8))
+    captions = {image: [2 * image, 2 * image + 1] for image in range(4)}
+    images = {caption: [caption // 2] for caption in range(8)}
+    ids = Ids(range(4), range(8))
+    expected = evaluate(sims, protocol="positives", annotations=RelevantPairs(ids, captions, images), ks=(1,))
+    lists = {"image_to_captions": captions, "caption_to_images": images}[side]
+    sides = {"image_to_captions": None, "caption_to_images": None, side: {key: kind(of) for key, of in lists.items()}}
+    found = evaluate(sims, protocol="positives", annotations=RelevantPairs(ids, **sides), ks=(1,))
+    assert [found[way]["mAP@R"] for way in ("i2t", "t2i")] == [expected[way]["mAP@R"] for way in ("i2t", "t2i")]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "exception", "fragment"),
+    [
+        (RelevantPairs(Ids([0], [0]), None, None), ValueError, "neither image_to_captions nor caption_to_images has"),
+        (RelevantPairs(Ids([0], [0]), {}, {}), ValueError, "there is nothing to rank"),
+        (RelevantPairs(Ids([0], [0]), [[0]], None), TypeError, "image_to_captions is a list, expected {id: [ids]}"),
+        (RelevantPairs(Ids([0], [0]), None, {0: 0}), TypeError, "caption_to_images[0] is 0, expected a list of ids"),
+        (RelevantPairs(Ids([0], [0]), {0: "0"}, None), TypeError, "image_to_captions[0] is '0', expected a list"),
+        (RelevantPairs(Ids([0], [0]), {0: {0: None}}, None), ValueError, "image_to_captions[0] has the grade None of"),
+        (RelevantPairs([0], {0: [0]}, None), TypeError, "the ids of RelevantPairs are a list, expected Ids("),
+        ({0: [0]}, TypeError, "annotations is a dict, expected RelevantPairs("),
+    ],
+)
+def test_bad_objects(annotations, exception, fragment):
+    with pytest.raises(exception, match=re.escape(fragment)):
+        evaluate(np.ones((1, 1)), protocol="positives", annotations=annotations, ks=(1,))
 
 
 def test_a_hopeless_query_is_a_miss():

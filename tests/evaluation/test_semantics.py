@@ -1,5 +1,6 @@
 """evaluate with φ: NCS, NCS(N), Semantic Recall, folds, sources of φ; human judgement."""
 
+import copy
 import gzip
 import json
 
@@ -162,6 +163,11 @@ def test_cider_of_judged_pairs(tmp_path):
     expected = [phi[0, 0], phi[1, 1], phi[1, 0], phi[0, 1], phi[1, 2]]
     found = cider_of_pairs(judged, tmp_path / "coco.json")
     np.testing.assert_allclose(found, expected, atol=1e-6)
+    for image in (spelt := copy.deepcopy(KARPATHY))["images"]:  # as forks write it
+        image["filename"] = f"val2014/{image['filename']}"
+        image["sentences"] = [{**sentence, "sentid": str(sentence["sentid"])} for sentence in image["sentences"]]
+    (tmp_path / "coco.json").write_text(json.dumps(spelt))
+    np.testing.assert_array_equal(cider_of_pairs(judged, tmp_path / "coco.json"), found)
     r = correlation(found, judged)
     assert r["all"] == pytest.approx(np.corrcoef(found, judged.scores)[0, 1])
 
@@ -176,6 +182,7 @@ def test_cider_of_judged_pairs(tmp_path):
         (SITS + "COCO:1,x.jpg,nan,c2i_original\n", "bad.csv:7"),
         (SITS + "COCO:1,x.jpg,5.5,c2i_original\n", "bad.csv:7"),
         (SITS + "COCO:1,x.jpg,-1,c2i_original\n", "a number 0 ... 5"),
+        (SITS + "COCO_val2014:sentid:2,y.jpg,0,x\n", "bad.csv:7: COCO_val2014:sentid:2, y.jpg is line 3 again"),
         (SITS.partition("\n")[0] + "\n", "a header and no rated pairs"),
         (SITS.replace("image", "caption", 1), "begins with 'caption,caption"),
     ],

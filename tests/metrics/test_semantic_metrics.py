@@ -44,6 +44,7 @@ def test_golden_ncs(file, backend):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_golden_soft_scores(file):
     arrays, sims, phi, ks = inputs(file)
@@ -58,6 +59,7 @@ def test_golden_soft_scores(file):
     compared(arrays, "soft", soft)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_golden_semantic_recall(file):
     arrays, sims, phi, ks = inputs(file)

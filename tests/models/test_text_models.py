@@ -195,6 +195,7 @@ def test_it_learns(data, tmp_path):
     assert min(report["i2t"]["R@1"], report["t2i"]["R@1"]) >= 5.0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(data, tmp_path):
     flags = ["vse_infty", "--data-path", str(data), "--text-enc-type", "bert", "--bert-path", str(data / "bert")]
     flags += ["--img-dim", str(DIM), "--embed-size", "16", "--batch-size", "100", "--size-augment", "--trackers"]

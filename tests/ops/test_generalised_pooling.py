@@ -94,6 +94,7 @@ def test_gradcheck_and_opcheck():
         torch.autograd.gradgradcheck(lambda v, t: generalised_pooling(v, t, counts), leaves)
 
 
+@pytest.mark.compiled
 def test_threads_compilation_and_strides_change_nothing():
     inputs = made(70, 36, 250)
     whole, alone = on_three_threads_and_on_one(lambda: with_gradients(generalised_pooling, *inputs))

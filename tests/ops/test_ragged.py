@@ -9,6 +9,8 @@ from pairs_truth import assert_same, forms
 
 import itm_fast
 from itm_fast import Packed, cross_attention_similarity, level_attention, max_similarity, maxsim
+from itm_fast.nn.similarity.chan import CHANSimilarity
+from itm_fast.nn.similarity.laps import LAPSSimilarity
 from itm_fast.ops import _ragged
 
 TAU = torch.tensor(3.0, dtype=torch.float64)
@@ -153,3 +155,39 @@ def test_counts_beside_vectors_that_say_them_are_refused():
         max_similarity([V], torch.randn(2, 3, 8), None, [7])
     with pytest.raises(ValueError, match="documents are Packed, which says how many there are: leave document_lengths"):
         maxsim(torch.randn(2, 3, 8), Packed(V, torch.tensor([0, 7])), None, [7])
+
+
+META = torch.empty(3, 6, 8, device="meta")
+ON_A_DEVICE = {
+    **{name: lambda *batch, call=call: call(*batch, None, None) for name, call in CALLS.items()},
+    "level_attention": lambda *batch: level_attention(*batch, None, META[0, 0, 0]),
+    "of candidates": lambda *batch: max_similarity(*batch, candidates=META[..., :2, 0].long()),
+    "maxsim": maxsim,
+    "attended_similarity": lambda *batch: itm_fast.attended_similarity(*batch, None, META[0], META[0, :, 0]),
+    "patch_word_similarity": lambda _, words: itm_fast.patch_word_similarity(META, words, META[:, :4, :6], META),
+    "its candidates": lambda _, words: itm_fast.patch_word_similarity(
+        META, words, META[:, :2, :6], META, candidates=META[..., :2, 0].long()
+    ),
+    "LAPS": lambda _, words: LAPSSimilarity(8, 40).to("meta")(META, words),
+    "CHAN": CHANSimilarity("VSACoding", "MeanPooling"),
+}
+
+
+@pytest.mark.parametrize("name", ON_A_DEVICE)
+def test_nothing_is_read_from_a_device_if_the_host_knows_the_counts(name, monkeypatch):
+    """Tensors of the meta device hold no values: whoever read one would raise."""
+    monkeypatch.setattr(_ragged, "PACKED_ON", ("cpu",))
+    regions, words, word_counts, region_counts = random_batch(3, 6, 4, 7, 8, ragged_regions=True, dtype=torch.float32)
+    of_regions, of_words = forms(regions, region_counts), forms(words, word_counts)
+
+    def on_a_device(form):
+        given = (of_regions[form][0], of_words[form][0])
+        if form == "list":
+            return [[matrix.to("meta") for matrix in matrices] for matrices in given]
+        return [packed._replace(vectors=packed.vectors.to("meta")) for packed in given]
+
+    for form in ("packed", "packed int32", "list"):
+        assert ON_A_DEVICE[name](*on_a_device(form)).device.type == "meta"
+    if name != "attended_similarity":
+        with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+            ON_A_DEVICE[name](*[packed._replace(offsets=packed.offsets.to("meta")) for packed in on_a_device("packed")])

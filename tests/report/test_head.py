@@ -39,6 +39,7 @@ def facts_of(dom):
 SOURCE = {"kind": "model", "path": "runs/scan", "model": "scan", "data": "f30k", "split": "test", "generated": False}
 
 
+@pytest.mark.slow
 def test_the_head_says_what_was_evaluated(runs):
     run = replace(runs[0], source=SOURCE, date="2026-11-29T13:40:59+01:00")
     dom = parse(render_page([run], PageOptions(examples=0)))

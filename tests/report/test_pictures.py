@@ -131,6 +131,11 @@ def test_errors(run, folder, tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((N_IMAGES, 4)))
     np.save(tmp_path / "nan.npy", np.full((N_IMAGES, 6, 4), np.nan))
     (tmp_path / "text.npy").write_text("no array")
+    boxes = np.tile(np.float32([32, 16, 96, 48]), (N_IMAGES, 6, 1))
+    np.save(tmp_path / "shares.npy", boxes / 200)
+    np.save(tmp_path / "large.npy", boxes * 10)
+    boxes[3, 2] = 32, 16, 31, 48
+    np.save(tmp_path / "sized.npy", boxes)
     cases = [
         (run, {"images_folder": tmp_path / "missing"}, FileNotFoundError, "no such folder of images"),
         (
@@ -145,6 +150,9 @@ def test_errors(run, folder, tmp_path):
         (run, {"images_folder": folder, "boxes": tmp_path / "flat.npy"}, DataError, r"expected \(30, n_regions, 4\)"),
         (run, {"images_folder": folder, "boxes": tmp_path / "few.npy"}, DataError, "5 finite boxes, .* over 6"),
         (run, {"images_folder": folder, "boxes": tmp_path / "nan.npy"}, DataError, "boxes of image 0"),
+        (run, {"images_folder": folder, "boxes": tmp_path / "sized.npy"}, DataError, "region 2 of image 3 is .* width"),
+        (run, {"images_folder": folder, "boxes": tmp_path / "shares.npy"}, DataError, "all within 0 ... 1, as shares"),
+        (run, {"images_folder": folder, "boxes": tmp_path / "large.npy"}, DataError, "image 0 reach to 960, 480, but"),
     ]
     for one, options, exception, fragment in cases:
         with pytest.raises(exception, match=fragment):

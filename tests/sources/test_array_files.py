@@ -90,11 +90,20 @@ def test_names_and_narrow_types():
 
 
 def test_text():
-    for content in ("1 2\n3 -4e-1\n", "1,2\n3,-.4", "# by hand\n\n1.0\t2 # first\n3, -0.4\r\n\n"):
+    write("sims.tsv", "0.5\t0.25\n")
+    assert open_array("sims.tsv", 2).tolist() == [[0.5, 0.25]]
+    by_hand = "# by hand\n\n1.0\t2 # first\n3, -0.4\r\n\n"
+    for content in ("\ufeff1,2\n3,-.4\n", "1,2,\n3 , -0.4,\n", "1 2\n3 -4e-1\n", "1,2\n3,-.4", by_hand):
         assert open_array(write("rows.txt", content), 2).tolist() == [[1, 2], [3, -0.4]]
+        assert open_array(write("rows.csv", content), 2).tolist() == [[1, 2], [3, -0.4]]
     for content, fragment in (
         ("1 2\n3\n", "rows.txt:2: 1 numbers, but the first row has 2"),
         ("1 2\nthree 4\n", "rows.txt:2: could not convert"),
+        ("1,5 2,5\n3,5 4,5\n", "rows.txt:1: could not convert"),  # decimal commas, not eight numbers
+        ("1,,2\n3,,4\n", "rows.txt:1: could not convert"),  # an empty column
+        (",a,b\n0,0.1,0.2\n", "a row of numbers, as np.savetxt writes it, without headings"),
+        ("0,1,2\n0.5,0.1,0.2\n", "rows.txt: its first row counts 0 ... 2: a heading or an index; leave it out"),
+        ("0,0.5\n1,0.1\n2,0.3\n", "rows.txt: its first column counts 0 ... 2: a heading or an index"),
         ("# nothing\n\n", "rows.txt: holds no numbers"),
         (b"\xff\xfe1\x00", "rows.txt:1: "),
         ("(1+2j) 3\n", "rows.txt:1: "),
@@ -176,7 +185,7 @@ def test_truncated(name, share):
         (lambda: write("a.json", "[]"), "has shape (0,), expected 2 axes"),
         (lambda: write("a.json", "7"), "holds a int, expected a list"),
         (lambda: write("a.json", b"\xff\xfe"), "a.json: not JSON"),
-        (lambda: write("a.csv", "1,2"), "not known as a file of arrays; expected .npy, .npz"),
+        (lambda: write("a.csv.xz", "1,2"), "not known as a file of arrays; expected .npy, .npz"),
     ],
 )
 def test_refused(make, fragment):

@@ -117,6 +117,7 @@ def test_open_clip_without_weights_is_refused(open_clip, tmp_path):
         load_encoder(tmp_path)
 
 
+@pytest.mark.slow
 def test_sentence_transformers_as_itself(sentence, pictures):
     place, dense, many = sentence
     encoder = load_encoder(place / "dense")

@@ -193,6 +193,7 @@ def test_what_the_first_look_leaves_out_is_found_when_it_is_read(workers, tmp_pa
     assert not multiprocessing.active_children()  # nor does the garbage collector wait for them later
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_a_caption_beyond_the_positions_of_bert_is_named(split, tmp_path):
     written(tmp_path, owners=np.arange(N))

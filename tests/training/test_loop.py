@@ -191,6 +191,29 @@ def test_a_resumed_run_must_be_the_same_run(made, tmp_path):
         run(made, keywords={"folder": tmp_path, "settings": {"batch_size": 60}, "go_on": True})
 
 
+def test_of_settings_that_stand_together_the_one_that_differs_is_named(made, tmp_path):
+    together = {"settings": {"sam": json.dumps({"sam": False, "sam_weight": 5.0})}, "folder": tmp_path}
+    run(made, num_epochs=1, keywords=together)
+    other = {"sam": json.dumps({"sam": False, "sam_weight": 3.0, "younger": 1})}
+    with pytest.raises(DataError, match=r"pt: sam_weight was 5\.0, but now is 3\.0; a run"):
+        run(made, keywords={**together, "settings": other, "go_on": True})
+
+
+def test_settings_that_are_no_json_are_a_damaged_checkpoint(made, tmp_path):
+    run(made, num_epochs=1, keywords={"folder": tmp_path, "settings": {"sam": "{"}})
+    with pytest.raises(DataError, match=r"checkpoint\.pt: its settings are no JSON"):
+        run(made, keywords={"folder": tmp_path, "go_on": True})
+
+
+def test_a_resumed_run_decays_by_its_own_flag(made, tmp_path):
+    decayed = []
+    for decay in (0.0, 0.5):
+        run(made, num_epochs=1, keywords={"folder": tmp_path})
+        model, _ = run(made, optim="adamw", weight_decay=decay, keywords={"folder": tmp_path, "go_on": True})
+        decayed.append(sum(float(weight.detach().abs().sum()) for weight in model.parameters()))
+    assert decayed[1] < decayed[0]
+
+
 def test_an_older_run_did_not_know_every_setting(made, tmp_path):
     run(made, num_epochs=1, keywords={"folder": tmp_path, "settings": {"batch_size": 30}})
     settings = {"batch_size": 30, "younger": "than that"}

@@ -30,11 +30,13 @@ class Look:
         n_rows: rows that were looked at.
         n_fewer: of them those with fewer regions than the others, the last ones being zeros.
         n_zero: of them those of zeros only.
+        n_hollow: of them those with a region of zeros among the others.
     """
 
     n_rows: int
     n_fewer: int
     n_zero: int
+    n_hollow: int
 
 
 class FeatureFile:
@@ -106,13 +108,15 @@ class FeatureFile:
         else:
             chosen = np.arange(len(rows))
         step = max(1, _CHUNK_BYTES // bytes_of_row)
-        n_fewer = n_zero = 0
+        n_fewer = n_zero = n_hollow = 0
         for start in range(0, len(chosen), step):
             some = chosen[start : start + step]
             features, found = self.read(rows[some], None if counts is None else counts[some])
             n_fewer += 0 if found is None else int((found < self.max_regions).sum())
-            n_zero += int((~features.any(axis=(1, 2))).sum())
-        return Look(len(chosen), n_fewer, n_zero)
+            n_filled = features.any(axis=2).sum(axis=1)
+            n_zero += int((n_filled == 0).sum())
+            n_hollow += int(((n_filled > 0) & (n_filled < (self.max_regions if found is None else found))).sum())
+        return Look(len(chosen), n_fewer, n_zero, n_hollow)
 
     def _check_finite(self, features: npt.NDArray[np.float32], block: npt.NDArray[Any], rows: IntArray) -> None:
         wrong = np.argwhere(~np.isfinite(features))

@@ -157,7 +157,7 @@ class PrecompDataset(CaptionedSplit):
         error comes before an hour of training, and costs a thirtieth of what thirty epochs read.
 
         Returns:
-            Images with fewer regions, images of zeros only.
+            Images with fewer regions, images of zeros only, images with zeros before or between their regions.
 
         Raises:
             DataError: A number is NaN or infinite; the message has file, row and region.
@@ -173,6 +173,11 @@ class PrecompDataset(CaptionedSplit):
             )
         if found.n_zero:
             notes.append(f"{self._features.path}: {found.n_zero} of {of} are zeros only")
+        if found.n_hollow:
+            notes.append(
+                f"{self._features.path}: {found.n_hollow} of {of} have rows of zeros before or between others, which "
+                "are read as regions: padding belongs at the end"
+            )
         return notes
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from torch import Tensor
 
 from itm_fast.errors import DataError
 from itm_fast.files.ids import Ids, IdsLike, id_list, integer_id, read_ids
@@ -33,14 +34,31 @@ class RelevantPairs:
 
     Attributes:
         ids: of the rows and columns of sims.
-        image_to_captions: image id -> ids of its positives, or {id: grade}; others are no queries.
+        image_to_captions: image id -> ids of its positives, or {id: grade}; others are no queries. None: the transpose
+            of the other.
         caption_to_images: caption id -> ids of its positives, or {id: grade}; likewise. Not the transpose of the other
             if annotated apart.
     """
 
     ids: Ids
-    image_to_captions: IdLists
-    caption_to_images: IdLists
+    image_to_captions: IdLists | None
+    caption_to_images: IdLists | None
+
+    def both(self) -> tuple[IdLists, IdLists]:
+        """The positives of images and of captions.
+
+        Raises:
+            TypeError: something else than such mappings.
+            ValueError: neither has a query.
+        """
+        sides = [_checked_lists(getattr(self, name), name) for name in ("image_to_captions", "caption_to_images")]
+        if not any(sides):
+            raise ValueError("neither image_to_captions nor caption_to_images has a query: there is nothing to rank")
+        of_images, of_captions = sides
+        return (
+            _turned(of_captions or {}, self.ids.images) if of_images is None else of_images,
+            _turned(of_images or {}, self.ids.captions or ()) if of_captions is None else of_captions,
+        )
 
 
 def read_relevant_pairs(path: str | Path | RelevantPairs | None, ids: IdsLike | None = None) -> RelevantPairs:
@@ -55,9 +73,14 @@ def read_relevant_pairs(path: str | Path | RelevantPairs | None, ids: IdsLike | 
         FileNotFoundError: there is no such file.
         DataError: the file holds something else, or is cut short.
         ValueError: no file given, or qrels without ids.
+        TypeError: something else than a file or ``RelevantPairs`` with ``Ids``.
     """
     if isinstance(path, RelevantPairs):
-        return path
+        if not isinstance(path.ids, Ids):
+            raise TypeError(f"the ids of RelevantPairs are a {type(path.ids).__name__}, expected Ids(images, captions)")
+        return RelevantPairs(path.ids, *path.both())
+    if isinstance(path, Mapping):
+        raise TypeError("annotations is a dict, expected RelevantPairs(Ids(images, captions), {...}, {...}) or a file")
     if path is None:
         raise ValueError(f"protocol positives needs annotations, a .json or .npz file: {_EXPECTED}")
     path = Path(path)
@@ -80,11 +103,9 @@ def read_relevant_pairs(path: str | Path | RelevantPairs | None, ids: IdsLike | 
             ("caption_to_images", ids.captions or (), ids.images),
         )
     ]
-    if sides[0] is None and sides[1] is None:
+    if not any(sides):
         raise DataError(f"{path}: {expected}")
-    return RelevantPairs(
-        ids, sides[0] or _turned(sides[1] or {}, ids.images), sides[1] or _turned(sides[0] or {}, ids.captions or ())
-    )
+    return RelevantPairs(ids, *RelevantPairs(ids, *(side or None for side in sides)).both())
 
 
 def _of_qrels(path: Path, ids: IdsLike | None) -> RelevantPairs:
@@ -146,6 +167,20 @@ def _graded(items: dict[str, Any], are_numbers: bool, name: str, expected: str) 
             raise DataError(f"{name}: {key!r:.60}: {grade!r:.40}, expected the grade of an id; {expected}")
         graded[item] = float(grade)
     return graded
+
+
+def _checked_lists(lists: IdLists | None, name: str) -> IdLists | None:
+    """Positives as they were given, arrays and tensors of them as lists."""
+    if lists is None:
+        return None
+    if not isinstance(lists, Mapping):
+        raise TypeError(f"{name} is a {type(lists).__name__}, expected {{id: [ids]}}, or {{id: {{id: grade}}}}")
+    checked: dict[Hashable, Any] = {}
+    for query, of in lists.items():
+        if isinstance(of, str) or not isinstance(of, (Collection, np.ndarray, Tensor)):
+            raise TypeError(f"{name}[{query!r:.60}] is {of!r:.60}, expected a list of ids, or {{id: grade}}")
+        checked[query] = of.tolist() if isinstance(of, (np.ndarray, Tensor)) else of
+    return checked
 
 
 def _turned(lists: IdLists, queries: Sequence[Hashable]) -> IdLists:

@@ -12,7 +12,7 @@ from itm_fast.ops import _checks
 from itm_fast.ops._blocks import padding, valid_counts
 from itm_fast.ops._candidates import as_candidates, check_values
 from itm_fast.ops._counts import Counts, counted
-from itm_fast.ops._ragged import REGIONS, WORDS, Batches, Groups, Packed, packed_words
+from itm_fast.ops._ragged import REGIONS, WORDS, Batches, Groups, Packed, packed_words, to_device, where_read
 from itm_fast.ops.patch_word_similarity import patch_word_similarity
 from itm_fast.ops.ranking import dot_products_of_candidates
 from itm_fast.shown import named_options
@@ -193,6 +193,7 @@ class LAPSSimilarity(nn.Module):
             vectors, counts = counted("word_counts", counts, "words", vectors)
             return _Captions(vectors, counts, _means(vectors, counts))
         assert isinstance(counts, Tensor)
+        counts = where_read(vectors, counts)
         return _Captions(Packed(vectors, nn.functional.pad(counts.cumsum(0), (1, 0))), None, _means(vectors, counts))
 
     def _sims(self, regions: Tensor, captions: _Captions, candidates: Tensor | None) -> Tensor:
@@ -254,7 +255,7 @@ def _means(words: Tensor, word_counts: Tensor | None) -> Tensor:
         means = words.masked_fill(padding(word_counts, words.shape[1])[:, :, None], 0).sum(1) / word_counts[:, None]
     else:
         wide = words.to(torch.promote_types(words.dtype, torch.float32))
-        means = torch.segment_reduce(wide, "mean", lengths=word_counts).to(words.dtype)
+        means = torch.segment_reduce(wide, "mean", lengths=to_device(word_counts, words)).to(words.dtype)
     return normalize(means, dim=1)
 
 

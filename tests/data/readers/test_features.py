@@ -105,7 +105,13 @@ def test_zeros_that_are_no_padding(tmp_path):
     dataset = write(tmp_path, features)
     assert dataset.counted_regions(range(N))[1] is None
     np.testing.assert_array_equal(dataset.regions(range(N)).numpy(), features)
-    assert [note.partition(": ")[2] for note in dataset.look()] == ["1 of 6 images are zeros only"]
+    assert [note.partition(": ")[2] for note in dataset.look()] == [
+        "1 of 6 images are zeros only",
+        "2 of 6 images have rows of zeros before or between others, which are read as regions: padding belongs at the "
+        "end",
+    ]
+    dataset = write(tmp_path, PADDED, COUNTS)
+    assert not any("before or between" in note for note in dataset.look())
 
 
 def test_counts_of_dev_are_cut_with_it(tmp_path):

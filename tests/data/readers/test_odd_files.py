@@ -178,13 +178,20 @@ READERS = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-@pytest.mark.parametrize("content", [b"version https://git-lfs.github.com/spec/v1\noid 0\n", b"<html>404</html>\n"])
-def test_what_came_in_place_of_other_files(content, reader, tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "a pointer of Git LFS, not the file itself"),
+        (b"<html>404</html>\n", "a web page, not the file itself"),
+        (gzip.compress(b"[[1, 2]]", mtime=0), "gzip"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+    ],
+)
+def test_what_came_in_place_of_other_files(content, said, reader, tmp_path):
     np.save(tmp_path / "test_ims.npy", np.ones((2, 3, 4), np.float32))
     (tmp_path / "test_caps.txt").write_text("a dog\na cat\n")
     name, read = READERS[reader]
     (tmp_path / name).write_bytes(content)
-    said = "a pointer of Git LFS, not the file itself" if b"git-lfs" in content else "a web page, not the file itself"
     with pytest.raises(DataError, match=said) as caught:
         read(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
