@@ -62,10 +62,13 @@ def named(cubin, part):
     Raises:
         LookupError: There is none: the file was built from other sources.
     """
-    found = next((name for name in kernels(cubin) if part in name), None)
-    if found is None:
-        raise LookupError(f"no kernel {part} in {cubin}, which other sources were built to: build again (make test)")
-    return found
+    return _first((name for name in kernels(cubin) if part in name), f"kernel {part}", cubin)
+
+
+def _first(found, what, cubin):
+    for one in found:
+        return one
+    raise LookupError(f"no {what} in {cubin}, which other sources were built to: build again (make test)")
 
 
 def loops(instructions, labels):
@@ -157,7 +160,7 @@ def tile_kernel(arch, dtype):
 
     loading = [place for place, loop in found.items() if count(loop, "LDSM")]
     stages = [a for a in loading if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loading)]
-    stage = next(found[place] for place in stages if count(found[place], of_product))
+    stage = _first((found[place] for place in stages if count(found[place], of_product)), "loop of the product", cubin)
     blocks = [instructions[begin:end] for begin, end in basic_blocks(instructions, labels)]
     # Norms of four rows by squares: the sums of magnitudes have no other FMAs, two rows are elsewhere.
     columns = smallest(
@@ -185,6 +188,34 @@ def tile_kernel(arch, dtype):
         "four": shortest_way(*code, columns, {CLIP: 16}),
         "part": (shared - alone) / 2,
         "context": context,
+    }
+
+
+@functools.cache
+def gradient_kernel(arch):
+    """What a warp of chunks.cu's kernel issues for attention's gradients where S lies in memory; None: not built here.
+
+    Returns:
+        registers: of a thread.
+        product, gram: instructions for each FMA in the loops of G a, and of the Gram matrix's gradient.
+        around: instructions around the latter.
+    """
+    cubin = kept("chunks", arch)
+    if cubin is None or disassembler() is None:
+        return None
+    name = named(cubin, "chunk_kernelIfLb0ELb1E")
+    instructions, labels = kernels(cubin)[name]
+    found = sorted(loops(instructions, labels), key=lambda place: place[1] - place[0])
+    of = {place: instructions[place[0] : place[1] + 1] for place in found}
+    wide = [place for place in found if count(of[place], "FFMA") >= 32]
+    gram = _first((place for place in wide if count(of[place], r"\bLDS")), "loop of the Gram matrix's gradient", cubin)
+    product = _first((place for place in wide if not count(of[place], r"\bLDS")), "loop of G a", cubin)
+    outer = _first((place for place in found if place[0] < gram[0] and gram[1] < place[1]), "loop around it", cubin)
+    return {
+        "registers": _cubins.usage(cubin)[name][0],
+        "product": len(of[product]) / count(of[product], "FFMA"),
+        "gram": len(of[gram]) / count(of[gram], "FFMA"),
+        "around": len(of[outer]) - len(of[gram]),
     }
 
 

@@ -1,4 +1,4 @@
-"""Counts of cross attention's forward pass beyond 128 regions or words: torch's products and attention_chunks.cu.
+"""Counts of cross attention beyond 128 regions or words: torch's products, attention_chunks.cu, gradients by chunks.cu.
 
 Its kernels come one after the other, so what each needs at least adds up. Where one block of the last fits into a
 multiprocessor, its two parts, the weights and the product, add up as well; where two fit, one's runs beside the
@@ -15,15 +15,17 @@ from roofline import (
     MICROSECONDS_OF_LAUNCH,
     SHARED_BYTES_OF_CLOCK,
     SHARED_KB,
+    product_counts,
     up,
 )
+from roofline import steps as tiles_of
 
 MB = 1 << 20
 CACHED_BYTES, SCRATCH_BYTES = 24 * MB, 128 * MB  # csrc/cuda/ops/attention.h, host.h
 # csrc/cuda/attention_chunks.cu
 STEP_ROWS, TILE_COLUMNS, STEP_BYTES, MOST_STEPS = 16, 32, 2048, 8
 PARTS = 3  # products of float16 for one of float32
-FLOP_OF_MMA = 2 * 16 * 8 * 16
+FLOP_OF_MMA, FLOP_OF_MMA_TF32 = 2 * 16 * 8 * 16, 2 * 16 * 8 * 8
 
 
 def steps_of(rows):
@@ -86,8 +88,92 @@ def scoring(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
     }
 
 
+def _products_of_gradients(counts):
+    """G a and a aᵀ of one image, as tiles multiply them in three products of TF32."""
+    rows, columns = up(counts["patches"], 4), up(counts["words"], 8) * counts["captions"]
+    return {
+        "G a": product_counts(tiles_of(rows), tiles_of(columns), rows, "float32"),
+        "a aᵀ": product_counts(tiles_of(rows), tiles_of(rows), columns, "float32"),
+    }
+
+
+def gradients(n_patches, n_words, n_images, n_captions, dim, bytes_of_number=2):
+    """Counts of the gradients of what `scoring` counts: S once more, two products with dS, G a, a aᵀ."""
+    rows, columns = up(n_patches, 4), up(n_words, 8) * n_captions
+    at_a_time = max(1, min(n_images, SCRATCH_BYTES // (4 * rows * columns)))
+    rounds, sims = -(-n_images // at_a_time), rows * columns * n_images
+    counts = {
+        "patches": n_patches,
+        "words": n_words,
+        "images": n_images,
+        "captions": n_captions,
+        # Copies; S, Gram matrices, zeros, weights, G a, dS, a aᵀ, products, kappa, last step; rounds' sums; last step.
+        "launches": 2 + 11 * rounds + 2 * (rounds - 1) + 1,
+        "torch launches": 6 * rounds + 2 * (rounds - 1),
+        "tensor FLOP": 2 * dim * (3 * sims + rows * rows * n_images),
+        # S, a and G a are written, and S is read; dS is written once and read twice.
+        "memory bytes": sims * (16 + 3 * bytes_of_number) + 4 * dim * (rows * n_images + 3 * columns * rounds),
+        # Where tensor cores make G a and a aᵀ: zeros, S once more, weights and G a between launches, operands of a aᵀ.
+        "bytes between launches": sims * (4 + 4 + 8 + 4 + 12),
+        "last FMAs": up(rows, 32) * n_patches * dim * n_images,
+    }
+    ours = _products_of_gradients(counts).values()
+    return {**counts, "TF32 FLOP": FLOP_OF_MMA_TF32 * n_images * sum(product["mma"] for product in ours)}
+
+
+def _by_tensor_cores(counts, device):
+    """G a and a aᵀ: resource -> milliseconds at least."""
+    limits = DEVICES[device]
+    clocks = limits["sms"] * limits["GHz"] * 1e6 / counts["images"]  # an image
+    code = _machine_code.tile_kernel(limits["arch"], "float32")
+    return {
+        of: {
+            "tensor cores": counts["images"] * product["mma"] * FLOP_OF_MMA_TF32 / limits["tf32"] / 1e9,
+            "shared memory": product["shared bytes"] / SHARED_BYTES_OF_CLOCK / clocks,
+            "L2": counts["images"] * product["L2 bytes"] / (L2_BYTES_OF_CLOCK * limits["GHz"] * 1e6),
+            "issue slots": (product["warp stages"] * code["stage"] if code else 0) / ISSUES_OF_CLOCK / clocks,
+        }
+        for of, product in _products_of_gradients(counts).items()
+    }
+
+
+def _by_fmas(counts, device):
+    """The same where tensor cores of TF32 are no faster."""
+    limits, rows, pitch = DEVICES[device], counts["patches"], up(counts["words"], 8)
+    clocks, pairs = limits["sms"] * limits["GHz"] * 1e6, counts["images"] * counts["captions"]
+    blocks = pairs * (up(rows, 4) // 4) * (up(rows, 4) // 4 + 1) // 2  # of 4 x 4, each once for a caption
+    code = _machine_code.gradient_kernel(limits["arch"]) or {"product": 0, "gram": 0, "around": 0}
+    fmas = {"G a": up(rows, 8) * rows * pitch * pairs, "a aᵀ": 16 * up(pitch, 16) * blocks}
+    issued = {
+        "G a": fmas["G a"] * code["product"],
+        "a aᵀ": fmas["a aᵀ"] * code["gram"] + 4 * blocks * code["around"],
+    }
+    return {
+        of: {
+            "float32 FMAs": 2 * n / limits["fma"] / 1e9,
+            "issue slots": issued[of] / 32 / ISSUES_OF_CLOCK / clocks,
+        }
+        for of, n in fmas.items()
+    }
+
+
+def _parts_of_gradients(counts, device, dtype):
+    limits = DEVICES[device]
+    fast = SHARED_KB[limits["arch"]] > 100  # csrc/cuda/ops/host.cpp
+    return {
+        "torch's products": {"tensor cores": counts["tensor FLOP"] / limits[dtype] / 1e9},
+        **(_by_tensor_cores if fast else _by_fmas)(counts, device),
+        "tensors": {
+            "memory": (counts["memory bytes"] + counts["bytes between launches"] * fast) / limits["memory"] / 1e9
+        },
+        "last step": {"float32 FMAs": 2 * counts["last FMAs"] / limits["fma"] / 1e9},
+    }
+
+
 def parts_of(counts, device, dtype):
     """Part -> resource -> milliseconds at least; and whether the last two parts run beside each other."""
+    if "TF32 FLOP" in counts:
+        return _parts_of_gradients(counts, device, dtype), False
     limits = DEVICES[device]
     arch, clocks = limits["arch"], limits["sms"] * limits["GHz"] * 1e6
     l2 = L2_BYTES_OF_CLOCK * limits["GHz"] * 1e6
@@ -171,6 +257,8 @@ def bound(counts, device, dtype):
 def kernel(counts, device):
     """The attention kernel's registers, shared memory, blocks and instructions."""
     arch, rows = DEVICES[device]["arch"], counts["patches"]
+    if "TF32 FLOP" in counts:
+        return ""
     columns, threads, blocks = block_of(rows, arch)
     code = _machine_code.attention_kernels(arch, columns, threads)
     if code is None:

@@ -236,6 +236,7 @@ def cases(scale=1.0):
     for n_patches in (197, 577):
         name = f"{n} images of {n_patches} patches x {n} captions of 40 words, t2i"
         yield name, roofline_attention.scoring(n_patches, 40, n, n, 1024), "bfloat16"
+        yield f"{name}, gradients", roofline_attention.gradients(n_patches, 40, n, n, 1024), "bfloat16"
 
 
 def predicted_ms(counts, device, dtype):

@@ -4,6 +4,7 @@ What encodes images, and what captions, is an axis of every model; what else a m
 configuration, beside the model.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,21 @@ Tracker = Literal["tensorboard", "wandb"]
 
 
 _IMAGE_SIZE = 256  # pixels at input_scale_factor 1
+
+
+def check_switches(config: Any) -> None:
+    """Make 0 and 1 of a configuration's switches False and True; TypeError for what is neither, such as "False"."""
+    for field in dataclasses.fields(config):
+        if isinstance(field.default, bool):
+            object.__setattr__(config, field.name, _checks.check_switch(field.name, getattr(config, field.name)))
+
+
+def _check_not_negative(config: object, *names: str) -> None:
+    """Raise ValueError unless numbers are finite and at least 0: gradients times less would go uphill."""
+    for name in names:
+        value = _checks.check_finite(name, getattr(config, name), positive=False)
+        if value < 0:
+            raise ValueError(f"{name} is {value:g}; expected at least 0")
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class ImageAxis:
         if self.image_encoder is not None:
             _checks.check_choice("image_encoder", self.image_encoder, ImageEncoder)
         _checks.check_finite("input_scale_factor", self.input_scale_factor, positive=True)
-        _checks.check_finite("backbone_lr_factor", self.backbone_lr_factor, positive=False)
+        _check_not_negative(self, "backbone_lr_factor")
         for name in ("embedding_warmup_epochs", "backbone_warmup_epochs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
@@ -119,7 +135,7 @@ class TextAxis:
     def __post_init__(self) -> None:
         if self.text_encoder is not None:
             _checks.check_choice("text_encoder", self.text_encoder, TextEncoder)
-        _checks.check_finite("bert_lr_factor", self.bert_lr_factor, positive=False)
+        _check_not_negative(self, "bert_lr_factor")
         if self.bert_warmup_epochs < 0:
             raise ValueError(f"bert_warmup_epochs must be at least 0, got {self.bert_warmup_epochs}")
         _check_architecture("bert_config", self.bert_config)
@@ -174,6 +190,7 @@ class DataConfig:
     mirrored; None runs them in every step."""
 
     def __post_init__(self) -> None:
+        check_switches(self)
         _checks.check_choice("data_subset", self.data_subset, Subset)
         if not 0 < self.data_percent <= 100:
             raise ValueError(f"data_percent must be above 0 and at most 100, got {self.data_percent!r}")
@@ -206,8 +223,8 @@ class SAMConfig:
     """Weight of the model's own triplet loss beside SAM; 0 drops it."""
 
     def __post_init__(self) -> None:
-        for name in ("sam_weight", "sam_triplet_weight"):
-            _checks.check_finite(name, getattr(self, name), positive=False)
+        check_switches(self)
+        _check_not_negative(self, "sam_weight", "sam_triplet_weight")
 
 
 @dataclass(frozen=True)
@@ -274,11 +291,13 @@ class TrainingConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        for name in ("vse_mean_warmup_epochs", "workers"):
+        check_switches(self)
+        if self.batch_size == 1:
+            raise ValueError("batch_size is 1; expected at least 2: a pair's negatives are the others of its batch")
+        for name in ("vse_mean_warmup_epochs", "workers", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 0")
-        for name in ("learning_rate", "weight_decay", "grad_clip"):
-            _checks.check_finite(name, getattr(self, name), positive=False)
+        _check_not_negative(self, "learning_rate", "weight_decay", "grad_clip")
         if any(epoch < 1 for epoch in self.lr_schedules):
             raise ValueError(f"lr_schedules is {self.lr_schedules}; expected epochs of at least 1")
         if self.patience is not None and self.patience < 1:

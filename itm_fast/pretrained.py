@@ -160,6 +160,11 @@ def vision_architecture(folder: Path) -> dict[str, Any]:
         crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
         size = _side(processor.size if crop is None else crop)
         mean, deviation = ([float(x) for x in numbers] for numbers in (processor.image_mean, processor.image_std))
+        factor = getattr(processor, "rescale_factor", 1 / 255) if getattr(processor, "do_rescale", True) else 1.0
+        if abs(255 * factor - 1) > 1e-3:
+            raise ValueError(f"it multiplies them by {factor:.4g}; expected 1/255")
+        if not getattr(processor, "do_normalize", True):
+            mean, deviation = [0.0] * 3, [1.0] * 3
         resample = int(getattr(processor, "resample", 3) or 3)
     except ImportError as error:
         raise ImportError(f"{folder}: {' '.join(str(error).split())}") from error

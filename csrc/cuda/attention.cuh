@@ -101,8 +101,8 @@ struct Attended {
 
 // One column: weights <- exp(lambda P - its maximum); `statistics` begin at its group's place in the first row.
 template <class T>
-SIMT_DEVICE Attended<T> attend(const Normalisation<T>& norm, T lambda, const T* s, T* weights, int ld, int n_rows,
-                               const RowStatistics<T>& statistics) {
+SIMT_DEVICE Attended<T> attend(const Normalisation<T>& norm, T lambda, const T* s, int ld, T* weights, int weights_ld,
+                               int n_rows, const RowStatistics<T>& statistics) {
   T largest = 0;
   for (int row = 0; row < n_rows; row++) {
     const T z = lambda * norm.apply(s[row * ld], statistics, row);
@@ -112,7 +112,7 @@ SIMT_DEVICE Attended<T> attend(const Normalisation<T>& norm, T lambda, const T* 
   for (int row = 0; row < n_rows; row++) {
     const T x = s[row * ld];
     const T weight = exponential(lambda * norm.apply(x, statistics, row) - largest);
-    weights[row * ld] = weight;
+    weights[row * weights_ld] = weight;
     sums.sum += weight;
     sums.dot += weight * x;
   }

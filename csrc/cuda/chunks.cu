@@ -70,11 +70,19 @@ SIMT_DEVICE void load_of_tile(const float* from, float (&to)[4]) {
   const float4 x = simt::load16(from);
   to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
 }
-SIMT_DEVICE void load_of_tile(const double* from, double (&to)[1]) { to[0] = from[0]; }
-
-SIMT_DEVICE void store4(const float (&from)[4], float* to) {
+template <class T>
+SIMT_DEVICE void load_of_tile(const T* from, T (&to)[1]) {
+  to[0] = from[0];
+}
+SIMT_DEVICE void store_of_tile(const float (&from)[4], float* to) {
   simt::store16(float4{from[0], from[1], from[2], from[3]}, to);
 }
+template <class T>
+SIMT_DEVICE void store_of_tile(const T (&from)[1], T* to) {
+  to[0] = from[0];
+}
+
+SIMT_DEVICE void store4(const float (&from)[4], float* to) { store_of_tile(from, to); }
 SIMT_DEVICE void store4(const double (&from)[4], double* to) {
   for (int i = 0; i < 4; i++) to[i] = from[i];
 }
@@ -87,17 +95,31 @@ SIMT_DEVICE void copy_sims(const float* from, int64_t from_ld, const Pair<float>
   }
 }
 
-// products = G weights, eight rows of one column a thread.
-template <class T>
+// products = G weights: of a thread twice four rows, so that neighbours read G side by side, and one column or four;
+// what is padding in a group's last four is zero.
+template <int kAcross, class T>
 SIMT_DEVICE void gram_products(const Pair<T>& pair, const T* gram, int pitch) {
-  const int wide = (pair.width + 31) / 32 * 32, bands = (pair.n_rows + 7) / 8;
-  for (int task = int(threadIdx.x); task < bands * wide; task += kThreads) {
-    const int first = task / wide * 8, q = task % wide;
+  // Of one column a thread, a warp's rows are the same.
+  const int across = kAcross > 1 ? pair.width / kAcross : (pair.width + 31) / 32 * 32, half = (pair.n_rows + 7) / 8 * 4;
+  for (int task = int(threadIdx.x); task < half / 4 * across; task += kThreads) {
+    const int first = task / across * 4, q = task % across * kAcross;
     if (q >= pair.width || !pair.valid(q)) continue;
-    T sums[8] = {};
-    gram_rows(gram, pitch, pair.weights + q, pair.ld, first, 0, pair.n_rows, sums);
-    for (int i = 0; i < 8; i++)
-      if (first + i < pair.n_rows) pair.products[(first + i) * pair.ld + q] = sums[i];
+    T sums[8][kAcross] = {};
+    const T *of_rows = gram + first, *weights = pair.weights + q;  // G's rows are its columns
+    const int more = first + half < pitch ? half : 0;
+#pragma unroll 2
+    for (int k = 0; k < pair.n_rows; k++, of_rows += pitch, weights += pair.ld) {
+      T g[2][4], x[kAcross];
+      load4(of_rows, g[0]);
+      load4(of_rows + more, g[1]);
+      load_of_tile(weights, x);
+      for (int i = 0; i < 8; i++)
+        for (int j = 0; j < kAcross; j++) sums[i][j] += g[i / 4][i % 4] * x[j];
+    }
+    for (int i = 0; i < 8; i++) {
+      const int row = first + i / 4 * half + i % 4;
+      if (row < pair.n_rows) store_of_tile(sums[i], pair.products + row * pair.ld + q);
+    }
   }
 }
 
@@ -141,10 +163,11 @@ SIMT_DEVICE void attention_gradient(const Pair<T>& pair, T lambda) {
 
 // dS = grad_dot a + the transpose of the first normalisation applied to `products`. A row without any similarity gets
 // nothing of the latter: the original divides by its norm, 0. Four rows and eight lanes along a group at a time, as in
-// row_statistics; rows and columns that are padding become 0.
+// row_statistics; rows and columns that are padding become 0. `keeps`: and leaves a and grad_quadratic a, as ChunkArgs
+// says of kRest.
 template <class T, class Grad>
-SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, T scale, Grad* out,
-                               int64_t out_ld) {
+SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair, int rows, T scale, bool keeps,
+                               Grad* out, int64_t out_ld) {
   const int lane = int(threadIdx.x) % 32, place = lane % 8;
   for (int task = int(threadIdx.x) / 32; task < rows / 4 * pair.columns.n_groups; task += kThreads / 32) {
     const int group = task % pair.columns.n_groups, row = task / pair.columns.n_groups * 4 + lane / 8;
@@ -173,6 +196,10 @@ SIMT_DEVICE void sims_gradient(const Normalisation<T>& norm, const Pair<T>& pair
         grad = pair.at(kGradDot, begin + w) * pair.weights[row * pair.ld + begin + w] + norm.slope(s[w]) * through;
       }
       narrow_finite(scale * grad, out[row * out_ld + begin + w]);
+      if (!keeps) continue;
+      T& weight = pair.weights[row * pair.ld + begin + w];  // nobody else's
+      weight = w < size ? weight : T(0);
+      pair.products[row * pair.ld + begin + w] = pair.at(kGradQuadratic, begin + w) * weight;
     }
   }
 }
@@ -255,6 +282,9 @@ SIMT_KERNEL(kThreads, 2)
 chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
   // S of the forward pass fits on chip where attention_chunks.cu's kernels take it, which Turing has not.
   if (kOnChip && !kBackward && !SIMT_IS_BEFORE_AMPERE) return;
+  constexpr bool kInParts = kBackward && !kOnChip && sizeof(T) == 4;
+  const ChunkPart part = kInParts ? args.part : ChunkPart::kWhole;
+  constexpr int kAcross = kOnChip || sizeof(T) > 4 ? 1 : 4;  // columns of G a thread: contexts in memory are large
   auto& shared = simt::shared<ChunkShared<T>>();
   const int t = int(threadIdx.x), context = int(blockIdx.x) / args.splits, split = int(blockIdx.x) % args.splits;
   const int64_t n_columns = int64_t(args.n_queries) * args.query_pitch;
@@ -305,14 +335,21 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
       row_statistics(norm, pair.sims, pair.ld, pair.n_rows, pair.columns, pair.statistics);
     SYNC(43);
     for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
-      if (!pair.valid(q)) continue;
+      if (!pair.valid(q)) {
+        if (kInParts && part == ChunkPart::kWhole && attends && pair.valid(q / kAcross * kAcross))
+          for (int row = 0; row < pair.n_rows; row++) pair.weights[row * pair.ld + q] = T(0);
+        continue;
+      }
       T* s = pair.sims + q;
       if (!attends) {
         pair.at(kValue, q) = largest_similarity(s, pair.ld, pair.n_rows);
         continue;
       }
+      const bool alone = part == ChunkPart::kWeights;
+      T* weights = alone ? static_cast<T*>(args.weights) + (context * n_columns + first_column + q) * args.context_pitch
+                         : pair.weights + q;
       const Attended<T> sums =
-          attend<T>(norm, lambda, s, pair.weights + q, pair.ld, pair.n_rows, pair.statistics_of(q));
+          attend<T>(norm, lambda, s, pair.ld, weights, alone ? 1 : pair.ld, pair.n_rows, pair.statistics_of(q));
       if constexpr (kBackward) {
         pair.at(kSum, q) = sums.sum;
         pair.at(kDot, q) = sums.dot;
@@ -322,9 +359,10 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
       }
     }
     SYNC(44);
+    if (part == ChunkPart::kWeights) continue;
     if constexpr (kBackward) {
       if (attends) {
-        gram_products(pair, gram, args.context_pitch);
+        if (part == ChunkPart::kWhole) gram_products<kAcross>(pair, gram, args.context_pitch);
         SYNC(45);
         for (int q = t; pair.n_rows > 0 && q < pair.width; q += kThreads) {
           if (!pair.valid(q)) continue;
@@ -367,8 +405,9 @@ chunk_kernel(ChunkArgs args, Layout layout, Number grad_type) {
         attention_gradient(pair, lambda);
         SYNC(48);
         write_as<T>(grad_type, args, [&](auto* out, T scale) {
-          sims_gradient(norm, pair, args.context_pitch, scale, out + place, n_columns);
+          sims_gradient(norm, pair, args.context_pitch, scale, part == ChunkPart::kRest, out + place, n_columns);
         });
+        if (part == ChunkPart::kRest) continue;
         T* sums = static_cast<T*>(args.grad_gram) + (int64_t(split) * args.n_contexts + context) * args.gram_numbers;
         gram_gradient(pair, sums, tile != split);
       } else {

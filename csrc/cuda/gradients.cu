@@ -34,6 +34,7 @@ gradients_kernel(GradientsArgs args) {
   const auto* vectors = static_cast<const Vector*>(args.vectors) + group_row * args.padded_dim;
   const auto* square = static_cast<const T*>(args.square);
 
+  const bool is_whole = args.square_numbers == args.pitch * args.pitch;
   T sums[kRows] = {};
   for (int begin = 0; square != nullptr && begin < n; begin += kRows) {
     SYNC(51);
@@ -43,7 +44,9 @@ gradients_kernel(GradientsArgs args) {
       const int low = lower ? row_block : k_block, high = lower ? k_block : row_block;  // else from its mirror image
       const int row = i / 16 / side * 4 + (lower ? i % 16 / 4 : i % 4);
       const int k = i / 16 % side * 4 + (lower ? i % 4 : i % 16 / 4);
-      const int64_t at = int64_t(group) * args.square_numbers + (low * (low + 1) / 2 + high) * 16 + i % 16;
+      const int64_t in_blocks = (low * (low + 1) / 2 + high) * 16 + i % 16,
+                    in_rows = int64_t(first + row) * args.pitch + begin + k;
+      const int64_t at = int64_t(group) * args.square_numbers + (is_whole ? in_rows : in_blocks);
       T sum = 0;
       for (int split = 0; split < args.splits && begin + k < n && first + row < n; split++)
         sum += square[int64_t(split) * args.n_groups * args.square_numbers + at];

@@ -157,6 +157,9 @@ void gather_queries(const GatherArgs& args, Number number, void* stream);
 
 // ---- chunks.cu
 
+// Of the backward pass, where tensor cores make G a and a a^T: the weights before G a, or what comes after it.
+enum class ChunkPart : int32_t { kWhole, kWeights, kRest };
+
 // S of some contexts with all queries lies in memory, made by a matrix product of zero-padded copies: row
 // context * context_pitch + vector, column query * query_pitch + vector. float, or double throughout.
 struct ChunkArgs {
@@ -168,14 +171,19 @@ struct ChunkArgs {
   const void* grad_scores;                       // backward; strides as scores
   const float* scale;                            // backward: dS is written times this; or null: as it is
   void* grad_sims;                               // backward: of type grad_type; may be sims where the types agree
-  void* grad_gram;  // backward: (splits, n_contexts, gram_numbers), gram_numbers = lower_numbers(context_pitch)
-  void* kappa;      // backward: (n_contexts, n_queries * query_pitch): the queries' gradient along themselves
-  void *weights, *products;              // backward, not on chip: scratch of the shape of sims
+  // Backward but for kRest: (splits, n_contexts, gram_numbers), gram_numbers = lower_numbers(context_pitch).
+  void* grad_gram;
+  void* kappa;  // backward: (n_contexts, n_queries * query_pitch): the queries' gradient along themselves
+  // Backward, not on chip: scratch of the shape of sims. kWeights writes `weights` as (n_contexts, columns,
+  // context_pitch), where they must be zero; kRest takes G a as `products`, and leaves a in `weights`, and in
+  // `products` a times the cotangent of a^T G a.
+  void *weights, *products;
   int64_t context_stride, query_stride;  // of scores
   SimilarityOptions options;
   int32_t n_contexts, n_queries, context_max, query_max, context_pitch, query_pitch;  // pitches: multiples of 4 and 8
   int32_t queries_per_tile, splits,
       gram_numbers;  // a block goes through the tiles of one split; kChunkColumns bounds a tile
+  ChunkPart part;    // backward, float, not on chip; else kWhole
 };
 // Of a symmetric matrix the 4 x 4 blocks on and below the diagonal are kept, row by row of blocks: so many numbers.
 inline int32_t lower_numbers(int32_t pitch) { return pitch / 4 * (pitch / 4 + 1) / 2 * 16; }
@@ -241,7 +249,7 @@ void scale_for_float16(const float* grad_scores, int64_t n, float* scale, void* 
 struct GradientsArgs {
   const void* product;  // (n_groups, pitch, padded_dim), float or double
   const void* vectors;  // the prepared copy, same shape
-  const void* square;   // (splits, n_groups, square_numbers), lower_numbers(pitch) of each; or null
+  const void* square;   // (splits, n_groups, square_numbers), lower_numbers(pitch) of each, or pitch^2; or null
   const void* kappa;    // (n_groups, pitch); or null
   const void* norms;    // (n_groups, pitch): a vector of norm 0 has gradient 0; or null
   const float* scale;   // that `product` is divided by; or null

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import print_json, progress_bar
+from itm_fast.cli.flag_checks import check_inputs_stay, check_unread
 
 if TYPE_CHECKING:
     from itm_fast.relevance import Cider, Corpus
@@ -81,6 +82,11 @@ def run(args: CiderMatrix) -> int:
     from itm_fast.data.readers.reference_captions import read_references, read_texts
 
     started = time.perf_counter()
+    if args.output.suffix != ".npy":
+        raise ValueError(f"output is {args.output}, expected the name of a .npy file, such as phi.npy")
+    check_inputs_stay(args, ("output", "save_frequencies"))
+    if args.variant != "cider_d":
+        check_unread(args, ["sigma"], "--variant cider_d")
     references = read_references(args.references, args.captions_per_image, split=args.split)
     candidates = None if args.candidates is None else read_texts(args.candidates, split=args.split)
     with progress_bar("read captions") as progress:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
+from itm_fast.cli.flag_checks import warn_of_unread
 from itm_fast.cli.saved_sims import SaveFlags, saved
-from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched, warn_of_unread
+from itm_fast.cli.set_flags import DataSetFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:

@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
+from itm_fast.cli.flag_checks import check_unread, warn_of_unread
 from itm_fast.cli.run_folder import RunFlags, RunWriter
 from itm_fast.cli.saved_sims import SaveFlags, saved
 from itm_fast.cli.score_files import ScoreFileFlags, late_interaction, scorer_of_files
-from itm_fast.cli.set_flags import (
-    DataSetFlags,
-    NormaliseFlags,
-    OutputFlags,
-    ProtocolFlags,
-    check_unread,
-    warn_of_unread,
-)
+from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, ProtocolFlags
 from itm_fast.cli.similarity_flags import SimilarityFlags
 from itm_fast.cli.source_flags import open_model
 from itm_fast.cli.trec_flags import TrecFlags, evaluate_trec_run

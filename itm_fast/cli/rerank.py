@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING
 
 from itm_fast.cli.console import progress_bar
 from itm_fast.cli.exchange import Exchanged
-from itm_fast.cli.set_flags import (
-    DataSetFlags,
-    NormaliseFlags,
-    OutputFlags,
-    SearchFlags,
-    check_unread,
-    searched,
-    warn_of_unread,
-)
+from itm_fast.cli.flag_checks import check_unread, warn_of_unread
+from itm_fast.cli.set_flags import DataSetFlags, NormaliseFlags, OutputFlags, SearchFlags, searched
 from itm_fast.cli.source_flags import is_model, open_source
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from itm_fast.cli.console import print_json, print_table, progress_bar
+from itm_fast.cli.console import print_json, print_table, print_warning, progress_bar
 from itm_fast.cli.report import open_page
 from itm_fast.cli.set_flags import DataSetFlags
 from itm_fast.cli.source_flags import is_embedded, open_model
@@ -91,11 +91,15 @@ def run(args: Search) -> int:
     """Search, print what was found, and return the exit code."""
     if not args.texts and not args.image:
         raise ValueError('nothing to search for: give a text, such as "a dog in the snow", or --image FILE')
-    if args.k < 1 or args.candidates < args.k:
+    if not all(text.strip() for text in args.texts):
+        raise ValueError("a text to search for is blank")
+    if args.k < 1 or (args.rerank is not None and args.candidates < args.k):
         raise ValueError(f"--k is {args.k}, --candidates {args.candidates}; expected 1 ... candidates")
     for path in args.image:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such image file")
+    if args.images_folder is not None and not args.images_folder.is_dir():
+        raise FileNotFoundError(f"{args.images_folder}: no such folder of images")
     page = args.output or (Path("search.html") if args.open else None)
     if page is not None and not page.absolute().parent.is_dir():
         raise FileNotFoundError(f"{page.parent}: no such folder to write {page.name} into")
@@ -136,7 +140,7 @@ def _in_embeddings(args: Search, progress: Any) -> tuple[_Set, _Found]:
 
     embedded = read_embeddings(args.source)
     of_images = [(args.among or default) == "images" for default in _defaults(args)]
-    fine = _fine(args, len(embedded.images), of_images)
+    fine = _fine(args, len(embedded.images), embedded.image_names, of_images)
     encoder = query_encoder(embedded, args.encoder, device=str(resolve_device(args.device)))
     vectors = encoded_queries(encoder, args.texts, args.image)
     if {one.shape[-1] for one in vectors} != {embedded.dim} or encoder.per_token != embedded.per_token:
@@ -175,12 +179,16 @@ def _with_model(args: Search, progress: Any) -> tuple[_Set, _Found]:
         if is_given:
             raise ValueError(f"{flag} needs a folder of embeddings (itm-fast embed): {args.source} is none")
     scorer = _opened(args, args.source)
-    fine = _fine(args, scorer.n_images, [True] * len(args.texts))
-    top = best_rows(scorer.asking(args.texts), args.k if fine is None else args.candidates, progress=progress)
+    data = scorer.dataset
+    names = image_names(data)
+    fine = _fine(args, scorer.n_images, names, [True] * len(args.texts))
+    asked = scorer.asking(args.texts)
+    for note in asked.warnings:
+        print_warning(note)
+    top = best_rows(asked, args.k if fine is None else args.candidates, progress=progress)
     if fine is not None:
         top = reranked(top, fine, args.k, progress)
-    data = scorer.dataset
-    names = image_names(data) or [f"image {number}" for number in range(data.n_images)]
+    names = names or [f"image {number}" for number in range(data.n_images)]
     paths: Sequence[Path | None] = getattr(data, "paths", None) or [None] * data.n_images
     found = [(TopK(*one), True) for one in zip(top.values, top.indices, strict=True)]
     return _Set(names, paths, data.captions, data.caption_to_image), found
@@ -190,10 +198,12 @@ def _defaults(args: Search) -> list[str]:
     return ["images"] * len(args.texts) + ["captions"] * len(args.image)
 
 
-def _fine(args: Search, n_images: int, of_images: Sequence[bool]) -> ModelScorer | None:
+def _fine(args: Search, n_images: int, names: Sequence[str] | None, of_images: Sequence[bool]) -> ModelScorer | None:
     """The slow model, asked the texts."""
     if args.rerank is None:
         return None
+    from itm_fast.data.readers.images import image_names
+
     if args.image or not all(of_images):
         raise ValueError("--rerank orders images for a text: leave out --image and --among captions")
     fine = _opened(args, args.rerank)
@@ -202,7 +212,19 @@ def _fine(args: Search, n_images: int, of_images: Sequence[bool]) -> ModelScorer
             f"--rerank scores the {fine.n_images} images of {args.data}, split {args.split!r}, but {n_images} are "
             "searched: they must be the same, in the same order"
         )
+    ours, theirs = (_stems(some) for some in (names, image_names(fine.dataset)))
+    if not set(ours).isdisjoint(theirs) and ours != theirs:
+        number = next(number for number, pair in enumerate(zip(ours, theirs, strict=True)) if len(set(pair)) > 1)
+        raise ValueError(
+            f"image {number} of {args.source} is {ours[number]}, but that of {args.data}, split {args.split!r}, which "
+            f"--rerank scores, is {theirs[number]}: they must be the same, in the same order"
+        )
     return fine.asking(args.texts)
+
+
+def _stems(names: Sequence[str] | None) -> list[str]:
+    """Names of image files without folders and suffixes."""
+    return [PurePosixPath(name).stem for name in names or ()]
 
 
 def _opened(args: Search, model: str) -> ModelScorer:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from itm_fast.choices import Precision, ProtocolName, WordTokenizer
-from itm_fast.cli.console import print_json, print_warning
+from itm_fast.cli.console import print_json
 from itm_fast.cli.exchange import Exchanged, ExchangeFlags
+from itm_fast.cli.flag_checks import check_inputs_stay, check_unread, warn_of_unread
 from itm_fast.cli.source_flags import ModelOptions
 
 if TYPE_CHECKING:
@@ -17,29 +17,6 @@ if TYPE_CHECKING:
     from itm_fast.files.owners import OwnersLike
 
 _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors")
-
-
-def check_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
-    """Raise ValueError for a flag that would change the figures, if anything read it.
-
-    Args:
-        args: the flags of a command.
-        names: of those that are not read.
-        goes_with: what they go with.
-    """
-    if flags := _given(args, names):
-        raise ValueError(f"{flags[0]} goes with {goes_with}")
-
-
-def warn_of_unread(args: Any, names: Iterable[str], goes_with: str) -> None:
-    """Say on stderr which flags are given although nothing reads them; arguments as of ``check_unread``."""
-    if flags := _given(args, names):
-        print_warning(f"{', '.join(flags)}: no effect without {goes_with}")
-
-
-def _given(args: Any, names: Iterable[str]) -> list[str]:
-    defaults = {flag.name: flag.default for flag in fields(args)}
-    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != defaults[name]]
 
 
 @dataclass(frozen=True)
@@ -158,7 +135,8 @@ class OutputFlags(ExchangeFlags):
     """Also write the report as JSON to this file."""
 
     def check_output(self) -> None:
-        """Look at --output and --export before minutes of evaluating; raises as ``check_export`` does."""
+        """Look at the files to write before minutes of evaluating; raises as ``check_export`` does."""
+        check_inputs_stay(self, ("output", "export", "save_results"))
         if self.output is not None and not self.output.parent.is_dir():
             raise FileNotFoundError(f"{self.output.parent}: no such folder to write {self.output.name} into")
         self.check_export(json=self.json, exchange=True)

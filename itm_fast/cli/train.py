@@ -162,7 +162,9 @@ def _silent(message: str) -> None:
 def _taken(arguments: list[str], flag: str) -> str | None:
     """The value of a flag, which is removed, or None."""
     for number, argument in enumerate(arguments):
-        if argument == flag and number + 1 < len(arguments):
+        if argument == flag:
+            if number + 1 == len(arguments):
+                raise ValueError(f"{flag} expects a value behind it")
             value = arguments[number + 1]
             del arguments[number : number + 2]
             return value

@@ -10,7 +10,7 @@ from itm_fast.config import DataConfig
 from itm_fast.data.augment import SizeAugment
 from itm_fast.data.collate import Batch, Collator
 from itm_fast.data.readers.precomp import CaptionedSplit
-from itm_fast.indices import as_index
+from itm_fast.indices import IndexLike, as_index, as_indices, as_number
 
 _ORDER, _AUGMENT, _SUBSET, _IMAGES = range(4)  # what a generator is for
 
@@ -28,7 +28,7 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
         batch_size: int,
         num_epochs: int,
         *,
-        caption_indices: npt.NDArray[np.int64] | None = None,
+        caption_indices: IndexLike | None = None,
         seed: int = 0,
         augment: SizeAugment | None = None,
         rank: int = 0,
@@ -47,9 +47,13 @@ class BatchPlan(torch.utils.data.Dataset[Batch]):
             world_size: Equal shares of each batch.
 
         Raises:
-            ValueError: There are fewer captions than `batch_size`, or the shares are not equal.
+            IndexError: A caption is not there.
+            TypeError: `caption_indices` are no integers, such as a mask.
+            ValueError: There are fewer captions than `batch_size`, that is below 1, or the shares are not equal.
         """
-        indices = np.arange(collator.dataset.n_captions) if caption_indices is None else caption_indices
+        n = collator.dataset.n_captions
+        indices = np.arange(n) if caption_indices is None else as_indices(caption_indices, n, "caption_indices")
+        as_number(batch_size, "batch_size")
         if len(indices) < batch_size:
             raise ValueError(f"batch_size is {batch_size}, but the training split has only {len(indices)} captions")
         if batch_size % world_size:

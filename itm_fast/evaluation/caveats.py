@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from itm_fast.metrics.counting import ALL_CANDIDATES, Ranks
+from itm_fast.metrics.positives import Positives
 from itm_fast.metrics.ranks import BothTopK
 from itm_fast.metrics.semantic_lists import RelevanceSource
 from itm_fast.ops.max_similarity import max_similarity
@@ -17,6 +18,7 @@ from itm_fast.similarities.ragged import RaggedScorer
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
 from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer, TileScorer, Vectors, as_float_tensor
 from itm_fast.similarities.two_way import TwoWayScorer
+from itm_fast.sources.agreement import agreement_notes, compared_tile
 from itm_fast.sources.ensemble import EnsembleScorer
 
 _BLOCK_BYTES = 64 << 20  # of vectors whose lengths are taken at a time, as float64
@@ -26,6 +28,9 @@ _SPREADS_TURNED, _SPREADS_BY_CHANCE = (
     4,
     3,
 )  # standard deviations of a random order's mean place that are no sign of such
+_SAMPLED = 1 << 16  # similarities that are looked at for one that many pairs have
+_OFTEN, _DISTINCT = 0.02, 0.5  # shares of pairs that have it, and of distinct ones among the others
+_FOUND = 0.3  # mean place of captions that find their images
 _TURNED = 0.6  # mean place from which scores may be distances
 _WAY_OUT = (
     "normalise=True (--normalise; --normalise-embeddings of itm-fast ensemble) compares by cosine instead, as models "
@@ -81,13 +86,23 @@ def source_notes(scorer: TileScorer) -> list[str]:
                         f"{lengths.first_infinite}: what their similarities put in order means nothing; float16 "
                         "overflows so."
                     )
-        elif isinstance(one, RegionWordScorer) and getattr(one.similarity, "func", one.similarity) is max_similarity:
-            notes += _length_notes(of, "Regions and words", _lengths(one.regions), _lengths(one.words))
+        elif isinstance(one, RegionWordScorer):
+            both = _lengths(one.regions), _lengths(one.words)
+            if getattr(one.similarity, "func", one.similarity) is max_similarity:
+                notes += _length_notes(of, "Regions and words", *both)
+            for side, found, n_padding in zip(("region", "word"), both, one.padding, strict=True):
+                if found.n_zero > n_padding:
+                    notes.append(
+                        f"WARNING: {found.n_zero - n_padding} {side}s{of} are all zeros, but take part as others do: "
+                        f"if they are padding, {side}_counts (--{side}-counts) leaves it out."
+                    )
         elif isinstance(one, RaggedScorer):
             notes += _length_notes(of, "Vectors", _lengths(one.regions.vectors), _lengths(one.words.vectors))
             notes += _sum_notes(of, one)
         elif isinstance(one, MatrixScorer):
-            notes += _infinite_note(of, one)
+            notes += [*_infinite_note(of, one), *_lowest_note(of, one)]
+    if isinstance(scorer, TwoWayScorer):
+        notes += agreement_notes([(f"the matrix of {name}", compared_tile(one)) for name, one in _parts(scorer)])
     return notes
 
 
@@ -173,6 +188,30 @@ def _order_notes(places: list[Tensor], beside_chance: bool) -> list[str]:
     return []
 
 
+def shift_notes(caption: Ranks, positives: Positives) -> list[str]:
+    """Said of captions of one place among those of each image that are found by chance alone, while others are not.
+
+    Where lines stand one off, each image has four of its five captions, and figures look like those of a weaker model.
+
+    Args:
+        caption: ranks of caption queries in the whole gallery.
+        positives: whose captions they are.
+    """
+    counts, places = positives.captions_of_image, _places(caption, positives.n_images)
+    per_image = int(counts.max(initial=0))
+    if positives.n_images < _FEWEST_BY_CHANCE or counts.min() < per_image or len(places) < positives.n_captions:
+        return []
+    means = places[torch.from_numpy(positives.by_image)].view(-1, per_image).mean(0)
+    by_chance = means > 0.5 - _SPREADS_BY_CHANCE * math.sqrt(1 / 12 / positives.n_images)
+    if bool(by_chance.all()) or not bool(by_chance.any()) or float(means[~by_chance].max()) > _FOUND:
+        return []
+    lost = ", ".join(str(1 + place) for place in by_chance.nonzero()[:, 0].tolist())
+    return [
+        f"WARNING: of the {per_image} captions of every image, number {lost} finds its image no better than a random "
+        "order would, the others do: do the captions, or their owners, stand some lines off?"
+    ]
+
+
 def relevance_notes(source: RelevanceSource, ideal: BothTopK) -> list[str]:
     """Said of φ that prefers nothing.
 
@@ -245,6 +284,8 @@ def _infinite_note(of: str, matrix: MatrixScorer) -> list[str]:
     step = max(1, _BLOCK_BYTES // (8 * max(1, matrix.n_captions)))
     for start in range(0, matrix.n_images, step):
         some = as_float_tensor(matrix(slice(start, start + step), slice(0, matrix.n_captions)))
+        if not some.numel() or float(some.max()) < math.inf:  # which is cheaper than to look for them
+            continue
         places = (some == math.inf).nonzero()
         if len(places) and not n_infinite:
             first = start + int(places[0, 0]), int(places[0, 1])
@@ -255,6 +296,29 @@ def _infinite_note(of: str, matrix: MatrixScorer) -> list[str]:
         f"WARNING: {n_infinite} of {matrix.n_images * matrix.n_captions} similarities{of} are +inf, the first at row "
         f"{first[0]}, column {first[1]}, and come first whatever the others are; float16 overflows so, and a division "
         "by a distance of 0."
+    ]
+
+
+def _lowest_note(of: str, matrix: MatrixScorer) -> list[str]:
+    """Said of one lowest similarity that many pairs have while the others differ: it may stand for no similarity."""
+    step = max(1, _SAMPLED // max(1, matrix.n_captions))
+    some = as_float_tensor(matrix(slice(0, min(step, matrix.n_images)), slice(0, matrix.n_captions))).flatten()
+    some = some[some.isfinite()]
+    if not len(some):
+        return []
+    lowest = float(some.min())
+    others = some[some > lowest]
+    share = 1 - len(others) / len(some)
+    if (
+        share < _OFTEN
+        or int(others.sort().values.diff().count_nonzero()) < _DISTINCT * len(others)
+        or len(others) < _FEWEST_BY_CHANCE
+    ):
+        return []
+    return [
+        f"WARNING: {100 * share:.0f} % of similarities{of} are {lowest:g}, the lowest, and hardly two others are "
+        f"equal: if it stands for pairs that were no candidates, ranks among them mean nothing: --no-candidate "
+        f"{lowest:g} (-inf)."
     ]
 
 

@@ -11,7 +11,7 @@ import torch
 
 from itm_fast.choices import Query
 from itm_fast.evaluation.beside_recall import Languages
-from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, source_notes
+from itm_fast.evaluation.caveats import normalised, rank_notes, relevance_notes, shift_notes, source_notes
 from itm_fast.evaluation.chance_levels import chance_levels, chance_notes, told
 from itm_fast.evaluation.figures import (
     RSUM_KS,
@@ -279,6 +279,7 @@ def _of_owners(
     notes = rank_notes(
         both.image, both.caption, positives.n_images, positives.n_captions, beside_chance=plan.says_chance
     )
+    notes += shift_notes(both.caption, positives)
     notes += sum_note([(both.image, both.caption), *zip(both.image_folds, both.caption_folds, strict=True)])
     for fold, scope in enumerate(zip(both.image_folds, both.caption_folds, strict=True)):
         try:

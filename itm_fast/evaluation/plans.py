@@ -335,5 +335,13 @@ def _positives(scorer: TileScorer, request: Request) -> Plan:
         judgements_by_id(of_captions, captions, images, source="caption_to_images"),
     )
     truths = (judged[0].positives, judged[1].positives)
+    if not any(len(truth.queries) for truth in truths):
+        raise ValueError("no query has a positive: there is nothing to rank for (grades of 0 and below are none)")
+    notes = [
+        f"{n_missing} of {n_missing + truth.n_pairs} positives of {query} queries are not in the gallery: each is a "
+        "miss of mAP@R, R-Precision, nDCG and MAP; are these the annotations of this set?"
+        for query, truth in zip(("image", "caption"), truths, strict=True)
+        if (n_missing := int(truth.n_unreachable.sum()))
+    ]
     says_chance = request.protocol == "vidore"
-    return Plan(of, truths, None, "full", (), judged, arranged.order, arranged.notes, says_chance)
+    return Plan(of, truths, None, "full", (), judged, arranged.order, [*arranged.notes, *notes], says_chance)

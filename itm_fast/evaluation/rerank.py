@@ -28,12 +28,14 @@ from itm_fast.ops.ranking import NO_ITEM
 from itm_fast.runs.keeper import RunKeeper
 from itm_fast.runs.result import Report
 from itm_fast.runs.retrieved_lists import RetrievedLists
-from itm_fast.similarities.scorers import MatrixScorer, Sims, TileScorer, as_scorer
+from itm_fast.similarities.scorers import DotProductScorer, MatrixScorer, Sims, TileScorer, as_scorer
 from itm_fast.similarities.selection import chosen, select
 from itm_fast.similarities.tiles import CHUNK_BYTES, Progress
+from itm_fast.sources.agreement import agreement_notes, compared_tile
 from itm_fast.sources.candidates import BothCandidates, Scored, score_candidates
 from itm_fast.sources.pairs import PairSims, as_pair_scorer
 
+_ARRAYS = (tuple, np.ndarray, Tensor, MatrixScorer, DotProductScorer)
 RELATIVE_ALPHAS = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -143,7 +145,7 @@ def rerank(
             *_stage_notes(coarse, fine),
             *([] if k >= max(RSUM_KS) else [f"rsum was left out: it needs k of at least {max(RSUM_KS)}, given {k}"]),
             *left_out,
-            *_lowered(figures[0], before[0], ks[0]),
+            *(_lowered(figures[0], before[0], ks[0]) or _unlike(coarse, fine)),
             _cost(scored, k, alpha, beta, n_pairs),
         ],
     }
@@ -170,6 +172,12 @@ def _stage_notes(coarse: Sims, fine: PairSims) -> list[str]:
         if isinstance(stage, (tuple, np.ndarray, Tensor, TileScorer)):
             notes += [f"{name}: {note}" for note in source_notes(as_scorer(stage))]
     return notes
+
+
+def _unlike(coarse: Sims, fine: PairSims) -> list[str]:
+    """Said of stages that agree on nothing, where their pairs cost nothing: matrices and embeddings."""
+    arrays = [(name, of) for name, of in (("coarse", coarse), ("fine", fine)) if isinstance(of, _ARRAYS)]
+    return agreement_notes([(name, compared_tile(as_scorer(of))) for name, of in arrays])
 
 
 def _at_unit_length(coarse: Sims, fine: PairSims) -> tuple[Sims, PairSims]:

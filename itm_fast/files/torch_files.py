@@ -49,20 +49,33 @@ def load_weights_only(path: Path, *, mapped: bool = False, **options: Any) -> An
     """
     check_itself(path)
     with path.open("rb") as file:
-        is_zip = file.read(2) == b"PK"
+        head = file.read(16)
     file_size = path.stat().st_size
-    if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
+    if head[:2] == b"PK":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"cut short: of {file_size} bytes that begin as torch.save writes them") from error
         if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file_size for entry in entries):
             raise ValueError("its entries are packed, or larger than the file, which torch.save writes never")
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped, **options)
+    elif head[:1] != b"\x80" or head[8:9] == b"{":  # of a pickle the first; of safetensors both may be
+        raise ValueError(f"torch.save writes no such file: {_beginning(head)}")
     else:
         content = path.read_bytes()  # of a file, unlike of bytes, torch would take memory for any length it names
         _check_old(content)
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True, **options)
     _check_sizes(found)
     return found
+
+
+def _beginning(head: bytes) -> str:
+    if head[8:9] == b"{":
+        return "it is safetensors, which holds no options"
+    if head[:2] == b"\x1f\x8b":
+        return "it is gzip; unpack it"
+    return f"it begins with {head[:8]!r}" if head else "it is empty"
 
 
 def _check_old(content: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -80,8 +80,8 @@ def query_positives(lists: ListsOfItems, n_queries: int, n_items: int) -> QueryP
     """The positives of every query from a list a query.
 
     Args:
-        lists: for each of n_queries queries the numbers of its positives in the gallery, without order; repeats count
-            once. Or what this function returns.
+        lists: for each of n_queries queries the numbers of its positives in the gallery, a list, an array or a set;
+            repeats count once. Or what this function returns.
         n_queries: queries.
         n_items: items of the gallery.
 
@@ -89,7 +89,7 @@ def query_positives(lists: ListsOfItems, n_queries: int, n_items: int) -> QueryP
         The positives.
 
     Raises:
-        ValueError: not one list a query, an item outside 0 ... n_items - 1.
+        ValueError: not one list a query, an item outside 0 ... n_items - 1, a matrix of 0 and 1.
         TypeError: not lists of integers.
 
     Example:
@@ -103,12 +103,21 @@ def query_positives(lists: ListsOfItems, n_queries: int, n_items: int) -> QueryP
                 f"queries and {n_items} items; rows are images, columns captions: is query the right one?"
             )
         return lists
+    if isinstance(lists, Mapping):
+        raise TypeError("positives is a dict, expected a list of positives a query; positives_by_id makes it of ids")
     if len(lists) != n_queries:
         raise ValueError(f"positives has {len(lists)} lists, expected one a query: {n_queries}")
-    arrays = [np.asarray(items).ravel() if len(items) else np.zeros(0, np.int64) for items in lists]
-    for query, array in enumerate(arrays):
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"positives[{query}] has dtype {array.dtype}, expected integers")
+    arrays: list[npt.NDArray[Any]] = []
+    for query, some in enumerate(lists):
+        array = np.asarray(list(some) if isinstance(some, (set, frozenset)) else some)
+        if not array.ndim or (array.dtype.kind not in "iu" and array.size):
+            raise TypeError(f"positives[{query}] has dtype {array.dtype} and {array.ndim} axes, expected (n,) integers")
+        arrays.append(array.ravel())
+    if n_items > 2 and arrays and all(len(array) == n_items and array.max() <= 1 for array in arrays):
+        raise ValueError(
+            "positives is a matrix of 0 and 1, expected the numbers of each query's positives: "
+            "[row.nonzero()[0] for row in positives]"
+        )
     queries = np.repeat(np.arange(n_queries), [len(array) for array in arrays])
     items = np.concatenate([np.zeros(0, np.int64), *(array.astype(np.int64) for array in arrays)])
     outside = (items < 0) | (items >= n_items)
@@ -143,12 +152,16 @@ def positives_by_id(
 
     Raises:
         ValueError: repeated ids, a query of ``positives`` that is not among query_ids, no positive in the gallery.
+        TypeError: a string in place of a list of ids.
 
     Example:
         >>> positives_by_id({7: [30, 10, 99]}, [5, 7], [10, 20, 30]).n_relevant
         array([0, 3])
     """
     query_at, item_at = numbered(query_ids, "query_ids"), numbered(item_ids, "item_ids")
+    words = next((key for key, of in positives.items() if isinstance(of, str)), None)
+    if words is not None:
+        raise TypeError(f"{source}[{words!r}] is {positives[words]!r:.60}, expected a list of ids")
     missing = [key for key in positives if key not in query_at]
     if missing:
         raise ValueError(

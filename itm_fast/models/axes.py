@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeVar
 from torch import nn
 
 from itm_fast.config import ImageAxis, TextAxis
-from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, pretrained_pieces
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, check_is_vocabulary, pretrained_pieces
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.nn.encoders.bert import BERTEncoder
 from itm_fast.nn.encoders.grid import BACKBONES, PIXELS_PER_CELL, GridTower, load_backbone
@@ -160,7 +160,8 @@ def check_grid(config: Axes) -> None:
 
 
 def check_vocabulary(config: Axes, vocabulary: CaptionVocabulary) -> None:
-    """Raise ValueError unless a transformer gets its own pieces, and a GRU words."""
+    """Raise ValueError unless a transformer gets its own pieces, and a GRU words; TypeError where it is none."""
+    check_is_vocabulary(vocabulary)
     has_words = isinstance(vocabulary, Vocabulary)
     if config.text_kind == "bigru":
         return

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from itm_fast.config import TrainingConfig
+from itm_fast.config import TrainingConfig, check_switches
 from itm_fast.data.augment import SizeAugment, compacted
 from itm_fast.data.collate import Batch
 from itm_fast.data.text.caption_tokens import CaptionTokens
@@ -58,6 +58,7 @@ class MatchingConfig(Axes):
         super().__post_init__()
         self._check_sizes("img_dim", "word_dim", "embed_size", "num_layers")
         _checks.check_finite("margin", self.margin, positive=False)
+        check_switches(self)
         if self.image_kind == "grid":
             check_grid(self)
 
@@ -214,6 +215,8 @@ class MatchingModel(nn.Module):
 
     def __init__(self, config: MatchingConfig, vocabulary: CaptionVocabulary) -> None:
         super().__init__()
+        if not isinstance(config, self.config_class):
+            raise TypeError(f"config must be a {self.config_class.__name__}, got {config!r:.40}")
         self.config, self.vocabulary = with_architecture(config), vocabulary
         check_vocabulary(self.config, vocabulary)
         self.loss = TripletLoss(config.margin, config.max_violation)

@@ -8,11 +8,13 @@ from typing import Any, get_args
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from itm_fast.choices import WordTokenizer, in_order, perhaps
 from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, load_vocabulary
 from itm_fast.data.text.vocabulary import Vocabulary
 from itm_fast.errors import DataError
+from itm_fast.files.plain_text import check_itself
 from itm_fast.files.reading import read_json
 from itm_fast.files.writing import written_aside
 from itm_fast.models.base import MatchingModel
@@ -21,6 +23,7 @@ from itm_fast.models.promised_size import check_promised_size
 from itm_fast.registry import MODELS, model_class
 
 _WEIGHTS, _CARD, _VOCABULARY, _README = "model.safetensors", "config.json", "vocab.json", "README.md"
+_FORMAT = "itm-fast model 1"
 _CARD_FRONT = """---
 library_name: itm-fast
 tags:
@@ -55,8 +58,8 @@ def save_model(model: MatchingModel, folder: str | Path, results: Mapping[str, A
     model.vocabulary.save(folder / _VOCABULARY)
     with written_aside(folder / _README) as aside:
         aside.write_text(_readme(model, results), encoding="utf-8")
-    card: dict[str, Any] = {"format": "itm-fast model 1", "model": model.name}
-    card |= {"tokenizer": model.vocabulary.tokenizer, "config": dataclasses.asdict(model.config)}
+    card: dict[str, Any] = {"format": _FORMAT, "model": model.name, "tokenizer": model.vocabulary.tokenizer}
+    card |= {"vocabulary": model.vocabulary.fingerprint, "config": dataclasses.asdict(model.config)}
     with written_aside(folder / _CARD) as aside:
         aside.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -70,6 +73,7 @@ def load_model(folder: str | Path) -> MatchingModel:
 
     Returns:
         The model in evaluation mode, on the CPU; its vocabulary knows what splits captions, where the folder says it.
+        Settings that config.json lacks, as of an older version, are in its `notes`.
 
     Raises:
         FileNotFoundError: A file is missing, or the hub has no such model.
@@ -82,13 +86,15 @@ def load_model(folder: str | Path) -> MatchingModel:
             raise FileNotFoundError(
                 f"{folder / name}: not found; a model folder holds {_CARD}, {_WEIGHTS}, {_VOCABULARY}"
             )
-    kind, config, tokenizer = _read_card(folder / _CARD)
+    card = _read_card(folder / _CARD)
+    kind, config = _configuration(folder / _CARD, card)
     vocabulary = load_vocabulary(folder / _VOCABULARY)
-    _check_tokenizer(folder, vocabulary, tokenizer)
+    _check_tokenizer(folder, vocabulary, card.get("tokenizer"))
+    check_itself(folder / _WEIGHTS)
     try:
         weights = load_file(folder / _WEIGHTS)
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{folder / _WEIGHTS}: not a safetensors file: {error}") from error
+        raise DataError(f"{folder / _WEIGHTS}: not a safetensors file, or cut short: {error}") from error
     try:
         check_promised_size(kind, config, vocabulary, weights)
     except ValueError as error:
@@ -98,7 +104,24 @@ def load_model(folder: str | Path) -> MatchingModel:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         raise DataError(f"{folder / _WEIGHTS}: does not fit {_CARD} and {_VOCABULARY} beside it: {error}") from error
+    _check_fits(folder, model, weights, card.get("vocabulary"))
+    lacking = [field.name for field in dataclasses.fields(config) if field.name not in card["config"]]
+    if lacking:
+        taken = ", ".join(f"{name}={getattr(config, name)!r}" for name in lacking)
+        model.notes.append(f"{folder / _CARD} lacks settings of {model.name}; taken for them: {taken}")
     return model.eval()
+
+
+def _check_fits(folder: Path, model: MatchingModel, weights: Mapping[str, Tensor], vocabulary: object) -> None:
+    """Raise DataError where the vocabulary is not the card's, or a weight is an integer that should be none."""
+    if vocabulary not in (None, model.vocabulary.fingerprint):
+        raise DataError(
+            f"{folder / _VOCABULARY}: has {model.vocabulary.fingerprint}, but {_CARD} beside it says that it was "
+            f"saved with {vocabulary!s:.80}"
+        )
+    for name, tensor in model.state_dict().items():
+        if weights[name].is_floating_point() != tensor.is_floating_point():
+            raise DataError(f"{folder / _WEIGHTS}: {name} is {weights[name].dtype}; expected {tensor.dtype}")
 
 
 def _readme(model: MatchingModel, results: Mapping[str, Any] | None) -> str:
@@ -146,12 +169,18 @@ def _check_tokenizer(folder: Path, vocabulary: CaptionVocabulary, tokenizer: obj
         vocabulary.tokenizer = known[tokenizer]
 
 
-def _read_card(path: Path) -> tuple[type[MatchingModel], Any, object]:
+def _read_card(path: Path) -> dict[str, Any]:
     card = read_json(path)
     if not isinstance(card, dict) or card.get("model") not in MODELS or not isinstance(card.get("config"), dict):
         raise DataError(
             f'{path}: expected {{"model": NAME, "config": {{...}}}} with NAME one of {", ".join(in_order(MODELS))}'
         )
+    if card.get("format", _FORMAT) != _FORMAT:
+        raise DataError(f"{path}: format is {card['format']!r:.60}; expected {_FORMAT!r}; is it of a newer itm-fast?")
+    return card
+
+
+def _configuration(path: Path, card: Mapping[str, Any]) -> tuple[type[MatchingModel], Any]:
     kind = model_class(card["model"])
     known = [field.name for field in dataclasses.fields(kind.config_class)]
     for name in card["config"]:
@@ -161,6 +190,6 @@ def _read_card(path: Path) -> tuple[type[MatchingModel], Any, object]:
                 "of a newer itm-fast?"
             )
     try:
-        return kind, kind.config_class(**card["config"]), card.get("tokenizer")
+        return kind, kind.config_class(**card["config"])
     except (TypeError, ValueError) as error:  # a value of another kind or out of range
         raise DataError(f"{path}: {error}") from error

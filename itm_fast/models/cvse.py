@@ -220,6 +220,9 @@ class CVSE(EmbeddingModel):
         for word, vector in vectors.items():
             if word in self.vocabulary:
                 weight[self.vocabulary(word)] = torch.from_numpy(vector).to(weight)
+        lacking, n = len(set(concepts.words).difference(vectors)), len(concepts.words)
+        if 2 * lacking > n:
+            self.notes.append(f"{glove_path} lacks {lacking} of {n} concepts, which begin from the mean of the others")
         mean = sum(vectors.values()) / len(vectors)
         rows = torch.stack([torch.as_tensor(vectors.get(word, mean)) for word in concepts.words])
         return replace(concepts, vectors=rows.numpy())

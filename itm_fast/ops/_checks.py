@@ -25,6 +25,13 @@ def check_choice(name: str, value: object, alias: object) -> None:
         raise ValueError(f"{name} must be one of {listed}, got {value!r}{perhaps(value, options)}")
 
 
+def check_switch(name: str, value: object) -> bool:
+    """Returns whether it is on; raises TypeError for what is neither on nor off: a text such as "False" would be on."""
+    if value not in (False, True, None):
+        raise TypeError(f"{name} must be True or False, got {value!r:.60}")
+    return bool(value)
+
+
 def check_finite(name: str, value: float, *, positive: bool) -> float:
     """Returns `value` as a float; raises TypeError for what is no number, ValueError for one out of range."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):

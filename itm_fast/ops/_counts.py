@@ -116,7 +116,7 @@ def _as_tensor(name: str, counts: object) -> Tensor:
     if isinstance(counts, np.ndarray) and counts.dtype.kind in "biu":  # torch lacks byte orders, and strides below 0
         return torch.from_numpy(counts.astype(np.bool_ if counts.dtype.kind == "b" else np.int64))
     try:
-        given = torch.as_tensor(counts)
+        given = torch.as_tensor(np.array(counts) if isinstance(counts, np.ndarray) else counts)  # a map is read-only
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be {_EXPECTED}, got {type(counts).__name__}: {error}") from error
     if given.is_floating_point() or given.is_complex():

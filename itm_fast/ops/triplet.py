@@ -54,7 +54,8 @@ def triplet_loss(
         _checks.check_pair_indices("image_ids", image_ids, sims)
     _checks.check_choice("reduction", reduction, Reduction)
     _checks.check_device("triplet_loss", sims.device)
-    loss: Tensor = _loss(sims, image_ids, margin, bool(max_violation), reduction == "mean")[0]
+    hardest = _checks.check_switch("max_violation", max_violation)
+    loss: Tensor = _loss(sims, image_ids, margin, hardest, reduction == "mean")[0]
     return loss
 
 

@@ -12,6 +12,7 @@ from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts, encoder_sizes, region_sizes
 
 READ = frozenset({"criterion", "input_scale_factor", "temperature"})  # of the loss; and of VSE-infinity's parser
+SCORING = ("belta",)
 _NEVER_USED = ("fc.weight", "fc.bias")
 
 

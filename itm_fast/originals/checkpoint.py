@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from itm_fast.data.text.caption_vocabulary import CaptionVocabulary
+from itm_fast.data.text.caption_vocabulary import CaptionVocabulary, check_is_vocabulary
 from itm_fast.errors import DataError
 from itm_fast.files.torch_files import SkippedArray, read_torch
 from itm_fast.models.base import MatchingModel
@@ -79,11 +79,13 @@ def load_original(
         FileNotFoundError: There is no such file.
         DataError: The file is damaged, asks for more than tensors and options, is of a model that is not known here,
             holds a tensor or an option that the model here has no place for, or was trained with another vocabulary.
+        TypeError: `vocabulary` is none, such as the path of one.
         ValueError: A CVSE checkpoint without `concepts`, or with those of another; any other checkpoint with some.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a checkpoint such as model_best.pth.tar")
+    check_is_vocabulary(vocabulary)
     if isinstance(ignore_options, str):
         raise TypeError(f"ignore_options is {ignore_options!r}; expected a list of names")
     entries, models, options = _read(path)
@@ -146,6 +148,10 @@ def _made(
             part.load_state_dict(_with_counters(weights, part.state_dict()), strict=True)
         except RuntimeError as error:
             raise DataError(f"{path}: taken for {name}, but its {part_name} does not fit: {error}") from error
+        for key, value in part.state_dict().items():
+            if key in weights and weights[key].is_floating_point() != value.is_floating_point():
+                found = weights[key].dtype
+                raise DataError(f"{path}: taken for {name}, but {part_name}.{key} is {found}; expected {value.dtype}")
     if not options:
         model.notes.append("the checkpoint holds no options: the original's defaults were taken")
     if options and (missing := [option for option in getattr(reader, "SCORING", ()) if option not in options]):
@@ -163,6 +169,8 @@ def _read(path: Path) -> tuple[tuple[str, ...], list[Parts], dict[str, Any]]:
     """Names of the entries that hold models, the parts of each, and the options."""
     content = read_torch(path)
     found: Mapping[Any, Any] = content if isinstance(content, Mapping) else {}
+    if str(found.get("format")).startswith("itm-fast "):
+        raise DataError(f"{path}: {found['format']!s:.60}, of no original repository; give {path.parent / 'best'}")
     entries: tuple[str, ...] = _MODEL
     beside: tuple[str, ...] = ()
     for reader in () if "model" in found else (ncr, l2rm):

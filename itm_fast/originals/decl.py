@@ -3,9 +3,9 @@
 from itm_fast.originals import sgraf
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts
-from itm_fast.originals.sgraf import config, n_words
+from itm_fast.originals.sgraf import SCORING, config, n_words
 
-__all__ = ["MODEL", "READ", "config", "n_words", "recognises"]
+__all__ = ["MODEL", "READ", "SCORING", "config", "n_words", "recognises"]
 
 MODEL = "sgraf"
 READ = frozenset({"eta", "lambda1", "lambda2", "mu", "tau"})  # of the loss

@@ -6,9 +6,9 @@ Some were trained with a word more than the file of the vocabulary has, the mask
 from torch import Tensor
 
 from itm_fast.originals.parts import Parts
-from itm_fast.originals.sgraf import config, recognises
+from itm_fast.originals.sgraf import SCORING, config, recognises
 
-__all__ = ["BESIDE", "ENTRIES", "MODEL", "PARTS", "READ", "config", "n_words", "named_parts", "recognises"]
+__all__ = ["BESIDE", "ENTRIES", "MODEL", "PARTS", "READ", "SCORING", "config", "n_words", "named_parts", "recognises"]
 
 MODEL = "sgraf"
 ENTRIES = ("net",)

@@ -16,6 +16,7 @@ FIXED: Options = {"loss": "vse"}
 _OF_TRAINING = "attention_weight decay_rate eval lr_schedules max_word multi_gpu ratio_weight shard_size size_augment"
 _OF_FILES = "coco_img_path evaluate_cxc f30k_img_path gpu gpu_id img_res vit_type"  # vit_type: as the tensors say
 READ = frozenset(f"{_OF_TRAINING} {_OF_FILES}".split())
+SCORING = ("sparse_ratio", "aggr_ratio")
 _TOWER, _PROJECTION = "visual_encoder.", "vision_proj.weight"
 # What transformers wrote before its fifth version, in the order in which it is looked for.
 _RENAMED = (

@@ -3,9 +3,9 @@
 Its evaluation takes the mean of both similarities.
 """
 
-from itm_fast.originals.sgraf import config, n_words, recognises
+from itm_fast.originals.sgraf import SCORING, config, n_words, recognises
 
-__all__ = ["ENTRIES", "MODEL", "READ", "config", "n_words", "recognises"]
+__all__ = ["ENTRIES", "MODEL", "READ", "SCORING", "config", "n_words", "recognises"]
 
 MODEL = "sgraf"
 ENTRIES = ("model_A", "model_B")

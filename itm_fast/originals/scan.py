@@ -5,7 +5,8 @@ from typing import Any
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts, gru_sizes, has_only_a_linear_map, region_sizes
 
-SCORING = ("raw_feature_norm", "agg_func", "lambda_softmax")  # options beside cross_attn that scores hang on
+# Options beside cross_attn that scores hang on.
+SCORING = ("raw_feature_norm", "agg_func", "lambda_softmax", "no_imgnorm", "no_txtnorm")
 
 
 def recognises(parts: Parts, options: Options) -> bool:

@@ -5,6 +5,8 @@ from typing import Any
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts, gru_sizes, region_sizes
 
+SCORING = ("no_imgnorm", "no_txtnorm")
+
 
 def recognises(parts: Parts, options: Options) -> bool:
     """Whether a checkpoint is SGR's or SAF's."""

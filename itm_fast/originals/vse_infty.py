@@ -8,6 +8,7 @@ from torch import Tensor
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import CELLS, Parts, encoder_sizes, has_grid, image_sizes, n_tokens, without_copies
 
+SCORING = ("no_imgnorm", "no_txtnorm")
 READ = frozenset({"kernel_size"})  # of ESL, whose parser is this one with more
 
 

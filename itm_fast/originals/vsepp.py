@@ -5,6 +5,8 @@ from typing import Any
 from itm_fast.originals.options import Options
 from itm_fast.originals.parts import Parts, gru_sizes, has_only_a_linear_map, region_sizes
 
+SCORING = ("no_imgnorm", "use_abs")
+
 
 def recognises(parts: Parts, options: Options) -> bool:
     """Whether a checkpoint is VSE++'s."""

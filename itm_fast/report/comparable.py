@@ -11,6 +11,9 @@ from itm_fast.report.queries import DIRECTIONS
 from itm_fast.runs.folder import Run
 from itm_fast.runs.query_results import QueryResults
 
+_FEWEST = 20  # images and captions, below which much is in common by chance
+_TIMES = 2  # what chance has in common, from which it is no chance
+
 
 def check_runs(runs: Sequence[Run]) -> None:
     """Check that runs are of the same queries and hold what a page shows.
@@ -35,6 +38,31 @@ def check_runs(runs: Sequence[Run]) -> None:
                 f"runs {first.name!r} and {run.name!r} can not share a page: {difference}; evaluate both on the same "
                 "images and captions, in the same order, under the same protocol"
             )
+
+
+def order_notes(runs: Sequence[Run]) -> list[str]:
+    """Said of runs whose captions retrieve other images than those of the first, as of rows in another order.
+
+    Args:
+        runs: of one page.
+    """
+    first, *others = runs
+    notes = []
+    for run in others:
+        if min(run.n_images, run.n_captions) < _FEWEST:
+            continue
+        depth = 1 + run.n_images // _FEWEST  # so few that chance has them seldom
+        own = first.caption_to_image[:, None]
+        lists = [of.t2i.retrieved[:, :depth].masked_fill(of.t2i.retrieved[:, :depth] == own, -1) for of in (first, run)]
+        n_listed = [(one >= 0).sum(1) for one in lists]
+        n_common = int(((lists[0][:, :, None] == lists[1][:, None]) & (lists[0] >= 0)[:, :, None]).sum())
+        by_chance = float((n_listed[0] * n_listed[1]).sum()) / (run.n_images - 1)
+        if n_common < _TIMES * by_chance:
+            notes.append(
+                f"WARNING: beside their own image, captions retrieve no more images in common in runs {first.name!r} "
+                f"and {run.name!r} than by chance: are both of the same images and captions, in the same order?"
+            )
+    return notes
 
 
 def _difference(first: Run, second: Run) -> str | None:

@@ -19,7 +19,7 @@ from itm_fast.errors import DataError
 from itm_fast.files.reading import read_array
 from itm_fast.files.writing import written_aside
 from itm_fast.report import charts
-from itm_fast.report.comparable import check_runs
+from itm_fast.report.comparable import check_runs, order_notes
 from itm_fast.report.examples import AttentionMap, attention_maps, changed_queries, make_examples
 from itm_fast.report.head import facts, is_generated
 from itm_fast.report.page_tables import page_tables
@@ -167,7 +167,7 @@ def render_page(runs: Sequence[Run], options: PageOptions | None = None, *, link
         pictures=[] if pictures is None else [p for p in pictures.made() if not p.linked],
         n_not_found=0 if pictures is None else len(pictures.not_found),
         n_beyond_budget=0 if pictures is None else pictures.beyond_budget,
-        notes=notes,
+        notes=[*order_notes(runs), *notes],
     )
 
 
@@ -228,7 +228,7 @@ def _pictures(runs: Sequence[Run], options: PageOptions, link_from: Path) -> Pic
     if names is None:
         raise ValueError(
             f"{options.images_folder}: images can not be found in it, since the runs hold no names of images; evaluate "
-            "with --ids, or with --data that has them"
+            "with --image-names, or with --data that has them"
         )
     return Pictures(
         options.images_folder,

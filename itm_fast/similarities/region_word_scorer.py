@@ -77,6 +77,15 @@ class RegionWordScorer:
         scorer.regions, scorer.words = unit_vectors(self.regions), unit_vectors(self.words)
         return scorer
 
+    @property
+    def padding(self) -> tuple[int, int]:
+        """How many places of regions and of words lie beyond the counts."""
+        places = [(self.regions, self._region_counts.counts), (self.words, self._word_counts.counts)]
+        n_regions, n_words = (
+            0 if counts is None else int(of.shape[0] * of.shape[1] - counts.sum()) for of, counts in places
+        )
+        return n_regions, n_words
+
     @torch.no_grad()
     def __call__(self, rows: slice, columns: slice, /) -> Tensor:
         """The similarities of a tile, in at least float32."""

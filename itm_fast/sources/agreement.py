@@ -8,25 +8,25 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from itm_fast.similarities.tiles import Tiles
+from itm_fast.similarities.scorers import TileScorer, as_float_tensor
 
 _ROWS, _COLUMNS = 128, 1024  # of the tile that is compared
 _FEWEST = 20  # rows, below which chance has too few orders
 _SPREADS = 4.5  # standard deviations of what rows in other orders have in common
 
 
-def compared_tile(tiles: Tiles) -> Tensor:
+def compared_tile(scorer: TileScorer) -> Tensor:
     """The similarities of the first images and captions, float64, each less what its row and its column have alike.
 
     Those of an image with what would be its own captions, n_captions / n_images in order, are 0: they are high in any
     two sets, as long as each has its captions in the order of its images.
     """
-    n_images, n_captions = tiles.scorer.n_images, tiles.scorer.n_captions
+    n_images, n_captions = scorer.n_images, scorer.n_captions
     n_rows = min(_ROWS, n_images)
     n_columns = min(_COLUMNS, math.ceil(n_captions * n_rows / max(1, n_images)))
-    tile = tiles.score(slice(0, n_rows), slice(0, n_columns)).double().cpu()
-    owners = torch.arange(n_columns) * n_images // max(1, n_captions)
-    tile = tile.masked_fill(owners == torch.arange(n_rows)[:, None], math.nan)
+    tile = as_float_tensor(scorer(slice(0, n_rows), slice(0, n_columns))).double().cpu()
+    own = torch.arange(n_columns) * n_images // max(1, n_captions) == torch.arange(n_rows)[:, None]
+    tile = tile.masked_fill(own | ~tile.isfinite(), math.nan)
     tile = tile - tile.nanmean(0)
     return (tile - tile.nanmean(1, keepdim=True)).nan_to_num()
 
@@ -52,7 +52,7 @@ def agreement_notes(members: Sequence[tuple[str, Tensor]]) -> list[str]:
         else:
             notes.append(
                 f"WARNING: {name} agrees with {among} no more than with its rows in any order: are their rows (images)"
-                " and columns (captions) in the same order? Ids of each (ids, --ids) are compared."
+                " and columns (captions) in the same order?"
             )
         if len(others) == 1:
             break  # the other one would say the same

@@ -144,7 +144,7 @@ class EnsembleScorer:
             started = time.perf_counter()
             tiles = Tiles(scorer, None, name)
             fitted = fit_normaliser(normalise, tiles, name, chunk_bytes=chunk_bytes, progress=progress)
-            compared = compared_tile(tiles)
+            compared = compared_tile(scorer)
             self.members += (Member(name, tiles, *fitted, compared, time.perf_counter() - started),)
 
     @property

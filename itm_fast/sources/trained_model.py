@@ -36,6 +36,10 @@ class ModelScorer:
 
     Encoded batches are kept, least recently used dropped first; ``cache_bytes`` should hold the images and captions of
     one tile at least, or they are encoded again within it. Nothing of size n_images x n_captions is made.
+
+    Attributes:
+        notes: what a reader of figures should know.
+        warnings: of these, without how many words the vocabulary lacks where they are few.
     """
 
     def __init__(
@@ -79,10 +83,12 @@ class ModelScorer:
         check_lengths(model, self._tokens, dataset)
         self._labels = _labels_of(model, dataset, tokenizer)
         self._is_completed = self._labels is None or not cast(IsTold, model).completes_labels
-        unknown = self._tokens.unknown_note(model.vocabulary) or f"{self._tokens.unknown_words(model.vocabulary)}."
+        unknown = self._tokens.unknown_note(model.vocabulary)
         split, run = tokenizer_note(model.vocabulary, tokenizer), _precision_note(self._device, precision)
         of_data, of_model = getattr(dataset, "notes", ()), getattr(model, "notes", ())
-        self.notes = [*of_data, *of_model, *(note for note in (split, unknown, run) if note is not None)]
+        self.warnings = [*of_data, *of_model, *(note for note in (split, unknown, run) if note is not None)]
+        counted = unknown or f"{self._tokens.unknown_words(model.vocabulary)}."
+        self.notes = [*of_data, *of_model, *(note for note in (split, counted, run) if note is not None)]
         self._batch_size, self._tokenizer = batch_size, tokenizer
         self._cache_bytes = cache_bytes
         self._cache = _Cache(cache_bytes)

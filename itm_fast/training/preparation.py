@@ -40,6 +40,8 @@ from itm_fast.training.token_cache import TokenCache
 Notice = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
+_MANY_SEEN = 0.5  # share of the captions of a validation that are trained on; common ones are in both splits
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -86,6 +88,8 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         ValueError: Settings that do not fit the data.
     """
     check_cache_tokens(settings)
+    for note in _endless_warmups(settings):
+        notice(note)
     settings = replace(settings, model_config=with_architecture(settings.model_config))
     data, training = settings.data, settings.training
     train_set, val_set = (
@@ -102,6 +106,13 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
     for dataset in (train_set, val_set):
         for note in (*dataset.notes, *dataset.look()):
             notice(note)
+    seen = set(train_set.captions)
+    n_seen = sum(caption in seen for caption in val_set.captions)
+    if n_seen > _MANY_SEEN * val_set.n_captions:
+        notice(
+            f"{n_seen} of {val_set.n_captions} captions of split {data.val_split} are in split {data.train_split} word "
+            "for word: which model is the best is decided by what it was trained on"
+        )
     own = settings.model_config.own_vocabulary()
     vocabulary = find_vocabulary(data, train_set, val_set, notice) if own is None else own
     split_by = tokenizer_note(vocabulary, data.tokenizer)
@@ -128,7 +139,12 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
         cache = TokenCache(data.cache_tokens, device, training.precision, world.size == 1, notice)
         train_set, val_set, tokens, val_tokens = _cached(settings, model, cache, train_set, val_set, tokens, val_tokens)
     captions = training_captions(train_set, data, training.seed)
+    if len(captions) < train_set.n_captions:
+        notice(f"{len(captions)} of {train_set.n_captions} training captions: --data-percent {data.data_percent:g}")
+    n_noted = len(model.notes)
     model.prepare(tokens, captions)
+    for note in model.notes[n_noted:]:
+        notice(note)
     plan = BatchPlan(
         Collator(train_set, tokens, has_image_tokens=model.reads_image_tokens(training=True)),
         training.batch_size,
@@ -147,6 +163,23 @@ def prepare(settings: RunSettings, device: torch.device, world: World, notice: N
 
     validate = _validator(settings, val_set, scorer, device, world)
     return Prepared(model, train_set, val_set, plan, margin, triplet_weight, scorer, validate)
+
+
+def _endless_warmups(settings: RunSettings) -> list[str]:
+    """What to say where the run is over before a warm-up is."""
+    config, training = settings.model_config, settings.training
+    has_backbone = config.image_kind != "regions" and config.backbone_lr_factor > 0
+    has_transformer = config.text_kind != "bigru" and config.bert_lr_factor > 0
+    warmups = (
+        ("embedding-warmup-epochs", config.embedding_warmup_epochs, has_backbone, "the backbone never trains"),
+        ("bert-warmup-epochs", config.bert_warmup_epochs, has_transformer, "the text encoder never trains"),
+        ("vse-mean-warmup-epochs", training.vse_mean_warmup_epochs, config.max_violation, "all negatives always count"),
+    )
+    return [
+        f"--{flag} {n} of --num-epochs {training.num_epochs}: {what}"
+        for flag, n, is_there, what in warmups
+        if is_there and n >= training.num_epochs
+    ]
 
 
 def _cached(

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from itm_fast.config import DataConfig, SAMConfig, TrainingConfig
 from itm_fast.errors import DataError
@@ -32,7 +33,8 @@ class RunSettings:
     def save(self, path: Path) -> None:
         """Write as JSON, aside and then renamed."""
         with written_aside(path) as aside:
-            aside.write_text(json.dumps(dataclasses.asdict(self), indent=2, default=str) + "\n", encoding="utf-8")
+            content = json.dumps(dataclasses.asdict(self), indent=2, default=_plain)
+            aside.write_text(f"{content}\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: Path) -> RunSettings:
@@ -59,3 +61,8 @@ class RunSettings:
             )
         except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}: not the settings of a run: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text, NumPy's numbers as Python's."""
+    return str(value) if isinstance(value, Path) else value.item()

@@ -98,6 +98,18 @@ def test_evaluate_with_a_matrix_or_captions(folder, references, capsys):
         (["evaluate", "--sims", "sims.npy", "--relevance", "narrow.csv"], "expected 12 numbers a line"),
         (["evaluate", "--sims", "sims.npy", "--relevance", "few.txt"], "few.txt: 7 lines, no multiple of 5"),
         (["evaluate", "--sims", "sims.npy", "--relevance", "half.json"], "relevance is 6 x 30, but sims is 12 x 60"),
+        (["cider", "few.txt", "few.txt"], "output is few.txt, expected the name of a .npy file, such as phi.npy"),
+        (["cider", "few.txt", "small.npy", "--candidates", "small.npy"], "output is small.npy, which candidates reads"),
+        (["cider", "few.txt", "a.npy", "--sigma", "3", "--variant", "cider"], "--sigma goes with --variant cider_d"),
+        (
+            ["evaluate", "--sims", "sims.npy", "--save-results", "./sims.npy"],
+            "save-results is sims.npy, which sims reads",
+        ),
+        (
+            ["evaluate", "--sims", "short.csv", "--export", "short.csv"],
+            "export is short.csv, which sims reads: give another",
+        ),
+        (["ensemble", "small.npy", "small.npy", "--output", "small.npy"], "output is small.npy, which members reads"),
         (["cider", "none.txt", "phi.npy"], "none.txt: no such file"),
         (["cider", "few.txt", "phi.npy"], "no multiple of 5"),
         (["cider", "bad.json", "phi.npy"], "bad.json: not JSON"),

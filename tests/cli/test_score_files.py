@@ -176,6 +176,7 @@ TOKENS = ["--images", "regions.npy", "--captions", "words.npy"]
             "--lambda-softmax has no use with --similarity max",
         ),
         ([*TOKENS, "--similarity", "scan", "--word-counts", "region_counts.npy"], "word_counts must have shape (50,)"),
+        ([*TOKENS, "--similarity", "scan", "--word-counts", "floats.npy"], "integers, a boolean mask, or None, got"),
         (
             [*TOKENS, "--similarity", "scan", "--word-counts", "sims.npy"],
             "sims.npy: has shape (10, 50), expected 1 axis",
@@ -187,6 +188,7 @@ TOKENS = ["--images", "regions.npy", "--captions", "words.npy"]
     ],
 )
 def test_bad_flags_are_one_line_and_code_2(capsys, flags, fragment):
+    np.save("floats.npy", np.ones(50))
     code, report, err = run(capsys, *flags)
     assert (code, report) == (2, None)
     assert fragment in err

@@ -1,6 +1,7 @@
 """itm-fast search: exact in embeddings and with a model, re-ranked, printed, as JSON and as a page."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,32 @@ def test_trained_models(place, capsys, name):
         assert [one["number"] for one in query["found"]] == best.tolist()
 
 
+def test_more_than_the_candidates_of_a_second_model_where_there_is_none(place, capsys):
+    out = json.loads(run(capsys, place / "out", "dog", "--k", "101", "--json"))
+    assert len(out["queries"][0]["found"]) == N_IMAGES
+
+
+def test_words_that_the_model_does_not_know_are_said(place, capsys):
+    flags = ["--data", place / "data", "--tokenizer", "split", "--k", "1"]
+    words = [word for word in load_model(place / "vsepp").vocabulary.word2idx if word.isalpha()][:3]
+    for text, said in ((" ".join(words), ""), (f"{words[0]} xyzzyq", "warning: 1 of 2 words (50%), in 1 of 1")):
+        assert cli.main(["search", str(place / "vsepp"), text, *map(str, flags)]) == 0
+        assert ("warning" in (err := capsys.readouterr().err)) == bool(said)
+        assert said in err
+
+
+@pytest.mark.parametrize(("swapped", "code"), [(False, 0), (True, 2)])
+def test_images_in_another_order_are_not_reranked(place, capsys, tmp_path, swapped, code):
+    shutil.copytree(place / "data", tmp_path / "data")
+    names = read_embeddings(place / "out").image_names
+    ids = [int(number) for number in (tmp_path / "data" / "test_ids.txt").read_text().split()]
+    names = [*names[:-2], *names[:-3:-1]] if swapped else names
+    (tmp_path / "data" / "id_mapping.json").write_text(json.dumps(dict(zip(map(str, ids), names, strict=True))))
+    flags = ["--data", tmp_path / "data", "--tokenizer", "split", "--rerank", place / "scan"]
+    said = run(capsys, place / "out", "dog", *flags, code=code)
+    assert (f"image 4 of {place / 'out'} is " in said) == swapped
+
+
 @pytest.mark.parametrize("source", ["out", "vsepp"])
 def test_reranked(place, capsys, source):
     flags = ["--data", place / "data", "--tokenizer", "split", "--rerank", place / "scan", "--candidates", "4"]
@@ -144,8 +171,11 @@ def test_blocks_and_memory(tmp_path):
     [
         (["out"], "nothing to search for"),
         (["out", "dog", "--k", "0"], "expected 1 ... candidates"),
+        (["out", "dog", " "], "a text to search for is blank"),
+        (["out", "dog", "--rerank", "scan", "--data", "data", "--k", "101"], "--candidates 100; expected 1"),
         (["out", "--image", "none.jpg"], "none.jpg: no such image file"),
         (["out", "dog", "--output", "nowhere/page.html"], "no such folder"),
+        (["out", "dog", "--images-folder", "nowhere"], "nowhere: no such folder of images"),
         (["out", "dog", "--rerank", "scan"], "needs --data"),
         (["out", "dog", "--rerank", "scan", "--among", "captions"], "orders images for a text"),
         (["out", "dog", "--rerank", "scan", "--data", "data", "--split", "dev"], "2 images"),

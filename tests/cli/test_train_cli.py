@@ -3,10 +3,13 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,6 +73,28 @@ def test_settings_survive_their_file(data, tmp_path):
     assert (parsed.settings.training.num_epochs, parsed.settings.model_config.heuristic_strategy) == (20, True)
     (tmp_path / "train.json").write_text('{"model": "esl"}')
     with pytest.raises(DataError, match=r"train\.json: not the settings of a run"):
+        RunSettings.load(tmp_path / "train.json")
+
+
+def test_settings_of_numpy_survive_their_file(data, tmp_path):
+    settings = parse(["scan", "--data_path", str(data / "f8k_precomp")]).settings
+    training = replace(settings.training, num_epochs=np.int64(3), size_augment=np.bool_(True))
+    replace(settings, training=training, sam=replace(settings.sam, sam=1)).save(tmp_path / "train.json")
+    loaded = RunSettings.load(tmp_path / "train.json")
+    assert loaded.training == replace(settings.training, num_epochs=3, size_augment=True)
+    assert loaded.sam.sam is True
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("sam", "sam"), ("training", "size_augment"), ("data", "drop_blank"), ("model_config", "bi_gru")]
+)
+def test_a_switch_that_is_a_text_is_refused(data, tmp_path, part, name):
+    """A text such as "false" was on."""
+    parse(["scan", "--data_path", str(data / "f8k_precomp")]).settings.save(tmp_path / "train.json")
+    written = json.loads((tmp_path / "train.json").read_text())
+    written[part][name] = "false"
+    (tmp_path / "train.json").write_text(json.dumps(written))
+    with pytest.raises(DataError, match=f"train.json: not the settings of a run: {name} must be True or False, got 'f"):
         RunSettings.load(tmp_path / "train.json")
 
 
@@ -188,6 +213,13 @@ def test_progress_has_the_loss_and_the_last_validation(data, tmp_path, monkeypat
         (["--max_violations"], "--max_violations"),
         (["--device", "gpu"], "device is 'gpu'; expected \"auto\""),
         (["--data_percent", "0"], "data_percent must be above 0"),
+        (["--grad_clip", "-1"], "grad_clip is -1; expected at least 0"),
+        (["--learning-rate", "-0.1"], "learning_rate is -0.1; expected at least 0"),
+        (["--weight-decay", "-0.1"], "weight_decay is -0.1; expected at least 0"),
+        (["--bert-lr-factor", "-1"], "bert_lr_factor is -1; expected at least 0"),
+        (["--backbone-lr-factor", "-1"], "backbone_lr_factor is -1; expected at least 0"),
+        (["--sam", "--sam-weight", "-5"], "sam_weight is -5; expected at least 0"),
+        (["--sam", "--sam-triplet-weight", "-1"], "sam_triplet_weight is -1; expected at least 0"),
     ],
 )
 def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
@@ -203,6 +235,8 @@ def test_bad_input_is_one_line(data, tmp_path, capsys, more, fragment):
     [
         (["clip"], "no model 'clip'; models: chan, cvse, esl"),
         (["scan", "--preset", "f8k"], "scan has no preset 'f8k'; presets: coco-i-t-avg"),
+        (["--resume"], "--resume expects a value behind it"),
+        (["scan", "--preset"], "--preset expects a value behind it"),
         (["--resume", "/nowhere"], "/nowhere/train.json: no such file; expected the folder of a run"),
     ],
 )
@@ -230,6 +264,34 @@ def test_a_run_is_not_resumed_with_another_vocabulary_split_or_choice(data, tmp_
         assert train("--resume", run, *more) == 2
         assert said in capsys.readouterr().err
     assert train("--resume", run) == 0  # what was refused has changed nothing
+
+
+@pytest.mark.parametrize("n_seen", [15, 16])
+def test_a_validation_on_what_is_trained_on_is_said(data, tmp_path, capsys, n_seen):
+    shutil.copytree(data / "f8k_precomp", tmp_path / "f8k_precomp")
+    trained = (tmp_path / "f8k_precomp" / "train_caps.txt").read_text().splitlines(keepends=True)
+    dev = (tmp_path / "f8k_precomp" / "dev_caps.txt").read_text().splitlines(keepends=True)
+    assert not set(trained) & set(dev)
+    (tmp_path / "f8k_precomp" / "dev_caps.txt").write_text("".join([*trained[:n_seen], *dev[n_seen:]]))
+    assert train(*flags(tmp_path, "--model_name", tmp_path / "run", "--dry-run")) == 0
+    said = "16 of 30 captions of split dev are in split train word for word: which model is the best"
+    assert (said in capsys.readouterr().err) == (n_seen == 16)
+
+
+@pytest.mark.parametrize(("percent", "said"), [("0.5", False), ("50", True), ("100", False)])
+def test_a_share_of_the_captions_is_said(data, tmp_path, capsys, percent, said):
+    """0.5 is half a percent, of which no batch can be made here."""
+    code = train(*flags(data, "--model_name", tmp_path / "run", "--dry-run", "--data-percent", percent))
+    assert code == (2 if percent == "0.5" else 0)
+    assert ("itm-fast: 75 of 150 training captions: --data-percent 50\n" in capsys.readouterr().err) == said
+
+
+def test_what_a_model_has_to_say_of_its_files(data, tmp_path, capsys):
+    (tmp_path / "glove.txt").write_text("a 1 2 3 4 5 6 7 8\n")
+    sizes = ["--img-dim", DIM, "--n-regions", 5, "--word-dim", 8, "--input-channel", 8, "--n-concepts", 9]
+    more = ["--batch-size", 30, "--embed-size", 16, "--glove-path", tmp_path / "glove.txt", "--dry-run"]
+    assert train("cvse", "--data-path", data / "f8k_precomp", *sizes, *more) == 0
+    assert "glove.txt lacks 9 of 9 concepts, which begin from the mean" in capsys.readouterr().err
 
 
 def test_a_damaged_checkpoint_is_one_line(data, tmp_path, capsys):

@@ -78,6 +78,60 @@ def test_counts_of_attention_are_the_kernels_own(n_patches, monkeypatch):
     assert done["matrix_products"] == counts["mma"]
 
 
+@pytest.mark.skipif(compiler() is None, reason="the emulator needs a C++ compiler (CXX, c++)")
+def test_launches_of_the_gradients_are_the_operators_own(monkeypatch):
+    regions, words = torch.randn(3, 133, 8, requires_grad=True), torch.randn(40, 9, 8, requires_grad=True)
+    library = emulated_operators.library(False)[1]
+    with emulated_operators.emulated():
+        scores = itm_fast.cross_attention_similarity(regions, words, None)
+        before = statistics(library)["launches"]
+        scores.sum().backward()
+    found = regions.grad, words.grad
+    regions.grad = words.grad = None
+    itm_fast.cross_attention_similarity(regions, words, None).sum().backward()
+    torch.testing.assert_close((regions.grad, words.grad), found, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(roofline_attention, "SCRATCH_BYTES", emulated_operators.SCRATCH_BYTES)
+    counts = roofline_attention.gradients(133, 9, 3, 40, 8, 4)
+    assert statistics(library)["launches"] - before == counts["launches"] - counts["torch launches"]
+    assert counts["launches"] > 2 + 11 + 1  # several rounds
+
+
+def test_what_the_gradients_of_patches_cost(monkeypatch):
+    code = {"registers": 128, "product": 1.5, "gram": 2.0, "around": 200}
+    monkeypatch.setattr(_machine_code, "gradient_kernel", lambda _: code)
+    counts = roofline_attention.gradients(577, 40, 8, 8, 1024)
+    assert counts["tensor FLOP"] == 2 * 1024 * 8 * (3 * 580 * 40 * 8 + 580 * 580)
+    of_product, of_square = (
+        3 * 2 * 640 * 320 * 592 * 8,
+        3 * 2 * 640 * 608 * 320 * 8,
+    )  # whole warps, stages of 16 numbers
+    assert counts["TF32 FLOP"] == of_product + of_square
+    parts, together = roofline_attention.parts_of(counts, "H100 SXM", "bfloat16")
+    assert not together
+    assert parts["G a"]["tensor cores"] == pytest.approx(of_product / 495e9)
+    assert parts["a aᵀ"]["tensor cores"] == pytest.approx(of_square / 495e9)
+    ms, binds = roofline_attention.bound(counts, "H100 SXM", "bfloat16")
+    assert ms == pytest.approx(sum(max(of.values()) for of in parts.values()))
+    assert "a aᵀ: tensor cores" in binds
+    parts, _ = roofline_attention.parts_of(counts, "RTX 5090", "bfloat16")
+    n_fmas = 584 * 577 * 40 * 8 * 8
+    assert parts["G a"]["float32 FMAs"] == pytest.approx(2 * n_fmas / 105e9)
+    assert parts["G a"]["issue slots"] == pytest.approx(1.5 * n_fmas / 128 / 170 / 2.41e6)
+    blocks = 145 * 146 // 2 * 8 * 8
+    assert parts["a aᵀ"]["float32 FMAs"] == pytest.approx(2 * 48 * 16 * blocks / 105e9)
+
+
+@pytest.mark.parametrize("arch", ["80", "86", "90", "100", "120"])
+def test_the_machine_code_of_the_gradients_is_read(arch):
+    if _machine_code.disassembler() is None or _machine_code.kept("chunks", arch) is None:
+        pytest.skip("no machine code in build/cubins, or no nvdisasm: make test, with nvcc, keeps it")
+    code = _machine_code.gradient_kernel(arch)
+    assert code["registers"] <= 128
+    assert 1 < code["product"] < 1.6  # 32 FMAs for two loads of G and one of four weights
+    assert 1 < code["gram"] < 2.2
+    assert 100 < code["around"] < 300
+
+
 @pytest.mark.parametrize("arch", ["80", "90", "100"])
 def test_the_machine_code_of_attention_is_read(arch):
     if _machine_code.disassembler() is None or _machine_code.kept("attention_chunks", arch) is None:

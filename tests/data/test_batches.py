@@ -83,6 +83,20 @@ def test_errors(collator, options, fragment):
         BatchPlan(collator, num_epochs=1, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "fragment"),
+    [
+        ({"caption_indices": np.arange(45) < 9}, TypeError, "caption_indices has dtype bool; expected integers"),
+        ({"caption_indices": [0.0, 1.0, 2.0]}, TypeError, "caption_indices has dtype float64; expected integers"),
+        ({"caption_indices": [0, 1, 45]}, IndexError, "caption_indices holds 45; expected 0 … 44"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0, expected at least 1"),
+    ],
+)
+def test_captions_that_are_no_numbers_of_captions(collator, options, error, fragment):
+    with pytest.raises(error, match=fragment):
+        BatchPlan(collator, **{"batch_size": 3, "num_epochs": 1, **options})
+
+
 def test_reduced_data(collator):
     dataset = collator.dataset
     assert training_captions(dataset, DataConfig(), 0).tolist() == [*range(45)]

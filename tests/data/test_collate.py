@@ -50,6 +50,12 @@ def test_tokens_of_captions(parts):
     assert len(CaptionTokens.from_captions(iter([]), vocabulary, "split")) == 0
 
 
+@pytest.mark.parametrize("caption", [None, float("nan"), b"a dog", ["a", "dog"], 3])
+def test_captions_that_are_no_texts(parts, caption):
+    with pytest.raises(TypeError, match=r"captions\[1\] is .*; expected a text"):
+        CaptionTokens.from_captions(["a dog", caption], parts[2], "split")
+
+
 def test_batch_keeps_the_order_and_pairs_each_caption_with_its_image(parts):
     dataset, distinct, _, tokens = parts
     batch = Collator(dataset, tokens)([17, 3, 4, 3])

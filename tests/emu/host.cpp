@@ -26,6 +26,7 @@ Launch::~Launch() { emu_release(); }
 
 int Launch::shared_limit() const { return 99 * 1024; }  // the least of the architectures
 bool Launch::has_tile_kernels() const { return emu_has_tile_kernels() != 0; }
+bool Launch::has_fast_tensor_cores() const { return has_tile_kernels(); }
 int Launch::multiprocessors() const { return 2; }
 
 void Launch::check() const {

@@ -1,6 +1,7 @@
 """The similarities' kernels in the order in which the operators launch them, on emulated memory."""
 
 import ctypes
+import functools
 
 import numpy as np
 import torch
@@ -95,6 +96,7 @@ ChunkArgs = structure(
     (LONG, "context_stride query_stride"),
     (Options, "options"),
     (INT, "n_contexts n_queries context_max query_max context_pitch query_pitch queries_per_tile splits gram_numbers"),
+    (INT, "part"),
 )
 AttentionArgs = structure(
     "AttentionArgs",
@@ -347,7 +349,10 @@ class Largest:
 class Chunk:
     """S of all pairs in memory, and the kernels that work on it."""
 
-    def __init__(self, device, context, context_counts, query, query_counts, *, on_chip=True, splits=1, **flags):
+    def __init__(
+        self, device, context, context_counts, query, query_counts, *, on_chip=True, splits=1, in_parts=False, **flags
+    ):
+        self.in_parts = in_parts and flags.get("attends", True) and context.dtype != torch.float64
         on_chip = on_chip and context.dtype != torch.float64
         self.device, self.on_chip, self.splits = device, on_chip, splits
         self.left, self.right = Batch(device, context, context_counts), Batch(device, query, query_counts)
@@ -420,9 +425,11 @@ class Chunk:
             self.args.scale = self.scale.pointer
         self.args.grad_scores, self.args.grad_sims = grad_scores.pointer, grad_sims.pointer
         self.args.grad_gram, self.args.kappa = gram.pointer, kappa.pointer
-        self.device.run(
-            "gradient_chunk_", ctypes.byref(self.args), self.number, NUMBERS[self.grad_type], int(self.on_chip)
-        )
+        run = functools.partial(self.device.run, "gradient_chunk_", ctypes.byref(self.args), self.number)
+        if self.in_parts:
+            gram = self._in_parts(lambda: run(NUMBERS[self.grad_type], int(self.on_chip)))
+        else:
+            run(NUMBERS[self.grad_type], int(self.on_chip))
         grad = torch.from_numpy(grad_sims.numpy())
         grad = (grad.view(self.grad_type) if split else grad).to(self.left.wide())
         total = self.device.array(kappa.numpy().sum(0)) if attends else None
@@ -430,6 +437,21 @@ class Chunk:
             self.finish(self.left, grad @ self.y, gram if attends else None, None),
             self.finish(self.right, grad.T @ self.x, None, total),
         )
+
+    def _in_parts(self, run):
+        """The kernel before and after G a; the Gram matrices' gradient. Both products as the operator makes them."""
+        n, pitch, columns = self.left.n, self.left.pitch, self.right.n * self.right.pitch
+        weights = self.device.array(np.zeros((n * pitch, columns), np.float32))
+        self.args.weights, self.args.part = weights.pointer, 1
+        run()
+        transposed = torch.from_numpy(weights.numpy()).view(n, columns, pitch)
+        gram = torch.from_numpy(self.held.numpy()).view(n, pitch, pitch)
+        products = self.device.array((gram @ transposed.transpose(1, 2)).reshape(n * pitch, columns).numpy())
+        self.args.products, self.args.part = products.pointer, 2
+        run()
+        left, right = (torch.from_numpy(x.numpy()).view(n, pitch, columns) for x in (products, weights))
+        self.args.splits, self.args.gram_numbers = 1, pitch * pitch
+        return self.device.array((left @ right.transpose(1, 2)).numpy())
 
     def finish(self, of, product, square, kappa):
         """One side's gradient in the type of the input."""

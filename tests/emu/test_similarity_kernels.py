@@ -124,9 +124,12 @@ def all_of_chunk(device, *batch, attends=True, **flags):
     return scores, *Chunk(device, *batch, attends=attends, **flags).gradients(cotangent_of(scores))
 
 
-@pytest.mark.parametrize("on_chip", [True, False], ids=["on_chip", "in_place"])
+WAYS = {"on_chip": {}, "in_place": {"on_chip": False}, "in_parts": {"on_chip": False, "in_parts": True}}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1, 3), (3, 36, 9, 12, 20), (2, 150, 3, 70, 17), (4, 33, 20, 5, 64)])
-def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chip):
+def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, way):
     plain.configure("random", 3)
     for dtype, bounds in (
         (torch.float64, (1e-12, 1e-9, 1e-9)),
@@ -138,7 +141,7 @@ def test_scores_and_gradients_of_chunks_equal_the_reference(plain, shape, on_chi
         for attends, agg_func in ((True, "LogSumExp"), (False, "Max"), (False, "LogSumExp")):
             flags = {"attends": attends, "agg_func": agg_func, "lambda_lse": 6.0}
             want = expected(*batch, **flags)
-            got = all_of_chunk(plain, *batch, on_chip=on_chip, splits=3, **flags)
+            got = all_of_chunk(plain, *batch, splits=3, **WAYS[way], **flags)
             floor = 1e-4 if shape[1] == 1 else 0  # gradients that are zero but for rounding
             for result, truth, bound in zip(got, want, bounds, strict=True):
                 assert error(result, truth) < bound + floor, (dtype, attends, agg_func)
@@ -260,7 +263,8 @@ def test_no_races(watched, order):
     for batch in (operands(3, 36, 5, 12, 40), operands(4, 10, 3, 36, 40)):
         for attends in (True, False):
             everything(watched, batch, attends=attends)
-        all_of_chunk(watched, *batch, on_chip=False)
+        for way in ("in_place", "in_parts"):
+            all_of_chunk(watched, *batch, **WAYS[way])
 
 
 def parts_of_gram(row):

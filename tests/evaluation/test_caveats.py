@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from itm_fast import Cider, metrics
+from itm_fast import Cider, cross_attention_similarity, metrics
 from itm_fast.data.readers.relevance_matrix import read_relevance
 from itm_fast.errors import DataWarning
 from itm_fast.evaluation import EnsembleScorer, Ids, RelevantPairs, evaluate, rerank, search_alpha
+from itm_fast.evaluation.caveats import source_notes
 from itm_fast.metrics import TwoWayScorer
 from itm_fast.ops.max_similarity import max_similarity
 from itm_fast.similarities.region_word_scorer import RegionWordScorer
-from itm_fast.similarities.scorers import DotProductScorer
+from itm_fast.similarities.scorers import DotProductScorer, as_scorer
 
 RNG = np.random.default_rng(5)
 IMAGES = RNG.standard_normal((12, 6)).astype(np.float32)
@@ -115,6 +116,20 @@ def test_regions_and_words():
     report = evaluate(scorer, normalise=True)
     assert notes(report) == []
     assert recalls(report) == recalls(evaluate(expected))
+
+
+@pytest.mark.parametrize("similarity", [max_similarity, cross_attention_similarity])
+def test_padding_that_takes_part_is_said(similarity):
+    regions, words = unit(RNG.standard_normal((4, 3, 6))), unit(RNG.standard_normal((20, 5, 6)))
+    regions[[0, 2], 2] = words[:, 4] = 0
+    found = notes(evaluate(RegionWordScorer(regions, words, np.full(20, 4), similarity=similarity)))
+    assert found[0].startswith(
+        "WARNING: 2 regions are all zeros, but take part as others do: if they are padding, region_"
+    )
+    found = notes(evaluate(RegionWordScorer(regions, words, None, [2, 3, 2, 3], similarity=similarity)))
+    assert found[0].startswith("WARNING: 20 words are all zeros, but take part")
+    scorer = RegionWordScorer(regions, words, np.full(20, 4), [2, 3, 2, 3], similarity=similarity)
+    assert not any("zeros" in note for note in notes(evaluate(scorer)))
 
 
 @pytest.mark.parametrize("normalise", [False, True])
@@ -322,6 +337,46 @@ def test_infinite_similarities_are_said(kind):
     assert any(note.startswith(f"fine: WARNING: {said.format('')}") for note in notes(again))
     sims[3, 17] = sims[5, 2] = -np.inf  # no candidates
     assert not any("inf" in note for note in notes(evaluate(sims, ks=(1, 2))))
+
+
+@pytest.mark.parametrize("lowest", [-100, 0, -1])
+def test_a_score_for_no_candidate_that_is_not_said(lowest):
+    sims = np.where(np.quantile(COSINE, 0.9) < COSINE, np.exp(COSINE), lowest)
+    (note,) = source_notes(as_scorer(sims))
+    assert note.startswith(f"WARNING: 90 % of similarities are {lowest}, the lowest")
+    assert f"--no-candidate {lowest} " in note
+    for fine in (COSINE, np.where(sims == lowest, -np.inf, sims), np.eye(12).repeat(5, 1), (4 * COSINE).round()):
+        assert source_notes(as_scorer(fine)) == []
+
+
+def test_captions_that_stand_lines_off_are_said():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((60, 16))
+    captions = images.repeat(5, 0) + rng.standard_normal((300, 16))
+    sims = images @ captions.T
+    for lines, lost in ((1, "1"), (-1, "5"), (2, "1, 2"), (3, "1, 2, 3")):
+        found = [note for note in notes(evaluate(np.roll(sims, lines, 1))) if "some lines off" in note]
+        assert len(found) == 1
+        assert f"of the 5 captions of every image, number {lost} finds its image no better" in found[0]
+    weak = images @ (images.repeat(5, 0) + 4 * rng.standard_normal((300, 16))).T
+    for fine in (sims, weak, np.roll(sims, 5, 1), sims[:40, :200], rng.random((60, 300))):
+        assert not any("some lines off" in note for note in notes(evaluate(fine)))
+    off = np.roll(sims, 1, 1)
+    assert notes(evaluate(off, caption_to_image=(np.arange(300) - 1) % 300 // 5)) == []
+
+
+def test_directions_of_another_order_are_said():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, 16))
+    captions = images.repeat(5, 0) + rng.standard_normal((200, 16))
+    sims = images @ captions.T
+
+    def said(turned):
+        return [note for note in notes(evaluate(TwoWayScorer(sims, turned))) if "agrees with" in note]
+
+    (note,) = said(sims[:, rng.permutation(200)])
+    assert "the matrix of image queries agrees with the matrix of caption queries no more than" in note
+    assert said(sims + 0.1) == said(np.where(sims < np.median(sims, 0), -np.inf, sims)) == []
 
 
 def test_few_queries_say_nothing_of_their_order():

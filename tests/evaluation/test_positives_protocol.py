@@ -106,6 +106,8 @@ def test_objects(side, kind):
     [
         (RelevantPairs(Ids([0], [0]), None, None), ValueError, "neither image_to_captions nor caption_to_images has"),
         (RelevantPairs(Ids([0], [0]), {}, {}), ValueError, "there is nothing to rank"),
+        (RelevantPairs(Ids([0], [0]), {0: []}, None), ValueError, "no query has a positive"),
+        (RelevantPairs(Ids([0], [0]), {0: {0: 0}}, None), ValueError, "no query has a positive"),
         (RelevantPairs(Ids([0], [0]), [[0]], None), TypeError, "image_to_captions is a list, expected {id: [ids]}"),
         (RelevantPairs(Ids([0], [0]), None, {0: 0}), TypeError, "caption_to_images[0] is 0, expected a list of ids"),
         (RelevantPairs(Ids([0], [0]), {0: "0"}, None), TypeError, "image_to_captions[0] is '0', expected a list"),
@@ -117,6 +119,16 @@ def test_objects(side, kind):
 def test_bad_objects(annotations, exception, fragment):
     with pytest.raises(exception, match=re.escape(fragment)):
         evaluate(np.ones((1, 1)), protocol="positives", annotations=annotations, ks=(1,))
+
+
+def test_positives_outside_of_the_gallery_are_said(case):
+    sims, pairs = case
+    notes = evaluate(sims, protocol="positives", annotations=pairs)["conditions"]["notes"]
+    n_positives = sum(map(len, pairs.image_to_captions.values()))
+    assert [note for note in notes if "are not in the gallery" in note] == [
+        f"1 of {n_positives} positives of image queries are not in the gallery: each is a miss of mAP@R, R-Precision, "
+        "nDCG and MAP; are these the annotations of this set?"
+    ]
 
 
 def test_a_hopeless_query_is_a_miss():

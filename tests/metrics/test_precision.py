@@ -175,6 +175,13 @@ def test_select(rows, columns):
         torch.testing.assert_close(torch.as_tensor(again(slice(0, 1), slice(0, 2))), expected[1:2, [0, 3]])
 
 
+def test_positives_in_whatever_holds_numbers():
+    sims = torch.rand(2, 4)
+    expected = map_at_r(sims, [[0, 2], [3]])
+    for kind in (set, tuple, np.array, torch.tensor):
+        assert map_at_r(sims, [kind([0, 2]), kind([3])]) == expected
+
+
 @pytest.mark.parametrize(
     ("call", "exception", "fragment"),
     [
@@ -182,6 +189,18 @@ def test_select(rows, columns):
         (lambda s: map_at_r(s, [[0], [3]]), ValueError, "positives[1] holds 3 ... 3, expected 0 ... 2"),
         (lambda s: map_at_r(s, [[0], [-1]]), ValueError, "positives[1] holds -1"),
         (lambda s: map_at_r(s, [[0], [0.5]]), TypeError, "positives[1] has dtype float64"),
+        (lambda s: map_at_r(s, [0, 1]), TypeError, "positives[0] has dtype int64 and 0 axes, expected (n,) integers"),
+        (
+            lambda s: map_at_r(s, {0: [0], 1: [0]}),
+            TypeError,
+            "positives is a dict, expected a list of positives a query",
+        ),
+        (
+            lambda s: map_at_r(np.ones((2, 3)), np.array([[1, 0, 0], [0, 1, 1]])),
+            ValueError,
+            "positives is a matrix of 0 and 1, expected the numbers of each query's positives",
+        ),
+        (lambda s: positives_by_id({5: "78"}, [5], [7, 8]), TypeError, "positives[5] is '78', expected a list of ids"),
         (lambda s: map_at_r(s, [[0], [1]], query="i2t"), ValueError, "query is 'i2t'"),
         (lambda s: map_at_r(s * np.nan, [[0], [1]]), ValueError, "sims is NaN at row (image) 0"),
         (lambda s: r_precision(s, [[0], [1]], max_r=0), ValueError, "max_r is 0"),

@@ -453,6 +453,19 @@ def test_a_processor_of_another_size(data, tmp_path):
         model.load_pretrained()
 
 
+def test_a_processor_that_leaves_pixels_as_they_are(data, tmp_path):
+    tiny_vit.write_folder(tmp_path, **TINY_VIT)
+    path = tmp_path / "preprocessor_config.json"
+    processor = json.loads(path.read_text())
+    path.write_text(json.dumps({**processor, "do_normalize": False}))
+    pixels = made("scan", data, "patches", backbone_path=str(tmp_path)).config.backbone_config
+    assert (pixels["mean"], pixels["deviation"]) == ([0.0] * 3, [1.0] * 3)
+    for options, factor in (({"do_rescale": False}, "1"), ({"rescale_factor": 1 / 127.5}, "0.007843")):
+        path.write_text(json.dumps({**processor, **options}))
+        with pytest.raises(DataError, match=f"which pixels it takes: it multiplies them by {factor}; expected 1/255"):
+            made("scan", data, "patches", backbone_path=str(tmp_path))
+
+
 def test_a_tower_without_its_tokenizer(data, tmp_path):
     (tmp_path / "config.json").write_bytes((data / "clip" / "config.json").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"no tokenizer; expected .*, vocab\.json and merges\.txt of CLIP"):

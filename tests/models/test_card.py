@@ -109,6 +109,43 @@ def test_cards_of_something_else(folder, card):
         load_model(folder)
 
 
+def test_a_card_of_another_format(folder):
+    card = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**card, "format": "itm-fast model 2"}))
+    with pytest.raises(DataError, match=r"format is 'itm-fast model 2'; expected 'itm-fast model 1'; is it of a newer"):
+        load_model(folder)
+
+
+def test_settings_that_a_card_lacks_are_said(folder):
+    assert load_model(folder).notes == []
+    card = json.loads((folder / "config.json").read_text())
+    del card["config"]["cross_attn"], card["config"]["lambda_lse"], card["vocabulary"]
+    (folder / "config.json").write_text(json.dumps(card))
+    (note,) = load_model(folder).notes
+    assert note.endswith("config.json lacks settings of scan; taken for them: cross_attn='t2i', lambda_lse=6.0")
+
+
+def test_a_vocabulary_of_as_many_other_words(folder, vocabulary):
+    words = [vocabulary.token(number) for number in range(len(vocabulary))]
+    Vocabulary([*words[:-2], words[-1], words[-2]]).save(folder / "vocab.json")
+    with pytest.raises(DataError, match=r"vocab\.json: has \d+ words, sha256 .* it was saved with \d+ words"):
+        load_model(folder)
+
+
+def test_weights_that_were_made_integers(folder):
+    weights = load_file(folder / "model.safetensors")
+    weights["img_enc.fc.weight"] = (127 * weights["img_enc.fc.weight"]).to(torch.int8)
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(DataError, match=r"img_enc\.fc\.weight is torch\.int8; expected torch\.float32"):
+        load_model(folder)
+
+
+def test_weights_that_git_did_not_fetch(folder):
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
+    with pytest.raises(DataError, match=r"model\.safetensors: a pointer of Git LFS"):
+        load_model(folder)
+
+
 def test_another_vocabulary(folder):
     Vocabulary(["<pad>", "<start>", "<end>", "<unk>", "a"]).save(folder / "vocab.json")
     with pytest.raises(DataError, match=r"model\.safetensors: does not fit config\.json and vocab\.json"):

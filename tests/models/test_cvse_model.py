@@ -212,11 +212,16 @@ def test_word_vectors_begin_words_and_concepts(data, tmp_path):
     word = data[2].idx2word[known]
     (tmp_path / "glove.txt").write_text(f"{word} 1 2 3 4 5 6 7 8\nelsewhere 0 0 0 0 0 0 0 0\n", encoding="utf-8")
     model = made(data, glove_path=str(tmp_path / "glove.txt"))
+    n = model.config.n_concepts
+    assert model.notes[-1].endswith(f"glove.txt lacks {n - 1} of {n} concepts, which begin from the mean of the others")
     want = torch.arange(1.0, 9.0, dtype=torch.float64)
     torch.testing.assert_close(model.txt_enc.embed.weight[known], want)
     torch.testing.assert_close(model.concept_vectors[0], want)
     others = torch.arange(len(data[2])) != known
     torch.testing.assert_close(model.txt_enc.embed.weight[others], plain.txt_enc.embed.weight[others])
+    every = set(data[2].word2idx)
+    (tmp_path / "glove.txt").write_text("".join(f"{word} 1 2 3 4 5 6 7 8\n" for word in every), encoding="utf-8")
+    assert made(data, glove_path=str(tmp_path / "glove.txt")).notes == plain.notes
     with pytest.raises(ValueError, match="word_dim is 9 and input_channel 8; expected the same"):
         made(data, word_dim=9, glove_path=str(tmp_path / "glove.txt"))
 

@@ -104,3 +104,20 @@ def test_every_flag_of_the_encoders_is_used(vocabulary):
 def test_flags_out_of_range(flags, exception, fragment):
     with pytest.raises(exception, match=fragment):
         SCANConfig(**flags)
+
+
+@pytest.mark.parametrize(
+    ("made", "fragment"),
+    [
+        (lambda words: SCAN(words, SCANConfig()), "config must be a SCANConfig, got Vocabulary"),
+        (lambda words: SCAN({"img_dim": 3}, words), "config must be a SCANConfig, got {'img_dim': 3}"),
+        (
+            lambda words: SCAN(SCANConfig(), "vocab.json"),
+            "vocabulary must be a Vocabulary, WordPieces or Subwords, got 'v",
+        ),
+        (lambda words: SCAN(SCANConfig(), words.word2idx), r"got {'<pad>.*; load_vocabulary\(path\) reads one"),
+    ],
+)
+def test_what_is_no_configuration_or_no_vocabulary(made, fragment, vocabulary):
+    with pytest.raises(TypeError, match=fragment):
+        made(vocabulary)

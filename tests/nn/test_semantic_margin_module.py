@@ -165,12 +165,18 @@ def test_bad_options_are_named_at_once(options, error, fragment):
         SemanticMarginLoss(Corpus(), **options)
 
 
+def test_a_matrix_is_no_corpus():
+    with pytest.raises(TypeError, match=r"relevance must be a corpus, .*, got Tensor; a matrix is for itm_fast\."):
+        SemanticMarginLoss(torch.rand(3, 6))
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "fragment"),
     [
         ((SIMS[:3], CAPTION_IDS, IMAGE_IDS), ValueError, "sims must be a square matrix"),
         ((SIMS, CAPTION_IDS, IMAGE_IDS[:3]), ValueError, r"image_ids must have shape \(8,\)"),
         ((SIMS, CAPTION_IDS.int(), IMAGE_IDS), TypeError, "caption_ids must be int64"),
+        ((SIMS, CAPTION_IDS + 10**6), ValueError, r"caption_ids holds 10\d+, expected 0 \.\.\. \d+"),
     ],
 )
 def test_bad_batches_are_named(arguments, error, fragment):

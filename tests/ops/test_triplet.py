@@ -203,6 +203,7 @@ SIMS = torch.rand(3, 3)
         ({"sims": SIMS.long()}, TypeError, "sims must be float32, .* got torch.int64"),
         ({"sims": SIMS.to_sparse()}, TypeError, "sims must be a dense tensor"),
         ({"margin": "0.2"}, TypeError, "margin must be a number, got str"),
+        ({"max_violation": "False"}, TypeError, "max_violation must be True or False, got 'False'"),
         ({"margin": NAN}, ValueError, "margin must be a finite number, got nan"),
         ({"image_ids": [1, 2, 3]}, TypeError, "image_ids must be an int64 tensor, got list"),
         ({"image_ids": torch.zeros(3)}, TypeError, "image_ids must be int64, got torch.float32"),

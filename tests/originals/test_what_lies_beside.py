@@ -5,6 +5,7 @@ Each test runs over all readers.
 
 import argparse
 import collections
+import gzip
 import os
 import pathlib
 import re
@@ -16,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 from original_files import KINDS, VOCABULARY, content_of, made, scores
+from safetensors.torch import save
 
 from itm_fast.cli import main as cli
 from itm_fast.data import make_data
 from itm_fast.errors import DataError
 from itm_fast.originals import load_original
+from itm_fast.training.state import save_checkpoint
 
 
 def read(tmp_path, content, concepts=None, **options):
@@ -232,6 +235,28 @@ def test_what_wrappers_put_before_names_is_left_out(name, prefix, tmp_path):
     torch.testing.assert_close(scores(read(tmp_path, content)), scores(model), rtol=0, atol=0)
 
 
+def test_weights_that_were_made_integers(tmp_path):
+    content = content_of(made("scan"))
+    content["model"][0]["fc.weight"] = (127 * content["model"][0]["fc.weight"]).to(torch.int8)
+    with pytest.raises(
+        DataError, match=r"taken for scan, but img_enc\.fc\.weight is torch\.int8; expected torch\.float32"
+    ):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("given", ["vocab.json", VOCABULARY.word2idx, list(VOCABULARY.word2idx)])
+def test_what_is_no_vocabulary(given, tmp_path):
+    torch.save(content_of(made("scan")), tmp_path / "model.pth")
+    with pytest.raises(TypeError, match=r"vocabulary must be a Vocabulary, .*; load_vocabulary\(path\) reads one"):
+        load_original(tmp_path / "model.pth", given)
+
+
+def test_a_training_state_of_ours_is_told_from_checkpoints_of_others(tmp_path):
+    save_checkpoint(tmp_path / "checkpoint.pt", {"step": 3}, {})
+    with pytest.raises(DataError, match=r"itm-fast training state 1, of no original repository; give .*best"):
+        load_original(tmp_path / "checkpoint.pt", VOCABULARY)
+
+
 def test_options_that_scores_hang_on_are_missed(tmp_path):
     content = content_of(made("scan"))
     del content["opt"].raw_feature_norm, content["opt"].agg_func, content["opt"].learning_rate
@@ -239,3 +264,49 @@ def test_options_that_scores_hang_on_are_missed(tmp_path):
         "the options of the checkpoint lack some that scores hang on; taken for them: "
         "raw_feature_norm=clipped_l2norm, agg_func=LogSumExp"
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("scan", "no_imgnorm=False, no_txtnorm=False"),
+        ("vsepp", "no_imgnorm=False, use_abs=False"),
+        ("sgraf", "no_imgnorm=False, no_txtnorm=False"),
+        ("vse_infty", "no_imgnorm=False, no_txtnorm=False"),
+        ("chan", "belta=0.1"),
+    ],
+)
+def test_options_that_scores_hang_on_are_missed_of_every_model(name, taken, tmp_path):
+    content = content_of(made(name))
+    assert read(tmp_path, content).notes == []
+    for option in taken.split(", "):
+        delattr(content["opt"], option.partition("=")[0])
+    assert read(tmp_path, content).notes[0].endswith(f"taken for them: {taken}")
+
+
+@pytest.mark.parametrize("value", ["False", "0", "", [], {}])
+def test_a_switch_that_is_a_text_is_neither_on_nor_off(value, tmp_path):
+    """A text such as "False" was on."""
+    content = content_of(made("scan"), no_imgnorm=value)
+    with pytest.raises(DataError, match="no_imgnorm must be True or False, got "):
+        read(tmp_path, content)
+    assert read(tmp_path, content_of(made("scan"), no_imgnorm=0)).notes == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "said"),
+    [
+        (lambda whole: whole[: len(whole) // 2], r"cut short: of \d+ bytes that begin as torch\.save writes them"),
+        (lambda whole: b"", "writes no such file: it is empty"),
+        (gzip.compress, "writes no such file: it is gzip; unpack it"),
+        (lambda whole: save({"a": torch.zeros(1)}), "writes no such file: it is safetensors, which holds no options"),
+        (lambda whole: save({"a" * 71: torch.zeros(1)}), "it is safetensors"),  # whose first byte is a pickle's
+        (lambda whole: bytes(999), r"writes no such file: it begins with b'\\x00"),
+    ],
+)
+def test_files_that_torch_save_did_not_write_or_not_to_the_end(cut, said, tmp_path):
+    torch.save(content_of(made("scan")), tmp_path / "whole.pth")
+    path = tmp_path / "a.pth"
+    path.write_bytes(cut((tmp_path / "whole.pth").read_bytes()))
+    with pytest.raises(DataError, match=rf"a\.pth: not a checkpoint that can be read safely: .*{said}"):
+        load_original(path, VOCABULARY)

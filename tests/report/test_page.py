@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import re
 from dataclasses import replace
 
@@ -12,8 +13,9 @@ from page_dom import parse
 from small_runs import HOSTILE, N_IMAGES, STEP, make_run, relevance_matrix
 
 from itm_fast.errors import DataError
+from itm_fast.evaluation import RunKeeper, evaluate
 from itm_fast.report import PageOptions, render_page, write_page
-from itm_fast.report.comparable import check_runs
+from itm_fast.report.comparable import check_runs, order_notes
 from itm_fast.runs.folder import Attention
 from itm_fast.runs.statistics import bootstrap_interval, both_directions, paired_test
 
@@ -48,6 +50,27 @@ def test_nothing_comes_from_outside_and_every_reference_is_there(page, dom):
                 assert reference in ids
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
+
+
+def test_runs_of_another_order_are_said():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((40, 16))
+    captions = images.repeat(5, 0) + 1.5 * rng.standard_normal((200, 16))
+    order = rng.permutation(40)
+    columns = (5 * order[:, None] + np.arange(5)).ravel()
+
+    def run(sims, name):
+        keep = RunKeeper(20)
+        report = evaluate(sims, keep=keep)
+        return keep.run(report, name=name, captions=None, image_names=None, scorer=None, source={})
+
+    first = run(images @ captions.T, "first")
+    second = (images + 0.3 * rng.standard_normal(images.shape)) @ captions.T
+    moved = run(second[order][:, columns], "moved")  # the same recall
+    (note,) = order_notes([first, run(second, "second"), moved])
+    assert "no more images in common in runs 'first' and 'moved' than by chance" in note
+    assert note in html.unescape(render_page([first, moved]))
+    assert order_notes([first]) == order_notes([first, first]) == []
 
 
 def test_only_our_script_may_run(dom):

@@ -149,6 +149,8 @@ def test_progress(made):
     [
         ({"batch_size": 121}, "batch_size is 121, but the training split has only 120 captions"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"batch_size": 1}, "batch_size is 1; expected at least 2: a pair's negatives"),
+        ({"seed": -1}, "seed is -1; expected at least 0"),
         ({"num_epochs": 0}, "num_epochs is 0"),
         ({"lr_update": 0}, "lr_update is 0"),
     ],

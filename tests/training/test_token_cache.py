@@ -52,6 +52,39 @@ def test_a_frozen_backbone_is_run_once(data, tmp_path, monkeypatch):
     assert again.losses == first.losses
 
 
+@pytest.mark.parametrize(
+    ("axes", "options", "warmup", "said"),
+    [
+        (
+            ("patches", "bigru"),
+            {"embedding_warmup_epochs": 2},
+            0,
+            ["--embedding-warmup-epochs 2 of --num-epochs 2: the backbone never trains"],
+        ),
+        (
+            ("regions", "bert"),
+            {"bert_warmup_epochs": 3},
+            0,
+            ["--bert-warmup-epochs 3 of --num-epochs 2: the text encoder never trains"],
+        ),
+        (
+            ("regions", "bigru"),
+            {"max_violation": True},
+            2,
+            ["--vse-mean-warmup-epochs 2 of --num-epochs 2: all negatives always count"],
+        ),
+        (("patches", "bert"), {"embedding_warmup_epochs": 1, "bert_warmup_epochs": 1}, 2, []),
+        (("patches", "bigru"), {"embedding_warmup_epochs": 2, "backbone_lr_factor": 0.0}, 0, []),
+    ],
+)
+def test_warm_ups_that_last_as_long_as_the_run_are_said(data, tmp_path, axes, options, warmup, said):
+    given = settings("scan", data, *axes, options=options, num_epochs=2, vse_mean_warmup_epochs=warmup)
+    notices = []
+    dry_run(given, tmp_path / "run", notice=notices.append)
+    found = [text for text in notices if "warmup-epochs" in text]
+    assert found == said
+
+
 def test_a_dry_run_caches_nothing(data, tmp_path):
     given = settings("scan", data, "patches", "bigru", cache=tmp_path / "cache", options={"backbone_lr_factor": 0.0})
     notices = []

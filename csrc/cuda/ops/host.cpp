@@ -56,6 +56,9 @@ int Launch::shared_limit() const { return attribute(cudaDevAttrMaxSharedMemoryPe
 bool Launch::has_tile_kernels() const {
   return attribute(cudaDevAttrComputeCapabilityMajor, on_.get_device_index()) >= 8;
 }
+bool Launch::has_fast_tensor_cores() const {
+  return has_tile_kernels() && shared_limit() > 100 * 1024;  // the others have 99 KB
+}
 int Launch::multiprocessors() const { return attribute(cudaDevAttrMultiProcessorCount, on_.get_device_index()); }
 
 void Launch::check() const {

@@ -36,6 +36,8 @@ class Launch {
   int shared_limit() const;
   // Whether it has what the kernels of tiles.cu use: tensor cores of bfloat16 and TF32, asynchronous copies.
   bool has_tile_kernels() const;
+  // Whether float32 by three products of TF32 outruns its FMAs: on 8.0, 9.0 and 10.0, not on 8.6, 8.9 and 12.0.
+  bool has_fast_tensor_cores() const;
   // Multiprocessors of the device: how many blocks make it busy.
   int multiprocessors() const;
   // After the last launch: raises what went wrong, with the operator's name and the shape it was given.

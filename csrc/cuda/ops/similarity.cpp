@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "../listed_products.h"
 #include "attention.h"
 #include "groups.h"
 #include "largest.h"
@@ -38,10 +39,12 @@ class Chunks {
     args_.context_pitch = int32_t(context_.pitch);
     args_.query_pitch = int32_t(query_.pitch);
     args_.queries_per_tile = int32_t(std::max<int64_t>(1, kChunkColumns / query_.pitch));
-    args_.gram_numbers = lower_numbers(args_.context_pitch);
     // On chip where two blocks fit into a multiprocessor.
     on_chip_ =
         wide_ == ScalarType::Float && chunk_shared_bytes(args_, number(), backward, true) <= launch.shared_limit() / 2;
+    in_parts_ =
+        backward && options.attends != 0 && wide_ == ScalarType::Float && !on_chip_ && launch.has_fast_tensor_cores();
+    args_.gram_numbers = in_parts_ ? args_.context_pitch * args_.context_pitch : lower_numbers(args_.context_pitch);
     const int64_t bytes = chunk_shared_bytes(args_, number(), backward, on_chip_);
     STD_TORCH_CHECK(bytes <= launch.shared_limit(), "groups of ", context_.max, " and ", query_.max, " vectors need ",
                     bytes, " bytes of shared memory, the device has ", launch.shared_limit());
@@ -53,6 +56,31 @@ class Chunks {
   int64_t n_queries() const { return n_queries_; }
   bool on_chip() const { return on_chip_; }
   const Tensor& sims() const { return sims_; }
+  // Parts that the Gram matrices' gradient is the sum of.
+  int64_t sums() const { return in_parts_ ? 1 : args_.splits; }
+
+  // dS, kappa and `square`, the Gram matrices' gradient.
+  void gradients(ChunkArgs& args, ScalarType grad_type, const std::optional<Tensor>& square) {
+    auto launch_part = [&](ChunkPart part) {
+      args.part = part;
+      gradient_chunk(args, number(), number_of(grad_type), on_chip_, launch_.stream());
+      launch_.check();
+    };
+    if (!in_parts_) return launch_part(ChunkPart::kWhole);
+    const int32_t n = args.n_contexts, pitch = args.context_pitch, width = int32_t(columns());
+    auto multiply = [&](const Tensor& left, const Tensor& right, int32_t right_rows, int32_t dim, const Tensor& out) {
+      const ListedSide of_left{launch_.in<void>(left), nullptr, n, pitch};
+      const ListedSide of_right{launch_.in<void>(right), nullptr, n, right_rows};
+      multiply_lists({of_left, of_right, nullptr, nullptr, launch_.out<float>(out), n, 1, dim}, Product::kTf32x3,
+                     launch_.stream());
+      launch_.check();
+    };
+    launch_part(ChunkPart::kWeights);
+    multiply(gram_, weights_, width, pitch, products_);
+    launch_part(ChunkPart::kRest);
+    multiply(products_, weights_, pitch, width, *square);
+    args.splits = 1;  // of `square`
+  }
 
   Tensor rows_of(int64_t first, int64_t n) {
     Tensor part = torch::stable::narrow(context_.prepared, 0, first, n);
@@ -84,7 +112,7 @@ class Chunks {
       args_.gram = launch_.in<void>(gram_);
     }
     if (backward_ && !on_chip_) {
-      weights_ = empty(sims_, {n * context_.pitch, columns()}, wide_);
+      weights_ = (in_parts_ ? zeros : empty)(sims_, {n * context_.pitch, columns()}, wide_);
       products_ = empty(sims_, {n * context_.pitch, columns()}, wide_);
       args_.weights = launch_.out<void>(weights_);
       args_.products = launch_.out<void>(products_);
@@ -100,7 +128,7 @@ class Chunks {
   bool backward_;
   ScalarType wide_;
   int64_t n_contexts_ = 1, n_queries_ = 1;
-  bool on_chip_ = false;
+  bool on_chip_ = false, in_parts_ = false;
   ChunkArgs args_{};
   Tensor sims_, gram_, weights_, products_;
 };
@@ -259,13 +287,12 @@ std::tuple<Tensor, Tensor> similarity_backward(const char* op, const Tensor& gra
     args.grad_scores = launch.in<char>(cotangent) + first * args.context_stride * size_in_bytes(wide);
     std::optional<Tensor> square, kappa;
     if (attends) {
-      square = empty(grad, {args.splits, n, args.gram_numbers}, wide);
+      square = empty(grad, {chunks.sums(), n, args.gram_numbers}, wide);
       kappa = empty(grad, {n, chunks.columns()}, wide);
       args.grad_gram = launch.out<void>(*square);
       args.kappa = launch.out<void>(*kappa);
     }
-    gradient_chunk(args, chunks.number(), number_of(grad_type), chunks.on_chip(), launch.stream());
-    launch.check();
+    chunks.gradients(args, grad_type, square);
     last = args;
     if (need_context) {
       const Tensor product = empty(grad, {n * context.pitch, context.padded_dim}, wide);

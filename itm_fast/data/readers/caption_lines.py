@@ -26,6 +26,7 @@ _FORMS = {
     "a caption | a file's name": re.compile(rf'(?P<rest>.*)\|\s*"?(?P<name>[^|]*{_FILE})"?', re.I),
     "a caption, a file's name": re.compile(rf'(?P<rest>.*),\s*"?(?P<name>[^\s,]*{_FILE})"?', re.I),
 }
+_TOKEN_IDS = re.compile(r"\[?\d+(?:[,\s]+\d+)+\]?", re.ASCII)
 _NUMBER = re.compile(r"\s*\d+\s*(?:[\t|,]|\s\s)(.*)", re.ASCII)  # of the caption; Kaggle's file lacks a bar once
 _HEADINGS = re.compile(
     r"images?|img|file|file_?(?:name|path)|path|id|name|captions?|text|title|comment|sentence|raw", re.I
@@ -126,7 +127,7 @@ def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DataError: as `read_caption_lines`, or there are names beside the captions.
+        DataError: as `read_caption_lines`, there are names beside the captions, or numbers alone.
     """
     found = read_caption_lines(path, hint=hint, keep_blank=keep_blank, mend=mend)
     if found.names is not None:
@@ -135,6 +136,8 @@ def read_captions(path: Path, *, hint: str = "", keep_blank: bool = False, mend:
             f"expected captions alone, in the order of the images. Write them to a file of their own"
             + (f". {hint}" if hint else "")
         )
+    if all(map(_TOKEN_IDS.fullmatch, filter(None, found.captions))):
+        raise DataError(f"{path}: holds numbers alone, such as {found.captions[0]!r:.60}: ids of tokens, no captions")
     return found.captions
 
 

@@ -176,7 +176,9 @@ class CaptionedSplit(torch.utils.data.Dataset[CaptionWithImage], ABC):
             raise FileNotFoundError(f"{self.folder}: no such folder; expected one with {name}. {self._hint}")
         splits = _existing_splits(self.folder)
         present = f"splits present: {', '.join(splits) or 'none'}{perhaps(self.split, splits)}"
-        raise FileNotFoundError(f"{path}: no such file; {present}. {self._hint}")
+        others = ", ".join(sorted(other.name for other in self.folder.iterdir() if other.stem == path.stem))
+        unread = f" ({others} is not read)" if others else ""
+        raise FileNotFoundError(f"{path}: no such file{unread}; {present}. {self._hint}")
 
     def _owners_path(self) -> Path | None:
         places = [self.folder / f"{self.split}_owners{suffix}" for suffix in _OWNERS]
@@ -214,6 +216,10 @@ class CaptionedSplit(torch.utils.data.Dataset[CaptionWithImage], ABC):
             self.ids = None if self.ids is None else self.ids[: len(ownership.rows)]
         self._lines = np.array([number for number, line in enumerate(lines) if line], dtype=np.int64)
         self.notes = [*ownership.notes, *_unread(self.folder, self.split)]
+        if self.ids is not None and (n_ids := len(distinct_numbers(self.ids))) < len(self.ids):
+            self.notes.append(
+                f"{ids_path}: {len(self.ids)} images have {n_ids} ids: some are the same image, or misnamed"
+            )
         if len(self._lines) < len(lines):
             blank = [number for number, line in enumerate(lines, start=1) if not line]
             self.notes.append(f"{self.captions_path}: {_named_lines(blank)} left out, which are blank")

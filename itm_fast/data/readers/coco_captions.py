@@ -59,7 +59,7 @@ def read_coco(found: FoundPath) -> list[Entry]:
 
 def _of(item: Any, key: str, kind: type, where: str) -> Any:
     value = item.get(key) if isinstance(item, dict) else None
-    if kind is int and isinstance(value, float):  # a table with a gap writes 391895.0
+    if kind is int and isinstance(value, (float, str)):  # a table with a gap writes 391895.0, others "391895"
         whole = integer_id(value)
         value = value if whole is None else whole
     if not isinstance(value, kind) or isinstance(value, bool):

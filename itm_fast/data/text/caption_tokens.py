@@ -57,7 +57,7 @@ class CaptionTokens:
 
         Raises:
             ImportError: The library of the tokenizer is not installed.
-            TypeError: captions is a single string.
+            TypeError: captions is a single string, or one of them is no text.
             ValueError: Unknown tokenizer.
         """
         if isinstance(captions, str):
@@ -65,7 +65,9 @@ class CaptionTokens:
         ready = vocabulary.tokenizer_for(tokenizer)
         n_attached_stops = 0
         flat, offsets = array("i"), array("q", [0])
-        for caption in captions:
+        for number, caption in enumerate(captions):
+            if not isinstance(caption, str):
+                raise TypeError(f"captions[{number}] is {caption!r:.40}; expected a text")
             tokens = ready(caption)
             n_attached_stops += ready.leaves_stop_attached(tokens)
             flat.extend(vocabulary.encode(tokens))

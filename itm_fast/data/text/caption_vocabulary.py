@@ -59,6 +59,15 @@ class CaptionVocabulary(Protocol):
         ...
 
 
+def check_is_vocabulary(given: object) -> None:
+    """Raise TypeError unless it is a vocabulary; the path of one is none."""
+    if not hasattr(given, "tokenizer_for"):
+        raise TypeError(
+            f"vocabulary must be a Vocabulary, WordPieces or Subwords, got {given!r:.40}; load_vocabulary(path) reads "
+            "one"
+        )
+
+
 def load_vocabulary(path: str | Path) -> CaptionVocabulary:
     """Reads a vocabulary of any kind.
 

@@ -26,6 +26,12 @@ _LOWER_CASE_OF = {  # by the SHA-256 of a vocab.txt
 }
 _SAVED, _TEXT, _WHOLE, _OPTIONS = "word_pieces", "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 
+_SAME_OPTIONS = {  # of tokenizer_config.json and of tokenizer.json
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
 
 class WordPieces:
     """Ids 0 … n - 1 of word pieces; stands where a `Vocabulary` does.
@@ -208,8 +214,7 @@ def _read_text(path: Path) -> tuple[list[str], bool]:
     torn = next((number for number, piece in enumerate(pieces, start=1) if "\r" in piece), None)
     if torn is not None:
         raise ValueError(f"line {torn} holds a carriage return without a line feed; expected a piece a line")
-    options_path = path.with_name(_OPTIONS)
-    options = _json_object(options_path) if options_path.is_file() else {}
+    options = _options_beside(path)
     if "do_lower_case" in options:
         return pieces, _lower_case(options, "do_lower_case", "tokenize_chinese_chars")
     known = _LOWER_CASE_OF.get(hashlib.sha256(path.read_bytes()).hexdigest())
@@ -237,7 +242,26 @@ def _read_json(path: Path) -> tuple[list[str], bool]:
     ids = _inner(model, "vocab")
     if any(type(index) is not int for index in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
         raise ValueError("the ids of its word pieces are not 0 … n - 1")
+    _check_added(content, ids)
+    options = _options_beside(path)  # which decide, as in transformers
+    for name, own in _SAME_OPTIONS.items():
+        if options.get(name) is not None:
+            normaliser[own] = options[name]
     return sorted(ids, key=ids.__getitem__), _lower_case(normaliser, "lowercase", "handle_chinese_chars")
+
+
+def _options_beside(path: Path) -> dict[str, Any]:
+    """What tokenizer_config.json says, where there is one."""
+    beside = path.with_name(_OPTIONS)
+    return _json_object(beside) if beside.is_file() else {}
+
+
+def _check_added(content: Mapping[str, Any], ids: Mapping[str, int]) -> None:
+    """Refuse tokens that were added to the pieces, except the specials, which no caption holds."""
+    added = content.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        if isinstance(token, dict) and token.get("special") is not True and token.get("content") not in ids:
+            raise ValueError(f"it adds the token {token.get('content')!r:.60} to its word pieces, which is not read")
 
 
 def _json_object(path: Path) -> dict[str, Any]:

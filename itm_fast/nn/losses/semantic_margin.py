@@ -93,12 +93,17 @@ class SemanticMarginLoss(nn.Module):
 
         Raises:
             ValueError: An option is unknown or out of range, or the options do not fit each other.
-            TypeError: A number is none.
+            TypeError: A number is none, or `relevance` no corpus.
 
         Warns:
             DataWarning: Phi of the corpus is 0 everywhere, so that there is no margin.
         """
         super().__init__()
+        if not hasattr(relevance, "pairs"):
+            raise TypeError(
+                f"relevance must be a corpus, Cider().fit(captions).encode(captions), got {type(relevance).__name__}; "
+                "a matrix is for itm_fast.semantic_margin_loss"
+            )
         if getattr(relevance, "is_zero", False):
             warn(
                 "SAM's margins are all 0, for φ of this corpus is 0 everywhere: the loss only keeps positives above "
@@ -136,7 +141,12 @@ class SemanticMarginLoss(nn.Module):
         _checks.check_sims(sims)
         _checks.check_pair_indices("caption_ids", caption_ids, sims)
         if image_ids is None:
-            image_ids = self.corpus.caption_to_image.to(sims.device)[caption_ids]
+            owners = self.corpus.caption_to_image.to(sims.device)
+            try:
+                image_ids = owners[caption_ids]
+            except IndexError as error:
+                odd = int(caption_ids[(caption_ids < 0) | (caption_ids >= len(owners))][0])
+                raise ValueError(f"caption_ids holds {odd}, expected 0 ... {len(owners) - 1}") from error
         _checks.check_pair_indices("image_ids", image_ids, sims)
 
         def pairs(rows: Tensor, columns: Tensor) -> Tensor:

@@ -125,6 +125,7 @@ BAD_LINES = [
     ([f"{line}\tmore" for line in TOKENS], "captions.txt:1: '1000092795.jpg#0"),
     ([TOKENS[0], TOKENS[5], TOKENS[1]], "caption 2 is of image 1000092795.jpg, whose other captions come before those"),
     (["title", *TOKENS], "captions.txt:1: 'title' is not what most lines"),
+    (["[1, 34, 2]", "[1, 7, 2]"], "captions.txt: holds "),
     (['{"a.jpg": ["a dog"]}'], "captions.txt: holds JSON, not lines of captions; name it .json"),
     (["[", '"a dog",', '"a cat"', "]"], "captions.txt: holds JSON"),
     (['{"image": "a", "caption": "b"}', '{"image": "c", "caption": "d"}'], "or .jsonl for one object a line"),

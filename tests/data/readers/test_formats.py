@@ -94,7 +94,7 @@ DEL = object()
 JSON_FAULTS = [
     ("coco", ("images", 0, "file_name"), DEL, "images[0]: file_name is None"),
     ("coco", ("images", 0, "id"), 41, "images[1]: id 41 is there twice"),
-    ("coco", ("images", 0, "id"), "50", "images[0]: id is '50'"),
+    ("coco", ("images", 0, "id"), "fifty", "images[0]: id is 'fifty'"),
     ("coco", ("images", 0, "file_name"), NAMES[0], f"image {NAMES[0]} is there twice"),
     ("coco", ("images", 0), DEL, "is of image 50, which is not among the images"),
     ("coco", ("annotations", 3, "caption"), "  ", "image COCO_val2014_000000000042.jpg has a caption that is blank"),

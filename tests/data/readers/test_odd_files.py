@@ -95,6 +95,9 @@ def test_ids_as_whole_floats(tmp_path):
     }
     items = read_captioned_images(write(tmp_path / "c.json", coco))
     assert (items.image_ids, items.caption_ids) == ([3, 9], [1, 2])
+    coco["annotations"][0]["image_id"] = "000000000009"
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
+    assert read_captioned_images(tmp_path / "captions.json").image_ids == items.image_ids
     coco["annotations"][0]["image_id"] = 9.5
     with pytest.raises(DataError, match=r"annotations\[0\]: image_id is 9\.5"):
         read_captioned_images(write(tmp_path / "c.json", coco))
@@ -203,6 +206,7 @@ def test_what_came_in_place_of_other_files(content, said, reader, tmp_path):
         (gzip.compress(b"a dog\na cat\n", mtime=0), "not text but gzip: name it .gz, or unpack it"),
         (b"PK\x03\x04\x14\0", "not text but a zip archive: unpack it"),
         (pickle.dumps(["a dog"]), "not text but a pickle of Python"),
+        (b"1 34 56 2 0\n1 7 2 0 0\n", "holds numbers alone, such as '1 34 56 2 0': ids of tokens, no captions"),
         (b"['a dog', 'a red dog']\n['a cat']\n", "holds a list or an object a line, such as"),
     ],
 )

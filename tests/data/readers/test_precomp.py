@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,7 +73,11 @@ def test_other_splits_are_not_cut(write_split):
 @pytest.mark.parametrize("repeated", [False, True])
 def test_ids_per_image_or_per_caption(write_split, ids, repeated):
     folder, _ = write_split(ids=ids, repeated=repeated)
-    assert PrecompDataset(folder, "train").ids.tolist() == [7, 5, 9, 2]
+    dataset = PrecompDataset(folder, "train")
+    assert (dataset.ids.tolist(), dataset.notes) == ([7, 5, 9, 2], [])
+    (folder / "train_ids.txt").write_text("7\n5\n5\n2\n")
+    said = "train_ids.txt: 4 images have 3 ids: some are the same image, or misnamed"
+    assert PrecompDataset(folder, "train").notes == [f"{folder}/{said}"]
 
 
 def test_captions_split_at_line_feeds_only(write_split):
@@ -197,11 +202,11 @@ def test_bad_files(write_split, spoil, fragment):
 def test_missing_file_names_itself_and_the_splits_present(write_split, name):
     write_split("train")
     folder, _ = write_split("test")
-    (folder / name).unlink()
+    (folder / name).rename((folder / name).with_suffix(".h5"))
     with pytest.raises(FileNotFoundError) as caught:
         PrecompDataset(folder, "test")
     for fragment in (
-        name,
+        f"{name}: no such file ({Path(name).stem}.h5 is not read)",
         "splits present: test, train",
         "SCAN's precomp layout",
         "(n, max_regions, dim)",

@@ -186,12 +186,24 @@ def test_options_decide_over_the_letters(tmp_path):
     assert not WordPieces.load(tmp_path).lower_case
 
 
+@pytest.mark.parametrize("lower_case", [True, False])
+@pytest.mark.parametrize("said", [True, False])
+def test_options_decide_over_the_tokenizer_beside_them(lower_case, said, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    folder = as_transformers_does(tmp_path, WordPieces([*SMALL.pieces, "Dog"], lower_case=lower_case))
+    options = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**options, "do_lower_case": said}))
+    loaded = WordPieces.load(folder)
+    assert loaded.lower_case == said
+    assert loaded.split("Dog dog") == transformers.BertTokenizer.from_pretrained(folder).tokenize("Dog dog")
+
+
 def tokenizer_json(**changes):
     normaliser = {"type": "BertNormalizer", "lowercase": True, "handle_chinese_chars": True, "strip_accents": None}
     model = {"type": "WordPiece", "vocab": SMALL.ids}
     content = {"model": model, "normalizer": normaliser}
     for name, change in changes.items():
-        content[name] = {**content[name], **change}
+        content[name] = change if isinstance(change, list) else {**content[name], **change}
     return json.dumps(content)
 
 
@@ -212,6 +224,7 @@ BAD = [
     ("tokenizer.json", tokenizer_json(normalizer={"type": "Lowercase"}), "of the kind WordPiece after Lowercase"),
     ("tokenizer.json", "[" * 100_000, "tokenizer.json: "),
     ("tokenizer.json", tokenizer_json(normalizer={"strip_accents": False}), "expected accents to go"),
+    ("tokenizer.json", tokenizer_json(added_tokens=[{"content": "x-y", "special": False}]), "adds the token 'x-y'"),
     ("tokenizer.json", tokenizer_json(normalizer={"handle_chinese_chars": False}), "handle_chinese_chars true"),
 ]
 
