@@ -92,6 +92,9 @@ def kernels():
         Kernel("float16's scale", "gradients", "scale_kernel", 128, ""),
         Kernel("gradient of SGR's unit vectors", "attended_vectors", "rows_kernelIN4simt4bf16E", 0,
                f"batch of {BATCH}, width 256", 3 * 2 * 256 * BATCH * BATCH * WORDS),
+        Kernel("sums of a word's gradients of SGR", "attended_vectors", "words_kernelIN4simt4bf16E", 0,
+               f"{BATCH} captions for each of {BATCH} images", (2 * DIM + 8) * BATCH * BATCH * WORDS
+               + 2 * 4 * DIM * BATCH * WORDS),
         Kernel("Gram matrices in parts of float16", "attention_chunks", "split_gram_kernel", 14368,
                "128 images of 577 patches", 0, 4 * pairs + 2 * pairs),
         Kernel("CIDEr of all pairs", "cider", "block_kernelIf", 24704, of_scores, 4 * SCORES,

@@ -3,8 +3,8 @@
 Predicted, not measured: nobody has run them on a GPU. The batched products of SGR are run on tensors that hold no
 values, and every call that is no view is counted: a launch, what it reads and writes, and the products' FLOP. Of 16-bit
 inputs the kernels of csrc/cuda/attended_vectors.cu are such calls, and what their blocks read is counted too; that
-of csrc/cuda/listed_products.cu likewise, for ESL of given pairs, beside the same with members that are gathered.
-Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
+of csrc/cuda/listed_products.cu likewise, for SGR's vectors of given pairs, and for ESL beside the same with members
+that are gathered. Attention to more than 128 regions is counted by bench/roofline_attention.py. `memory` takes every
 tensor from memory and back; what a 40 to 50 MB L2 cache keeps of a block makes it less.
 """
 
@@ -39,6 +39,7 @@ from itm_fast.ops.batched import (
     graph_reasoning,
     level_attention,
     listed,
+    pair_rows,
     products,
 )
 
@@ -68,10 +69,16 @@ class Counter(TorchDispatchMode):
         if is_view or name.startswith(("prim::", "empty", "new_empty", "_unsafe_view")):
             return result
         flop = 0
-        if name.startswith("itm_fast::attended"):
+        if name.startswith("itm_fast::attended_words"):
+            sums, *arguments = arguments
+            arguments += [sums[: len(arguments[0])]] * 2  # at most; read and written
+        elif name.startswith("itm_fast::attended"):
             flop = self._of_vectors(function.name(), *arguments)
+            arguments = self._of_block(function.name(), *arguments)
         if name.startswith("itm_fast::listed"):
             flop = self._of_lists(name, *arguments)
+        if name.startswith("itm_fast::listed_products"):
+            arguments = [x[: numbers.numel()] for x, numbers in zip(arguments[:2], arguments[2:], strict=True)]
         if name.startswith(("mm", "bmm", "addmm", "baddbmm")):
             first = [x for x in arguments if isinstance(x, torch.Tensor)][-2]
             flop = 2 * first.shape[-1] * result.numel()
@@ -107,6 +114,14 @@ class Counter(TorchDispatchMode):
         self.counts["shared bytes"] += blocks * across * (size * copied + WARPS * BYTES_OF_FRAGMENTS * fragments)
         return 2 * blocks * WORDS * dim * (pitch + width)
 
+    def _of_block(self, name, *arguments):
+        """What the same kernels touch of their arguments."""
+        *others, images, numbers, _vectors = arguments
+        if images is None:
+            return arguments
+        regions = 4 if name.endswith("gradients") else 1
+        return [x[: len(images) if i == regions else numbers.numel()] for i, x in enumerate(others)]
+
     def _of_lists(self, name, *arguments):
         """FLOP of csrc/cuda/listed_products.cu, tiles filled up; counts what blocks read of L2 and shared memory."""
         if name.endswith("sums_"):
@@ -135,18 +150,22 @@ class Counter(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def counted(*modules, kernels=True):
-    """Counts what is called meanwhile on tensors without values, as on a device, with the kernels that it has."""
+def counted(*modules, kernels=True, reads=None):
+    """Counts what is called meanwhile on tensors without values, as on a device, with the kernels that it has.
+
+    reads: what the host reads where it must.
+    """
     with FakeTensorMode(), Counter() as counter:
         replaced = [(module, module.product) for module in (*modules, products)]
         for module, _ in replaced:
             module.product = counter.product
         products.FUSED_ON = ("cpu",) if kernels else ()  # whose tensors stand for a device's
         read_on, _counts.READ_ON = _counts.READ_ON, ()
+        read, pair_rows.read = pair_rows.read, reads
         try:
             yield counter.counts
         finally:
-            products.FUSED_ON, _counts.READ_ON = ("cuda",), read_on
+            products.FUSED_ON, _counts.READ_ON, pair_rows.read = ("cuda",), read_on, read
             for module, product in replaced:
                 module.product = product
 
@@ -184,6 +203,24 @@ def esl_lists(n, k, n_words, kernels, backward, dim=1022, dtype=torch.bfloat16):
     return found
 
 
+def sgr_lists(n, k, backward, dim=1024, width=256, dtype=torch.bfloat16):
+    """Counts of SGR's vectors of k captions for each of n images of 36 regions, of 5 n captions, and gradients."""
+    assert itm_fast.attended_similarity
+    word_counts = scan_batch(n, 5 * n, dim=1)[2]
+    chosen = torch.randint(5 * n, (n * k,), generator=torch.Generator().manual_seed(0))
+    told = [*word_counts[chosen].cumsum(0).tolist(), *torch.arange(n).repeat_interleave(k).tolist(), 0]
+    n_words = int(word_counts.sum())
+    with counted(attended_similarity, attended_vectors, listed, reads=lambda _: told) as found:
+        shapes = ((n, 36, dim), (n_words, dim), (width, dim), (width,))
+        regions, words, weight, bias = (torch.empty(shape, dtype=dtype) for shape in shapes)
+        counts, candidates = torch.empty(5 * n, dtype=torch.int64), torch.empty(n, k, dtype=torch.int64)
+        given = (regions, words, counts, None, candidates, weight)
+        units, lengths = attended_similarity.forward_of_given(*given, bias, False, 9.0)
+        if backward:
+            attended_similarity.backward_of_given(units, units, lengths, *given, False, 9.0)
+    return found
+
+
 def cases(scale=1.0):
     """Name, counts and dtype of each case."""
     n, n_lists = max(2, int(128 * scale)), max(2, int(1000 * scale))
@@ -193,6 +230,9 @@ def cases(scale=1.0):
         for backward in (False, True):
             name = f"ESL, {n} captions of 32 words for each of {n_lists} images" + ", and gradients" * backward
             yield name + ", gathered" * (not kernels), esl_lists(n_lists, n, 32, kernels, backward), "bfloat16"
+    for backward in (False, True):
+        name = f"SGR's vectors, {n} captions for each of {n_lists} images" + ", and gradients" * backward
+        yield name, sgr_lists(n_lists, n, backward), "bfloat16"
     for n_patches in (197, 577):
         name = f"{n} images of {n_patches} patches x {n} captions of 40 words, t2i"
         yield name, roofline_attention.scoring(n_patches, 40, n, n, 1024), "bfloat16"

@@ -160,6 +160,39 @@ def similarities(device: str) -> Iterator[Case]:
             yield similarity_case(name, operator, given, device, as_it_is)
 
 
+def attended_lists(device: str) -> Iterator[Case]:
+    """SGR's and SAF's vectors of captions of each image, whose vectors are found by number."""
+    regions, words, word_counts, _ = batch(3, 36, 4, 12, 40, torch.float32)
+    flat = words[torch.arange(words.shape[1]) < word_counts[:, None]]
+    candidates = torch.randint(4, (3, 40), generator=torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(3)
+    weight, bias = torch.randn(16, 40, generator=generator), torch.randn(16, generator=generator) / 10
+
+    def pairs(dtype: torch.dtype) -> list[tuple[Tensor, Tensor, float]]:
+        given = [x.nan_to_num().to(dtype) for x in (regions, flat, weight, bias)]
+        leaves = [x.to(device, copy=True).requires_grad_() for x in given]
+        exact = [x.to(torch.float64, copy=True).requires_grad_() for x in given]
+        found = itm_fast.attended_similarity(
+            leaves[0], leaves[1], word_counts.to(device), leaves[2], leaves[3], candidates=candidates.to(device)
+        )
+        everything = reference.attended_similarity(exact[0], exact[1], word_counts, exact[2], exact[3])
+        captions = everything.split(word_counts.tolist(), dim=1)
+        want = torch.cat([captions[c][i] for i, row in enumerate(candidates.tolist()) for c in row])[None]
+        cotangent = torch.randn(want.shape, generator=generator, dtype=torch.float64)
+        found.backward(cotangent.to(found))
+        want.backward(cotangent)
+        bound = 12 * torch.finfo(dtype).eps + 50 * FORWARD[dtype]
+        results = [(found, want, bound)]
+        for got, exact_side in zip(leaves, exact, strict=True):
+            assert got.grad is not None
+            assert exact_side.grad is not None
+            results.append((got.grad, exact_side.grad, bound))
+        return results
+
+    for dtype in DTYPES:
+        yield Case(f"attended_similarity of lists, {str(dtype)[6:]}", lambda dtype=dtype: pairs(dtype))
+
+
 def listed_products(device: str) -> Iterator[Case]:
     """ESL's similarity of captions of each image, whose products are found by number."""
     regions, words, word_counts, _ = batch(3, 36, 4, 12, 40, torch.float32)
@@ -291,6 +324,7 @@ def all_cases(device: str) -> Iterator[Case]:
     """In the order of what matters most."""
     yield from similarities(device)
     yield from listed_products(device)
+    yield from attended_lists(device)
     yield from losses(device)
     yield from ranking(device)
     yield from relevance(device)

@@ -1,5 +1,5 @@
-// SGR's and SAF's similarity vectors and their gradients, of which nothing of the size of images x words x dim is
-// written but two operands of the backward pass's products. A block takes 64 words of an image and 256 columns, eight
+// SGR's and SAF's similarity vectors and their gradients, of which nothing of the size of pairs x words x dim is
+// written but two operands of the backward pass's products. A block takes 64 words of a list and 256 columns, eight
 // warps of 32 x 64; contexts, differences and squares are made on chip, 32 numbers of K at a time.
 #include "attended_vectors.h"
 #include "numbers.cuh"
@@ -91,30 +91,34 @@ SIMT_DEVICE void multiply_chunk(const WarpPlace& warp, const ChunkRow* rows, con
   }
 }
 
-// A block's image and words.
+// A block's words: of a list, from its `first` on.
 struct Words {
-  int image, first, n;
+  int list, image, first, n;
 
   SIMT_DEVICE Words(const AttendedContexts& of, int64_t number) {
-    const int tiles = (of.n_words + kWords - 1) / kWords;
-    image = int(number / tiles);
+    const int tiles = (of.length + kWords - 1) / kWords;
+    list = int(number / tiles);
     first = int(number % tiles) * kWords;
-    n = of.n_words - first < kWords ? of.n_words - first : kWords;
+    n = of.length - first < kWords ? of.length - first : kWords;
+    image = of.images == nullptr ? list : int(__ldg(of.images + list));
   }
-  SIMT_DEVICE int64_t vector(const AttendedContexts& of, int word) const {
-    return int64_t(image) * of.n_words + first + word;
+  // Its place among all lists' words.
+  SIMT_DEVICE int64_t place(const AttendedContexts& of, int word) const {
+    return int64_t(list) * of.length + first + word;
+  }
+  // Its number in the batch; -1: none.
+  SIMT_DEVICE int number(const AttendedContexts& of, int word) const {
+    if (word >= n) return -1;
+    return of.numbers == nullptr ? first + word : int(__ldg(of.numbers + place(of, word)));
   }
 };
 
 SIMT_DEVICE void copy_weights(const AttendedContexts& of, const Words& words, RegionRow* to) {
-  const auto* weights = static_cast<const unsigned char*>(of.weights) + words.vector(of, 0) * of.pitch * 2;
+  const auto* weights = static_cast<const unsigned char*>(of.weights) + words.place(of, 0) * of.pitch * 2;
   copy_rows<kWords, kAttendedRegions / 8>(to, weights, words.n, of.pitch * 2, 0, in_order);
 }
 SIMT_DEVICE const unsigned char* regions_of(const AttendedContexts& of, const Words& words, int dim) {
   return static_cast<const unsigned char*>(of.regions) + (int64_t(words.image) * of.dim + dim) * of.pitch * 2;
-}
-SIMT_DEVICE const unsigned char* words_of(const AttendedContexts& of, const Words& words) {
-  return static_cast<const unsigned char*>(of.words) + int64_t(words.first) * of.dim * 2;
 }
 
 struct VectorsShared {
@@ -164,11 +168,18 @@ vectors_kernel(AttendedVectorsArgs args) {
   auto& shared = simt::shared<VectorsShared>();
   const AttendedContexts& of = args.of;
   const Words words(of, blockIdx.x);
+  if (words.number(of, 0) < 0) return;  // nothing behind it either
   const WarpPlace warp;
+  // A thread copies the same 16 bytes of a word's row in every chunk.
+  static_assert(kWords * kChunk * 2 == kThreads * 16);
+  const int row = int(threadIdx.x) / 4, within = int(threadIdx.x) % 4 * 8;
+  const int number = words.number(of, row);
   auto start = [&](int chunk) {
     auto& stage = shared.stages[chunk % 2];
     const int at = chunk * kChunk, left = of.dim - at;
-    copy_rows<kWords, 4>(stage.words, words_of(of, words), words.n, of.dim * 2, at * 2, in_order);
+    const bool inside = number >= 0 && within < left;
+    const int64_t from = inside ? int64_t(number) * of.dim + at + within : 0;
+    simt::cp_async16(stage.words[row] + within * 2, static_cast<const T*>(of.words) + from, inside ? 16 : 0);
     copy_rows<kColumns, 4>(stage.columns, args.weight, args.width, of.dim * 2, at * 2, place_of);
     copy_rows<kChunk, kAttendedRegions / 8>(stage.regions, regions_of(of, words, at), left, of.pitch * 2, 0, in_order);
   };
@@ -210,16 +221,19 @@ vectors_kernel(AttendedVectorsArgs args) {
       if (warp.t == 0) shared.sums[warp.across][warp.word(i, half)] = square;
     }
   SYNC(83);
+  int tile = int(blockIdx.x);
+  simt::make_anew(tile);
+  const Words written(of, tile);
 #pragma unroll
   for (int i = 0; i < 2; i++)
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int word = warp.word(i, half);
-      if (word >= words.n) continue;
+      if (written.number(of, word) < 0) continue;
       float square = 0;
       for (int across = 0; across < kWarpsAcross; across++) square += shared.sums[across][word];
       const float length = sqrtf(square), inverse = 1.0f / (length + kEpsilonOfLength);
-      const int64_t vector = words.vector(of, word);
+      const int64_t place = written.place(of, word), vector = of.vectors == nullptr ? place : __ldg(of.vectors + place);
       if (column == 0) args.lengths[vector] = length;
       T* to = static_cast<T*>(args.units) + vector * args.width + column;
       for (int piece = 0; piece < 2; piece++) {
@@ -236,12 +250,18 @@ template <class T>
 SIMT_KERNEL(kThreads, 4)
 rows_kernel(AttendedRowsArgs args) {
   if (!SIMT_IS_SINCE_AMPERE) return;
-  const int64_t v = int64_t(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32;
-  if (v >= args.n_vectors) return;
+  const int64_t row = int64_t(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32;
+  if (row >= args.n_rows) return;
+  const int64_t v = args.vectors == nullptr ? row : __ldg(args.vectors + row);
   const int lane = int(threadIdx.x) % 32;
   const bool inside = lane * 8 < args.width;
+  Eight<T> grad = {}, unit;
+  T* to = static_cast<T*>(args.rows) + row * args.width + lane * 8;
+  if (v < 0) {
+    if (inside) *reinterpret_cast<Eight<T>*>(to) = grad;
+    return;
+  }
   const int64_t at = v * args.width + lane * 8;
-  Eight<T> grad, unit;
   float along = 0;
   if (inside) {
     grad = *reinterpret_cast<const Eight<T>*>(static_cast<const T*>(args.grad) + at);
@@ -254,7 +274,7 @@ rows_kernel(AttendedRowsArgs args) {
   if (!inside) return;
   for (int k = 0; k < 8; k++)
     narrow(length == 0.0f ? 0.0f : (widened(grad.x[k]) - widened(unit.x[k]) * of_unit) / more, grad.x[k]);
-  *reinterpret_cast<Eight<T>*>(static_cast<T*>(args.rows) + at) = grad;
+  *reinterpret_cast<Eight<T>*>(to) = grad;
 }
 
 struct GradientsShared {
@@ -269,22 +289,22 @@ struct GradientsShared {
 
 static_assert(sizeof(GradientsShared) <= 81 * 1024);
 
-// Eight numbers of a lane of one word, from column `at` on: the difference's gradient, and its square.
+// Eight numbers of a lane of one word, from column `at` on: the difference's gradient, and its square; 0 of none.
 template <class T>
 SIMT_DEVICE void write_differences(const AttendedGradientsArgs& args, const float (&contexts)[4][4],
-                                   const float (&sums)[8][4], int first_sum, int half, int word, int64_t vector,
+                                   const float (&sums)[8][4], int first_sum, int half, int word, int64_t place,
                                    int at) {
-  const T* words = static_cast<const T*>(args.of.words) + int64_t(word) * args.of.dim + at;
-  const auto given = *reinterpret_cast<const Eight<T>*>(words);
-  Eight<T> gradient, square;
-  for (int k = 0; k < 8; k++) {
+  Eight<T> gradient = {}, square = {}, given;
+  if (word >= 0)
+    given = *reinterpret_cast<const Eight<T>*>(static_cast<const T*>(args.of.words) + int64_t(word) * args.of.dim + at);
+  for (int k = 0; k < 8 && word >= 0; k++) {
     const int j = k / 2, number = half * 2 + k % 2;
     const float difference = rounded<T>(contexts[j][number] - widened(given.x[k]));
     narrow(2.0f * sums[first_sum + j][number] * difference, gradient.x[k]);
     narrow(difference * difference, square.x[k]);
   }
-  *reinterpret_cast<Eight<T>*>(static_cast<T*>(args.differences) + vector * args.of.dim + at) = gradient;
-  *reinterpret_cast<Eight<T>*>(static_cast<T*>(args.squares) + vector * args.of.dim + at) = square;
+  *reinterpret_cast<Eight<T>*>(static_cast<T*>(args.differences) + place * args.of.dim + at) = gradient;
+  *reinterpret_cast<Eight<T>*>(static_cast<T*>(args.squares) + place * args.of.dim + at) = square;
 }
 
 template <class T>
@@ -298,7 +318,7 @@ gradients_kernel(AttendedGradientsArgs args) {
   const int first_column = int(blockIdx.x % across) * kColumns, n_columns = of.dim - first_column;
   const WarpPlace warp;
   const bool active = warp.across * kWarpColumns < n_columns;
-  const auto* rows = static_cast<const unsigned char*>(args.rows) + words.vector(of, 0) * args.width * 2;
+  const auto* rows = static_cast<const unsigned char*>(args.rows) + words.place(of, 0) * args.width * 2;
   const auto* columns = static_cast<const unsigned char*>(args.weight) + int64_t(first_column) * args.width * 2;
   auto start = [&](int chunk) {
     auto& stage = shared.stages[chunk % 2];
@@ -345,14 +365,39 @@ gradients_kernel(AttendedGradientsArgs args) {
       for (int half = 0; half < 2; half++) {
         const int word = warp.word(i, half);
         if (word < words.n && at < of.dim)
-          write_differences<T>(args, contexts, sums[i], piece * 4, half, words.first + word, words.vector(of, word),
+          write_differences<T>(args, contexts, sums[i], piece * 4, half, words.number(of, word), words.place(of, word),
                                at);
       }
     }
   }
 }
 
-int64_t tiles_of(const AttendedContexts& of) { return int64_t(of.n_images) * ((of.n_words + kWords - 1) / kWords); }
+// A warp a word and 256 numbers of it, eight a lane.
+template <class T>
+SIMT_KERNEL(kThreads, 4)
+words_kernel(AttendedWordsArgs args) {
+  if (!SIMT_IS_SINCE_AMPERE) return;
+  const int across = (args.dim + kColumns - 1) / kColumns;
+  const int64_t number = int64_t(blockIdx.x) * (kThreads / 32) + int(threadIdx.x) / 32, word = number / across;
+  const int at = int(number % across) * kColumns + int(threadIdx.x) % 32 * 8;
+  if (word >= args.n_words || at >= args.dim) return;
+  const int64_t begin = __ldg(args.bounds + word), end = __ldg(args.bounds + word + 1);
+  if (begin == end) return;
+  float sums[8] = {};
+#pragma unroll 4
+  for (int64_t step = begin; step < end; step++) {
+    const T* from = static_cast<const T*>(args.differences) + __ldg(args.vectors + step) * args.dim + at;
+    const auto of = *reinterpret_cast<const Eight<T>*>(from);
+    for (int k = 0; k < 8; k++) sums[k] += widened(of.x[k]);
+  }
+  float* to = args.sums + word * args.dim + at;
+  for (int k = 0; k < 8; k += 4) {
+    const float4 old = simt::load16(to + k);
+    simt::store16(float4{old.x - sums[k], old.y - sums[k + 1], old.z - sums[k + 2], old.w - sums[k + 3]}, to + k);
+  }
+}
+
+int64_t tiles_of(const AttendedContexts& of) { return int64_t(of.n_lists) * ((of.length + kWords - 1) / kWords); }
 
 template <class T>
 void launch(const AttendedVectorsArgs& args, void* stream) {
@@ -362,14 +407,19 @@ void launch(const AttendedVectorsArgs& args, void* stream) {
 template <class T>
 void launch(const AttendedRowsArgs& args, void* stream) {
   constexpr int kVectors = kThreads / 32;
-  SIMT_LAUNCH(rows_kernel<T>, dim3(unsigned((args.n_vectors + kVectors - 1) / kVectors)), dim3(kThreads), 0, stream,
-              args);
+  SIMT_LAUNCH(rows_kernel<T>, dim3(unsigned((args.n_rows + kVectors - 1) / kVectors)), dim3(kThreads), 0, stream, args);
 }
 template <class T>
 void launch(const AttendedGradientsArgs& args, void* stream) {
   const int64_t across = (args.of.dim + kColumns - 1) / kColumns;
   SIMT_LAUNCH(gradients_kernel<T>, dim3(unsigned(tiles_of(args.of) * across)), dim3(kThreads), sizeof(GradientsShared),
               stream, args);
+}
+template <class T>
+void launch(const AttendedWordsArgs& args, void* stream) {
+  constexpr int kWarps = kThreads / 32;
+  const int64_t warps = args.n_words * ((args.dim + kColumns - 1) / kColumns);
+  SIMT_LAUNCH(words_kernel<T>, dim3(unsigned((warps + kWarps - 1) / kWarps)), dim3(kThreads), 0, stream, args);
 }
 template <class Args>
 void launch_as(const Args& args, Number number, void* stream) {
@@ -383,5 +433,6 @@ void attended_rows(const AttendedRowsArgs& args, Number number, void* stream) { 
 void attended_gradients(const AttendedGradientsArgs& args, Number number, void* stream) {
   launch_as(args, number, stream);
 }
+void attended_words(const AttendedWordsArgs& args, Number number, void* stream) { launch_as(args, number, stream); }
 
 }  // namespace itm::cuda

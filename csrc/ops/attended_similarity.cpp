@@ -174,10 +174,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(itm_fast, m) {
   // Of CUDA only: cuda/ops/attended_vectors.cpp.
   m.def(
       "attended_vectors_(Tensor weights, Tensor regions, Tensor words, Tensor weight, Tensor bias, Tensor(a!) units, "
-      "Tensor(b!) lengths) -> ()");
+      "Tensor(b!) lengths, Tensor? images, Tensor? numbers, Tensor? vectors) -> ()");
   m.def(
       "attended_gradients(Tensor grad, Tensor units, Tensor lengths, Tensor weights, Tensor regions, Tensor words, "
-      "Tensor weight) -> (Tensor, Tensor, Tensor)");
+      "Tensor weight, Tensor? images, Tensor? numbers, Tensor? vectors) -> (Tensor, Tensor, Tensor)");
+  m.def("attended_words_(Tensor(a!) sums, Tensor differences, Tensor vectors, Tensor bounds) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(itm_fast, CPU, m) {
   m.impl("attended_similarity", TORCH_BOX(&attended_similarity_cpu));

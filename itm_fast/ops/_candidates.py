@@ -95,6 +95,8 @@ class Members:
 
     Attributes:
         places: (n_lists, k) int64, in range: 0 where there is none.
+        missing: (n_lists, k) bool, where there is none, or an index out of range.
+        outside: (n_lists, k) bool, where an index is out of range.
 
     Raises:
         ValueError: An index on the CPU is neither -1 nor a group. On a device nobody waits to look at them.
@@ -104,16 +106,17 @@ class Members:
         """See above."""
         if may_be_read(candidates.indices):
             check_values(candidates, batches)
-        self._none, self._outside = candidates.indices < 0, _outside(candidates, batches)
-        self.places = candidates.indices.masked_fill(self._none | self._outside, 0)
+        self._none, self.outside = candidates.indices < 0, _outside(candidates, batches)
+        self.missing = self._none | self.outside
+        self.places = candidates.indices.masked_fill(self.missing, 0)
 
     def finished(self, scores: Tensor) -> Tensor:
         """Scores (n_lists, k) of the places: -inf where there is none, NaN where an index is out of range."""
-        return scores.masked_fill(self._none, -torch.inf).masked_fill(self._outside, torch.nan)
+        return scores.masked_fill(self._none, -torch.inf).masked_fill(self.outside, torch.nan)
 
     def cotangents(self, grad: Tensor) -> Tensor:
         """Gradients (n_lists, k) of the scores of the places, from those of what `finished` returned."""
-        return grad.masked_fill(self._none | self._outside, 0)
+        return grad.masked_fill(self.missing, 0)
 
 
 def are_padded(batches: Batches, _: Candidates) -> bool:

@@ -207,15 +207,34 @@ def in_padded_runs(score: Callable[[Batches], Tensor], batches: Batches) -> Tens
     return torch.cat(bands)
 
 
+def padded(vectors: Tensor, counts: Tensor | None, *, within: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """A batch in either form as a padded one, in one piece.
+
+    One that padding would make more than `within` times as large stays packed.
+    """
+    if vectors.ndim == 3 or counts is None:
+        return vectors, counts
+    widths = _widths(vectors, counts)
+    most = max(widths, default=1)
+    if within is not None and most * len(widths) > within * len(vectors):
+        return vectors, counts
+    return take(vectors, counts, torch.arange(len(widths), device=vectors.device), most)
+
+
+def _widths(vectors: Tensor, counts: Tensor) -> list[int]:
+    widths: list[int] = counts.tolist()
+    if min(widths, default=1) < 1 or sum(widths) != len(vectors):
+        raise ValueError(f"counts of packed vectors must be at least 1 and sum to {len(vectors)}, got {widths}")
+    return widths
+
+
 def padded_runs(vectors: Tensor, counts: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
     """A batch as it is, or one that is packed in padded parts; one part of an empty one."""
     if vectors.ndim == 3:
         yield vectors, counts
         return
     assert counts is not None
-    widths: list[int] = counts.tolist()
-    if min(widths, default=1) < 1 or sum(widths) != len(vectors):
-        raise ValueError(f"counts of packed vectors must be at least 1 and sum to {len(vectors)}, got {widths}")
+    widths = _widths(vectors, counts)
     room = max(1, _PADDED_BYTES // max(1, vectors.shape[1] * vectors.element_size()))
     sizes, first, most = to_device(counts, vectors), 0, 1
     for place, width in enumerate(widths):

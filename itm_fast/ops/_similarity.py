@@ -14,6 +14,8 @@ from itm_fast.ops._counts import may_be_read
 from itm_fast.ops._gradients import differentiable, once_only
 from itm_fast.ops._ragged import Batches
 
+_PADDING = 8  # times the room of packed vectors that they may take padded, where kernels take lists of padded ones
+
 
 class Scored:
     """An operator of all pairs, `name`, and that of given ones, `name`_candidates."""
@@ -48,6 +50,10 @@ class Scored:
                 return _ragged.in_padded_runs(lambda some: self._all(*some, *options), batches)
             scores = self._all(*batches, *options)
             return scores
+        if not native:
+            regions, region_counts = _ragged.padded(batches.regions, batches.region_counts, within=_PADDING)
+            words, word_counts = _ragged.padded(batches.words, batches.word_counts, within=_PADDING)
+            batches = Batches(regions, words, word_counts, region_counts)
         if not native and not self._takes_lists(batches, candidates):
             return gathered(lambda some: self._all(*some, *options), batches, candidates)
         if not native and may_be_read(candidates.indices):

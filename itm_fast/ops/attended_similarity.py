@@ -1,7 +1,7 @@
 """Similarity vectors of words and what they attend to (SGR, SAF): public function, fake kernel, autograd."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,17 +9,15 @@ from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library, _ragged
-from itm_fast.ops._candidates import Candidates, as_candidates, check_values
+from itm_fast.ops._candidates import as_candidates
 from itm_fast.ops._counts import Counts, packed_counts
 from itm_fast.ops._gradients import differentiable, once_only
-from itm_fast.ops._ragged import Batches, Groups, packed_regions, packed_words, take
+from itm_fast.ops._ragged import Batches, Groups, packed_regions, packed_words, padded, take
 from itm_fast.ops.batched import attended_similarity as batched
 from itm_fast.ops.batched.kernels import as_multiplied, register
 from itm_fast.ops.batched.products import wide
 
 _library.load()
-
-_GATHERED_NUMBERS = 1 << 26  # of the images of a caption, at a time
 
 
 def attended_similarity(
@@ -52,8 +50,9 @@ def attended_similarity(
         bias: (width,).
         lambda_softmax: Inverse temperature of the attention.
         candidates: (n_images, k) int64, captions of each image: vectors of these pairs only; -1: none. None: all pairs.
-            On the CPU the lists are walked, and nothing is gathered. Elsewhere counts and candidates are read on the
-            host, and the words or images of one list at a time are gathered.
+            Vectors are found where they lie (on CUDA before compute capability 8.0 and of float64: gathered, several
+            lists at a time); packed images are padded first on a device. It is waited for once, for how many words
+            these pairs have and whether all indices are in range.
         candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
@@ -90,12 +89,12 @@ def attended_similarity(
         similarities, _ = _attended(regions, words, word_counts, weight, bias, lambda_softmax)
         return similarities.to(dtype)
 
-    if given is not None and regions.device.type in _ragged.PACKED_ON:
+    if given is not None:
+        if region_counts is not None and regions.device.type not in _ragged.PACKED_ON:
+            regions, region_counts = padded(regions, region_counts)
         lists = (region_counts, given.indices, weight, bias, given.of_captions)
         of_pairs: Tensor = _of_candidates(regions, words, word_counts, *lists, lambda_softmax)[0]
         return of_pairs.to(dtype)
-    if given is not None:
-        return _of_pairs(score, batches, given)
     return score(regions, words, word_counts) if region_counts is None else _by_count(score, batches)
 
 
@@ -115,33 +114,6 @@ def _by_count(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batche
     if not order:
         return score(regions.reshape(0, 1, regions.shape[1]), words, word_counts)
     return torch.cat(parts[1:])[torch.tensor(order, device=regions.device).argsort()]
-
-
-def _of_pairs(score: Callable[[Tensor, Tensor, Tensor], Tensor], batches: Batches, candidates: Candidates) -> Tensor:
-    """List by list: of an image and the words of its captions, or of a caption's words and its images."""
-    regions, words, word_counts, region_counts = batches
-    assert word_counts is not None
-    check_values(candidates, batches)
-    captions = torch.split(words, word_counts.tolist())
-    images = list(regions) if region_counts is None else torch.split(regions, region_counts.tolist())
-    nothing = regions.new_empty(1, 1, regions.shape[-1])
-    parts = [score(nothing, words[:0], word_counts[:0])]
-    for number, others in enumerate(candidates.indices.tolist()):
-        named = [other for other in others if other >= 0]
-        if candidates.of_captions:
-            own, count = captions[number], word_counts[number : number + 1]
-            parts += [score(some, own, count).flatten(0, 1)[None] for some in _stacks(regions, images, named)]
-        elif named:
-            some = torch.cat([captions[caption] for caption in named])
-            parts.append(score(images[number][None], some, word_counts[named]))
-    return torch.cat(parts, dim=1)
-
-
-def _stacks(regions: Tensor, images: Sequence[Tensor], named: list[int]) -> Iterator[Tensor]:
-    """Some images at a time, in their order: of packed ones, whose counts differ, one."""
-    step = max(1, _GATHERED_NUMBERS // max(1, regions[:1].numel())) if regions.ndim == 3 else 1
-    for first in range(0, len(named), step):
-        yield torch.stack([images[image] for image in named[first : first + step]])
 
 
 def _check(regions: Tensor, words: Tensor, weight: Tensor, bias: Tensor, of_regions: str) -> None:
@@ -205,7 +177,8 @@ def _fake_of_candidates(
     *_: Any,
 ) -> tuple[Tensor, Tensor]:
     n_rows = torch.library.get_ctx().new_dynamic_size()  # the words of what the lists name
-    return regions.new_empty((1, n_rows, weight.shape[0])), regions.new_empty((1, n_rows))
+    shape = (1, n_rows)
+    return regions.new_empty((*shape, weight.shape[0])), regions.new_empty(shape, dtype=wide(regions.dtype))
 
 
 @torch.library.register_fake("itm_fast::attended_similarity_candidates_backward")  # type: ignore[untyped-decorator]
@@ -225,15 +198,16 @@ def _fake_of_candidates_backward(
 
 
 @torch.library.register_fake("itm_fast::attended_vectors_")  # type: ignore[untyped-decorator]
-def _fake_vectors(*_: Tensor) -> None:
+@torch.library.register_fake("itm_fast::attended_words_")  # type: ignore[untyped-decorator]
+def _fake_in_place(*_: Tensor) -> None:
     pass
 
 
 @torch.library.register_fake("itm_fast::attended_gradients")  # type: ignore[untyped-decorator]
 def _fake_gradients(grad: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    words = others[4]
-    shapes = (grad.shape, *[(*grad.shape[:2], words.shape[1])] * 2)
-    return tuple(words.new_empty(shape) for shape in shapes)
+    _, _, weights, _, words, *_ = others
+    widths = (grad.shape[1], words.shape[1], words.shape[1])
+    return tuple(words.new_empty((*weights.shape[:2], width)) for width in widths)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -262,6 +236,7 @@ def _backward_of_candidates(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
 
 
 register("attended_similarity", batched.forward, batched.backward)
+register("attended_similarity_candidates", batched.forward_of_given, batched.backward_of_given)
 _attended = differentiable("attended_similarity", _backward, _setup_context)
 _gradients = once_only("attended_similarity_backward")
 _of_candidates = differentiable("attended_similarity_candidates", _backward_of_candidates, _keep_of_candidates)

@@ -31,8 +31,8 @@ def level_attention(
     sum_w A softmax_w(temperature n(h)), n over regions.
     On the CPU affinities stay in the cache, and the gradients make them again. On other devices batched products, a
     block of images and captions at a time, made again as well, without waiting for the host; of candidates several
-    lists at a time, whose vectors are found where they lie (on CUDA before compute capability 8.0, of float64, and
-    packed: gathered).
+    lists at a time, whose vectors are found where they lie (on CUDA before compute capability 8.0 and of float64:
+    gathered); packed ones are padded first.
 
     Args:
         regions: (n_images, n_regions, width) float32, float64, bfloat16 or float16; any strides; or `Packed`, or a list

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from itm_fast.choices import CandidatesOf
 from itm_fast.ops import _checks, _library, _ragged
-from itm_fast.ops._candidates import Candidates, Members, as_candidates
+from itm_fast.ops._candidates import as_candidates
 from itm_fast.ops._counts import Counts
-from itm_fast.ops._ragged import Batches, Groups, as_batches, padded_runs, take, to_device, widest
+from itm_fast.ops._ragged import Groups, as_batches, padded, padded_runs
 from itm_fast.ops._similarity import registered
 from itm_fast.ops.batched import patch_word_similarity as batched
 from itm_fast.ops.batched.kernels import register
@@ -57,7 +57,7 @@ def patch_word_similarity(
         class_token: The first of the tokens is no patch, and compared with the words as it is.
         candidates: (n_images, k) int64, captions of each image: score these pairs only; -1: none. None: all pairs. On
             other devices than the CPU several lists at a time, whose vectors are found where they lie (on CUDA before
-            compute capability 8.0, of float64, and of packed words: gathered).
+            compute capability 8.0 and of float64: gathered); packed words are padded first.
         candidates_of: "captions": candidates are (n_captions, k) images of each caption.
 
     Returns:
@@ -103,10 +103,10 @@ def patch_word_similarity(
     is_native = regions.device.type in _ragged.PACKED_ON
     if given is None:
         sims = (_scored if is_native else _in_runs)(*numbers, n_kept, class_token)
-    elif is_native or words.ndim == 3:
-        sims = _of_pairs(*numbers, *given, n_kept, class_token)
     else:
-        sims = _of_packed_lists(*numbers, given, n_kept, class_token)
+        if not is_native:
+            words, word_counts = padded(words, word_counts)
+        sims = _of_pairs(regions, words, scores, logits, word_counts, *given, n_kept, class_token)
     return sims
 
 
@@ -138,43 +138,6 @@ def _in_runs(
         sims.append(_scored(regions, some, of_pairs, logits, counts, n_kept, class_token))
         first += len(some)
     return torch.cat(sims, dim=1)
-
-
-def _of_packed_lists(
-    regions: Tensor,
-    words: Tensor,
-    scores: Tensor,
-    logits: Tensor,
-    word_counts: Tensor | None,
-    given: Candidates,
-    n_kept: int,
-    class_token: bool,
-) -> Tensor:
-    """Given pairs of packed words on other devices, list by list, some of a list padded at a time."""
-    indices, of_captions = given
-    batches = Batches(regions, words, word_counts, None)
-    members = Members(given, batches)
-    if not batches.shape[not of_captions]:
-        return members.finished(scores.new_zeros(indices.shape))
-    assert word_counts is not None
-    most, word_counts = widest(words, word_counts), to_device(word_counts, words)
-    room = (regions.shape[1] if of_captions else most) * regions.shape[2]
-    step = max(1, batched.BLOCK_NUMBERS // max(1, room))
-    lists = [scores.new_empty(0, indices.shape[1])]
-    for number, places in enumerate(members.places):
-        own, row = slice(number, number + 1), [scores.new_empty(0)]
-        for first in range(0, indices.shape[1], step):
-            some, of_pairs = places[first : first + step], scores[own, first : first + step]
-            if of_captions:
-                itself = torch.arange(number, number + 1, device=words.device)
-                vectors, counts = take(words, word_counts, itself, most)
-                block = (regions[some], vectors, of_pairs.transpose(0, 1), logits[some], counts)
-            else:
-                vectors, counts = take(words, word_counts, some, most)
-                block = (regions[own], vectors, of_pairs, logits[own], counts)
-            row.append(_scored(*block, n_kept, class_token).flatten())
-        lists.append(torch.cat(row)[None])
-    return members.finished(torch.cat(lists))
 
 
 def _shape(_regions: Tensor, _words: Tensor, scores: Tensor, *_: Any) -> tuple[int, ...]:

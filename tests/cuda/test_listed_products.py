@@ -8,11 +8,11 @@ import emulation
 import pytest
 import torch
 from operators import random_batch, relative_error
-from pairs_truth import picked, random_candidates
+from pairs_truth import forms, picked, random_candidates
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from itm_fast import level_attention, patch_word_similarity
+from itm_fast import cross_attention_similarity, level_attention, max_similarity, patch_word_similarity
 from itm_fast.ops import _counts
 from itm_fast.ops.batched.listed import Lists
 
@@ -76,7 +76,7 @@ class Case:
 
     def results(self, given, dtype=None):
         """Scores and gradients of given pairs, or of all, picked."""
-        leaves = [x.clone().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
+        leaves = [x.detach().to(dtype or x.dtype).requires_grad_() for x in self.leaves]
         scores = self.call(leaves, self.candidates if given else None)
         if not given:
             scores = picked(scores, self.candidates, self.candidates_of)
@@ -135,6 +135,42 @@ def test_launches_do_not_grow_with_the_lists(name, candidates_of):
         counts.append((between - before, launches() - between))
     # Products, and Gram matrices of patches; sums for owners, members and Gram matrices.
     assert counts == [{"level_attention": (1, 3), "patch_word_similarity": (2, 5)}[name]] * 2
+
+
+SIMILARITIES = {
+    "cross_attention_similarity": cross_attention_similarity,
+    "max_similarity": max_similarity,
+    "level_attention": lambda regions, words, word_counts, region_counts, **more: level_attention(
+        regions, words, word_counts, TAU, region_counts, **more
+    ),
+    "patch_word_similarity": lambda regions, words, word_counts, _, scores, **more: patch_word_similarity(
+        regions, words, scores, torch.ones(N_IMAGES, N_REGIONS, N_TOKENS), word_counts, **more
+    ),
+}
+
+
+@both_ways
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_packed_vectors_are_padded_once_for_all_lists(name, candidates_of):
+    case, more, of_patches = Case("level_attention", candidates_of, k=40), {}, name == "patch_word_similarity"
+    (regions, words, _), (word_counts, region_counts) = case.leaves, case.counts
+    if of_patches:
+        regions = regions.nan_to_num()
+        more["scores"] = torch.randn(*case.candidates.shape, N_REGIONS, generator=torch.Generator().manual_seed(0))
+    packed = [forms(x, n)["packed"][0] for x, n in ((regions, region_counts), (words, word_counts))]
+    found, counts = [], []
+    given = (
+        (regions, words, word_counts, region_counts),
+        (regions if of_patches else packed[0], packed[1], None, None),
+    )
+    for inputs in given:
+        with emulated_operators.emulated():
+            before = launches()
+            similarity = SIMILARITIES[name]
+            found.append(similarity(*inputs, candidates=case.candidates, candidates_of=candidates_of, **more))
+        counts.append(launches() - before)
+    assert torch.equal(*found)
+    assert counts[0] == counts[1] > 0
 
 
 class Results(TorchDispatchMode):

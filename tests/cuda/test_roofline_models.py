@@ -31,6 +31,18 @@ def test_lists_of_levels_hold_their_products_and_gather_nothing():
     assert found["memory bytes"] < gathered["memory bytes"]
 
 
+def test_lists_of_vectors_hold_their_products():
+    n, k, dim, width = 6, 5, 64, 256
+    forward, both = (roofline_models.sgr_lists(n, k, backward, dim, width) for backward in (False, True))
+    words = roofline_models.scan_batch(n, 5 * n, dim=1)[2]
+    chosen = words[torch.randint(5 * n, (n * k,), generator=torch.Generator().manual_seed(0))]
+    n_rows = int(chosen.sum())
+    assert forward["tensor FLOP"] >= 2 * n_rows * dim * (2 * 36 + width)
+    assert both["tensor FLOP"] >= forward["tensor FLOP"] + 2 * n_rows * dim * (6 * 36 + 2 * width)
+    assert both["memory bytes"] > forward["memory bytes"] + 2 * 2 * n_rows * dim  # differences, and their squares
+    assert both["launches"] > forward["launches"]
+
+
 def test_what_attention_to_patches_costs():
     counts = roofline_attention.scoring(577, 40, 8, 8, 1024)
     assert counts["tensor FLOP"] == 2 * 1024 * 8 * (584 * 40 * 8 + 584 * 584)

@@ -12,3 +12,6 @@ EMU_EXPORT void attended_rows_(const itm::cuda::AttendedRowsArgs* args, int numb
 EMU_EXPORT void attended_gradients_(const itm::cuda::AttendedGradientsArgs* args, int number) {
   itm::cuda::attended_gradients(*args, itm::cuda::Number(number), nullptr);
 }
+EMU_EXPORT void attended_words_(const itm::cuda::AttendedWordsArgs* args, int number) {
+  itm::cuda::attended_words(*args, itm::cuda::Number(number), nullptr);
+}

@@ -24,8 +24,8 @@ class Contexts(ctypes.Structure):
     """csrc/cuda/attended_vectors.h, AttendedContexts."""
 
     _fields_ = [
-        *[(n, ctypes.c_void_p) for n in ("weights", "regions", "words")],
-        *[(n, ctypes.c_int32) for n in ("n_images", "n_words", "dim", "pitch")],
+        *[(n, ctypes.c_void_p) for n in ("weights", "regions", "words", "images", "numbers", "vectors")],
+        *[(n, ctypes.c_int32) for n in ("n_lists", "length", "n_images", "n_words", "dim", "pitch")],
     ]
 
 
@@ -40,10 +40,16 @@ def pointers(*names):
 WIDTH = ("width", ctypes.c_int32)
 VectorsArgs = structure("AttendedVectorsArgs", ("of", Contexts), *pointers("weight", "bias", "units", "lengths"), WIDTH)
 RowsArgs = structure(
-    "AttendedRowsArgs", *pointers("grad", "units", "lengths", "rows"), ("n_vectors", ctypes.c_int64), WIDTH
+    "AttendedRowsArgs", *pointers("grad", "units", "lengths", "vectors", "rows"), ("n_rows", ctypes.c_int64), WIDTH
 )
 GradientsArgs = structure(
     "AttendedGradientsArgs", ("of", Contexts), *pointers("rows", "weight", "differences", "squares"), WIDTH
+)
+WordsArgs = structure(
+    "AttendedWordsArgs",
+    *pointers("differences", "vectors", "bounds", "sums"),
+    ("n_words", ctypes.c_int64),
+    ("dim", ctypes.c_int32),
 )
 
 
@@ -62,40 +68,68 @@ def made(n_images, n_words, n_regions, dim, width, dtype):
     return tuple(x.to(dtype) for x in (weights, regions, words, *of_vectors))
 
 
+def lists_of(n_lists, length, n_images, n_words, seed=0):
+    """Images of lists, words with repetitions, of which some lists have none, and vectors in an order of their own."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, n_images, (n_lists,), generator=generator).sort().values
+    numbers = torch.randint(0, n_words, (n_lists, length), generator=generator)
+    full = torch.randint(0, length + 1, (n_lists,), generator=generator)
+    full[0] = length
+    missing = torch.arange(length) >= full[:, None]
+    vectors = torch.full((n_lists, length), -1)
+    vectors[~missing] = torch.randperm(int(full.sum()), generator=generator)
+    return images, numbers.masked_fill(missing, -1), vectors
+
+
 class Run:
     """The kernels in the order in which the operator launches them; results as tensors of the inputs' type."""
 
-    def __init__(self, device, weights, regions, words, weight, bias, grad):
+    def __init__(self, device, weights, regions, words, weight, bias, grad, given=(None, None, None)):
         self.device, self.dtype = device, words.dtype
-        (n_images, n_words, n_regions), (width, dim) = weights.shape, weight.shape
+        (n_lists, length, n_regions), (width, dim) = weights.shape, weight.shape
         room = (0, -n_regions % 16)
         held = [torch.nn.functional.pad(x, room).contiguous() for x in (weights, regions.transpose(1, 2))]
         held = [device.array(raw(x)) for x in (*held, words)]
-        of = Contexts(*(x.pointer for x in held), n_images, n_words, dim, n_regions + room[1])
-        given = [device.array(raw(x)) for x in (weight, bias, grad, weight.T.contiguous())]
-        units, rows = (self._empty(n_images, n_words, width) for _ in range(2))
-        differences, squares = (self._empty(n_images, n_words, dim) for _ in range(2))
-        lengths = device.empty((n_images, n_words))
+        held += [None if x is None else device.array(x.numpy()) for x in given]
+        at = [None if x is None else x.pointer for x in held]
+        of = Contexts(*at, n_lists, length, len(regions), len(words), dim, n_regions + room[1])
+        n = n_lists * length if given[0] is None else int((given[1] >= 0).sum())
+        held += [device.array(raw(x)) for x in (weight, bias, grad.reshape(-1, width)[:n], weight.T.contiguous())]
+        at = [x.pointer for x in held[6:]]
+        units, rows = self._empty(n, width), self._empty(n_lists, length, width)
+        differences, squares = (self._empty(n_lists, length, dim) for _ in range(2))
+        lengths = device.empty((n,))
         number = NUMBERS[self.dtype]
 
         def launch(name, kind, *arguments):
             device.run(name, ctypes.byref(kind(*arguments, width)), number)
 
-        at = [x.pointer for x in given]
         launch("attended_vectors_", VectorsArgs, of, at[0], at[1], units.pointer, lengths.pointer)
-        vectors = n_images * n_words
-        launch("attended_rows_", RowsArgs, at[2], units.pointer, lengths.pointer, rows.pointer, vectors)
+        places = None if given[0] is None else held[5].pointer
+        launch(
+            "attended_rows_", RowsArgs, at[2], units.pointer, lengths.pointer, places, rows.pointer, n_lists * length
+        )
         launch("attended_gradients_", GradientsArgs, of, rows.pointer, at[3], differences.pointer, squares.pointer)
-        self.lengths = torch.from_numpy(lengths.numpy())
+        shape = (n_lists, length) if given[0] is None else (n,)
+        self.lengths = torch.from_numpy(lengths.numpy()).view(shape)
         self.units, self.rows, self.differences, self.squares = (
             torch.from_numpy(x.numpy()).view(self.dtype) for x in (units, rows, differences, squares)
         )
+        self.units = self.units.view(*shape, width)
 
     def _empty(self, *shape):
         return self.device.empty(shape, np.int16)
 
     def results(self):
         return self.units, self.lengths, self.rows, self.differences, self.squares
+
+
+def word_sums(device, differences, vectors, bounds, sums):
+    """What `sums` become."""
+    held = [device.array(x) for x in (raw(differences), vectors.numpy(), bounds.numpy(), sums.numpy())]
+    args = WordsArgs(*(x.pointer for x in held), len(sums), sums.shape[1])
+    device.run("attended_words_", ctypes.byref(args), NUMBERS[differences.dtype])
+    return torch.from_numpy(held[3].numpy())
 
 
 def expected(weights, regions, words, weight, bias, grad):
@@ -127,6 +161,41 @@ def test_equals_float64(plain, sizes, dtype):
         assert error(found, want) < 2 * torch.finfo(dtype).eps
 
 
+# Lists, their length, images, words, regions, dim, width: several tiles a list, one, and lists without words.
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("sizes", [(5, 130, 3, 7, 36, 72, 24), (9, 8, 4, 30, 5, 264, 200)], ids=str)
+def test_lists_equal_float64(plain, sizes, dtype):
+    n_lists, length, n_images, n_words, n_regions, dim, width = sizes
+    plain.configure("random", 1)
+    weights, _, _, weight, bias, grad = made(n_lists, length, n_regions, dim, width, dtype)
+    _, regions, words, *_ = made(n_images, n_words, n_regions, dim, width, dtype)
+    images, numbers, vectors = lists_of(n_lists, length, n_images, n_words)
+    found = Run(plain, weights, regions, words, weight, bias, grad, (images, numbers, vectors)).results()
+    there = numbers >= 0
+    of_lists = torch.zeros_like(grad)
+    of_lists[there] = grad.reshape(-1, width)[vectors[there]]
+    want = expected(weights, regions[images], words[numbers], weight, bias, of_lists)
+    for result, exact in zip(found[:2], want[:2], strict=True):
+        assert error(result[vectors[there]], exact[there]) < 2 * torch.finfo(dtype).eps
+    for result, exact in zip(found[2:], want[2:], strict=True):
+        assert not result[~there].any()
+        assert error(result[there], exact[there]) < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize(("counts", "dim"), [((3, 0, 70, 1), 264), ((1,), 8)])
+def test_sums_of_words_equal_float64(plain, counts, dim, dtype):
+    plain.configure("random", 1)
+    generator = torch.Generator().manual_seed(dim)
+    differences = torch.randn(80, dim, generator=generator).to(dtype)
+    vectors = torch.randint(0, 80, (2 + sum(counts),), generator=generator)  # the first two are of no word
+    bounds = 2 + torch.nn.functional.pad(torch.tensor(counts).cumsum(0), (1, 0))
+    before = torch.randn(len(counts), dim, generator=generator)
+    parts = torch.split(differences.double()[vectors[2:]], list(counts))
+    want = before.double() - torch.stack([part.sum(0) for part in parts])
+    assert error(word_sums(plain, differences, vectors, bounds, before), want) < 1e-6
+
+
 def test_a_vector_of_length_0_has_no_gradient(plain):
     plain.configure()
     weights, regions, words, weight, bias, grad = made(1, 3, 4, 16, 8, torch.bfloat16)
@@ -149,7 +218,12 @@ def test_every_schedule_gives_the_same_bits(plain):
 @pytest.mark.parametrize("order", ORDERS)
 def test_no_races(watched, order):
     watched.configure(order, 5, check_races=True, resident_blocks=2)
-    Run(watched, *made(1, 66, 17, 40, 72, torch.float16))
+    inputs = made(1, 66, 17, 40, 72, torch.float16)
+    Run(watched, *inputs)
+    weights, _, words, weight, bias, grad = inputs
+    regions = torch.randn(3, 17, 40).half()
+    Run(watched, weights.view(2, 33, 17), regions, words, weight, bias, grad, lists_of(2, 33, 3, 66))
+    word_sums(watched, words, torch.tensor([4, 0, 4, 65]), torch.tensor([0, 3, 3, 4]), torch.zeros(3, 40))
 
 
 def test_loads_are_whole_sectors_and_banks_are_free(watched):

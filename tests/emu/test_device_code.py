@@ -57,6 +57,7 @@ INSTRUCTIONS = {
         ("gradients_kernel", r"LDGSTS\.E\.BYPASS.*\.128"),
         ("vectors_kernel", r"LDSM\.16\.M88\.4"),
         ("gradients_kernel", r"STG\.E\.128"),
+        ("words_kernel", r"LDG\.E\.128"),
     ],
     "attention_chunks.cu": [
         ("attend_kernel", r"HMMA\.16816\.F32 "),

@@ -412,19 +412,32 @@ def test_lists_of_levels_are_opcheck_clean(of_captions):
             torch.library.opcheck(backward, (numbers(3, 3), *detached, *needed))
 
 
-@pytest.mark.parametrize(("n_numbers", "together"), [(1 << 26, [1, 3, 2]), (2 * 6 * 24, [1, 2, 1, 2]), (1, [1] * 6)])
-def test_the_images_of_a_caption_are_attended_together(n_numbers, together, monkeypatch):
+@pytest.mark.parametrize("candidates_of", ["images", "captions"])
+def test_vectors_of_lists_are_made_a_block_at_a_time(candidates_of):
+    calls = []
+    for n in (3, 9):
+        regions, words, counts, weight, bias, slope = given("attended_similarity", n_images=n, counts=(3, 1, 4) * n)
+        sizes = (n, 7, 3 * n) if candidates_of == "images" else (3 * n, 7, n)
+        inputs = [regions, words, counts, None, random_candidates(*sizes), weight]
+        rest = [candidates_of == "captions", slope]
+        with in_place_of_the_cpus(KERNELS, counts_are_read=False), Count() as count:
+            units, lengths = KERNELS["attended_similarity_candidates"](*inputs, bias, *rest)
+            KERNELS["attended_similarity_candidates_backward"](units, units, lengths, *inputs, *rest)
+        calls.append(count.n)
+    assert calls[0] == calls[1]
+
+
+@pytest.mark.parametrize("n_numbers", [1 << 26, 2 * 14 * 24, 1])
+def test_the_images_of_captions_are_attended_together(n_numbers, monkeypatch):
     regions, words, counts, weight, bias, _ = given("attended_similarity", n_images=4, counts=(3, 1, 4))
-    candidates, n_images = torch.tensor([[2, -1, 0, 1], [-1, -1, -1, -1], [3, 3, -1, -1]]), []
-
-    def attended(*arguments):
-        n_images.append(len(arguments[0]))
-        return KERNELS["attended_similarity"](*arguments)
-
-    monkeypatch.setattr("itm_fast.ops.attended_similarity._GATHERED_NUMBERS", n_numbers)
+    candidates = torch.tensor([[2, -1, 0, 1], [-1, -1, -1, -1], [3, 3, -1, -1]])
+    monkeypatch.setattr(listed, "_GATHERED_NUMBERS", n_numbers)
     more = {"candidates": candidates, "candidates_of": "captions"}
     want = itm_fast.attended_similarity(regions, words, counts, weight, bias, **more)
-    with in_place_of_the_cpus({**KERNELS, "attended_similarity": attended}):
+
+    def of_all(*_):
+        raise AssertionError("all pairs are attended")
+
+    with in_place_of_the_cpus({**KERNELS, "attended_similarity": of_all}):
         found = itm_fast.attended_similarity(regions, words, counts, weight, bias, **more)
-    assert n_images == together  # after none, for what there is without pairs
     torch.testing.assert_close(found, want, rtol=1e-12, atol=1e-13)

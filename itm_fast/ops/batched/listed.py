@@ -7,6 +7,7 @@ those of some lists at a time are gathered.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -15,12 +16,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from itm_fast.ops import _library
-from itm_fast.ops.batched.products import gradient_product, has_tile_kernels, product, rounded, wide
+from itm_fast.ops.batched.products import ALIGNMENT, aligned, gradient_product, has_tile_kernels, product, rounded, wide
 
 _library.load()
 
 _GATHERED_NUMBERS = 1 << 26  # of the vectors of lists, at a time
-_ROW_BYTES = 16  # rows of the kernels' operands are a multiple of these, and begin at one
 
 
 class Lists(NamedTuple):
@@ -40,15 +40,25 @@ class Lists(NamedTuple):
         """Pairs likewise, as lists of those that have an owner at their place, of which one may have several lists."""
         owners, pairs = places.flatten().sort(stable=True)
         length = max(1, len(pairs) // (2 * n_owners))
-        begins, ends = torch.searchsorted(owners, torch.arange(n_owners + 1, device=places.device)).unfold(0, 2, 1).T
+        of, runs = cls.of_runs(owners, n_owners, length, min(len(pairs), n_owners))
+        return cls(of, pairs[runs].masked_fill_(runs < 0, -1))
+
+    @classmethod
+    def of_runs(cls, owners: Tensor, n_owners: int, length: int, n_named: int) -> Lists:
+        """Pairs of ascending owners (n,), at most so many of which are named, as lists of at most so many pairs.
+
+        Only the last list of an owner has room left.
+        """
+        begins, ends = torch.searchsorted(owners, torch.arange(n_owners + 1, device=owners.device)).unfold(0, 2, 1).T
         n_lists = (ends - begins + length - 1) // length
         upto = n_lists.cumsum(0)
-        most = len(pairs) if length == 1 else len(pairs) // length + n_owners  # that the host knows; more than needed
-        numbers = torch.arange(most, device=places.device)
+        n = len(owners)
+        most = n if length == 1 else n // length + n_named  # that the host knows; more than needed
+        numbers = torch.arange(most, device=owners.device)
         of = torch.searchsorted(upto, numbers, right=True).clamp_(max=n_owners - 1)
         first = begins[of] + (numbers - (upto - n_lists)[of]) * length
-        at = first[:, None] + torch.arange(length, device=places.device)
-        return cls(of, pairs[at.clamp(max=len(pairs) - 1)].masked_fill_(at >= ends[of][:, None], -1))
+        at = first[:, None] + torch.arange(length, device=owners.device)
+        return cls(of, at.masked_fill_(at >= ends[of][:, None], -1))
 
     def blocks(self, n_pairs: int) -> Iterator[Lists]:
         """The same in parts of so many pairs."""
@@ -78,12 +88,41 @@ class ListedProducts:
             return n_pairs
         return min(n_pairs, _GATHERED_NUMBERS // max(1, self._owners[:1].numel() + self._members[:1].numel()))
 
+    def most_lists(self, length: int) -> int:
+        """Lists at a time of so many single vectors, likewise."""
+        if self._has_kernels:
+            return sys.maxsize
+        return max(1, _GATHERED_NUMBERS // max(1, (self._owners.shape[1] + length) * self._owners.shape[2]))
+
     def of(self, owners: Tensor, members: Tensor) -> Tensor:
         """Products (n_lists, a, k, b), in `wide`, of owners (n_lists,) with members (n_lists, k); -1: none."""
         if self._has_kernels:
             return _products(self._owner_rows, self._member_rows, owners, members)
         some, others = self._owners[owners], self._members[members]
         return product(some, others.flatten(1, 2).mT).view(*some.shape[:2], *others.shape[1:3])
+
+    def of_vectors(self, owners: Tensor, vectors: Tensor) -> Tensor:
+        """Products (n_lists, a, k), in `wide`, of owners with single vectors of all members, by number; -1: none."""
+        if self._has_kernels:
+            rows = self._member_rows.flatten(0, 1)[:, None]
+            return _products(self._owner_rows, rows, owners, vectors).squeeze(3)
+        some = self._members.flatten(0, 1)[vectors].masked_fill_((vectors < 0)[..., None], 0)
+        return product(self._owners[owners], some.mT)
+
+    def with_own(self, owners: Tensor, vectors: Tensor) -> Tensor:
+        """Products (n_lists, a, k), in `wide`, of owners with vectors (n_lists, k, dim) that each list has."""
+        if self._has_kernels:
+            numbers = torch.arange(len(vectors), device=vectors.device)[:, None]
+            return _products(self._owner_rows, _as_rows(vectors), owners, numbers).squeeze(2)
+        return product(self._owners[owners], vectors.mT)
+
+    def add_weighted(self, weights: Tensor, owners: Tensor, sums: Tensor) -> None:
+        """Adds sums of the owners' vectors by weights (n_lists, k, a) to `sums` (n_lists, k, dim), in `wide`."""
+        if self._has_kernels:
+            bounds = torch.arange(len(owners) + 1, device=owners.device)
+            _add(sums, weights, self._turned_owners, None, owners, bounds, None)
+            return
+        sums += product(weights, self._owners[owners])
 
     def grams(self, owners: Tensor) -> Tensor:
         """Gram matrices (n_lists, a, a), in `wide`, of owners."""
@@ -142,12 +181,8 @@ def _numbers_of(groups: Tensor) -> Tensor:
 
 def _as_rows(matrices: Tensor) -> Tensor:
     """Matrices (n, rows, dim) as the kernels read them."""
-    number = matrices.element_size()
-    room = -matrices.shape[2] % (_ROW_BYTES // number)
-    if room:
-        return pad(matrices, (0, room)).contiguous()
-    matrices = matrices.contiguous()
-    return matrices.clone() if matrices.storage_offset() * number % _ROW_BYTES else matrices
+    room = -matrices.shape[2] % (ALIGNMENT // matrices.element_size())
+    return aligned(pad(matrices, (0, room)) if room else matrices)
 
 
 def _products(owners: Tensor, members: Tensor, owner_numbers: Tensor, member_numbers: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from itm_fast.ops import _library
 FUSED_ON = ("cuda",)
 """Devices that have kernels of ours for parts of the batched products."""
 
+ALIGNMENT = 16  # bytes
+
 _LARGEST_SCALED = 1024.0  # of a float16 operand: 2^6 below overflow, and as far above underflow as that allows
 
 
@@ -28,6 +30,12 @@ def has_tile_kernels(device: torch.device) -> bool:
     if device.type not in FUSED_ON:
         return False
     return device.type != "cuda" or (_library.no_cuda is None and has_half_tensor_cores(device))
+
+
+def aligned(x: Tensor) -> Tensor:
+    """Contiguous, from a multiple of `ALIGNMENT` bytes on, as kernels of ours read it."""
+    x = x.contiguous()
+    return x.clone() if x.storage_offset() * x.element_size() % ALIGNMENT else x
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
