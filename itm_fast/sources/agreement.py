@@ -12,6 +12,7 @@ from itm_fast.similarities.scorers import TileScorer, as_float_tensor
 
 _ROWS, _COLUMNS = 128, 1024  # of the tile that is compared
 _FEWEST = 20  # rows, below which chance has too few orders
+_COMMON = 0.5  # share of pairs with a similarity in both
 _SPREADS = 4.5  # standard deviations of what rows in other orders have in common
 
 
@@ -60,7 +61,12 @@ def agreement_notes(members: Sequence[tuple[str, Tensor]]) -> list[str]:
 
 
 def _agreement(first: Tensor, second: Tensor) -> float:
-    """How far the correlation of two tiles lies above that with rows moved on, in its standard deviations; or NaN."""
+    """How far the correlation of two tiles lies above that with rows moved on, in its standard deviations.
+
+    Infinity where too few pairs have a similarity in both, or one is constant: that they disagree is not known.
+    """
+    if int(((first != 0) & (second != 0)).sum()) < _COMMON * first.numel():
+        return math.inf
     products = first @ second.T
     moved = torch.stack([products.roll(-step, 1).diagonal().sum() for step in range(len(products))])
     return float((moved[0] - moved[1:].mean()) / moved[1:].std())

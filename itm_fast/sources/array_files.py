@@ -214,9 +214,12 @@ def _text(path: Path) -> npt.NDArray[np.generic]:
     if cells and not line.endswith(b"\n") and _SAVED.fullmatch(cells[0]) and not _SAVED.fullmatch(cells[-1]):
         raise DataError(f"{path}:{number}: cut short, in its last number {cells[-1].decode('ascii', 'replace')}")
     array = np.frombuffer(numbers).reshape(n_rows, width)
-    for axis, name in enumerate(("row", "column")):  # as pandas writes its headings and index
-        first = array[0] if axis == 0 else array[:, 0]
-        if width > 1 and len(first) > _FEWEST_NUMBERED and np.array_equal(first, np.arange(len(first))):
+    for name, first, others in (
+        ("row", array[0], array[1:]),
+        ("column", array[:, 0], array[:, 1:]),
+    ):  # as pandas writes
+        counts = len(first) > _FEWEST_NUMBERED and np.array_equal(first, np.arange(len(first)))
+        if counts and (others != np.rint(others)).any():  # all whole: it may be by chance
             counted = f"its first {name} counts 0 ... {len(first) - 1}"
             raise DataError(f"{path}: {counted}: a heading or an index; leave it out")
     return array if width > 1 else (array[:, 0].astype(np.int64) if whole else array[:, 0])

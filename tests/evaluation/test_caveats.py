@@ -372,11 +372,12 @@ def test_directions_of_another_order_are_said():
     sims = images @ captions.T
 
     def said(turned):
-        return [note for note in notes(evaluate(TwoWayScorer(sims, turned))) if "agrees with" in note]
+        return [note for note in source_notes(TwoWayScorer(sims, turned)) if "agrees with" in note]
 
     (note,) = said(sims[:, rng.permutation(200)])
     assert "the matrix of image queries agrees with the matrix of caption queries no more than" in note
-    assert said(sims + 0.1) == said(np.where(sims < np.median(sims, 0), -np.inf, sims)) == []
+    few = np.where(sims < np.quantile(sims, 0.95, axis=1, keepdims=True), -np.inf, sims)  # too few to tell
+    assert said(sims + 0.1) == said(np.where(sims < np.quantile(sims, 0.2), -np.inf, sims)) == said(few) == []
 
 
 def test_few_queries_say_nothing_of_their_order():
