@@ -73,8 +73,6 @@ def load_weights_only(path: Path, *, mapped: bool = False, **options: Any) -> An
 def _beginning(head: bytes) -> str:
     if head[8:9] == b"{":
         return "it is safetensors, which holds no options"
-    if head[:2] == b"\x1f\x8b":
-        return "it is gzip; unpack it"
     return f"it begins with {head[:8]!r}" if head else "it is empty"
 
 

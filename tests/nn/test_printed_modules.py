@@ -9,10 +9,13 @@ import torch
 
 from itm_fast.nn.encoders.grid import BACKBONES
 from itm_fast.nn.losses import TripletLoss
+from itm_fast.relevance import Cider
 from itm_fast.shown import named_options, plain
 
 ROOMS = ("decoders", "encoders", "losses", "pooling", "similarity")
 BERT = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}
+CAPTIONS = [["a dog runs"], ["a red bus"], ["two cats"]]
+CORPUS = Cider().fit(CAPTIONS).encode(CAPTIONS)
 # Of each module: what it needs, and another value of every option. What is None is no option of what is computed.
 OPTIONS = {
     "BERTEncoder": (
@@ -90,7 +93,7 @@ OPTIONS = {
         },
     ),
     "SemanticMarginLoss": (
-        {"relevance": None},
+        {"relevance": CORPUS},
         {
             **{"relevance": None, "temperature": 3.0, "sampling": "random", "variant": "literal", "margin_max": 0.5},
             **{"margin_min": 0.1, "t2i_margin": "column", "weight": 1.0, "triplet_weight": 1.0, "margin": 0.3},

@@ -298,7 +298,7 @@ def test_a_switch_that_is_a_text_is_neither_on_nor_off(value, tmp_path):
     [
         (lambda whole: whole[: len(whole) // 2], r"cut short: of \d+ bytes that begin as torch\.save writes them"),
         (lambda whole: b"", "writes no such file: it is empty"),
-        (gzip.compress, "writes no such file: it is gzip; unpack it"),
+        (gzip.compress, "gzip, not what its name says: unpack it"),
         (lambda whole: save({"a": torch.zeros(1)}), "writes no such file: it is safetensors, which holds no options"),
         (lambda whole: save({"a" * 71: torch.zeros(1)}), "it is safetensors"),  # whose first byte is a pickle's
         (lambda whole: bytes(999), r"writes no such file: it begins with b'\\x00"),
