@@ -199,9 +199,6 @@ def _range(numbers):
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-COLUMNS = ["kernel", "registers", "shared memory", "blocks", "instructions", "of", "binds", *DEVICES]
-
-
 def main(argv):
     """Prints the table as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,7 +208,8 @@ def main(argv):
         print("its machine code is not here: make test keeps it, and nvdisasm reads it")
         return 1
     print("Predicted from counts, not measured: nobody has run these kernels on a GPU. Milliseconds at least.\n")
-    for cells in [COLUMNS, ["---"] * len(COLUMNS), *rows]:
+    columns = ["kernel", "registers", "shared memory", "blocks", "instructions", "of", "binds", *DEVICES]
+    for cells in [columns, ["---"] * len(columns), *rows]:
         print(f"| {' | '.join(cells)} |")
     return 0
 
